@@ -1,0 +1,89 @@
+"""The facts about a model that decide how it is solved, each with its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+from bilevelpy.diagnostics import Span
+
+T = TypeVar("T")
+
+
+class Evidence(StrEnum):
+    """How sure a fact is: derived from the text, said by the user, or seen at sampled points."""
+
+    PROVED = "proved"
+    DECLARED = "declared"
+    OBSERVED = "observed"
+
+
+@dataclass(frozen=True, slots=True)
+class Fact(Generic[T]):
+    """A value, how it is known, one sentence why, and the place in the model that makes it so."""
+
+    value: T
+    evidence: Evidence
+    reason: str
+    span: Span | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LevelFacts:
+    """What is known of one level (for the lower: of all followers together, in their variables y).
+
+    ``form`` is "linear", "quadratic", "polynomial", "nonlinear" or "unknown" in the level's own variables;
+    ``domains`` the kinds of variable domains present (subset of free, box, simplex, ball, psd, discrete);
+    ``constraints`` "none", "bounds" (every domain with a cheap projection), "linear", "convex", "nonconvex".
+    """
+
+    form: Fact[str]
+    domains: Fact[frozenset[str]]
+    constraints: Fact[str]
+    smooth: Fact[bool]
+    discrete: Fact[bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """Everything the dispatcher may look at. Dimensions count every scalar of a family.
+
+    ``convexity`` is "strongly convex", "convex", "nonconvex" or "unknown" (of the minimisation that the lower
+    stands for, in y for fixed x); ``modulus`` the strong-convexity modulus mu over the upper domain (or at the
+    sampled points), ``lipschitz`` the gradient's constant L there; ``lower_hessian`` says how f_yy moves:
+    "constant", "depends on x", "depends on y" or "depends on both"; ``block_separable`` names the axes over which
+    f falls into independent blocks; ``finite_sum_lower`` / ``_upper`` the data axes that objectives average over.
+    ``unsupported`` holds, for what cannot be solved yet (constraints, duals in the upper level, Nash followers,
+    integers, pessimistic stance, ...), one fact each with a sentence and a span; keys are short tags such as
+    "lower_constraints", "upper_constraints", "coupling", "duals", "nash", "discrete", "psd", "pessimistic".
+    """
+
+    model: str
+    dim_x: int
+    dim_y: int
+    upper_constraints: int
+    lower_constraints: int
+    followers: int
+    upper: LevelFacts
+    lower: LevelFacts
+    convexity: Fact[str]
+    modulus: Fact[float | None]
+    lipschitz: Fact[float | None]
+    unique: Fact[bool | None]
+    lower_hessian: Fact[str]
+    block_separable: Fact[tuple[str, ...]]
+    finite_sum_lower: Fact[tuple[str, ...]]
+    finite_sum_upper: Fact[tuple[str, ...]]
+    coupling: Fact[bool]
+    externs: Fact[tuple[str, ...]]
+    stance: str
+    unsupported: Mapping[str, Fact[str]] = field(default_factory=dict)
+    warnings: tuple[Any, ...] = ()
+
+    @property
+    def condition(self) -> float | None:
+        """``L / mu`` where both are known."""
+        mu, top = self.modulus.value, self.lipschitz.value
+        return top / mu if mu and top else None

@@ -1,0 +1,158 @@
+"""The canonical form of sums of products.
+
+Every product of the language (``*``, ``/``, ``@``, ``dot``, comprehension or matrix form) ends here, so that
+``sum(X[i, j] * w[j] for j in p)`` and ``X @ w`` are the same node. Factors are flattened, scalar numbers collected,
+equal factors squared; what is summed is contracted pairwise, always taking the pair with the smallest result. The
+choice looks at ranks only: sizes are data.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bilevelpy.ir.expr import Align, Apply, Const, Einsum, Expr, Fill
+
+if TYPE_CHECKING:
+    from bilevelpy.diagnostics import Span
+    from bilevelpy.ir.build import Builder
+    from bilevelpy.ir.types import Axis
+
+Labels = tuple[int, ...]
+Factor = tuple[Expr, Labels]
+
+
+def product(
+    builder: Builder, factors: list[Factor], output: Labels, axis_of: dict[int, Axis], span: Span | None
+) -> Expr:
+    """The sum over all labels outside ``output`` of the product of ``factors``.
+
+    ``axis_of`` gives the axis of each label; a label that no factor carries is broadcast (or, summed, counts).
+    """
+    coefficient, flat = _flatten(factors)
+    carried = {label for _, labels in flat for label in labels}
+    for label in sorted(set(axis_of) - carried - set(output)):
+        flat.append((builder.size(axis_of[label]), ()))
+    flat = _contract(builder, _squares(builder, flat), output, axis_of, span)
+    # Contraction can bring new equal factors or numbers to the surface.
+    more, flat = _flatten(flat)
+    flat = _squares(builder, flat)
+    return _elementwise(builder, coefficient * more, flat, output, axis_of, span)
+
+
+def _flatten(factors: list[Factor]) -> tuple[float, list[Factor]]:
+    """Take numbers, signs, broadcasts and inner products apart."""
+    coefficient = 1.0
+    flat: list[Factor] = []
+    stack = list(reversed(factors))
+    while stack:
+        node, labels = stack.pop()
+        if isinstance(node, Const):
+            coefficient *= node.value
+        elif isinstance(node, Fill):
+            coefficient *= node.value
+        elif isinstance(node, Apply) and node.function == "neg":
+            coefficient = -coefficient
+            stack.append((node.operands[0], labels))
+        elif isinstance(node, Align):
+            inner: dict[int, int] = {s: labels[d] for d, s in enumerate(node.source) if s is not None}
+            stack.append((node.operand, tuple(inner[d] for d in range(node.operand.rank))))
+        elif isinstance(node, Einsum) and not node.contracts:
+            rename = dict(zip(node.output, labels, strict=True))
+            for operand, subscript in reversed(list(zip(node.operands, node.subscripts, strict=True))):
+                stack.append((operand, tuple(rename[s] for s in subscript)))
+        else:
+            flat.append((node, labels))
+    return coefficient, flat
+
+
+def _squares(builder: Builder, factors: list[Factor]) -> list[Factor]:
+    """Replace pairs of the same factor by its square; order the factors canonically."""
+    ordered = sorted(factors, key=lambda f: (builder.digest(f[0]), f[1]))
+    result: list[Factor] = []
+    for factor in ordered:
+        if result and result[-1] == factor:
+            node, labels = result.pop()
+            result.append((builder.apply("square", node), labels))
+        else:
+            result.append(factor)
+    return sorted(result, key=lambda f: (builder.digest(f[0]), f[1]))
+
+
+def _contract(
+    builder: Builder, factors: list[Factor], output: Labels, axis_of: dict[int, Axis], span: Span | None
+) -> list[Factor]:
+    """Sum out every label that is not in ``output``."""
+    keep = set(output)
+    while True:
+        factors = [_sum_alone(builder, k, factors, keep, span) for k in range(len(factors))]
+        best: tuple[tuple[int, int, int], int, int] | None = None
+        for a in range(len(factors)):
+            for b in range(a + 1, len(factors)):
+                shared = (set(factors[a][1]) & set(factors[b][1])) - keep
+                if not shared:
+                    continue
+                elsewhere = {s for k, f in enumerate(factors) if k not in (a, b) for s in f[1]} | keep
+                rest = (set(factors[a][1]) | set(factors[b][1])) & elsewhere
+                cost = (len(rest), -len(shared - elsewhere), max(len(factors[a][1]), len(factors[b][1])))
+                if best is None or cost < best[0]:
+                    best = (cost, a, b)
+        if best is None:
+            return factors
+        _, a, b = best
+        pair = [factors[a], factors[b]]
+        factors = [f for k, f in enumerate(factors) if k not in (a, b)]
+        elsewhere = {s for f in factors for s in f[1]} | keep
+        rest_labels = tuple(s for s in dict.fromkeys((*pair[0][1], *pair[1][1])) if s in elsewhere)
+        rest_labels = tuple(sorted(rest_labels, key=lambda s: (output.index(s) if s in keep else len(output), s)))
+        contracted = (set(pair[0][1]) | set(pair[1][1])) - set(rest_labels)
+        if contracted:
+            node = builder.einsum(pair, rest_labels, span)
+        else:
+            node = _elementwise(builder, 1.0, _squares(builder, pair), rest_labels, axis_of, span)
+        factors.append((node, rest_labels))
+        factors.sort(key=lambda f: (builder.digest(f[0]), f[1]))
+
+
+def _sum_alone(
+    builder: Builder, position: int, factors: list[Factor], keep: set[int], span: Span | None
+) -> Factor:
+    """Sum a factor over labels that only it carries; a repeated label becomes a diagonal first."""
+    node, labels = factors[position]
+    others = {s for k, f in enumerate(factors) if k != position for s in f[1]} | keep
+    if len(set(labels)) < len(labels):
+        unique = tuple(dict.fromkeys(labels))
+        node, labels = builder.einsum([(node, labels)], unique, span), unique
+    dims = tuple(d for d, s in enumerate(labels) if s not in others)
+    if not dims:
+        return node, labels
+    return builder.raw_reduce("sum", node, dims, span), tuple(s for s in labels if s in others)
+
+
+def _elementwise(
+    builder: Builder,
+    coefficient: float,
+    factors: list[Factor],
+    output: Labels,
+    axis_of: dict[int, Axis],
+    span: Span | None,
+) -> Expr:
+    """The product of factors that are not summed any more, times a number, over ``output``."""
+    axes = tuple(axis_of[s] for s in output)
+    carried = tuple(s for s in output if any(s in labels for _, labels in factors))
+    if not factors:
+        return builder.fill(coefficient, axes) if axes else builder.const(coefficient)
+    negative = coefficient == -1.0
+    if len(factors) == 1 and (coefficient == 1.0 or negative):
+        node, labels = factors[0]
+        if len(set(labels)) < len(labels):
+            node, labels = builder.einsum([(node, labels)], carried, span), carried
+        elif labels != carried:
+            node = builder.align(node, tuple(labels.index(s) for s in carried), tuple(axis_of[s] for s in carried))
+    else:
+        scalars: list[Factor] = [] if coefficient == 1.0 or negative else [(builder.const(coefficient), ())]
+        node = builder.einsum([*scalars, *factors], carried, span)
+    if negative:
+        node = builder.raw_apply("neg", (node,), span)
+    if carried != output:
+        node = builder.align(node, tuple(carried.index(s) if s in carried else None for s in output), axes)
+    return node

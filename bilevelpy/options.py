@@ -1,0 +1,74 @@
+"""Options of a solve, checked when they are made."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from bilevelpy.errors import UsageError
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """`` (did you mean `x`?)`` for the closest known name, or an empty string."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean `{close[0]}`?)" if close else ""
+
+
+@dataclass(frozen=True, slots=True)
+class SolveOptions:
+    """What ``solve`` takes besides the model.
+
+    ``tol`` is relative: the projected hypergradient is compared with ``tol`` times its own scale at the start and
+    the upper value, the lower residual likewise. ``backend_options`` belong to the chosen backend.
+    """
+
+    backend: str = "auto"
+    tol: float = 1e-6
+    max_iter: int = 500
+    time_limit: float = float("inf")
+    seed: int = 0
+    force: bool = False
+    backend_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tol < 1:
+            raise UsageError(f"tol must lie between 0 and 1, found {self.tol!r}")
+        if self.max_iter < 0:
+            raise UsageError(f"max_iter must not be negative, found {self.max_iter!r}")
+        if not self.time_limit > 0:
+            raise UsageError(f"time_limit must be positive (seconds), found {self.time_limit!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendOptions:
+    """Base of the option classes of backends: frozen, with a default for every field."""
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], backend: str) -> BackendOptions:
+        """Build from names and values (strings from a command line are converted); unknown names are errors."""
+        known = {f.name: f for f in fields(cls)}
+        converted: dict[str, Any] = {}
+        for name, value in values.items():
+            if name not in known:
+                listing = ", ".join(sorted(known)) or "none"
+                raise UsageError(
+                    f"backend `{backend}` has no option `{name}`{did_you_mean(name, list(known))}; it has: {listing}"
+                )
+            converted[name] = _convert(value, known[name].default, f"{backend}.{name}")
+        return cls(**converted)
+
+
+def _convert(value: Any, default: Any, where: str) -> Any:
+    """Bring a command-line string to the type of the option's default."""
+    if not isinstance(value, str) or isinstance(default, str):
+        return value
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[value.lower()]
+        if isinstance(default, int):
+            return int(value)
+        return float(value)
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"option `{where}` takes {type(default).__name__} values, found {value!r}") from error
