@@ -1,8 +1,8 @@
 """The abstract syntax tree of a model file: frozen dataclasses, each with its span.
 
-Left-associative runs of one precedence level are flat (`Sum`, `Product`): a sum of ten thousand terms has
-depth one. Everything that nests (parentheses, subscripts, calls, powers, signs, `if`) is bounded by
-`MAX_DEPTH` in the parser, so that recursive walks over the tree are safe.
+Left-associative runs of one precedence level are flat (`Sum`, `Product`): a sum of ten thousand
+terms has depth one. Everything that nests (parentheses, subscripts, calls, powers, signs, `if`) is
+bounded by `MAX_DEPTH` in the parser, so that recursive walks over the tree are safe.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Node:
     span: Span
 
 
-# --- expressions -----------------------------------------------------------------------------------
+# --- expressions
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Expr(Node):
 
 @dataclass(frozen=True, slots=True)
 class Number(Expr):
-    """A numeric literal, `inf` included; never negative (a sign is a `Negate`). `text` is as written."""
+    """A numeric literal, `inf` included, as written; never negative: a sign is a `Negate`."""
 
     value: float
     text: str
@@ -176,7 +176,7 @@ class Not(Expr):
     operand: Expr
 
 
-# --- set expressions ---------------------------------------------------------------------------------
+# --- set expressions
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,19 +212,22 @@ class CrossProduct(Expr):
 
 @dataclass(frozen=True, slots=True)
 class Table(Expr):
-    """`{"a": 1, ("a", "b"): 2}`, the inline values of a labelled param. Values are signed numbers."""
+    """`{"a": 1, ("a", "b"): -2}`, the inline values of a labelled param."""
 
     keys: tuple[str | float | int | tuple[str | float | int, ...], ...]
     values: tuple[float, ...]
     key_spans: tuple[Span, ...]
 
 
-# --- binders, domains, properties -------------------------------------------------------------------
+# --- binders, domains, properties
 
 
 @dataclass(frozen=True, slots=True)
 class Binder(Node):
-    """`i in S` or `(i, j) in S`; the set is a `Name`, `Range`, `LabelSet`, `SetOperation` or a `Number` (size)."""
+    """`i in S` or `(i, j) in S`.
+
+    The set is a `Name`, `Range`, `LabelSet`, `SetOperation`, a `Number` (size) or an expression.
+    """
 
     names: tuple[str, ...]
     name_spans: tuple[Span, ...]
@@ -258,12 +261,12 @@ class Property(Node):
 Domain = Interval | Property
 
 
-# --- declarations ----------------------------------------------------------------------------------
+# --- declarations
 
 
 @dataclass(frozen=True, slots=True)
 class Item(Node):
-    """Base of everything that stands at the top level or in a block. `doc` holds preceding `##` lines."""
+    """Base of what stands at the top level or in a block; `doc` holds preceding `##` lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,7 +383,7 @@ class ExpectDecl(Item):
     tolerance: float
 
 
-# --- levels ----------------------------------------------------------------------------------------
+# --- levels
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,7 +426,10 @@ class Objective(Item):
 
 @dataclass(frozen=True, slots=True)
 class Constraint(Item):
-    """`name[generators]: a <= b;` with one or two relations, operators among `<= >= ==` (`< > !=` for errors)."""
+    """`name[generators]: a <= b;` with one or two relations.
+
+    Operators are among `<= >= ==`; `< > !=` are read so that their message is one of meaning.
+    """
 
     name: str
     name_span: Span

@@ -1,0 +1,1 @@
+"""Text to syntax tree, with messages for what is wrong, and the formatter."""

@@ -1,0 +1,120 @@
+"""The LALR tables, built from ``grammar/bilevel.lark`` or loaded from the user's cache."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import marshal
+import os
+import sys
+import tempfile
+from copy import copy
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import lark
+from lark.lexer import BasicLexer, LexerThread, Token
+
+from bilevelpy.syntax.build import Builder
+
+STARTS = ["start", "item", "stmt", "constraint", "upper_head", "lower_head", "foreign"]
+OPTIONS: dict[str, Any] = {
+    "parser": "lalr",
+    "lexer": "basic",
+    "start": STARTS,
+    "keep_all_tokens": True,
+    "maybe_placeholders": False,
+}
+
+
+@lru_cache(maxsize=1)
+def grammar_text() -> str:
+    """The text of ``bilevel.lark``: inside an installed package, else beside a checkout."""
+    inside = resources.files("bilevelpy") / "grammar" / "bilevel.lark"
+    if inside.is_file():
+        return inside.read_text(encoding="utf-8")
+    beside = Path(__file__).parents[2] / "grammar" / "bilevel.lark"
+    return beside.read_text(encoding="utf-8")
+
+
+def cache_file() -> Path:
+    """Where the tables of this grammar, this Lark and this Python are kept."""
+    from platformdirs import user_cache_path
+
+    digest = hashlib.sha256(grammar_text().encode()).hexdigest()[:16]
+    python = f"{sys.version_info[0]}{sys.version_info[1]}"
+    return user_cache_path("bilevelpy") / f"blv-{digest}-lark{lark.__version__}-py{python}.tables"
+
+
+class Tables:
+    """The lexer and the parser, with the builder that the parser calls at each reduction."""
+
+    def __init__(self, parser: lark.Lark, builder: Builder) -> None:
+        self.parser = parser
+        self.builder = builder
+        # Formatter and `##` documentation want the comments, so only white space is skipped.
+        conf = copy(parser.lexer_conf)
+        conf.ignore = ["WS"]
+        conf.skip_validation = True
+        self._lexer = BasicLexer(conf)
+
+    def lex(self, text: str) -> list[Token]:
+        """All tokens of ``text``, comments included; every character belongs to some terminal."""
+        thread: Any = LexerThread.from_text(self._lexer, text)
+        return list(thread.lex(None))
+
+    def cursor(self, start: str) -> Any:
+        """A parser that waits for the first token of a ``start``."""
+        return self.parser.parse_interactive(start=start)
+
+
+def build(strict: bool = False) -> lark.Lark:
+    """Compute the tables from the grammar (half a second)."""
+    return lark.Lark(grammar_text(), strict=strict, transformer=Builder(), **OPTIONS)
+
+
+def load() -> Tables:
+    """The tables from the cache if it can be used, else built and written to it."""
+    builder = Builder()
+    path: Path | None = None
+    with contextlib.suppress(OSError, RuntimeError):
+        path = cache_file()
+        content = path.read_bytes()
+        # marshal holds plain values, so nothing in the file can run; the digest catches damage.
+        if hashlib.sha256(content[32:]).digest() == content[:32]:
+            with contextlib.suppress(Exception):
+                data, memo = marshal.loads(content[32:])
+                restore: Any = lark.Lark._load_from_dict
+                return Tables(restore(data, memo, transformer=builder), builder)
+    parser = lark.Lark(grammar_text(), transformer=builder, **OPTIONS)
+    if path is not None:
+        _store(parser, path)
+    return Tables(parser, builder)
+
+
+def _store(parser: lark.Lark, path: Path) -> None:
+    from lark.grammar import Rule
+    from lark.lexer import TerminalDef
+
+    data, memo = parser.memo_serialize([TerminalDef, Rule])
+    data["options"] = {k: v for k, v in data["options"].items() if k != "transformer"}
+    # An unwritable cache costs time only, so its errors stay silent.
+    with contextlib.suppress(OSError, ValueError):
+        body = marshal.dumps((data, memo))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(hashlib.sha256(body).digest() + body)
+            os.replace(temporary, path)
+        except OSError:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+@lru_cache(maxsize=1)
+def tables() -> Tables:
+    """The tables of this process."""
+    return load()
