@@ -32,11 +32,31 @@ def product(
     carried = {label for _, labels in flat for label in labels}
     for label in sorted(set(axis_of) - carried - set(output)):
         flat.append((builder.size(axis_of[label]), ()))
+    if carried - set(output):
+        flat, output, axis_of = _relabel(builder, flat, output, axis_of)
     flat = _contract(builder, _squares(builder, flat), output, axis_of, span)
     # Contraction can bring new equal factors or numbers to the surface.
     more, flat = _flatten(flat)
     flat = _squares(builder, flat)
     return _elementwise(builder, coefficient * more, flat, output, axis_of, span)
+
+
+def _relabel(
+    builder: Builder, factors: list[Factor], output: Labels, axis_of: dict[int, Axis]
+) -> tuple[list[Factor], Labels, dict[int, Axis]]:
+    """Number the labels by where they stand, so that the caller's numbering leaves no trace."""
+    digests = [builder.digest(node) for node, _ in factors]
+    rename = {label: k for k, label in enumerate(output)}
+
+    def key(k: int) -> tuple[int, str, tuple[int, ...]]:
+        # Factors that occur once come first: they tell the labels of equal factors apart.
+        return digests.count(digests[k]), digests[k], tuple(rename.get(s, len(axis_of)) for s in factors[k][1])
+
+    for k in sorted(range(len(factors)), key=key):
+        for label in factors[k][1]:
+            rename.setdefault(label, len(rename))
+    renamed = [(node, tuple(rename[s] for s in labels)) for node, labels in factors]
+    return renamed, tuple(rename[s] for s in output), {rename[s]: a for s, a in axis_of.items() if s in rename}
 
 
 def _flatten(factors: list[Factor]) -> tuple[float, list[Factor]]:
@@ -83,6 +103,8 @@ def _contract(
 ) -> list[Factor]:
     """Sum out every label that is not in ``output``."""
     keep = set(output)
+    if not any(len(set(labels)) < len(labels) or not keep.issuperset(labels) for _, labels in factors):
+        return factors
     while True:
         factors = [_sum_alone(builder, k, factors, keep, span) for k in range(len(factors))]
         best: tuple[tuple[int, int, int], int, int] | None = None

@@ -1,0 +1,1 @@
+"""From the IR to functions of two flat vectors: graphs, layout, oracle."""

@@ -1,0 +1,163 @@
+"""Hessians of functions of affine predictors: products and assembly without differentiating through the data.
+
+With predictors ``z_k = J_k y + const`` (:mod:`bilevelpy.lowering.predictors`) the lower Hessian is
+``sum_k J_k' G_k J_k``. Each ``G_k`` is block-diagonal over samples with blocks as large as the number of classes; it
+costs one second derivative per class in the space of the predictors. A product then takes two products with the
+data, the dense Hessian one matrix product per pair of classes: what Gauss-Newton code written by hand would do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bilevelpy.lowering.predictors import Predictor
+
+# Entries of the stacked right-hand side of one assembly product (32 MB), or one pair's where that is more.
+_STACK = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A linear term made concrete: ``coefficient`` (B, N, Q) dense, ``index`` (B, Q, C) positions in y."""
+
+    coefficient: Tensor
+    index: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """How a predictor's tensor is brought to (B, N, C)."""
+
+    permutation: tuple[int, ...]
+    batch: int
+    samples: int
+    classes: int
+
+
+class Curvature:
+    """The structured Hessian of one bound objective.
+
+    Parameters
+    ----------
+    predictors
+        From :func:`~bilevelpy.lowering.predictors.find_predictors`.
+    sizes
+        The tensor shape of each predictor, in the order of ``predictors``.
+    coefficients
+        For each predictor, the dense coefficient tensor of each of its terms.
+    positions
+        (level, name) of a variable to the tensor of its entries' positions in y, in the variable's shape.
+    m
+        Length of y.
+    """
+
+    def __init__(
+        self,
+        predictors: Sequence[Predictor],
+        sizes: Sequence[tuple[int, ...]],
+        coefficients: Sequence[Sequence[Tensor]],
+        positions: Mapping[tuple[str, str], Tensor],
+        m: int,
+    ) -> None:
+        self.m = m
+        self._shapes: list[_Shape] = []
+        self._blocks: list[list[_Block]] = []
+        for predictor, size, tensors in zip(predictors, sizes, coefficients, strict=True):
+            order = (*predictor.batch, *predictor.samples, *predictor.classes)
+            batch = prod(size[d] for d in predictor.batch)
+            samples = prod(size[d] for d in predictor.samples)
+            classes = prod(size[d] for d in predictor.classes)
+            self._shapes.append(_Shape(order, batch, samples, classes))
+            blocks = []
+            for term, tensor in zip(predictor.terms, tensors, strict=True):
+                index = positions[term.variable.level, term.variable.name].permute(term.order)
+                index = index.reshape(batch, -1, classes)
+                blocks.append(_Block(tensor.reshape(batch, samples, index.shape[1]), index))
+            self._blocks.append(blocks)
+
+    @property
+    def passes(self) -> int:
+        """Second-derivative passes in the space of the predictors that one point costs."""
+        return sum(shape.classes for shape in self._shapes)
+
+    def weights(self, value: Tensor, predictors: Sequence[Tensor]) -> list[Tensor]:
+        """The blocks ``G_k`` of shape (B, N, C, C) at a point.
+
+        ``value`` is f as a tensor with its graph, ``predictors`` are the tensors ``z_k`` in that graph.
+        """
+        first = torch.autograd.grad(value, list(predictors), create_graph=True, allow_unused=True)
+        result = []
+        for gradient, z, shape in zip(first, predictors, self._shapes, strict=True):
+            blocks = z.new_zeros((shape.batch, shape.samples, shape.classes, shape.classes))
+            if gradient is not None and gradient.requires_grad:
+                inverse = [shape.permutation.index(d) for d in range(z.dim())]
+                full = [z.shape[d] for d in shape.permutation]
+                for c in range(shape.classes):
+                    direction = z.new_zeros((shape.batch, shape.samples, shape.classes))
+                    direction[:, :, c] = 1.0
+                    direction = direction.reshape(full).permute(inverse)
+                    (second,) = torch.autograd.grad(gradient, z, direction, retain_graph=True, allow_unused=True)
+                    if second is not None:
+                        blocks[:, :, :, c] = second.permute(shape.permutation).reshape(
+                            shape.batch, shape.samples, shape.classes
+                        )
+            result.append(blocks.detach())
+        return result
+
+    def multiply(self, weights: Sequence[Tensor], v: Tensor) -> Tensor:
+        """``f_yy v``."""
+        out = torch.zeros_like(v)
+        for blocks, G in zip(self._blocks, weights, strict=True):
+            moved = sum(block.coefficient @ v[block.index] for block in blocks)
+            # One class: the block is a number per sample.
+            pushed = G[..., 0] * moved if G.shape[-1] == 1 else (G @ moved.unsqueeze(-1)).squeeze(-1)
+            for block in blocks:
+                back = block.coefficient.transpose(1, 2) @ pushed
+                out.index_add_(0, block.index.reshape(-1), back.reshape(-1))
+        return out
+
+    def dense(self, weights: Sequence[Tensor]) -> Tensor:
+        """``f_yy`` as a symmetric (m, m) matrix."""
+        H = torch.zeros((self.m, self.m), dtype=weights[0].dtype) if weights else torch.zeros((self.m, self.m))
+        for blocks, G in zip(self._blocks, weights, strict=True):
+            for a, left in enumerate(blocks):
+                for right in blocks[a:]:
+                    _add_pair(H, left, right, G, symmetric=left is right)
+        return H
+
+
+def _add_pair(H: Tensor, left: _Block, right: _Block, G: Tensor, *, symmetric: bool) -> None:
+    """Add ``left' G right`` (and its transpose) to H, for all pairs of classes, a few pairs per product."""
+    batch, _, q = right.coefficient.shape
+    classes = G.shape[-1]
+    if left.coefficient.shape[1:] == (1, 1) and q == 1 and classes == 1:
+        # Elementwise: a diagonal.
+        values = (left.coefficient * G[..., 0] * right.coefficient).reshape(-1)
+        H[left.index.reshape(-1), right.index.reshape(-1)] += values
+        if not symmetric:
+            H[right.index.reshape(-1), left.index.reshape(-1)] += values
+        return
+    pairs = [(c, d) for c in range(classes) for d in range(c if symmetric else 0, classes)]
+    width = max(1, _STACK // max(right.coefficient.numel(), 1))
+    transposed = left.coefficient.transpose(1, 2)
+    for start in range(0, len(pairs), width):
+        part = pairs[start : start + width]
+        rows = [c for c, _ in part]
+        columns = [d for _, d in part]
+        # (B, N, P, Q): the right factor weighted for each pair.
+        weighted = G[:, :, rows, columns].unsqueeze(-1) * right.coefficient.unsqueeze(2)
+        products = (transposed @ weighted.reshape(batch, -1, len(part) * q)).reshape(batch, -1, len(part), q)
+        at = left.index[:, :, rows].unsqueeze(3)
+        to = right.index[:, :, columns].transpose(1, 2).unsqueeze(1)
+        H[at, to] += products
+        mirrored = [k for k, (c, d) in enumerate(part) if c != d or not symmetric]
+        if mirrored:
+            H[to[:, :, mirrored], at[:, :, mirrored]] += products[:, :, mirrored]

@@ -1,0 +1,57 @@
+"""Reverse differentiation with the conventions of this package: what does not depend on an input has gradient None.
+
+``torch.autograd.grad`` spends 20 of its 70 microseconds on a small problem with checks of its arguments, which are
+right by construction here; this calls the engine below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import _engine_run_backward
+
+Parts = Sequence[Tensor | None]
+
+
+def gradient(
+    output: Tensor, inputs: Sequence[Tensor], weights: Tensor | None = None, *, retain: bool = False, create: bool = False
+) -> Parts:
+    """The gradient of ``output`` along ``weights`` of its shape (default: ones)."""
+    if not output.requires_grad or not inputs:
+        return [None] * len(inputs)
+    if weights is None:
+        weights = torch.ones_like(output)
+    return _run((output,), (weights,), tuple(inputs), retain or create, create)
+
+
+def gradients(outputs: Parts, inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> Parts:
+    """The gradient of several tensors along ``weights``; their graph is kept."""
+    live = [(o, w) for o, w in zip(outputs, weights, strict=True) if o is not None and o.requires_grad]
+    if not live or not inputs:
+        return [None] * len(inputs)
+    return _run(tuple(o for o, _ in live), tuple(w for _, w in live), tuple(inputs), True, False)
+
+
+def batched_gradients(outputs: Parts, inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> Parts:
+    """The same for many weights at once: they and the results have one more axis in front."""
+    live = [(o, w) for o, w in zip(outputs, weights, strict=True) if o is not None and o.requires_grad]
+    if not live or not inputs:
+        return [None] * len(inputs)
+    return torch.autograd.grad(
+        [o for o, _ in live],
+        inputs,
+        [w for _, w in live],
+        retain_graph=True,
+        allow_unused=True,
+        is_grads_batched=True,
+    )
+
+
+def _run(
+    outputs: tuple[Tensor, ...], weights: tuple[Tensor, ...], inputs: tuple[Tensor, ...], retain: bool, create: bool
+) -> tuple[Tensor | None, ...]:
+    return _engine_run_backward(  # type: ignore[no-any-return]
+        outputs, weights, retain, create, inputs, allow_unreachable=True, accumulate_grad=False
+    )

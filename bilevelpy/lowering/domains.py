@@ -1,0 +1,304 @@
+"""Sets with a cheap projection: products of free, box, simplex and ball blocks, and the faces of such a product."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+Vec = torch.Tensor
+Kind = Literal["free", "box", "simplex", "ball"]
+
+# An entry counts as lying on a bound within this fraction of the bound's own size: projections put it there exactly.
+ON_BOUND = 1e-12
+# A multiplier below this fraction of the gradient's size is called weakly active: a kink of the response.
+WEAK = 1e-8
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """``count`` blocks of ``size`` consecutive entries each, from ``start``.
+
+    A box has ``lower`` and ``upper`` of length ``count * size`` (infinities allowed); the entries of a simplex block
+    are nonnegative and sum to 1; a ball lies around 0 and has one ``radius`` per block (length ``count``).
+    """
+
+    kind: Kind
+    start: int
+    count: int
+    size: int
+    lower: Vec | None = None
+    upper: Vec | None = None
+    radius: Vec | None = None
+
+    @property
+    def stop(self) -> int:
+        """One past the last entry."""
+        return self.start + self.count * self.size
+
+    def rows(self, z: Vec) -> Vec:
+        """The entries of this block in ``z`` (last axis), one row per block."""
+        return z[..., self.start : self.stop].reshape(*z.shape[:-1], self.count, self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class SimplexFace:
+    """Blocks of a simplex whose ``support`` (count, size) may move while its sum stays."""
+
+    block: Block
+    support: Vec
+    members: Vec  # size of the support, (count, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class BallFace:
+    """Blocks on the sphere: unit ``normal`` (zero rows: inside), ``curvature`` = multiplier / radius, (count, 1)."""
+
+    block: Block
+    normal: Vec
+    curvature: Vec
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """The face of a product set that holds a point, with the projector onto its tangent space.
+
+    ``free`` is False where an entry is held at a bound; ``weak`` counts constraints that are active with a
+    multiplier of (almost) zero, where the response has a kink.
+    """
+
+    dim: int
+    free: Vec | None
+    simplices: tuple[SimplexFace, ...] = ()
+    balls: tuple[BallFace, ...] = ()
+    weak: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """True where the tangent space is all of R^dim."""
+        return self.free is None and not self.simplices and not self.balls
+
+    @property
+    def only_fixes(self) -> bool:
+        """True where the tangent space is a coordinate subspace."""
+        return not self.simplices and not self.balls
+
+    def project(self, v: Vec) -> Vec:
+        """Orthogonal projection of ``v`` (last axis) onto the tangent space."""
+        if self.free is not None:
+            v = v * self.free
+        elif self.simplices or self.balls:
+            v = v.clone()
+        for s in self.simplices:
+            rows = s.block.rows(v)
+            mean = rows.sum(-1, keepdim=True) / s.members
+            v[..., s.block.start : s.block.stop] = (rows - mean * s.support).flatten(-2)
+        for b in self.balls:
+            rows = b.block.rows(v)
+            along = (rows * b.normal).sum(-1, keepdim=True)
+            v[..., b.block.start : b.block.stop] = (rows - along * b.normal).flatten(-2)
+        return v
+
+    def bend(self, v: Vec) -> Vec:
+        """Add nothing but the curvature of the face: ``(multiplier / radius) v`` on active balls."""
+        out = torch.zeros_like(v)
+        for b in self.balls:
+            out[..., b.block.start : b.block.stop] = (b.block.rows(v) * b.curvature).flatten(-2)
+        return out
+
+    def same_as(self, other: Face) -> bool:
+        """Whether both have the same active constraints (the normals of balls move with the point)."""
+        if (self.free is None) != (other.free is None) or bool(self.balls) or bool(other.balls):
+            return False
+        return self.free is None or (other.free is not None and torch.equal(self.free, other.free))
+
+
+class ProductSet:
+    """The product of blocks that cover R^dim; entries that no block names are free.
+
+    ``lower`` and ``upper`` hold the bounds that each entry has by itself (0 and 1 on a simplex, the radius on a
+    ball, infinities where there is none).
+    """
+
+    __slots__ = ("_clips", "_floor", "_roof", "balls", "blocks", "dim", "is_box", "is_free", "lower", "simplices", "upper")
+
+    def __init__(self, blocks: Sequence[Block], dim: int) -> None:
+        self.blocks = tuple(blocks)
+        self.dim = dim
+        self.simplices = tuple(b for b in self.blocks if b.kind == "simplex" and b.count)
+        self.balls = tuple(b for b in self.blocks if b.kind == "ball" and b.count)
+        self._floor = torch.full((dim,), -math.inf, dtype=torch.float64)
+        self._roof = torch.full((dim,), math.inf, dtype=torch.float64)
+        for b in self.blocks:
+            if b.kind == "box":
+                if b.lower is not None:
+                    self._floor[b.start : b.stop] = b.lower
+                if b.upper is not None:
+                    self._roof[b.start : b.stop] = b.upper
+        self._clips = bool((self._floor > -math.inf).any() or (self._roof < math.inf).any())
+        self.is_box = not self.simplices and not self.balls
+        self.is_free = self.is_box and not self._clips
+        self.lower, self.upper = self._floor.clone(), self._roof.clone()
+        for b in self.simplices:
+            self.lower[b.start : b.stop], self.upper[b.start : b.stop] = 0.0, 1.0
+        for b in self.balls:
+            radius = _radius(b).expand(b.count, b.size).flatten()
+            self.lower[b.start : b.stop], self.upper[b.start : b.stop] = -radius, radius
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of blocks present; a box without any finite bound is free."""
+        found = {b.kind for b in self.blocks if b.kind in ("simplex", "ball")}
+        if self._clips:
+            found.add("box")
+        covered = torch.zeros(self.dim, dtype=torch.bool)
+        for b in (*self.simplices, *self.balls):
+            covered[b.start : b.stop] = True
+        bounded = (self._floor > -math.inf) | (self._roof < math.inf)
+        if bool((~covered & ~bounded).any()):
+            found.add("free")
+        return frozenset(found)
+
+    def project(self, z: Vec) -> Vec:
+        """Euclidean projection of ``z``; leading axes are batch axes. Returns ``z`` itself where nothing binds."""
+        if self.is_free:
+            return z
+        out = torch.minimum(torch.maximum(z, self._floor), self._roof) if self._clips else z.clone()
+        for b in self.simplices:
+            out[..., b.start : b.stop] = project_simplex(b.rows(z)).flatten(-2)
+        for b in self.balls:
+            rows = b.rows(z)
+            norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+            shrink = torch.where(norm > _radius(b), _radius(b) / norm, torch.ones_like(norm))
+            out[..., b.start : b.stop] = (rows * shrink).flatten(-2)
+        return out
+
+    def violation(self, z: Vec) -> float:
+        """Largest entry of ``z - project(z)``; 0 for a member."""
+        if self.is_free or not self.dim:
+            return 0.0
+        return float((z - self.project(z)).abs().max())
+
+    def contains(self, z: Vec, tol: float = 1e-12) -> bool:
+        """Whether the violation is at most ``tol`` on the scale of ``z``."""
+        return self.violation(z) <= tol * max(1.0, float(z.abs().max()) if self.dim else 1.0)
+
+    def projected_gradient(self, z: Vec, g: Vec) -> Vec:
+        """Minus the projection of ``-g`` onto the tangent cone at ``z``: zero exactly at a stationary point.
+
+        Unlike ``z - project(z - g)`` it mixes no units of ``z`` with those of ``g``. On a box this is the reduced
+        gradient.
+        """
+        if self.is_free:
+            return g
+        low, high = self._at_bounds(z)
+        out = g.masked_fill((low & (g > 0)) | (high & (g < 0)), 0.0)
+        for b in self.simplices:
+            v = -b.rows(g)
+            zero = b.rows(z) <= ON_BOUND
+            out[b.start : b.stop] = -_simplex_cone(v, zero).flatten()
+        for b in self.balls:
+            rows, y = b.rows(g), b.rows(z)
+            normal, active = _sphere(b, y)
+            along = (rows * normal).sum(-1, keepdim=True)
+            outward = active & (along < 0)
+            out[b.start : b.stop] = torch.where(outward, rows - along * normal, rows).flatten()
+        return out
+
+    def projected_gradient_norm(self, z: Vec, g: Vec) -> float:
+        """Norm of :meth:`projected_gradient`."""
+        return float(torch.linalg.vector_norm(self.projected_gradient(z, g)))
+
+    def face(self, z: Vec, g: Vec, tol: float = WEAK) -> Face:
+        """The face on which ``z`` stays when it follows ``-g``.
+
+        A constraint belongs to it when ``z`` lies on it and the multiplier is at least ``-tol`` on the scale of
+        ``g``; those within ``tol`` of zero are counted as weak.
+        """
+        if self.is_free:
+            return Face(self.dim, None)
+        slack = tol * float(g.abs().max()) if self.dim else 0.0
+        low, high = self._at_bounds(z)
+        held = (low & (g >= -slack)) | (high & (g <= slack))
+        weak = int((held & (g.abs() <= slack) & (self._floor < self._roof)).sum())
+        simplices, balls = [], []
+        for b in self.simplices:
+            y, rows = b.rows(z), b.rows(g)
+            price = (y * rows).sum(-1, keepdim=True)  # entries sum to 1: the mean gradient on the support
+            out = (y <= ON_BOUND) & (rows - price >= -slack)
+            weak += int((out & ((rows - price).abs() <= slack)).sum())
+            held[b.start : b.stop] = out.flatten()
+            support = (~out).to(z.dtype)
+            simplices.append(SimplexFace(b, support, support.sum(-1, keepdim=True).clamp(min=1.0)))
+        for b in self.balls:
+            normal, active = _sphere(b, b.rows(z))
+            multiplier = -(b.rows(g) * normal).sum(-1, keepdim=True)
+            active = active & (multiplier >= -slack)
+            weak += int((active & (multiplier.abs() <= slack)).sum())
+            if bool(active.any()):
+                curvature = torch.where(active, multiplier.clamp(min=0.0) / _radius(b), torch.zeros_like(multiplier))
+                balls.append(BallFace(b, normal * active, curvature))
+        free = ~held if bool(held.any()) else None
+        return Face(self.dim, free, tuple(simplices), tuple(balls), weak)
+
+    def longest_step(self, z: Vec, p: Vec) -> float:
+        """Largest ``t`` with ``z + t p`` inside the bounds of boxes and simplices (balls are left to the projection)."""
+        if self.is_free:
+            return math.inf
+        room = torch.where(p < 0, self._floor - z, self._roof - z)
+        for b in self.simplices:
+            room[b.start : b.stop] = torch.where(p[b.start : b.stop] < 0, -z[b.start : b.stop], math.inf)
+        steps = torch.where(p != 0, room / p, math.inf)
+        return float(steps[p != 0].min()) if bool((p != 0).any()) else math.inf
+
+    def _at_bounds(self, z: Vec) -> tuple[Vec, Vec]:
+        """Masks of the entries that lie on their lower and on their upper bound (boxes only)."""
+        low = z - self._floor <= ON_BOUND * self._floor.abs().clamp(min=1e-300)
+        high = self._roof - z <= ON_BOUND * self._roof.abs().clamp(min=1e-300)
+        return low & (self._floor > -math.inf), high & (self._roof < math.inf)
+
+
+def _radius(b: Block) -> Vec:
+    """The radii of a ball block as a column."""
+    if b.radius is None:
+        raise ValueError("a ball block needs a radius")
+    return b.radius.reshape(b.count, 1)
+
+
+def _sphere(b: Block, y: Vec) -> tuple[Vec, Vec]:
+    """Unit normals of the rows of ``y``, and which rows lie on the sphere."""
+    norm = torch.linalg.vector_norm(y, dim=-1, keepdim=True)
+    active = norm >= _radius(b) * (1 - 1e-10)
+    return torch.where(active, y / norm.clamp(min=1e-300), torch.zeros_like(y)), active
+
+
+def project_simplex(rows: Vec) -> Vec:
+    """Projection of every row onto the unit simplex, by sorting: ``max(v - tau, 0)`` with the sum 1."""
+    ordered = torch.sort(rows, dim=-1, descending=True).values
+    excess = ordered.cumsum(-1) - 1.0
+    ranks = torch.arange(1, rows.shape[-1] + 1, dtype=rows.dtype)
+    keep = (ordered * ranks > excess).sum(-1, keepdim=True).clamp(min=1)
+    tau = excess.gather(-1, keep - 1) / keep
+    return (rows - tau).clamp(min=0.0)
+
+
+def _simplex_cone(v: Vec, zero: Vec) -> Vec:
+    """Projection of rows onto ``{d : sum d = 0, d >= 0 where zero}``, by the breakpoints of tau.
+
+    ``d = v - tau`` on the support and ``max(v - tau, 0)`` on the zeros; the sum falls as tau grows.
+    """
+    support = (~zero).to(v.dtype)
+    base, members = (v * support).sum(-1, keepdim=True), support.sum(-1, keepdim=True)
+    ordered = torch.sort(torch.where(zero, v, -math.inf), dim=-1, descending=True).values
+    usable = torch.isfinite(ordered)
+    top = torch.where(usable, ordered, torch.zeros_like(ordered)).cumsum(-1)
+    ranks = torch.arange(1, v.shape[-1] + 1, dtype=v.dtype)
+    taus = torch.where(usable, (base + top) / (members + ranks), torch.full_like(top, math.inf))
+    # With the k largest zeros freed tau is taus[k-1]; k is right while the k-th value still exceeds that tau.
+    keep = (usable & (ordered > taus)).sum(-1, keepdim=True)
+    chosen = torch.cat([base / members.clamp(min=1.0), taus], dim=-1).gather(-1, keep)
+    d = v - chosen
+    return torch.where(zero, d.clamp(min=0.0), d)

@@ -1,0 +1,449 @@
+"""IR -> ``torch.fx`` graph.
+
+Placeholders are the data inputs (:mod:`bilevelpy.lowering.slots`), then the variables. Whatever depends on data alone
+is one input, computed at binding; scalars of data are Python floats. Broadcasts stay implicit: a :class:`Value` knows
+which of its dims have length 1 or are absent, and is spread out only where a function needs the full shape.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+from bilevelpy.errors import BackendError
+from bilevelpy.ir import expr as ir
+from bilevelpy.ir.expr import Expr
+from bilevelpy.ir.types import Axes
+from bilevelpy.lowering import kernels
+from bilevelpy.lowering.contract import arrange, contract, contract_sparse, elementwise, relabel
+from bilevelpy.lowering.externs import call_extern
+from bilevelpy.lowering.slots import Slot, SlotKind, sparse_node
+
+if TYPE_CHECKING:
+    from bilevelpy.ir.build import Builder
+
+Variables = tuple[ir.VarRef, ...]
+_NONE: frozenset[int] = frozenset()
+# Names that generated code uses itself.
+_TAKEN = ("self", "torch", "inf", "nan", "NoneType", "device", "fx_pytree", "pytree", "math", "getattr")
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A graph of some expressions of a text: valid for all data of that text.
+
+    ``module.forward`` takes the values of ``slots``, then those of ``variables``, and returns the value of the one
+    expression or a tuple of them; ``code`` is its readable source.
+    """
+
+    module: fx.GraphModule
+    slots: tuple[Slot, ...]
+    variables: Variables
+
+    @property
+    def code(self) -> str:
+        """The generated Python function."""
+        return str(self.module.code)
+
+    def bind(self, values: Iterable[Any]) -> Callable[..., Any]:
+        """The function of the variables alone."""
+        return partial(self.module.forward, *values)
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A lowered expression: ``missing`` leading dims are absent, dims in ``virtual`` (with those) stand for a repeat."""
+
+    ref: Any
+    rank: int
+    missing: int = 0
+    virtual: frozenset[int] = _NONE
+
+
+@lru_cache(maxsize=128)
+def compile_expressions(
+    builder: Builder, roots: tuple[Expr, ...], variables: Variables, sparse: frozenset[str] = frozenset()
+) -> Compiled:
+    """Compile expressions of one builder; kept, because new data needs no new graph.
+
+    ``variables`` become the last placeholders, used or not; ``sparse`` names the params that are bound sparse.
+    """
+    return _Lowering(builder, variables, sparse).compile(roots)
+
+
+class _Lowering:
+    def __init__(self, builder: Builder, variables: Variables, sparse: frozenset[str]) -> None:
+        self.builder = builder
+        self.variables = variables
+        self.sparse = sparse
+        self.graph = fx.Graph()
+        self.slots: dict[object, tuple[Slot, fx.Node]] = {}
+        self.names: set[str] = set(_TAKEN)
+        self.inputs = {v: self._input(f"{v.level}_{v.name}") for v in variables}
+        self.tensors = frozenset(self.inputs.values())
+        self.values: dict[Expr, Value] = {}
+
+    def compile(self, roots: tuple[Expr, ...]) -> Compiled:
+        wanted = set(roots)
+        for node in self._order(roots):
+            self.values[node] = self._lower(node)
+            if node in wanted:
+                # What is returned is also what later nodes use: results can be differentiated by it.
+                self.values[node] = Value(self.full(node), node.rank)
+        outputs = [self.full(r) if not self.builder.is_data(r) else self.data(r, SlotKind.TENSOR) for r in roots]
+        self.graph.output(outputs[0] if len(outputs) == 1 else tuple(outputs))
+        # Parts that were fused away leave nodes and inputs without users.
+        self.graph.eliminate_dead_code()
+        module = fx.GraphModule(torch.nn.Module(), self.graph)
+        slots = tuple(slot for slot, _ in self.slots.values())
+        return Compiled(module, slots, self.variables)
+
+    # --- order ---------------------------------------------------------------------------------------
+
+    def _order(self, roots: Iterable[Expr]) -> list[Expr]:
+        """The nodes to lower, operands first; data-only nodes are inputs and are not entered."""
+        order: list[Expr] = []
+        seen: set[Expr] = set()
+        stack = [(r, False) for r in reversed(tuple(roots))]
+        while stack:
+            node, ready = stack.pop()
+            if ready:
+                order.append(node)
+            elif node not in seen and not self.builder.is_data(node):
+                seen.add(node)
+                stack.append((node, True))
+                stack.extend((c, False) for c in reversed(self._operands(node)))
+        return order
+
+    def _operands(self, node: Expr) -> tuple[Expr, ...]:
+        """The operands that must be lowered before the node."""
+        if isinstance(node, ir.Apply) and node.function == "add":
+            return tuple(inner for _, inner in self._terms(node))
+        if isinstance(node, ir.Apply) and node.function == "select":
+            return node.operands[1:]
+        if isinstance(node, ir.Apply) and node.function == "neg" and self._takes_sign(node.operands[0]):
+            return node.operands[0].children
+        if isinstance(node, ir.Gather | ir.ScatterSum):
+            return (node.operand,)
+        return node.children
+
+    # --- inputs ----------------------------------------------------------------------------------------
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> fx.Node:
+        """Record a call."""
+        return self.graph.call_function(function, arguments)
+
+    def slot(self, kind: SlotKind, nodes: tuple[Expr, ...], axes: Axes, name: str) -> fx.Node:
+        """The data input for ``nodes``; equal ones are shared."""
+        key = (kind, nodes, axes, name if kind is SlotKind.EXTERN else "")
+        if key not in self.slots:
+            with self.graph.inserting_before(next(iter(self.inputs.values()))):
+                placeholder = self._input(name)
+            self.slots[key] = (Slot(kind, name, nodes, axes), placeholder)
+        return self.slots[key][1]
+
+    def _input(self, wish: str) -> fx.Node:
+        """A placeholder with a free Python name near ``wish``, in the same letters."""
+        name = re.sub(r"\W", "_", wish)
+        while name in self.names or keyword.iskeyword(name) or not name.isidentifier():
+            name = f"{name}_" if name.isidentifier() else f"_{name}"
+        self.names.add(name)
+        node = self.graph.create_node("placeholder", name, name=name)
+        node.target = node.name
+        return node
+
+    def _is_tensor(self, value: Value) -> bool:
+        """Whether a value is a tensor at run time: data scalars are Python floats."""
+        if not isinstance(value.ref, fx.Node):
+            return False
+        return value.rank > 0 or value.ref.op != "placeholder" or value.ref in self.tensors
+
+    def data(self, node: Expr, kind: SlotKind = SlotKind.VALUE) -> Any:
+        """A data-only expression as an input; numbers of the text stay numbers."""
+        if isinstance(node, ir.Const) and kind is SlotKind.VALUE:
+            return node.value
+        name = node.name if isinstance(node, ir.ParamRef) else f"data_{len(self.slots)}"
+        return self.slot(kind, (node,), (), name)
+
+    def sizes(self, axes: Axes) -> tuple[fx.Node, ...]:
+        """Lengths of axes as inputs."""
+        return tuple(self.slot(SlotKind.SIZE, (), (a,), f"size_{a.name}") for a in axes)
+
+    def value(self, node: Expr) -> Value:
+        """A lowered operand; a constant fill is its number."""
+        if node in self.values:
+            return self.values[node]
+        if isinstance(node, ir.Fill):
+            return Value(node.value, node.rank, node.rank, frozenset(range(node.rank)))
+        return Value(self.data(node), node.rank)
+
+    def full(self, node: Expr) -> Any:
+        """An operand in its full shape."""
+        if node not in self.values:
+            return self.data(node)
+        value = self.values[node]
+        return self.call(kernels.spread, value.ref, *self.sizes(node.axes)) if value.virtual else value.ref
+
+    def tensor(self, node: Expr) -> Any:
+        """An operand in its full shape, and a tensor even if it is a number."""
+        return self.full(node) if node in self.values else self.data(node, SlotKind.TENSOR)
+
+    # --- nodes -----------------------------------------------------------------------------------------
+
+    def _lower(self, node: Expr) -> Value:
+        return _LOWER[type(node)](self, node)
+
+    def _var(self, node: ir.VarRef) -> Value:
+        if node not in self.inputs:
+            raise BackendError(f"{node.level}.{node.name} is no variable of this program")
+        return Value(self.inputs[node], node.rank)
+
+    def _dual(self, node: ir.DualRef) -> Value:
+        raise BackendError(f"dual({node.level}.{node.constraint}) has no value in a function of the variables")
+
+    def _apply(self, node: ir.Apply) -> Value:
+        if node.function == "add":
+            return self._add(node)
+        inner = node.operands[0]
+        if node.function == "neg" and isinstance(inner, ir.Einsum) and self._takes_sign(inner):
+            return self._product(inner, [(self.builder.const(-1.0), ())])
+        if node.function == "select":
+            operands = [self.value(o) for o in node.operands[1:]]
+            condition = Value(self.data(node.operands[0], SlotKind.MASK), node.operands[0].rank)
+            return self._spreading(kernels.select, [condition, *operands], node)
+        return self._spreading(kernels.ELEMENTWISE[node.function], [self.value(o) for o in node.operands], node)
+
+    def _spreading(self, function: Callable[..., Any], operands: list[Value], node: Expr) -> Value:
+        missing, virtual = _broadcast(operands, node.rank)
+        return Value(self.call(function, *(o.ref for o in operands)), node.rank, missing, virtual)
+
+    # --- sums ------------------------------------------------------------------------------------------
+
+    def _terms(self, node: ir.Apply) -> list[tuple[Expr | float, Expr]]:
+        """``(factor, operand)`` of a sum: data in one term, signs and scalar data factors taken out."""
+        data = [o for o in node.operands if self.builder.is_data(o)]
+        rest = [o for o in node.operands if not self.builder.is_data(o)]
+        terms = [self._factored(o) for o in rest]
+        if data:
+            total = self.builder.add(data)
+            negative = isinstance(total, ir.Apply) and total.function == "neg"
+            terms.append((-1.0, total.children[0]) if negative else (1.0, total))
+        return terms
+
+    def _factored(self, node: Expr) -> tuple[Expr | float, Expr]:
+        if isinstance(node, ir.Apply) and node.function == "neg":
+            return -1.0, node.operands[0]
+        if isinstance(node, ir.Einsum) and not node.contracts:
+            pairs = list(zip(node.operands, node.subscripts, strict=True))
+            scalars = [o for o, _ in pairs if not o.rank and self.builder.is_data(o)]
+            others = [(o, labels) for o, labels in pairs if o.rank or not self.builder.is_data(o)]
+            if scalars and len(others) == 1 and others[0][1] == node.output:
+                return self.builder.mul(*scalars), others[0][0]
+            # A data vector takes the number in at binding.
+            absorbed = any(o.rank == 1 and self.builder.is_data(o) for o, _ in others)
+            if scalars and len(others) > 1 and not absorbed:
+                return self.builder.mul(*scalars), self.builder.einsum(others, node.output, node.span)
+        return 1.0, node
+
+    def _add(self, node: ir.Apply) -> Value:
+        terms = [(factor, self.value(operand)) for factor, operand in self._terms(node)]
+        # A tensor leads, if possible one with the sign +, so that the others can be added or subtracted.
+        tensors = [k for k, (_, v) in enumerate(terms) if self._is_tensor(v)]
+        plain = [k for k in tensors if terms[k][0] == 1.0]
+        lead = (plain or tensors)[0]
+        factor, head = terms.pop(lead)
+        total = head.ref
+        if isinstance(factor, Expr):
+            total = self.call(torch.mul, total, self.data(factor))
+        elif factor == -1.0:
+            if terms and terms[-1][0] == 1.0 and not self._is_tensor(terms[-1][1]):
+                other = terms.pop()[1]
+                total = self.call(torch.rsub, total, other.ref)
+                head = Value(total, node.rank, *_broadcast([head, other], node.rank))
+            else:
+                total = self.call(torch.neg, total)
+        for factor, value in terms:
+            if isinstance(factor, Expr):
+                scale = self.data(factor)
+                total = self.graph.call_function(torch.add, (total, value.ref), {"alpha": scale})
+            elif factor == -1.0:
+                total = self.call(torch.sub, total, value.ref)
+            else:
+                total = self.call(torch.add, total, value.ref)
+        return Value(total, node.rank, *_broadcast([head, *(v for _, v in terms)], node.rank))
+
+    # --- products --------------------------------------------------------------------------------------
+
+    def _einsum(self, node: ir.Einsum) -> Value:
+        pairs = list(zip(node.operands, node.subscripts, strict=True))
+        if len(pairs) == 1:
+            return Value(relabel(self.call, self.full(pairs[0][0]), pairs[0][1], node.output), node.rank)
+        if node.contracts:
+            return Value(self._contraction(node, pairs), node.rank)
+        return self._product(node)
+
+    def _takes_sign(self, node: Expr) -> bool:
+        """Whether a product has a factor that its sign costs nothing in: a data scalar or vector."""
+        return (
+            isinstance(node, ir.Einsum)
+            and not node.contracts
+            and len(node.operands) > 1
+            and any(o.rank <= 1 and self.builder.is_data(o) for o in node.operands)
+        )
+
+    def _product(self, node: ir.Einsum, extra: Sequence[tuple[Expr, tuple[int, ...]]] = ()) -> Value:
+        """An elementwise or outer product, times ``extra`` data factors."""
+        pairs = [*zip(node.operands, node.subscripts, strict=True), *extra]
+        factors: list[tuple[Any, tuple[int, ...]]] = []
+        for operand, labels in self._fold_factors(pairs):
+            value = self.value(operand)
+            ref, labels = value.ref, labels[value.missing :]
+            if len(set(labels)) < len(labels):
+                ref, labels = self._diagonal(operand, labels)
+            kept = [s for d, s in enumerate(labels) if d + value.missing not in value.virtual]
+            if len(kept) < len(labels):
+                ones = tuple(d for d, s in enumerate(labels) if s not in kept)
+                ref, labels = self.call(torch.squeeze, ref, ones), tuple(kept)
+            factors.append((ref, labels))
+        carried = {s for _, labels in factors for s in labels}
+        virtual = frozenset(d for d, s in enumerate(node.output) if s not in carried)
+        missing = next((d for d, s in enumerate(node.output) if s in carried), node.rank)
+        return Value(elementwise(self.call, factors, node.output), node.rank, missing, virtual)
+
+    def _diagonal(self, operand: Expr, labels: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
+        unique = tuple(dict.fromkeys(labels))
+        return relabel(self.call, self.full(operand), labels, unique), unique
+
+    def _fold_factors(self, pairs: list[tuple[Expr, tuple[int, ...]]]) -> list[tuple[Expr, tuple[int, ...]]]:
+        """Multiply data factors at binding where no larger array comes of it."""
+        axis_of = {s: a for o, labels in pairs for s, a in zip(labels, o.axes, strict=True)}
+        groups: dict[tuple[int, ...], list[tuple[Expr, tuple[int, ...]]]] = {}
+        rest: list[tuple[Expr, tuple[int, ...]]] = []
+        for operand, labels in pairs:
+            foldable = self.builder.is_data(operand) and not sparse_node(operand, self.sparse)
+            if foldable and len(set(labels)) == len(labels):
+                groups.setdefault(tuple(sorted(labels)), []).append((operand, labels))
+            else:
+                rest.append((operand, labels))
+        vectors = [labels for labels in groups if len(labels) == 1]
+        if () in groups and vectors:
+            groups[vectors[0]] += groups.pop(())
+        for labels, members in groups.items():
+            if len(members) == 1:
+                rest.append(members[0])
+            else:
+                axes = {s: axis_of[s] for s in labels}
+                rest.append((self.builder.product(members, labels, axes), labels))
+        return rest
+
+    def _contraction(self, node: ir.Einsum, pairs: list[tuple[Expr, tuple[int, ...]]]) -> Any:
+        for k, (operand, labels) in enumerate(pairs):
+            if self.builder.is_data(operand) and sparse_node(operand, self.sparse):
+                other, others = pairs[1 - k]
+                matrix = self.slot(SlotKind.SPARSE, (operand,), (), self._sparse_name(operand))
+                product = contract_sparse(self.call, matrix, labels, self.full(other), others, node.output)
+                if product is not None:
+                    return product
+        refs = []
+        for operand, labels in pairs:
+            if len(set(labels)) < len(labels):
+                refs.append(self._diagonal(operand, labels))
+            else:
+                refs.append((self.full(operand), labels))
+        (a, la), (b, lb) = refs
+        return contract(self.call, a, la, b, lb, node.output)
+
+    def _sparse_name(self, node: Expr) -> str:
+        return node.name if isinstance(node, ir.ParamRef) else f"map_{len(self.slots)}"
+
+    # --- shape and the rest ------------------------------------------------------------------------------
+
+    def _align(self, node: ir.Align) -> Value:
+        inner = self.value(node.operand)
+        if inner.virtual:
+            inner = Value(self.full(node.operand), inner.rank)
+        labels = tuple(range(inner.rank))
+        marks = tuple(s if s is not None else -1 - d for d, s in enumerate(node.source))
+        ref, missing = arrange(self.call, inner.ref, labels, marks)
+        virtual = frozenset(d for d, s in enumerate(node.source) if s is None)
+        return Value(ref, node.rank, missing, virtual)
+
+    def _reduce(self, node: ir.Reduce) -> Value:
+        operand = self.full(node.operand)
+        if node.function == "sum" and not node.rank:
+            return Value(self.call(torch.sum, operand), 0)
+        return Value(self.call(kernels.REDUCTIONS[node.function], operand, node.dims), node.rank)
+
+    def _map_last(self, node: ir.MapLast) -> Value:
+        return Value(self.call(kernels.MAPS[node.function], self.full(node.operand)), node.rank)
+
+    def _matrix(self, node: ir.Matrix) -> Value:
+        return Value(self.call(kernels.MATRICES[node.function], self.full(node.operand)), node.rank)
+
+    def _gather(self, node: ir.Gather) -> Value:
+        operand = self.full(node.operand)
+        dims = tuple(d for d, i in enumerate(node.index) if i is not None)
+        index = [
+            self.slot(SlotKind.INDEX, (i,), (node.operand.axes[d],), f"index_{len(self.slots)}")
+            for d, i in enumerate(node.index)
+            if i is not None
+        ]
+        rank = next(i.rank for i in node.index if i is not None)
+        if rank == 0:
+            for d, i in sorted(zip(dims, index, strict=True), key=lambda pair: -pair[0]):
+                operand = self.call(torch.select, operand, d, i)
+            return Value(operand, node.rank)
+        if rank == 1 and len(dims) == 1:
+            picked = self.call(torch.index_select, operand, dims[0], index[0])
+            return Value(self.call(torch.movedim, picked, dims[0], 0) if dims[0] else picked, node.rank)
+        return Value(self.call(kernels.take, operand, dims, *index), node.rank)
+
+    def _scatter_sum(self, node: ir.ScatterSum) -> Value:
+        axes = node.axes[: len(node.index)]
+        flat = self.slot(SlotKind.FLAT, node.index, axes, f"index_{len(self.slots)}")
+        return Value(self.call(kernels.scatter_sum, self.full(node.operand), flat, self.sizes(axes)), node.rank)
+
+    def _concat(self, node: ir.Concat) -> Value:
+        return Value(self.call(torch.cat, [self.tensor(o) for o in node.operands]), node.rank)
+
+    def _diag(self, node: ir.Diag) -> Value:
+        return Value(self.call(torch.diag_embed, self.full(node.operand)), node.rank)
+
+    def _extern(self, node: ir.ExternCall) -> Value:
+        function = self.slot(SlotKind.EXTERN, (), (), node.name)
+        return Value(self.call(call_extern, function, *(self.tensor(o) for o in node.operands)), node.rank)
+
+
+def _broadcast(operands: list[Value], rank: int) -> tuple[int, frozenset[int]]:
+    """Absent and repeated dims of an elementwise result."""
+    shaped = [o for o in operands if o.rank]
+    if not shaped:
+        return (rank, frozenset(range(rank)))
+    virtual = shaped[0].virtual
+    for operand in shaped[1:]:
+        virtual = virtual & operand.virtual
+    return min(o.missing for o in shaped), virtual
+
+
+_LOWER: Mapping[type[Expr], Callable[[_Lowering, Any], Value]] = {
+    ir.VarRef: _Lowering._var,
+    ir.DualRef: _Lowering._dual,
+    ir.Apply: _Lowering._apply,
+    ir.Einsum: _Lowering._einsum,
+    ir.Align: _Lowering._align,
+    ir.Reduce: _Lowering._reduce,
+    ir.MapLast: _Lowering._map_last,
+    ir.Matrix: _Lowering._matrix,
+    ir.Gather: _Lowering._gather,
+    ir.ScatterSum: _Lowering._scatter_sum,
+    ir.Concat: _Lowering._concat,
+    ir.Diag: _Lowering._diag,
+    ir.ExternCall: _Lowering._extern,
+}

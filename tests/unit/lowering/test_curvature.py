@@ -1,0 +1,103 @@
+"""Structured Hessians against automatic differentiation of the same function."""
+
+import pytest
+import torch
+
+from bilevelpy.ir.build import Builder
+from bilevelpy.ir.types import Axis, AxisKind
+from bilevelpy.lowering.curvature import Curvature
+from bilevelpy.lowering.predictors import find_predictors
+
+FIT = frozenset({"fit"})
+
+
+def compare(curvature, f_of_y, y):
+    """Both the dense form and the product against torch's Hessian."""
+    value, zs = f_of_y(y)
+    weights = curvature.weights(value, zs)
+    exact = torch.autograd.functional.hessian(lambda v: f_of_y(v)[0], y)
+    scale = exact.abs().max()
+    assert (curvature.dense(weights) - exact).abs().max() < 1e-12 * scale
+    v = torch.randn(y.numel(), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    assert (curvature.multiply(weights, v) - exact @ v).abs().max() < 1e-11 * scale
+
+
+@pytest.fixture
+def rng():
+    return torch.Generator().manual_seed(0)
+
+
+def normal(rng, *shape):
+    return torch.randn(*shape, dtype=torch.float64, generator=rng)
+
+
+def test_logistic_with_intercept_and_penalties(rng):
+    b = Builder()
+    n, p = Axis("n", AxisKind.DIM), Axis("p", AxisKind.DIM)
+    X, w, c = b.param("X", (n, p)), b.var("fit", "w", (p,)), b.var("fit", "c", ())
+    lam, labels = b.var("upper", "lam", (p,)), b.param("y", (n,))
+    z = b.add((b.product([(X, (0, 1)), (w, (1,))], (0,), {0: n, 1: p}), b.align(c, (None,), (n,))))
+    margin = b.mul(labels, z)
+    f = b.add((
+        b.reduce("sum", b.apply("softplus", margin), (0,)),
+        b.reduce("sum", b.mul(b.apply("exp", lam), b.apply("square", w)), (0,)),
+    ))
+    found = find_predictors(b, f, FIT)
+    N, P = 12, 5
+    Xd, yd, lamd = normal(rng, N, P), normal(rng, N).sign(), normal(rng, P)
+    sizes, tensors = [], []
+    for q in found:
+        if q.samples:
+            sizes.append((N,))
+            tensors.append([yd[:, None] * Xd if t.contracted else yd[:, None] for t in q.terms])
+        else:
+            sizes.append((P,))
+            tensors.append([torch.ones(P, dtype=torch.float64)])
+    positions = {("fit", "w"): torch.arange(P), ("fit", "c"): torch.tensor(P)}
+    curvature = Curvature(found, sizes, tensors, positions, P + 1)
+
+    def f_of_y(y):
+        margin = yd * (Xd @ y[:P] + y[P])
+        weights = y[:P] * 1.0
+        value = torch.nn.functional.softplus(margin).sum() + (lamd.exp() * weights**2).sum()
+        return value, [margin if q.samples else weights for q in found]
+
+    compare(curvature, f_of_y, normal(rng, P + 1).requires_grad_())
+
+
+def test_softmax_with_class_intercepts(rng):
+    b = Builder()
+    n, p, k = (Axis(name, AxisKind.DIM) for name in "npk")
+    X, W, c = b.param("X", (n, p)), b.var("fit", "W", (p, k)), b.var("fit", "c", (k,))
+    xw = b.product([(X, (0, 1)), (W, (1, 2))], (0, 2), {0: n, 1: p, 2: k})
+    Z = b.add((xw, b.align(c, (None, 0), (n, k))))
+    f = b.reduce("sum", b.reduce("logsumexp", Z, (1,)), (0,))
+    (found,) = find_predictors(b, f, FIT)
+    N, P, K = 9, 4, 3
+    Xd = normal(rng, N, P)
+    tensors = [Xd if t.contracted else torch.ones(N, 1, dtype=torch.float64) for t in found.terms]
+    positions = {("fit", "W"): torch.arange(P * K).reshape(P, K), ("fit", "c"): torch.arange(P * K, P * K + K)}
+    curvature = Curvature([found], [(N, K)], [tensors], positions, P * K + K)
+
+    def f_of_y(y):
+        z = Xd @ y[: P * K].reshape(P, K) + y[P * K :]
+        return torch.logsumexp(z, 1).sum(), [z]
+
+    compare(curvature, f_of_y, normal(rng, P * K + K).requires_grad_())
+
+
+def test_family_of_followers_is_block_diagonal(rng):
+    b = Builder()
+    i, n, p = (Axis(name, AxisKind.DIM) for name in "inp")
+    X, w = b.param("X", (i, n, p)), b.var("fit", "w", (i, p))
+    z = b.product([(X, (0, 1, 2)), (w, (0, 2))], (0, 1), {0: i, 1: n, 2: p})
+    (found,) = find_predictors(b, b.reduce("sum", b.apply("cosh", z), (1,)), FIT)
+    B, N, P = 3, 5, 2
+    Xd = normal(rng, B, N, P)
+    curvature = Curvature([found], [(B, N)], [[Xd]], {("fit", "w"): torch.arange(B * P).reshape(B, P)}, B * P)
+
+    def f_of_y(y):
+        z = (Xd @ y.reshape(B, P, 1)).squeeze(-1)
+        return torch.cosh(z).sum(), [z]
+
+    compare(curvature, f_of_y, normal(rng, B * P).requires_grad_())
