@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from bilevelpy.diagnostics import Span
+from bilevelpy.diagnostics import Source, Span
 
 T = TypeVar("T")
 
@@ -34,9 +34,10 @@ class Fact(Generic[T]):
 class LevelFacts:
     """What is known of one level (for the lower: of all followers together, in their variables y).
 
-    ``form`` is "linear", "quadratic", "polynomial", "nonlinear" or "unknown" in the level's own variables;
-    ``domains`` the kinds of variable domains present (subset of free, box, simplex, ball, psd, discrete);
-    ``constraints`` "none", "bounds" (every domain with a cheap projection), "linear", "convex", "nonconvex".
+    ``form`` is "linear", "quadratic", "polynomial", "nonlinear" or "unknown" in the level's own
+    variables; ``domains`` the kinds of variable domains present (subset of free, box, simplex,
+    ball, psd, discrete); ``constraints`` "none", "bounds" (every domain with a cheap projection),
+    "linear", "convex", "nonconvex".
     """
 
     form: Fact[str]
@@ -50,14 +51,19 @@ class LevelFacts:
 class Structure:
     """Everything the dispatcher may look at. Dimensions count every scalar of a family.
 
-    ``convexity`` is "strongly convex", "convex", "nonconvex" or "unknown" (of the minimisation that the lower
-    stands for, in y for fixed x); ``modulus`` the strong-convexity modulus mu over the upper domain (or at the
-    sampled points), ``lipschitz`` the gradient's constant L there; ``lower_hessian`` says how f_yy moves:
-    "constant", "depends on x", "depends on y" or "depends on both"; ``block_separable`` names the axes over which
-    f falls into independent blocks; ``finite_sum_lower`` / ``_upper`` the data axes that objectives average over.
-    ``unsupported`` holds, for what cannot be solved yet (constraints, duals in the upper level, Nash followers,
-    integers, pessimistic stance, ...), one fact each with a sentence and a span; keys are short tags such as
-    "lower_constraints", "upper_constraints", "coupling", "duals", "nash", "discrete", "psd", "pessimistic".
+    ``convexity`` is "strongly convex", "convex", "nonconvex" or "unknown" (of the minimisation that
+    the lower stands for, in y for fixed x); ``modulus`` the strong-convexity modulus mu over the
+    upper domain (or at the sampled points), ``lipschitz`` the gradient's constant L there;
+    ``lower_hessian`` says how f_yy moves: "constant", "depends on x", "depends on y" or "depends on
+    both"; ``block_separable`` names the axes over which f falls into independent blocks;
+    ``finite_sum_lower`` / ``_upper`` the data axes that objectives average over. ``unsupported``
+    holds, for what cannot be solved yet (constraints, duals in the upper level, Nash followers,
+    integers, pessimistic stance, ...), one fact each with a sentence and a span; keys are short
+    tags such as "lower_constraints", "upper_constraints", "coupling", "duals", "nash", "discrete",
+    "psd", "pessimistic", "single_level", "moving_bounds". ``spectrum`` holds the least and the
+    greatest curvature of f seen at the start (``modulus`` covers the whole upper domain and can be
+    far smaller); ``hessian_passes`` the passes that a dense f_yy takes where f is a function of affine
+    predictors; ``sources`` are the texts that spans point at.
     """
 
     model: str
@@ -81,9 +87,21 @@ class Structure:
     stance: str
     unsupported: Mapping[str, Fact[str]] = field(default_factory=dict)
     warnings: tuple[Any, ...] = ()
+    spectrum: Fact[tuple[float, float] | None] | None = None
+    hessian_passes: Fact[int | None] | None = None
+    sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
 
     @property
     def condition(self) -> float | None:
-        """``L / mu`` where both are known."""
+        """The condition number of f_yy: at the start where that was seen, else ``L / mu`` where
+        both are known.
+        """
+        if (
+            self.spectrum is not None
+            and self.spectrum.value is not None
+            and self.spectrum.value[0] > 0
+        ):
+            low, high = self.spectrum.value
+            return high / low
         mu, top = self.modulus.value, self.lipschitz.value
         return top / mu if mu and top else None

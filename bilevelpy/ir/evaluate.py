@@ -6,6 +6,7 @@ evaluation of index expressions and conditions, and the yardstick of the compile
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -263,16 +264,17 @@ def _einsum(run: Interpreter, node: ir.Einsum) -> Any:
 
 def _multiply(factors: list[tuple[Array, tuple[int, ...]]], output: tuple[int, ...]) -> Array:
     """The product of the factors over ``output``, which holds every label."""
-    total: Array = np.ones(())
+    scale = math.prod(float(value) for value, subscript in factors if not subscript)
+    total: Array = np.array(scale)
     for value, subscript in factors:
+        if not subscript:
+            continue
         unique = [s for s in output if s in subscript]
         aligned = np.einsum(value, list(subscript), unique)
-        total = np.asarray(
-            total
-            * aligned.reshape(
-                [aligned.shape[unique.index(s)] if s in unique else 1 for s in output]
-            )
-        )
+        shape = [aligned.shape[unique.index(s)] if s in unique else 1 for s in output]
+        # A factor of one would cost a pass over memory.
+        plain = total.ndim == 0 and float(total) == 1.0
+        total = aligned.reshape(shape) if plain else np.asarray(total * aligned.reshape(shape))
     return total
 
 

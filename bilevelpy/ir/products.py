@@ -66,9 +66,7 @@ def _flatten(factors: list[Factor]) -> tuple[float, list[Factor]]:
     stack = list(reversed(factors))
     while stack:
         node, labels = stack.pop()
-        if isinstance(node, Const):
-            coefficient *= node.value
-        elif isinstance(node, Fill):
+        if isinstance(node, Const) or isinstance(node, Fill):
             coefficient *= node.value
         elif isinstance(node, Apply) and node.function == "neg":
             coefficient = -coefficient

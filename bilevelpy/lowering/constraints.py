@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Entries ``start`` to ``stop`` of a constraint vector: relation ``part`` of a constraint, its bodies flattened."""
+    """Entries ``start`` to ``stop`` of a constraint vector: relation ``part`` of a constraint, its
+    bodies flattened.
+    """
 
     level: str
     constraint: Constraint
@@ -33,7 +35,9 @@ class Rows:
 
 
 def standard_bodies(builder: Builder, constraint: Constraint) -> list[tuple[Expr, bool]]:
-    """``(body, is equality)`` of each relation: ``body <= 0`` or ``body == 0``, over the constraint's axes."""
+    """``(body, is equality)`` of each relation: ``body <= 0`` or ``body == 0``, over the
+    constraint's axes.
+    """
     bodies = []
     for k, relation in enumerate(constraint.relations):
         left, right = constraint.terms[k], constraint.terms[k + 1]
@@ -47,7 +51,9 @@ def standard_bodies(builder: Builder, constraint: Constraint) -> list[tuple[Expr
 
 
 class ConstraintFunction:
-    """``c(x, y)`` in R^p, with entries ``<= 0`` or, where ``equality``, ``== 0``; ``compile`` makes its function."""
+    """``c(x, y)`` in R^p, with entries ``<= 0`` or, where ``equality``, ``== 0``; ``compile``
+    makes its function.
+    """
 
     def __init__(
         self,
@@ -96,7 +102,9 @@ class ConstraintFunction:
         return product
 
     def jvp(self, x: Tensor, y: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        """``(dx, dy) -> c_x dx + c_y dy``: the vjp is linear in u, so its own vjp is the product wanted."""
+        """``(dx, dy) -> c_x dx + c_y dy``: the vjp is linear in u, so its own vjp is the product
+        wanted.
+        """
         xs, ys = self._upper.leaves(x), self._lower.leaves(y)
         flat = self._flat(x, xs, ys)
         u = torch.zeros_like(flat).requires_grad_()

@@ -1,6 +1,7 @@
-"""Products and contractions as the cheapest torch calls: ``mv``, ``mm``, ``dot``, broadcasting; einsum as a last resort.
+"""Products and contractions as the cheapest torch calls, einsum as a last resort.
 
-The choice depends on labels only, never on sizes, so that it is made once for a text. Transposes are views.
+The choice depends on labels only, never on sizes, so that it is made once for a text. Transposes
+are views.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ Call = Callable[..., Any]
 
 
 def arrange(call: Call, ref: Any, labels: Labels, output: Labels) -> tuple[Any, int]:
-    """``ref`` with its dims in the order of ``output``, ready to broadcast; and how many leading dims are absent."""
+    """``ref`` with its dims in the order of ``output``, ready to broadcast; and how many leading
+    dims are absent.
+    """
     order = [labels.index(s) for s in output if s in labels]
     if order != sorted(order):
         ref = call(torch.t, ref) if len(order) == 2 else call(torch.permute, ref, tuple(order))
@@ -42,7 +45,9 @@ def elementwise(call: Call, factors: Sequence[tuple[Any, Labels]], output: Label
 
 
 def contract(call: Call, a: Any, la: Labels, b: Any, lb: Labels, output: Labels) -> Any:
-    """The sum over the labels outside ``output`` of the product of two tensors with distinct labels each."""
+    """The sum over the labels outside ``output`` of the product of two tensors with distinct
+    labels each.
+    """
     la, a = _sum_lonely(call, a, la, lb, output)
     lb, b = _sum_lonely(call, b, lb, la, output)
     shared = [s for s in la if s in lb]
@@ -73,7 +78,9 @@ def contract(call: Call, a: Any, la: Labels, b: Any, lb: Labels, output: Labels)
     return _einsum(call, a, la, b, lb, output)
 
 
-def _sum_lonely(call: Call, ref: Any, labels: Labels, other: Labels, output: Labels) -> tuple[Labels, Any]:
+def _sum_lonely(
+    call: Call, ref: Any, labels: Labels, other: Labels, output: Labels
+) -> tuple[Labels, Any]:
     dims = tuple(d for d, s in enumerate(labels) if s not in other and s not in output)
     if dims:
         ref = call(torch.sum, ref, dims)
@@ -132,8 +139,12 @@ def relabel(call: Call, ref: Any, labels: Labels, output: Labels) -> Any:
     return arrange(call, ref, tuple(s for s in labels if s in output), output)[0]
 
 
-def contract_sparse(call: Call, a: Any, la: Labels, b: Any, lb: Labels, output: Labels) -> Any | None:
-    """A sparse matrix ``a`` times a dense vector or matrix ``b``; None where it is no such product."""
+def contract_sparse(
+    call: Call, a: Any, la: Labels, b: Any, lb: Labels, output: Labels
+) -> Any | None:
+    """A sparse matrix ``a`` times a dense vector or matrix ``b``; None where it is no such
+    product.
+    """
     summed = [s for s in la if s in lb and s not in output]
     if len(la) != 2 or len(set(la)) < 2 or len(summed) != 1 or len(lb) > 2:
         return None
@@ -144,4 +155,3 @@ def contract_sparse(call: Call, a: Any, la: Labels, b: Any, lb: Labels, output: 
     operand, _ = arrange(call, b, lb, (summed[0], *free))
     result = call(sparse_product, a, operand, la[0] == summed[0])
     return arrange(call, result, (row, *free), output)[0]
-

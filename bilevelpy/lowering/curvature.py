@@ -1,6 +1,6 @@
 """Hessians of functions of affine predictors: products and assembly without differentiating through the data.
 
-With predictors ``z_k = J_k y + const`` (:mod:`bilevelpy.lowering.predictors`) the lower Hessian is
+With predictors ``z_k = J_k y + const`` (:mod:`bilevelpy.analysis.predictors`) the lower Hessian is
 ``sum_k J_k' G_k J_k``. Each ``G_k`` is block-diagonal over samples with blocks as large as the number of classes; it
 costs one second derivative per class in the space of the predictors. A product then takes two products with the
 data, the dense Hessian one matrix product per pair of classes: what Gauss-Newton code written by hand would do.
@@ -18,7 +18,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bilevelpy.lowering.predictors import Predictor
+    from bilevelpy.analysis.predictors import Predictor
 
 # Entries of the stacked right-hand side of one assembly product (32 MB), or one pair's where that is more.
 _STACK = 4_000_000
@@ -48,7 +48,7 @@ class Curvature:
     Parameters
     ----------
     predictors
-        From :func:`~bilevelpy.lowering.predictors.find_predictors`.
+        From :func:`~bilevelpy.analysis.predictors.find_predictors`.
     sizes
         The tensor shape of each predictor, in the order of ``predictors``.
     coefficients

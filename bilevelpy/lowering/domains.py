@@ -1,4 +1,6 @@
-"""Sets with a cheap projection: products of free, box, simplex and ball blocks, and the faces of such a product."""
+"""Sets with a cheap projection: products of free, box, simplex and ball blocks, and the faces of
+such a product.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,11 @@ import torch
 Vec = torch.Tensor
 Kind = Literal["free", "box", "simplex", "ball"]
 
-# An entry counts as lying on a bound within this fraction of the bound's own size: projections put it there exactly.
+# An entry counts as lying on a bound within this fraction of the bound's own size: projections put
+# it there exactly.
 ON_BOUND = 1e-12
-# A multiplier below this fraction of the gradient's size is called weakly active: a kink of the response.
+# A multiplier below this fraction of the gradient's size is called weakly active: a kink of the
+# response.
 WEAK = 1e-8
 
 
@@ -22,8 +26,9 @@ WEAK = 1e-8
 class Block:
     """``count`` blocks of ``size`` consecutive entries each, from ``start``.
 
-    A box has ``lower`` and ``upper`` of length ``count * size`` (infinities allowed); the entries of a simplex block
-    are nonnegative and sum to 1; a ball lies around 0 and has one ``radius`` per block (length ``count``).
+    A box has ``lower`` and ``upper`` of length ``count * size`` (infinities allowed); the entries
+    of a simplex block are nonnegative and sum to 1; a ball lies around 0 and has one ``radius``
+    per block (length ``count``).
     """
 
     kind: Kind
@@ -55,7 +60,9 @@ class SimplexFace:
 
 @dataclass(frozen=True, slots=True)
 class BallFace:
-    """Blocks on the sphere: unit ``normal`` (zero rows: inside), ``curvature`` = multiplier / radius, (count, 1)."""
+    """Blocks on the sphere: unit ``normal`` (zero rows: inside), ``curvature`` = multiplier /
+    radius, (count, 1).
+    """
 
     block: Block
     normal: Vec
@@ -66,8 +73,8 @@ class BallFace:
 class Face:
     """The face of a product set that holds a point, with the projector onto its tangent space.
 
-    ``free`` is False where an entry is held at a bound; ``weak`` counts constraints that are active with a
-    multiplier of (almost) zero, where the response has a kink.
+    ``free`` is False where an entry is held at a bound; ``weak`` counts constraints that are
+    active with a multiplier of (almost) zero, where the response has a kink.
     """
 
     dim: int
@@ -103,14 +110,18 @@ class Face:
         return v
 
     def bend(self, v: Vec) -> Vec:
-        """Add nothing but the curvature of the face: ``(multiplier / radius) v`` on active balls."""
+        """Add nothing but the curvature of the face: ``(multiplier / radius) v`` on active
+        balls.
+        """
         out = torch.zeros_like(v)
         for b in self.balls:
             out[..., b.block.start : b.block.stop] = (b.block.rows(v) * b.curvature).flatten(-2)
         return out
 
     def same_as(self, other: Face) -> bool:
-        """Whether both have the same active constraints (the normals of balls move with the point)."""
+        """Whether both have the same active constraints (the normals of balls move with the
+        point).
+        """
         if (self.free is None) != (other.free is None) or bool(self.balls) or bool(other.balls):
             return False
         return self.free is None or (other.free is not None and torch.equal(self.free, other.free))
@@ -119,11 +130,23 @@ class Face:
 class ProductSet:
     """The product of blocks that cover R^dim; entries that no block names are free.
 
-    ``lower`` and ``upper`` hold the bounds that each entry has by itself (0 and 1 on a simplex, the radius on a
-    ball, infinities where there is none).
+    ``lower`` and ``upper`` hold the bounds that each entry has by itself (0 and 1 on a simplex,
+    the radius on a ball, infinities where there is none).
     """
 
-    __slots__ = ("_clips", "_floor", "_roof", "balls", "blocks", "dim", "is_box", "is_free", "lower", "simplices", "upper")
+    __slots__ = (
+        "_clips",
+        "_floor",
+        "_roof",
+        "balls",
+        "blocks",
+        "dim",
+        "is_box",
+        "is_free",
+        "lower",
+        "simplices",
+        "upper",
+    )
 
     def __init__(self, blocks: Sequence[Block], dim: int) -> None:
         self.blocks = tuple(blocks)
@@ -151,7 +174,7 @@ class ProductSet:
     @property
     def kinds(self) -> frozenset[str]:
         """The kinds of blocks present; a box without any finite bound is free."""
-        found = {b.kind for b in self.blocks if b.kind in ("simplex", "ball")}
+        found: set[str] = {b.kind for b in self.blocks if b.kind in ("simplex", "ball")}
         if self._clips:
             found.add("box")
         covered = torch.zeros(self.dim, dtype=torch.bool)
@@ -163,7 +186,9 @@ class ProductSet:
         return frozenset(found)
 
     def project(self, z: Vec) -> Vec:
-        """Euclidean projection of ``z``; leading axes are batch axes. Returns ``z`` itself where nothing binds."""
+        """Euclidean projection of ``z``; leading axes are batch axes. Returns ``z`` itself where
+        nothing binds.
+        """
         if self.is_free:
             return z
         out = torch.minimum(torch.maximum(z, self._floor), self._roof) if self._clips else z.clone()
@@ -187,10 +212,11 @@ class ProductSet:
         return self.violation(z) <= tol * max(1.0, float(z.abs().max()) if self.dim else 1.0)
 
     def projected_gradient(self, z: Vec, g: Vec) -> Vec:
-        """Minus the projection of ``-g`` onto the tangent cone at ``z``: zero exactly at a stationary point.
+        """Minus the projection of ``-g`` onto the tangent cone at ``z``: zero exactly at a
+        stationary point.
 
-        Unlike ``z - project(z - g)`` it mixes no units of ``z`` with those of ``g``. On a box this is the reduced
-        gradient.
+        Unlike ``z - project(z - g)`` it mixes no units of ``z`` with those of ``g``. On a box this
+        is the reduced gradient.
         """
         if self.is_free:
             return g
@@ -215,8 +241,8 @@ class ProductSet:
     def face(self, z: Vec, g: Vec, tol: float = WEAK) -> Face:
         """The face on which ``z`` stays when it follows ``-g``.
 
-        A constraint belongs to it when ``z`` lies on it and the multiplier is at least ``-tol`` on the scale of
-        ``g``; those within ``tol`` of zero are counted as weak.
+        A constraint belongs to it when ``z`` lies on it and the multiplier is at least ``-tol`` on
+        the scale of ``g``; those within ``tol`` of zero are counted as weak.
         """
         if self.is_free:
             return Face(self.dim, None)
@@ -227,7 +253,9 @@ class ProductSet:
         simplices, balls = [], []
         for b in self.simplices:
             y, rows = b.rows(z), b.rows(g)
-            price = (y * rows).sum(-1, keepdim=True)  # entries sum to 1: the mean gradient on the support
+            price = (y * rows).sum(
+                -1, keepdim=True
+            )  # entries sum to 1: the mean gradient on the support
             out = (y <= ON_BOUND) & (rows - price >= -slack)
             weak += int((out & ((rows - price).abs() <= slack)).sum())
             held[b.start : b.stop] = out.flatten()
@@ -239,18 +267,24 @@ class ProductSet:
             active = active & (multiplier >= -slack)
             weak += int((active & (multiplier.abs() <= slack)).sum())
             if bool(active.any()):
-                curvature = torch.where(active, multiplier.clamp(min=0.0) / _radius(b), torch.zeros_like(multiplier))
+                curvature = torch.where(
+                    active, multiplier.clamp(min=0.0) / _radius(b), torch.zeros_like(multiplier)
+                )
                 balls.append(BallFace(b, normal * active, curvature))
         free = ~held if bool(held.any()) else None
         return Face(self.dim, free, tuple(simplices), tuple(balls), weak)
 
     def longest_step(self, z: Vec, p: Vec) -> float:
-        """Largest ``t`` with ``z + t p`` inside the bounds of boxes and simplices (balls are left to the projection)."""
+        """Largest ``t`` with ``z + t p`` inside the bounds of boxes and simplices (balls are left
+        to the projection).
+        """
         if self.is_free:
             return math.inf
         room = torch.where(p < 0, self._floor - z, self._roof - z)
         for b in self.simplices:
-            room[b.start : b.stop] = torch.where(p[b.start : b.stop] < 0, -z[b.start : b.stop], math.inf)
+            room[b.start : b.stop] = torch.where(
+                p[b.start : b.stop] < 0, -z[b.start : b.stop], math.inf
+            )
         steps = torch.where(p != 0, room / p, math.inf)
         return float(steps[p != 0].min()) if bool((p != 0).any()) else math.inf
 
@@ -276,7 +310,9 @@ def _sphere(b: Block, y: Vec) -> tuple[Vec, Vec]:
 
 
 def project_simplex(rows: Vec) -> Vec:
-    """Projection of every row onto the unit simplex, by sorting: ``max(v - tau, 0)`` with the sum 1."""
+    """Projection of every row onto the unit simplex, by sorting: ``max(v - tau, 0)`` with the sum
+    1.
+    """
     ordered = torch.sort(rows, dim=-1, descending=True).values
     excess = ordered.cumsum(-1) - 1.0
     ranks = torch.arange(1, rows.shape[-1] + 1, dtype=rows.dtype)
@@ -297,7 +333,8 @@ def _simplex_cone(v: Vec, zero: Vec) -> Vec:
     top = torch.where(usable, ordered, torch.zeros_like(ordered)).cumsum(-1)
     ranks = torch.arange(1, v.shape[-1] + 1, dtype=v.dtype)
     taus = torch.where(usable, (base + top) / (members + ranks), torch.full_like(top, math.inf))
-    # With the k largest zeros freed tau is taus[k-1]; k is right while the k-th value still exceeds that tau.
+    # With the k largest zeros freed tau is taus[k-1]; k is right while the k-th value still
+    # exceeds that tau.
     keep = (usable & (ordered > taus)).sum(-1, keepdim=True)
     chosen = torch.cat([base / members.clamp(min=1.0), taus], dim=-1).gather(-1, keep)
     d = v - chosen

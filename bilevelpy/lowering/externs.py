@@ -14,12 +14,20 @@ Shape = tuple[int, ...]
 
 
 class BoundExtern:
-    """A torch function or module with its declared shapes; the parameters of a module count as constants."""
+    """A torch function or module with its declared shapes; the parameters of a module count as
+    constants.
+    """
 
     __slots__ = ("_batched", "_call", "_shapes", "name")
 
     def __init__(
-        self, name: str, function: Any, shapes: Sequence[Shape], result: Shape, dtype: torch.dtype, device: torch.device
+        self,
+        name: str,
+        function: Any,
+        shapes: Sequence[Shape],
+        result: Shape,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         self.name = name
         self._shapes = tuple(shapes)
@@ -41,11 +49,15 @@ class BoundExtern:
         mapped = [e == depth for e in extra]
         rest = [e - m for e, m in zip(extra, mapped, strict=True)]
         if self._batched:
-            inner = torch.vmap(lambda *a: self._over(a, rest, depth - 1), tuple(0 if m else None for m in mapped))
-            return inner(*arguments)  # type: ignore[no-any-return]
+            inner = torch.vmap(
+                lambda *a: self._over(a, rest, depth - 1), tuple(0 if m else None for m in mapped)
+            )
+            return inner(*arguments)
         size = next(a.shape[0] for a, m in zip(arguments, mapped, strict=True) if m)
         parts = [
-            self._over([a[k] if m else a for a, m in zip(arguments, mapped, strict=True)], rest, depth - 1)
+            self._over(
+                [a[k] if m else a for a, m in zip(arguments, mapped, strict=True)], rest, depth - 1
+            )
             for k in range(size)
         ]
         return torch.stack(parts)
@@ -72,36 +84,58 @@ def _probe(shape: Shape, seed: int) -> Tensor:
     count = 1
     for s in shape:
         count *= s
-    return (torch.arange(1, count + 1, dtype=torch.float64) * 0.6180339887 + 0.31 * (seed + 1)).frac().reshape(shape)
+    return (
+        (torch.arange(1, count + 1, dtype=torch.float64) * 0.6180339887 + 0.31 * (seed + 1))
+        .frac()
+        .reshape(shape)
+    )
 
 
-def _check(name: str, call: Callable[..., Any], probes: Sequence[Tensor], result: Shape, dtype: torch.dtype) -> None:
+def _check(
+    name: str, call: Callable[..., Any], probes: Sequence[Tensor], result: Shape, dtype: torch.dtype
+) -> None:
     leaves = [p.requires_grad_() for p in probes]
     try:
         value = call(*leaves)
     except Exception as error:  # the user's code may raise anything
-        raise BackendError(f"extern {name!r} failed on tensors of shapes {[tuple(p.shape) for p in probes]}: {error}") from error
+        raise BackendError(
+            f"extern {name!r} failed on tensors of shapes "
+            f"{[tuple(p.shape) for p in probes]}: {error}"
+        ) from error
     if not isinstance(value, Tensor):
-        raise BackendError(f"extern {name!r} returned {type(value).__name__}; it must return a torch tensor")
+        raise BackendError(
+            f"extern {name!r} returned {type(value).__name__}; it must return a torch tensor"
+        )
     if tuple(value.shape) != result:
-        raise BackendError(f"extern {name!r} returned a tensor of shape {tuple(value.shape)}; {result} was declared")
+        raise BackendError(
+            f"extern {name!r} returned a tensor of shape {tuple(value.shape)}; "
+            f"{result} was declared"
+        )
     if value.dtype != dtype:
         raise BackendError(f"extern {name!r} returned {value.dtype}; the model computes in {dtype}")
     if not value.requires_grad:
         raise BackendError(
-            f"extern {name!r} returned a value that does not depend differentiably on its arguments "
-            "(use torch functions, without detach() or numpy)"
+            f"extern {name!r} returned a value that does not depend differentiably on its "
+            "arguments (use torch functions, without detach() or numpy)"
         )
     weights = _probe(result, 7).to(value)
     try:
-        grads = torch.autograd.grad((value * weights).sum(), leaves, create_graph=True, allow_unused=True)
+        grads = torch.autograd.grad(
+            (value * weights).sum(), leaves, create_graph=True, allow_unused=True
+        )
         total = sum((g * g).sum() for g in grads if g is not None and g.requires_grad)
-        second = torch.autograd.grad(total, leaves, allow_unused=True) if isinstance(total, Tensor) else ()
+        second = (
+            torch.autograd.grad(total, leaves, allow_unused=True)
+            if isinstance(total, Tensor)
+            else ()
+        )
     except RuntimeError as error:
         raise BackendError(f"extern {name!r} cannot be differentiated twice: {error}") from error
     for order, parts in (("first", grads), ("second", second)):
         if any(g is not None and not bool(torch.isfinite(g).all()) for g in parts):
-            raise BackendError(f"extern {name!r} has a {order} derivative that is not finite at a probe point")
+            raise BackendError(
+                f"extern {name!r} has a {order} derivative that is not finite at a probe point"
+            )
     for leaf in leaves:
         leaf.requires_grad_(False)
 

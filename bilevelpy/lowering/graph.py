@@ -1,8 +1,9 @@
 """IR -> ``torch.fx`` graph.
 
-Placeholders are the data inputs (:mod:`bilevelpy.lowering.slots`), then the variables. Whatever depends on data alone
-is one input, computed at binding; scalars of data are Python floats. Broadcasts stay implicit: a :class:`Value` knows
-which of its dims have length 1 or are absent, and is spread out only where a function needs the full shape.
+Placeholders are the data inputs (:mod:`bilevelpy.lowering.slots`), then the variables. Whatever
+depends on data alone is one input, computed at binding; scalars of data are Python floats.
+Broadcasts stay implicit: a :class:`Value` knows which of its dims have length 1 or are absent, and
+is spread out only where a function needs the full shape.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from bilevelpy.ir.types import Axes
 from bilevelpy.lowering import kernels
 from bilevelpy.lowering.contract import arrange, contract, contract_sparse, elementwise, relabel
 from bilevelpy.lowering.externs import call_extern
+from bilevelpy.lowering.fusing import fold_factors, squared, takes_sign, terms_of
 from bilevelpy.lowering.slots import Slot, SlotKind, sparse_node
 
 if TYPE_CHECKING:
@@ -32,15 +34,26 @@ if TYPE_CHECKING:
 Variables = tuple[ir.VarRef, ...]
 _NONE: frozenset[int] = frozenset()
 # Names that generated code uses itself.
-_TAKEN = ("self", "torch", "inf", "nan", "NoneType", "device", "fx_pytree", "pytree", "math", "getattr")
+_TAKEN = (
+    "self",
+    "torch",
+    "inf",
+    "nan",
+    "NoneType",
+    "device",
+    "fx_pytree",
+    "pytree",
+    "math",
+    "getattr",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
     """A graph of some expressions of a text: valid for all data of that text.
 
-    ``module.forward`` takes the values of ``slots``, then those of ``variables``, and returns the value of the one
-    expression or a tuple of them; ``code`` is its readable source.
+    ``module.forward`` takes the values of ``slots``, then those of ``variables``, and returns the
+    value of the one expression or a tuple of them; ``code`` is its readable source.
     """
 
     module: fx.GraphModule
@@ -59,7 +72,9 @@ class Compiled:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A lowered expression: ``missing`` leading dims are absent, dims in ``virtual`` (with those) stand for a repeat."""
+    """A lowered expression: ``missing`` leading dims are absent, dims in ``virtual`` (with those)
+    stand for a repeat.
+    """
 
     ref: Any
     rank: int
@@ -69,11 +84,15 @@ class Value:
 
 @lru_cache(maxsize=128)
 def compile_expressions(
-    builder: Builder, roots: tuple[Expr, ...], variables: Variables, sparse: frozenset[str] = frozenset()
+    builder: Builder,
+    roots: tuple[Expr, ...],
+    variables: Variables,
+    sparse: frozenset[str] = frozenset(),
 ) -> Compiled:
     """Compile expressions of one builder; kept, because new data needs no new graph.
 
-    ``variables`` become the last placeholders, used or not; ``sparse`` names the params that are bound sparse.
+    ``variables`` become the last placeholders, used or not; ``sparse`` names the params that are
+    bound sparse.
     """
     return _Lowering(builder, variables, sparse).compile(roots)
 
@@ -95,9 +114,13 @@ class _Lowering:
         for node in self._order(roots):
             self.values[node] = self._lower(node)
             if node in wanted:
-                # What is returned is also what later nodes use: results can be differentiated by it.
+                # What is returned is also what later nodes use: results can be differentiated by
+                # it.
                 self.values[node] = Value(self.full(node), node.rank)
-        outputs = [self.full(r) if not self.builder.is_data(r) else self.data(r, SlotKind.TENSOR) for r in roots]
+        outputs = [
+            self.full(r) if not self.builder.is_data(r) else self.data(r, SlotKind.TENSOR)
+            for r in roots
+        ]
         self.graph.output(outputs[0] if len(outputs) == 1 else tuple(outputs))
         # Parts that were fused away leave nodes and inputs without users.
         self.graph.eliminate_dead_code()
@@ -105,7 +128,7 @@ class _Lowering:
         slots = tuple(slot for slot, _ in self.slots.values())
         return Compiled(module, slots, self.variables)
 
-    # --- order ---------------------------------------------------------------------------------------
+    # --- order ------------------------------------------------------------------------------------
 
     def _order(self, roots: Iterable[Expr]) -> list[Expr]:
         """The nodes to lower, operands first; data-only nodes are inputs and are not entered."""
@@ -125,16 +148,22 @@ class _Lowering:
     def _operands(self, node: Expr) -> tuple[Expr, ...]:
         """The operands that must be lowered before the node."""
         if isinstance(node, ir.Apply) and node.function == "add":
-            return tuple(inner for _, inner in self._terms(node))
+            return tuple(inner for _, inner in terms_of(self.builder, node))
         if isinstance(node, ir.Apply) and node.function == "select":
             return node.operands[1:]
-        if isinstance(node, ir.Apply) and node.function == "neg" and self._takes_sign(node.operands[0]):
+        if (
+            isinstance(node, ir.Apply)
+            and node.function == "neg"
+            and takes_sign(node.operands[0], self.builder)
+        ):
             return node.operands[0].children
+        if isinstance(node, ir.Reduce) and (inner := squared(node)) is not None:
+            return (inner,)
         if isinstance(node, ir.Gather | ir.ScatterSum):
             return (node.operand,)
         return node.children
 
-    # --- inputs ----------------------------------------------------------------------------------------
+    # --- inputs -----------------------------------------------------------------------------------
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> fx.Node:
         """Record a call."""
@@ -189,13 +218,17 @@ class _Lowering:
         if node not in self.values:
             return self.data(node)
         value = self.values[node]
-        return self.call(kernels.spread, value.ref, *self.sizes(node.axes)) if value.virtual else value.ref
+        return (
+            self.call(kernels.spread, value.ref, *self.sizes(node.axes))
+            if value.virtual
+            else value.ref
+        )
 
     def tensor(self, node: Expr) -> Any:
         """An operand in its full shape, and a tensor even if it is a number."""
         return self.full(node) if node in self.values else self.data(node, SlotKind.TENSOR)
 
-    # --- nodes -----------------------------------------------------------------------------------------
+    # --- nodes ------------------------------------------------------------------------------------
 
     def _lower(self, node: Expr) -> Value:
         return _LOWER[type(node)](self, node)
@@ -206,55 +239,33 @@ class _Lowering:
         return Value(self.inputs[node], node.rank)
 
     def _dual(self, node: ir.DualRef) -> Value:
-        raise BackendError(f"dual({node.level}.{node.constraint}) has no value in a function of the variables")
+        raise BackendError(
+            f"dual({node.level}.{node.constraint}) has no value in a function of the variables"
+        )
 
     def _apply(self, node: ir.Apply) -> Value:
         if node.function == "add":
             return self._add(node)
-        inner = node.operands[0]
-        if node.function == "neg" and isinstance(inner, ir.Einsum) and self._takes_sign(inner):
-            return self._product(inner, [(self.builder.const(-1.0), ())])
+        if node.function == "neg" and takes_sign(node.operands[0], self.builder):
+            return self._product(node.operands[0], [(self.builder.const(-1.0), ())])
         if node.function == "select":
             operands = [self.value(o) for o in node.operands[1:]]
             condition = Value(self.data(node.operands[0], SlotKind.MASK), node.operands[0].rank)
             return self._spreading(kernels.select, [condition, *operands], node)
-        return self._spreading(kernels.ELEMENTWISE[node.function], [self.value(o) for o in node.operands], node)
+        return self._spreading(
+            kernels.ELEMENTWISE[node.function], [self.value(o) for o in node.operands], node
+        )
 
     def _spreading(self, function: Callable[..., Any], operands: list[Value], node: Expr) -> Value:
         missing, virtual = _broadcast(operands, node.rank)
         return Value(self.call(function, *(o.ref for o in operands)), node.rank, missing, virtual)
 
-    # --- sums ------------------------------------------------------------------------------------------
-
-    def _terms(self, node: ir.Apply) -> list[tuple[Expr | float, Expr]]:
-        """``(factor, operand)`` of a sum: data in one term, signs and scalar data factors taken out."""
-        data = [o for o in node.operands if self.builder.is_data(o)]
-        rest = [o for o in node.operands if not self.builder.is_data(o)]
-        terms = [self._factored(o) for o in rest]
-        if data:
-            total = self.builder.add(data)
-            negative = isinstance(total, ir.Apply) and total.function == "neg"
-            terms.append((-1.0, total.children[0]) if negative else (1.0, total))
-        return terms
-
-    def _factored(self, node: Expr) -> tuple[Expr | float, Expr]:
-        if isinstance(node, ir.Apply) and node.function == "neg":
-            return -1.0, node.operands[0]
-        if isinstance(node, ir.Einsum) and not node.contracts:
-            pairs = list(zip(node.operands, node.subscripts, strict=True))
-            scalars = [o for o, _ in pairs if not o.rank and self.builder.is_data(o)]
-            others = [(o, labels) for o, labels in pairs if o.rank or not self.builder.is_data(o)]
-            if scalars and len(others) == 1 and others[0][1] == node.output:
-                return self.builder.mul(*scalars), others[0][0]
-            # A data vector takes the number in at binding.
-            absorbed = any(o.rank == 1 and self.builder.is_data(o) for o, _ in others)
-            if scalars and len(others) > 1 and not absorbed:
-                return self.builder.mul(*scalars), self.builder.einsum(others, node.output, node.span)
-        return 1.0, node
+    # --- sums -------------------------------------------------------------------------------------
 
     def _add(self, node: ir.Apply) -> Value:
-        terms = [(factor, self.value(operand)) for factor, operand in self._terms(node)]
-        # A tensor leads, if possible one with the sign +, so that the others can be added or subtracted.
+        terms = [(factor, self.value(operand)) for factor, operand in terms_of(self.builder, node)]
+        # A tensor leads, if possible one with the sign +, so that the others can be added or
+        # subtracted.
         tensors = [k for k, (_, v) in enumerate(terms) if self._is_tensor(v)]
         plain = [k for k in tensors if terms[k][0] == 1.0]
         lead = (plain or tensors)[0]
@@ -279,30 +290,25 @@ class _Lowering:
                 total = self.call(torch.add, total, value.ref)
         return Value(total, node.rank, *_broadcast([head, *(v for _, v in terms)], node.rank))
 
-    # --- products --------------------------------------------------------------------------------------
+    # --- products ---------------------------------------------------------------------------------
 
     def _einsum(self, node: ir.Einsum) -> Value:
         pairs = list(zip(node.operands, node.subscripts, strict=True))
         if len(pairs) == 1:
-            return Value(relabel(self.call, self.full(pairs[0][0]), pairs[0][1], node.output), node.rank)
+            return Value(
+                relabel(self.call, self.full(pairs[0][0]), pairs[0][1], node.output), node.rank
+            )
         if node.contracts:
             return Value(self._contraction(node, pairs), node.rank)
         return self._product(node)
 
-    def _takes_sign(self, node: Expr) -> bool:
-        """Whether a product has a factor that its sign costs nothing in: a data scalar or vector."""
-        return (
-            isinstance(node, ir.Einsum)
-            and not node.contracts
-            and len(node.operands) > 1
-            and any(o.rank <= 1 and self.builder.is_data(o) for o in node.operands)
-        )
-
-    def _product(self, node: ir.Einsum, extra: Sequence[tuple[Expr, tuple[int, ...]]] = ()) -> Value:
+    def _product(
+        self, node: ir.Einsum, extra: Sequence[tuple[Expr, tuple[int, ...]]] = ()
+    ) -> Value:
         """An elementwise or outer product, times ``extra`` data factors."""
         pairs = [*zip(node.operands, node.subscripts, strict=True), *extra]
         factors: list[tuple[Any, tuple[int, ...]]] = []
-        for operand, labels in self._fold_factors(pairs):
+        for operand, labels in fold_factors(self.builder, self.sparse, pairs):
             value = self.value(operand)
             ref, labels = value.ref, labels[value.missing :]
             if len(set(labels)) < len(labels):
@@ -321,34 +327,14 @@ class _Lowering:
         unique = tuple(dict.fromkeys(labels))
         return relabel(self.call, self.full(operand), labels, unique), unique
 
-    def _fold_factors(self, pairs: list[tuple[Expr, tuple[int, ...]]]) -> list[tuple[Expr, tuple[int, ...]]]:
-        """Multiply data factors at binding where no larger array comes of it."""
-        axis_of = {s: a for o, labels in pairs for s, a in zip(labels, o.axes, strict=True)}
-        groups: dict[tuple[int, ...], list[tuple[Expr, tuple[int, ...]]]] = {}
-        rest: list[tuple[Expr, tuple[int, ...]]] = []
-        for operand, labels in pairs:
-            foldable = self.builder.is_data(operand) and not sparse_node(operand, self.sparse)
-            if foldable and len(set(labels)) == len(labels):
-                groups.setdefault(tuple(sorted(labels)), []).append((operand, labels))
-            else:
-                rest.append((operand, labels))
-        vectors = [labels for labels in groups if len(labels) == 1]
-        if () in groups and vectors:
-            groups[vectors[0]] += groups.pop(())
-        for labels, members in groups.items():
-            if len(members) == 1:
-                rest.append(members[0])
-            else:
-                axes = {s: axis_of[s] for s in labels}
-                rest.append((self.builder.product(members, labels, axes), labels))
-        return rest
-
     def _contraction(self, node: ir.Einsum, pairs: list[tuple[Expr, tuple[int, ...]]]) -> Any:
         for k, (operand, labels) in enumerate(pairs):
             if self.builder.is_data(operand) and sparse_node(operand, self.sparse):
                 other, others = pairs[1 - k]
                 matrix = self.slot(SlotKind.SPARSE, (operand,), (), self._sparse_name(operand))
-                product = contract_sparse(self.call, matrix, labels, self.full(other), others, node.output)
+                product = contract_sparse(
+                    self.call, matrix, labels, self.full(other), others, node.output
+                )
                 if product is not None:
                     return product
         refs = []
@@ -363,7 +349,7 @@ class _Lowering:
     def _sparse_name(self, node: Expr) -> str:
         return node.name if isinstance(node, ir.ParamRef) else f"map_{len(self.slots)}"
 
-    # --- shape and the rest ------------------------------------------------------------------------------
+    # --- shape and the rest -----------------------------------------------------------------------
 
     def _align(self, node: ir.Align) -> Value:
         inner = self.value(node.operand)
@@ -376,6 +362,8 @@ class _Lowering:
         return Value(ref, node.rank, missing, virtual)
 
     def _reduce(self, node: ir.Reduce) -> Value:
+        if (inner := squared(node)) is not None:
+            return Value(self.call(kernels.sum_of_squares, self.full(inner)), 0)
         operand = self.full(node.operand)
         if node.function == "sum" and not node.rank:
             return Value(self.call(torch.sum, operand), 0)
@@ -402,13 +390,18 @@ class _Lowering:
             return Value(operand, node.rank)
         if rank == 1 and len(dims) == 1:
             picked = self.call(torch.index_select, operand, dims[0], index[0])
-            return Value(self.call(torch.movedim, picked, dims[0], 0) if dims[0] else picked, node.rank)
+            return Value(
+                self.call(torch.movedim, picked, dims[0], 0) if dims[0] else picked, node.rank
+            )
         return Value(self.call(kernels.take, operand, dims, *index), node.rank)
 
     def _scatter_sum(self, node: ir.ScatterSum) -> Value:
         axes = node.axes[: len(node.index)]
         flat = self.slot(SlotKind.FLAT, node.index, axes, f"index_{len(self.slots)}")
-        return Value(self.call(kernels.scatter_sum, self.full(node.operand), flat, self.sizes(axes)), node.rank)
+        return Value(
+            self.call(kernels.scatter_sum, self.full(node.operand), flat, self.sizes(axes)),
+            node.rank,
+        )
 
     def _concat(self, node: ir.Concat) -> Value:
         return Value(self.call(torch.cat, [self.tensor(o) for o in node.operands]), node.rank)
@@ -418,7 +411,9 @@ class _Lowering:
 
     def _extern(self, node: ir.ExternCall) -> Value:
         function = self.slot(SlotKind.EXTERN, (), (), node.name)
-        return Value(self.call(call_extern, function, *(self.tensor(o) for o in node.operands)), node.rank)
+        return Value(
+            self.call(call_extern, function, *(self.tensor(o) for o in node.operands)), node.rank
+        )
 
 
 def _broadcast(operands: list[Value], rank: int) -> tuple[int, frozenset[int]]:

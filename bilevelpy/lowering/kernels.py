@@ -1,7 +1,9 @@
-"""Torch functions for the primitives of the IR: stable values, first and second derivatives without NaN.
+"""Torch functions for the primitives of the IR: stable values, first and second derivatives
+without NaN.
 
-One table per table of :mod:`bilevelpy.ir.atoms`. Elementwise kernels take tensors or Python numbers (at least one
-tensor); reductions take the dims; conditions give 0 and 1 in the type of their operands.
+One table per table of :mod:`bilevelpy.ir.atoms`. Elementwise kernels take tensors or Python
+numbers (at least one tensor); reductions take the dims; conditions give 0 and 1 in the type of
+their operands.
 """
 
 from __future__ import annotations
@@ -34,6 +36,17 @@ def softplus(x: Tensor) -> Tensor:
     return torch.nn.functional.softplus(x, 1.0, SOFTPLUS_LINEAR)
 
 
+def square(x: Tensor) -> Tensor:
+    """x^2; the second derivative of a product is cheaper than that of torch's power."""
+    return x * x
+
+
+def sum_of_squares(x: Tensor) -> Tensor:
+    """The sum of all squares: half the time of squaring and summing, in every derivative."""
+    flat = x if x.dim() == 1 else x.reshape(-1)
+    return torch.dot(flat, flat)
+
+
 def power(base: Any, exponent: Any) -> Tensor:
     """``base ^ exponent``; whole exponents take any base."""
     return torch.pow(base, exponent)
@@ -58,7 +71,7 @@ def huber(r: Any, d: Any) -> Tensor:
     if not isinstance(r, Tensor):
         r = torch.as_tensor(r, dtype=d.dtype)
     c = torch.clamp(r, -d, d)
-    return c * (r - 0.5 * c)
+    return torch.mul(c, r - 0.5 * c)
 
 
 def entr(x: Tensor) -> Tensor:
@@ -106,7 +119,7 @@ ELEMENTWISE: dict[str, Kernel] = {
     "neg": torch.neg,
     "recip": torch.reciprocal,
     "pow": power,
-    "square": torch.square,
+    "square": square,
     "sqrt": torch.sqrt,
     "exp": torch.exp,
     "expm1": torch.expm1,
@@ -139,7 +152,7 @@ ELEMENTWISE: dict[str, Kernel] = {
     "select": select,
 }
 
-# --- reductions: (operand, dims) -------------------------------------------------------------------
+# --- reductions: (operand, dims) ------------------------------------------------------------------
 
 
 def prod(x: Tensor, dims: Sequence[int]) -> Tensor:
@@ -171,7 +184,7 @@ REDUCTIONS: dict[str, Kernel] = {
     "any": any_nonzero,
 }
 
-# --- functions of the last axis and of matrices ------------------------------------------------------
+# --- functions of the last axis and of matrices ---------------------------------------------------
 
 
 def softmax(x: Tensor) -> Tensor:
@@ -196,12 +209,13 @@ def logdet(a: Tensor) -> Tensor:
 
 def spectral_norm(a: Tensor) -> Tensor:
     """The largest singular value over the last two axes."""
-    return torch.linalg.matrix_norm(a, 2)
+    norm: Tensor = torch.linalg.matrix_norm(a, 2)
+    return norm
 
 
 MATRICES: dict[str, Kernel] = {"logdet": logdet, "spectral_norm": spectral_norm}
 
-# --- index and structure -----------------------------------------------------------------------------
+# --- index and structure --------------------------------------------------------------------------
 
 
 def take(x: Tensor, dims: tuple[int, ...], *index: Any) -> Tensor:

@@ -1,4 +1,6 @@
-"""Named tensors <-> flat vectors: x holds the upper variables in declared order, y those of all followers."""
+"""Named tensors <-> flat vectors: x holds the upper variables in declared order, y those of all
+followers.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from bilevelpy.lowering.domains import Block, ProductSet
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The entries ``start`` to ``stop`` of a flat vector: one variable of shape ``shape`` (family axes first)."""
+    """The entries ``start`` to ``stop`` of a flat vector: one variable of shape ``shape`` (family
+    axes first).
+    """
 
     variable: Variable
     family: int
@@ -51,14 +55,19 @@ class Layout:
         return [flat[p.start : p.stop].view(p.shape) for p in self.pieces]
 
     def leaves(self, flat: Tensor) -> list[Tensor]:
-        """The same, each a leaf to differentiate by: gradients need no way back through the splitting."""
+        """The same, each a leaf to differentiate by: gradients need no way back through the
+        splitting.
+        """
         return [part.requires_grad_() for part in self.split(flat)]
 
     def join(self, parts: Sequence[Tensor | None], like: Tensor) -> Tensor:
-        """A flat vector from gradients in the variables' shapes; None is zero. ``like`` is what they were taken along."""
+        """A flat vector from gradients in the variables' shapes; None is zero. ``like`` is what
+        they were taken along.
+        """
         if len(self.pieces) == 1 and parts[0] is not None:
             flat = parts[0].reshape(-1)
-            # A derivative may be the vector handed in, or one number repeated: give the caller its own memory.
+            # A derivative may be the vector handed in, or one number repeated: give the caller its
+            # own memory.
             shared = not flat.is_contiguous() or flat.data_ptr() == like.data_ptr()
             return flat.clone() if shared else flat
         if not self.pieces:
@@ -86,7 +95,9 @@ class Layout:
             if array.shape not in ((), piece.shape):
                 raise UsageError(f"{key[1]!r} has shape {array.shape}, expected {piece.shape}")
             entries = np.broadcast_to(array, piece.shape).reshape(-1)
-            flat[piece.start : piece.stop] = torch.as_tensor(np.array(entries), dtype=flat.dtype, device=flat.device)
+            flat[piece.start : piece.stop] = torch.as_tensor(
+                np.array(entries), dtype=flat.dtype, device=flat.device
+            )
         return flat
 
     def positions(self) -> dict[tuple[str, str], Tensor]:
@@ -131,10 +142,16 @@ def _block(run: Interpreter, piece: Piece, dtype: torch.dtype) -> Block:
             radii = np.broadcast_to(_leading(np.asarray(radius), len(family)), family).reshape(-1)
             blocks = prod(family)
             return Block(
-                "ball", piece.start, blocks, count // max(blocks, 1), radius=torch.as_tensor(np.array(radii), dtype=dtype)
+                "ball",
+                piece.start,
+                blocks,
+                count // max(blocks, 1),
+                radius=torch.as_tensor(np.array(radii), dtype=dtype),
             )
     name = f"{piece.variable.level}.{piece.variable.name}"
-    raise BackendError(f"the domain {given.kind.value!r} of {name} has no projection that gradient methods can use")
+    raise BackendError(
+        f"the domain {given.kind.value!r} of {name} has no projection that gradient methods can use"
+    )
 
 
 def _leading(radius: np.ndarray[Any, Any], family: int) -> np.ndarray[Any, Any]:
@@ -145,15 +162,23 @@ def _leading(radius: np.ndarray[Any, Any], family: int) -> np.ndarray[Any, Any]:
 
 
 def _bound(
-    run: Interpreter, bound: ir.Expr | None, missing: float, shape: tuple[int, ...], dtype: torch.dtype
+    run: Interpreter,
+    bound: ir.Expr | None,
+    missing: float,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
 ) -> Tensor:
     value = np.asarray(missing) if bound is None else run.value(bound)
-    return torch.as_tensor(np.array(np.broadcast_to(value, shape), dtype=np.float64).reshape(-1), dtype=dtype)
+    return torch.as_tensor(
+        np.array(np.broadcast_to(value, shape), dtype=np.float64).reshape(-1), dtype=dtype
+    )
 
 
 def start(bound: BoundProgram, where: Layout, inside: ProductSet, dtype: torch.dtype) -> Tensor:
     """The start point: `start` expressions, else 0; projected on the domain."""
     run = Interpreter(bound.data)
     flat = torch.zeros(where.dim, dtype=dtype)
-    given = {p.key: run.value(p.variable.start) for p in where.pieces if p.variable.start is not None}
+    given = {
+        p.key: run.value(p.variable.start) for p in where.pieces if p.variable.start is not None
+    }
     return inside.project(where.flatten(given, flat))

@@ -1,4 +1,6 @@
-"""Sparse params as linear maps: products with gradients and Hessian-vector products, never densified by themselves."""
+"""Sparse params as linear maps: products with gradients and Hessian-vector products, never
+densified by themselves.
+"""
 
 from __future__ import annotations
 
@@ -42,15 +44,16 @@ class SparseMap:
 
     def multiply(self, v: Tensor) -> Tensor:
         """The product with a plain vector or matrix."""
-        return torch.from_numpy(np.asarray(self.csr @ v.detach().numpy()))
+        return torch.from_numpy(np.asarray(self.csr @ v.detach().numpy())).to(self.dtype)
 
     def dense(self) -> Tensor:
         """The matrix in full, for uses entry by entry."""
         rows, columns = self.shape
         if rows * columns > DENSE_LIMIT:
             raise BackendError(
-                f"param {self.name!r} is sparse and is used entry by entry, which would need a dense "
-                f"{rows} x {columns} array: write its use as a product with a vector or matrix, or bind it dense"
+                f"param {self.name!r} is sparse and is used entry by entry, which would need a "
+                f"dense {rows} x {columns} array: write its use as a product with a vector or "
+                "matrix, or bind it dense"
             )
         return torch.from_numpy(self.csr.toarray()).to(self.dtype)
 
@@ -78,7 +81,9 @@ class SparseMap:
 
 
 class _Product(torch.autograd.Function):
-    """A linear map of its operand: the derivative is the transposed map, so every order is at hand."""
+    """A linear map of its operand: the derivative is the transposed map, so every order is at
+    hand.
+    """
 
     @staticmethod
     def forward(v: Tensor, operator: SparseMap) -> Tensor:
@@ -93,8 +98,11 @@ class _Product(torch.autograd.Function):
         return _Product.apply(grads[0], ctx.operator.transposed), None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, None], v: Tensor, operator: SparseMap) -> tuple[Tensor, int]:
-        # A batch of vectors is a matrix with the batch as columns; a batch of matrices is one wide matrix.
+    def vmap(
+        info: Any, in_dims: tuple[int | None, None], v: Tensor, operator: SparseMap
+    ) -> tuple[Tensor, int]:
+        # A batch of vectors is a matrix with the batch as columns; a batch of matrices is one wide
+        # matrix.
         moved = torch.movedim(v, in_dims[0] or 0, -1)
         flat = _Product.apply(moved.reshape(moved.shape[0], -1), operator)
         return flat.reshape(flat.shape[0], *moved.shape[1:]), moved.dim() - 1

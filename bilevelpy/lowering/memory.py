@@ -9,7 +9,7 @@ from bilevelpy.ir import expr as ir
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.program import BoundProgram
 from bilevelpy.ir.walk import postorder
-from bilevelpy.lowering.objectives import lower_objective, upper_objective
+from bilevelpy.ir.objectives import lower_objective, upper_objective
 
 # Leaves that exist anyway, and broadcasts, which are never stored.
 _FREE = (ir.ParamRef, ir.VarRef, ir.Const, ir.Fill, ir.Align, ir.Position)
@@ -27,7 +27,9 @@ def widest(bound: BoundProgram, roots: Sequence[Expr]) -> tuple[int, Expr | None
 
 
 def largest_intermediate(bound: BoundProgram) -> tuple[int, Expr | None]:
-    """Bytes of the largest intermediate result of F and f in float64, and the node that makes it."""
+    """Bytes of the largest intermediate result of F and f in float64, and the node that makes
+    it.
+    """
     program = bound.program
     entries, node = widest(bound, (upper_objective(program)[0], lower_objective(program)[0]))
     return 8 * entries, node

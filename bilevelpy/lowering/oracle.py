@@ -1,7 +1,8 @@
 """A bound program as functions of two flat vectors.
 
-Gradients are ``torch.autograd.grad``; second-order products differentiate the gradient once more in reverse, through
-one graph that is kept: a product costs about two gradients, and no data matrix is ever differentiated.
+Gradients are ``torch.autograd.grad``; second-order products differentiate the gradient once more
+in reverse, through one graph that is kept: a product costs about two gradients, and no data matrix
+is ever differentiated.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from bilevelpy.lowering.differentiate import batched_gradients, gradient, gradie
 from bilevelpy.lowering.graph import Compiled, compile_expressions
 from bilevelpy.lowering.layout import Layout, domain, layout, start
 from bilevelpy.lowering.memory import widest
-from bilevelpy.lowering.objectives import level_total, lower_objective, upper_objective
+from bilevelpy.ir.objectives import level_total, lower_objective, upper_objective
 from bilevelpy.lowering.protocol import Counts
 from bilevelpy.lowering.slots import DataTensors
 from bilevelpy.lowering.structured import StructuredHessian, structured_hessian
@@ -45,7 +46,11 @@ class TorchOracle:
     """
 
     def __init__(
-        self, bound: BoundProgram, *, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
+        self,
+        bound: BoundProgram,
+        *,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
     ) -> None:
         program = bound.program
         self.bound = bound
@@ -70,15 +75,20 @@ class TorchOracle:
         self.G = ConstraintFunction(bound, [program.upper], layouts, self.function)
         self.g = ConstraintFunction(bound, program.lowers, layouts, self.function)
 
-    # --- programs --------------------------------------------------------------------------------------
+    # --- programs ---------------------------------------------------------------------------------
 
     def compiled(self, expressions: tuple[Expr, ...], more: tuple[VarRef, ...] = ()) -> Compiled:
         """The graph of expressions of the program; ``.code`` shows it."""
         variables = (*self._variables, *more)
-        return compile_expressions(self.bound.program.builder, expressions, variables, self.tensors.sparse)
+        return compile_expressions(
+            self.bound.program.builder, expressions, variables, self.tensors.sparse
+        )
 
-    def function(self, expressions: tuple[Expr, ...], more: tuple[VarRef, ...] = ()) -> Callable[..., Any]:
-        """Expressions as a function of the variables' tensors (upper, then lower), with the data in place.
+    def function(
+        self, expressions: tuple[Expr, ...], more: tuple[VarRef, ...] = ()
+    ) -> Callable[..., Any]:
+        """Expressions as a function of the variables' tensors (upper, then lower), with the data
+        in place.
 
         ``more`` are further inputs, behind the variables of the program.
         """
@@ -89,7 +99,7 @@ class TorchOracle:
             self._functions[key] = compiled.bind(values)
         return self._functions[key]
 
-    # --- values ----------------------------------------------------------------------------------------
+    # --- values -----------------------------------------------------------------------------------
 
     def F(self, x: Vec, y: Vec) -> float:
         """The upper objective."""
@@ -101,7 +111,7 @@ class TorchOracle:
         self.counts.f += 1
         return self._f(*self.upper.split(x), *self.lower.split(y)).item()  # type: ignore[no-any-return]
 
-    # --- gradients -------------------------------------------------------------------------------------
+    # --- gradients --------------------------------------------------------------------------------
 
     def value_grad_F(self, x: Vec, y: Vec) -> tuple[float, Vec, Vec]:
         """F, dF/dx and dF/dy in one evaluation."""
@@ -118,10 +128,14 @@ class TorchOracle:
         xs, ys = self.upper.leaves(x), self.lower.leaves(y)
         value = self._F(*xs, *ys)
         grads = gradient(value, [*xs, *ys])
-        return value.item(), self.upper.join(grads[: len(xs)], x), self.lower.join(grads[len(xs) :], y)
+        return (
+            value.item(),
+            self.upper.join(grads[: len(xs)], x),
+            self.lower.join(grads[len(xs) :], y),
+        )
 
     def value_grad_f(self, x: Vec, y: Vec) -> tuple[float, Vec]:
-        """f and df/dy in one evaluation."""
+        """The lower objective and df/dy in one evaluation."""
         self.counts.f += 1
         self.counts.grad_f += 1
         ys = self.lower.leaves(y)
@@ -140,7 +154,7 @@ class TorchOracle:
         xs = self.upper.leaves(x)
         return self.upper.join(gradient(self._f(*xs, *self.lower.split(y)), xs), x)
 
-    # --- second order ----------------------------------------------------------------------------------
+    # --- second order -----------------------------------------------------------------------------
 
     def pullback(self, x: Vec, y: Vec) -> Callable[[Vec], tuple[Vec, Vec]]:
         """``v -> (f_yy v, f_xy v)``, built once at (x, y) and reused by every product."""
@@ -204,14 +218,16 @@ class TorchOracle:
             weights = [unit[:, p.start : p.stop].reshape(-1, *p.shape) for p in self.lower.pieces]
             parts = batched_gradients(first, ys, weights)
             flat = [
-                unit.new_zeros(high - low, p.stop - p.start) if part is None else part.reshape(high - low, -1)
+                unit.new_zeros(high - low, p.stop - p.start)
+                if part is None
+                else part.reshape(high - low, -1)
                 for p, part in zip(self.lower.pieces, parts, strict=True)
             ]
             rows.append(torch.cat(flat, 1))
         H = torch.cat(rows) if rows else y.new_zeros(0, 0)
         return 0.5 * (H + H.T)
 
-    # --- names and expressions -------------------------------------------------------------------------
+    # --- names and expressions --------------------------------------------------------------------
 
     def evaluate(self, expression: Expr, x: Vec, y: Vec) -> np.ndarray[Any, Any]:
         """Any expression of the program at a point."""
@@ -230,9 +246,14 @@ class TorchOracle:
         return self.evaluate(reports[name].value, x, y)
 
     def objectives(self, x: Vec, y: Vec) -> dict[str, float]:
-        """Level name -> value of its objective (summed over a family), in the sense it is written in."""
+        """Level name -> value of its objective (summed over a family), in the sense it is written
+        in.
+        """
         program = self.bound.program
-        return {level.name: float(self.evaluate(level_total(program, level), x, y)) for level in program.levels}
+        return {
+            level.name: float(self.evaluate(level_total(program, level), x, y))
+            for level in program.levels
+        }
 
     def unflatten_x(self, x: Vec) -> Named:
         """Upper variables by name: views of ``x``."""
@@ -257,4 +278,3 @@ class TorchOracle:
 
 def _variables(builder: Any, layouts: tuple[Layout, Layout]) -> tuple[VarRef, ...]:
     return tuple(builder.var(*p.key, p.variable.axes) for part in layouts for p in part.pieces)
-

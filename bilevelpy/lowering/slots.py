@@ -1,4 +1,6 @@
-"""The inputs of a compiled program that data fills: what each one is, and its value at a binding."""
+"""The inputs of a compiled program that data fills: what each one is, and its value at a
+binding.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class SlotKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One data input: ``name`` in the graph, the expressions it comes from, the axes it refers to."""
+    """One data input: ``name`` in the graph, the expressions it comes from, the axes it refers
+    to.
+    """
 
     kind: SlotKind
     name: str
@@ -47,7 +51,9 @@ class Slot:
 
 
 def sparse_node(node: ir.Expr, names: frozenset[str]) -> bool:
-    """Whether a data expression stays sparse if the params ``names`` are: a param, its transpose, rows, scaling."""
+    """Whether a data expression stays sparse if the params ``names`` are: a param, its transpose,
+    rows, scaling.
+    """
     if isinstance(node, ir.ParamRef):
         return node.name in names
     if isinstance(node, ir.Align):
@@ -68,7 +74,9 @@ def sparse_node(node: ir.Expr, names: frozenset[str]) -> bool:
 
 
 class DataTensors:
-    """Values of slots over one binding; params and results are shared by all programs bound to it."""
+    """Values of slots over one binding; params and results are shared by all programs bound to
+    it.
+    """
 
     def __init__(self, data: Data, dtype: torch.dtype, device: torch.device) -> None:
         self.data = data
@@ -87,7 +95,9 @@ class DataTensors:
 
     def tensor(self, node: ir.Expr) -> torch.Tensor:
         """The value of a data expression as a dense tensor."""
-        value: torch.Tensor = self._value(Slot(SlotKind.TENSOR, "data", (node,)), Interpreter(self.data), {})
+        value: torch.Tensor = self._value(
+            Slot(SlotKind.TENSOR, "data", (node,)), Interpreter(self.data), {}
+        )
         return value
 
     def _value(self, slot: Slot, run: Interpreter, externs: Any) -> Any:
@@ -98,9 +108,14 @@ class DataTensors:
                 function = self.data.externs.get(slot.name)
                 if function is None:
                     raise BackendError(f"no function was bound to extern {slot.name!r}")
-                shapes = [tuple(self.data.sizes[a] for a in arg.axes) for arg in externs[slot.name].arguments]
+                shapes = [
+                    tuple(self.data.sizes[a] for a in arg.axes)
+                    for arg in externs[slot.name].arguments
+                ]
                 result = tuple(self.data.sizes[a] for a in externs[slot.name].result)
-                self._externs[slot.name] = BoundExtern(slot.name, function, shapes, result, self.dtype, self.device)
+                self._externs[slot.name] = BoundExtern(
+                    slot.name, function, shapes, result, self.dtype, self.device
+                )
             return self._externs[slot.name]
         key = (slot.kind, slot.nodes)
         if key not in self._known:

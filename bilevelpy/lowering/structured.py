@@ -12,7 +12,7 @@ from torch import Tensor
 from bilevelpy.ir.expr import VarRef
 from bilevelpy.ir.substitute import substitute
 from bilevelpy.lowering.curvature import Curvature
-from bilevelpy.lowering.predictors import Predictor, find_predictors
+from bilevelpy.analysis.predictors import Predictor, find_predictors
 from bilevelpy.lowering.slots import sparse_node
 
 if TYPE_CHECKING:

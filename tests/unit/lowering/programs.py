@@ -58,14 +58,18 @@ def oracle(text: str, externs: Mapping[str, Any] | None = None, **data: Any) -> 
     return TorchOracle(bound(text, externs, **data))
 
 
-def ridge_data(n: int = 30, m: int = 20, p: int = 4, seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
+def ridge_data(
+    n: int = 30, m: int = 20, p: int = 4, seed: int = 0
+) -> dict[str, np.ndarray[Any, Any]]:
     """Random arrays for RIDGE."""
     rng = np.random.default_rng(seed)
     draw = rng.standard_normal
     return {"X": draw((n, p)), "y": draw(n), "Xv": draw((m, p)), "yv": draw(m)}
 
 
-def logistic_data(n: int = 30, m: int = 20, p: int = 4, seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
+def logistic_data(
+    n: int = 30, m: int = 20, p: int = 4, seed: int = 0
+) -> dict[str, np.ndarray[Any, Any]]:
     """Random arrays for LOGISTIC."""
     rng = np.random.default_rng(seed)
     draw = rng.standard_normal

@@ -6,7 +6,7 @@ import torch
 from bilevelpy.ir.build import Builder
 from bilevelpy.ir.types import Axis, AxisKind
 from bilevelpy.lowering.curvature import Curvature
-from bilevelpy.lowering.predictors import find_predictors
+from bilevelpy.analysis.predictors import find_predictors
 
 FIT = frozenset({"fit"})
 

@@ -1,4 +1,6 @@
-"""Every primitive: there is a kernel, its values are those of the interpreter, its derivatives are right twice."""
+"""Every primitive: there is a kernel, its values are those of the interpreter, its derivatives are
+right twice.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +28,16 @@ def test_tables_are_complete():
     assert set(kernels.MATRICES) == set(atoms.MATRICES)
 
 
-@pytest.mark.parametrize("name", sorted(set(functions.ELEMENTWISE) - {"pow", "maximum", "minimum", "huber"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(functions.ELEMENTWISE) - {"pow", "maximum", "minimum", "huber"})
+)
 def test_unary(name):
     x = sample(name, 6).requires_grad_()
     np.testing.assert_allclose(
-        kernels.ELEMENTWISE[name](x).detach(), functions.ELEMENTWISE[name](x.detach().numpy()), rtol=1e-13, atol=1e-14
+        kernels.ELEMENTWISE[name](x).detach(),
+        functions.ELEMENTWISE[name](x.detach().numpy()),
+        rtol=1e-13,
+        atol=1e-14,
     )
     assert torch.autograd.gradcheck(kernels.ELEMENTWISE[name], x)
     assert torch.autograd.gradgradcheck(kernels.ELEMENTWISE[name], x)
@@ -44,7 +51,10 @@ def test_binary(name):
     assert torch.autograd.gradcheck(kernel, (a, b))
     assert torch.autograd.gradgradcheck(kernel, (a, b))
     for left, right in ((a, 0.9), (0.9, b)):
-        both = [torch.full((4,), v, dtype=torch.float64) if isinstance(v, float) else v for v in (left, right)]
+        both = [
+            torch.full((4,), v, dtype=torch.float64) if isinstance(v, float) else v
+            for v in (left, right)
+        ]
         torch.testing.assert_close(kernel(left, right), kernel(*both))
 
 
@@ -70,7 +80,9 @@ def test_reductions(name, dims):
 @pytest.mark.parametrize("name", sorted(atoms.MAPS))
 def test_maps(name):
     x = sample(name, 2, 3).requires_grad_()
-    np.testing.assert_allclose(kernels.MAPS[name](x).detach(), functions.MAPS[name](x.detach().numpy()), rtol=1e-13)
+    np.testing.assert_allclose(
+        kernels.MAPS[name](x).detach(), functions.MAPS[name](x.detach().numpy()), rtol=1e-13
+    )
     assert torch.autograd.gradcheck(kernels.MAPS[name], x)
     assert torch.autograd.gradgradcheck(kernels.MAPS[name], x)
 
@@ -92,11 +104,18 @@ def test_matrices(name):
 
 def test_softplus_keeps_all_digits_above_the_threshold_of_torch():
     x = torch.tensor([20.5, 25.0, 39.0, 41.0, 800.0, -800.0], dtype=torch.float64)
-    np.testing.assert_allclose(kernels.softplus(x), functions.softplus(x.numpy()), rtol=1e-15, atol=0)
+    np.testing.assert_allclose(
+        kernels.softplus(x), functions.softplus(x.numpy()), rtol=1e-15, atol=0
+    )
 
 
 @pytest.mark.parametrize(
-    "function", [lambda x: kernels.norm2(x, (0,)), lambda x: kernels.entr(x).sum(), lambda x: kernels.huber(x, 1.0).sum()]
+    "function",
+    [
+        lambda x: kernels.norm2(x, (0,)),
+        lambda x: kernels.entr(x).sum(),
+        lambda x: kernels.huber(x, 1.0).sum(),
+    ],
 )
 def test_derivatives_at_zero_are_finite(function):
     x = torch.zeros(3, dtype=torch.float64, requires_grad=True)
@@ -108,8 +127,16 @@ def test_derivatives_at_zero_are_finite(function):
 
 def test_conditions():
     a, b = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.0, 1.0, 0.0])
-    expected = {"lt": [1, 0, 0], "le": [1, 1, 0], "gt": [0, 0, 1], "ge": [0, 1, 1], "eq": [0, 1, 0], "ne": [1, 0, 1],
-                "and": [0, 1, 0], "or": [1, 1, 1]}
+    expected = {
+        "lt": [1, 0, 0],
+        "le": [1, 1, 0],
+        "gt": [0, 0, 1],
+        "ge": [0, 1, 1],
+        "eq": [0, 1, 0],
+        "ne": [1, 0, 1],
+        "and": [0, 1, 0],
+        "or": [1, 1, 1],
+    }
     for name, values in expected.items():
         assert kernels.ELEMENTWISE[name](a, b).tolist() == values, name
     assert kernels.logical_not(a).tolist() == [1, 0, 0]

@@ -12,12 +12,13 @@ from bilevelpy.lowering import linear_map
 from tests.unit.lowering.programs import LOGISTIC, logistic_data, oracle, point
 
 MATRIX = """
-dim n, p; dim k = 3; set T within n; set I = 1..2;
+dim n, p; dim k = 3;
 param X[n, p], Y[n, k], a[n], b[p];
 upper { var x[k]; minimize sumsq(x); }
 lower l {
   var W[p, k], v[n];
-  minimize -sum(Y * logsoftmax(X @ W)) + sum(exp(x)) * sumsq(W) + sum((X' @ v)^2) + sum((W' @ X' - Y')^2)
+  minimize -sum(Y * logsoftmax(X @ W)) + sum(exp(x)) * sumsq(W)
+         + sum((X' @ v)^2) + sum((W' @ X' - Y')^2)
          + sum((2 * square(X) @ W)^2) + sum((a[i] * X[i, j] * b[j]) * v[i] for i in n, j in p)^2;
 }
 """
@@ -51,14 +52,16 @@ def test_matrix_operands_and_transposes(monkeypatch):
     monkeypatch.setattr(linear_map, "DENSE_LIMIT", 0)
     rng = np.random.default_rng(1)
     X = thin((7, 5))
-    data = {"Y": rng.random((7, 3)), "a": rng.random(7), "b": rng.random(5), "T": [1, 3, 4]}
-    data = {k: v for k, v in data.items() if k != "T"}
-    text = MATRIX.replace(" set T within n;", "").replace(" set I = 1..2;", "")
-    same(oracle(text, X=X, **data), oracle(text, X=sp.csc_array(X), **data))
+    data = {"Y": rng.random((7, 3)), "a": rng.random(7), "b": rng.random(5)}
+    same(oracle(MATRIX, X=X, **data), oracle(MATRIX, X=sp.csc_array(X), **data))
 
 
 def test_entrywise_use_is_dense_up_to_a_limit(monkeypatch):
-    text = "dim n, p; param X[n, p]; upper { var x; minimize x^2; } lower l { var y; minimize sum((X - y)^4) + x * y; }"
+    text = """
+    dim n, p; param X[n, p];
+    upper { var x; minimize x^2; }
+    lower l { var y; minimize sum((X - y)^4) + x * y; }
+    """
     X = thin((6, 5))
     same(oracle(text, X=X), oracle(text, X=sp.csr_array(X)))
     monkeypatch.setattr(linear_map, "DENSE_LIMIT", 10)

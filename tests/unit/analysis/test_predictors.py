@@ -5,7 +5,7 @@ import pytest
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.build import Builder
 from bilevelpy.ir.types import Axis, AxisKind
-from bilevelpy.lowering.predictors import find_predictors
+from bilevelpy.analysis.predictors import find_predictors
 
 FIT = frozenset({"fit"})
 

@@ -1,4 +1,6 @@
-"""The two functions of a program: F of the upper level, f of all followers together, both to be minimised."""
+"""The two functions of a program: F of the upper level, f of all followers together, both to be
+minimised.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,11 @@ def upper_objective(program: Program) -> tuple[Expr, float]:
 
 
 def lower_objective(program: Program) -> tuple[Expr, float]:
-    """``(f, sign)``: the sum over followers to be minimised; the sign is -1 where every follower maximises.
+    """``(f, sign)``: the sum over followers to be minimised; the sign is -1 where every follower
+    maximises.
 
-    Independent followers are one lower problem: the product of their argmins is the argmin of the sum.
+    Independent followers are one lower problem: the product of their argmins is the argmin of the
+    sum.
     """
     builder = program.builder
     terms = [

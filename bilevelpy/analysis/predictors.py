@@ -9,14 +9,18 @@ factors of ``J_k``, on the IR alone; whatever does not have this form gives None
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
+from bilevelpy.analysis.structure import Evidence, Fact
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.expr import Expr
+from bilevelpy.ir.objectives import lower_objective
 from bilevelpy.ir.walk import postorder
 
 if TYPE_CHECKING:
     from bilevelpy.ir.build import Builder
+    from bilevelpy.ir.program import BoundProgram
 
 _LINEAR_APPLY = ("add", "neg")
 
@@ -48,6 +52,26 @@ class Predictor:
     samples: tuple[int, ...]
     classes: tuple[int, ...]
     terms: tuple[Term, ...]
+
+
+def hessian_passes(bound: BoundProgram) -> Fact[int | None]:
+    """How many second-derivative passes in the space of the predictors a lower Hessian costs.
+
+    The value is None where f has no predictors and a dense Hessian takes a product per variable.
+    """
+    program, sizes = bound.program, bound.data.sizes
+    if not program.lowers:
+        return Fact(None, Evidence.PROVED, "there is no lower level")
+    objective, _ = lower_objective(program)
+    names = frozenset(level.name for level in program.lowers)
+    found = find_predictors(program.builder, objective, names)
+    if found is None:
+        return Fact(None, Evidence.PROVED, "f is no sum of functions of affine predictors")
+    passes = sum(prod(sizes[p.node.axes[d]] for d in p.classes) for p in found)
+    span = next((p.node.span for p in found if p.samples), None)
+    count = f"{passes} {'pass' if passes == 1 else 'passes'}"
+    reason = f"f is a sum of functions of affine predictors: a Hessian takes {count} over them"
+    return Fact(passes, Evidence.PROVED, reason, span)
 
 
 def find_predictors(builder: Builder, objective: Expr, level_names: frozenset[str]) -> tuple[Predictor, ...] | None:

@@ -1,0 +1,218 @@
+"""From a bound program to its :class:`~bilevelpy.analysis.structure.Structure`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bilevelpy.analysis.adapt import as_probe
+from bilevelpy.analysis.convexity import judge
+from bilevelpy.analysis.curvature import STRONGLY, LevelVerdict, combine, judge_level
+from bilevelpy.analysis.declared import declared_facts, refute
+from bilevelpy.analysis.feasible import (
+    coupling_fact,
+    discrete_fact,
+    domains_fact,
+    nonaffine,
+    parts,
+    row_count,
+)
+from bilevelpy.analysis.form import Forms, form_fact, hessian_fact
+from bilevelpy.analysis.messages import curvature_warnings
+from bilevelpy.analysis.predictors import hessian_passes
+from bilevelpy.analysis.probe import Probe, ProbeOracle, probe
+from bilevelpy.analysis.scope import make_scope, names_of, place
+from bilevelpy.analysis.separable import block_axes, finite_sums
+from bilevelpy.analysis.signs import Signs
+from bilevelpy.analysis.smooth import smooth_fact
+from bilevelpy.analysis.structure import Evidence, Fact, LevelFacts, Structure
+from bilevelpy.analysis.terms import split
+from bilevelpy.analysis.unsupported import unsupported_facts, unsupported_tags
+from bilevelpy.errors import ModelError
+from bilevelpy.ir.expr import Expr, ExternCall
+from bilevelpy.ir.walk import postorder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bilevelpy.ir.program import BoundProgram, Level
+    from bilevelpy.ir.types import Axis
+
+
+# Models that have no smooth functions on sets with a projection are judged by their text alone.
+UNPROBED = frozenset({"single_level", "nash", "duals", "discrete", "psd", "moving_bounds"})
+
+
+def analyze(
+    bound: BoundProgram,
+    oracle: ProbeOracle | Callable[[], Any] | Any | None = None,
+    *,
+    seed: int = 0,
+) -> Structure:
+    """Find the facts that decide how a model is solved.
+
+    Parameters
+    ----------
+    bound
+        The program with its data.
+    oracle
+        The bound model as functions, for facts that need numbers: of NumPy vectors, an oracle of
+        tensors, or a function that makes one and is called only where points can be probed. Without
+        it only what the text (and the signs of the data) shows is found.
+    seed
+        Seed of the points that are probed.
+
+    Raises
+    ------
+    ModelError
+        Where a probed point contradicts an assumption of the model (BLV0504).
+
+    """
+    program = bound.program
+    upper, lowers = program.upper, program.lowers
+    signs = Signs(bound)
+    low = _forms(bound, lowers, below=True)
+    high = _forms(bound, (upper,), below=False)
+    objectives = [level.objective for level in lowers]
+    hessian = hessian_fact(low, objectives)
+    smooth = smooth_fact(low, signs.measured, objectives, "lower")
+    levels = [
+        judge_level(low, signs, level, declared_facts(signs.measured, level)) for level in lowers
+    ]
+    constant = hessian.value == "constant"
+    coupling = coupling_fact(upper, lowers)
+    seen: Probe | None = None
+    if oracle is not None and not UNPROBED & unsupported_tags(program):
+        made = oracle() if callable(oracle) else oracle
+        rng = np.random.default_rng(seed)
+        with as_probe(made) as functions:
+            seen = probe(
+                functions,
+                rng,
+                constant=constant and smooth.value,
+                curvature=smooth.value,
+                settled=all(
+                    v.kind == STRONGLY and v.evidence is Evidence.PROVED and not v.declared
+                    for v in levels
+                ),
+            )
+        _refute(bound, levels, seen, constant)
+    curvature = combine(levels, seen, constant)
+    warnings = curvature_warnings(program, levels, curvature.convexity)
+    return Structure(
+        model=program.name,
+        dim_x=_dimension(bound, (upper,)),
+        dim_y=_dimension(bound, lowers),
+        upper_constraints=row_count(high.scope, (upper,)),
+        lower_constraints=row_count(low.scope, lowers),
+        followers=sum(low.scope.count(level.family) for level in lowers),
+        upper=LevelFacts(
+            form=form_fact(high, [upper.objective], "upper and lower"),
+            domains=domains_fact((upper,)),
+            constraints=_constraints_fact(high, signs, (upper,)),
+            smooth=smooth_fact(high, signs.measured, [upper.objective], "upper and lower"),
+            discrete=discrete_fact((upper,), "upper"),
+        ),
+        lower=LevelFacts(
+            form=form_fact(low, objectives, "lower"),
+            domains=domains_fact(lowers),
+            constraints=_constraints_fact(low, signs, lowers),
+            smooth=smooth,
+            discrete=discrete_fact(lowers, "lower"),
+        ),
+        convexity=curvature.convexity,
+        modulus=curvature.modulus,
+        lipschitz=curvature.lipschitz,
+        unique=curvature.unique,
+        lower_hessian=hessian,
+        block_separable=block_axes(bound, lowers),
+        finite_sum_lower=finite_sums(low.scope, objectives, _own_axes(lowers)),
+        finite_sum_upper=finite_sums(high.scope, [upper.objective], _own_axes(program.levels)),
+        coupling=coupling,
+        externs=_externs_fact(bound),
+        stance=str(program.stance),
+        unsupported=unsupported_facts(program, coupling, curvature.unique),
+        warnings=warnings,
+        spectrum=curvature.spectrum,
+        hessian_passes=hessian_passes(bound),
+        sources=program.sources,
+    )
+
+
+def _forms(bound: BoundProgram, levels: tuple[Level, ...], below: bool) -> Forms:
+    """Profiles of a level's expressions: the lower one in y for fixed x, the upper one in both."""
+    program = bound.program
+    roots: list[Expr] = [level.objective for level in levels]
+    roots += [t for level in levels for c in level.constraints for t in c.terms]
+    x, y = names_of((program.upper,)), names_of(program.lowers)
+    return Forms(make_scope(bound, roots, y if below else x | y, x if below else frozenset()))
+
+
+def _own_axes(levels: tuple[Level, ...]) -> frozenset[Axis]:
+    return frozenset(axis for level in levels for v in level.variables for axis in v.axes)
+
+
+def _dimension(bound: BoundProgram, levels: tuple[Level, ...]) -> int:
+    total = 0
+    for level in levels:
+        for v in level.variables:
+            entries = 1
+            for axis in v.axes:
+                entries *= bound.data.sizes[axis]
+            total += entries
+    return total
+
+
+def _constraints_fact(forms: Forms, signs: Signs, levels: tuple[Level, ...]) -> Fact[str]:
+    """none, bounds, linear, convex or nonconvex."""
+    rows = [c for level in levels for c in level.constraints]
+    if not rows:
+        domains = domains_fact(levels)
+        if domains.value <= {"free"}:
+            return Fact("none", Evidence.PROVED, "no constraints, every variable is free")
+        return Fact("bounds", Evidence.PROVED, f"no constraints, {domains.reason}", domains.span)
+    curved = nonaffine(forms, levels)
+    if not curved:
+        reason = f"every constraint is affine, first `{rows[0].name}`"
+        return Fact("linear", Evidence.PROVED, reason, rows[0].span)
+    for c in curved:
+        for left, right, equal in parts(c):
+            terms = [*split(forms.scope, left), *split(forms.scope, right, -1.0)]
+            bad = [v for v in (judge(forms, signs, t) for t in terms) if not v.convex]
+            if bad or (equal and not (forms.is_affine(left) and forms.is_affine(right))):
+                why = bad[0].why if bad else "an equation that is not affine"
+                reason = f"`{c.name}` is not known to describe a convex set: {why}"
+                return Fact("nonconvex", Evidence.PROVED, reason, c.span or place(left))
+    return Fact("convex", Evidence.PROVED, f"`{curved[0].name}` is convex", curved[0].span)
+
+
+def _externs_fact(bound: BoundProgram) -> Fact[tuple[str, ...]]:
+    roots = [
+        e
+        for level in bound.program.levels
+        for e in (level.objective, *(t for c in level.constraints for t in c.terms))
+    ]
+    calls = [n for n in postorder(roots) if isinstance(n, ExternCall)]
+    names = tuple(sorted({c.name for c in calls}))
+    if not names:
+        return Fact((), Evidence.PROVED, "no extern function is used")
+    return Fact(names, Evidence.PROVED, f"uses {', '.join(names)}", place(calls[0]))
+
+
+def _refute(bound: BoundProgram, levels: list[LevelVerdict], seen: Probe, constant: bool) -> None:
+    """Raise where a probed point contradicts an assumption; followers are probed together, so all
+    must declare it.
+    """
+    exact = constant and bool(seen.spectra) and seen.spectra[0].exact
+    names = set.intersection(*(set(v.declared) for v in levels)) if levels else set()
+    facts = [v.declared[name] for v in levels[:1] for name in sorted(names)]
+    if len(levels) > 1:
+        # Which follower is to blame is not known from the sum: blame the weakest statement.
+        facts = [
+            min((v.declared[name] for v in levels), key=lambda d: d.value or 0.0)
+            for name in sorted(names)
+        ]
+    errors = refute(facts, seen, exact)
+    if errors:
+        raise ModelError(errors, bound.program.sources)

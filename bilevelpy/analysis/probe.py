@@ -1,0 +1,243 @@
+"""What a bound model shows at points: extreme curvatures, failures of convexity, and
+counterexamples to assumptions.
+
+Everything here is seen, not proved, except for eigenvalues of a Hessian that the text shows to be
+constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+Vec = np.ndarray
+
+# A Hessian of this size is decomposed instead of probed: 500 products and 0.1 s at most.
+DENSE = 500
+LANCZOS_STEPS = 15
+# Besides the start.
+RANDOM_POINTS = 3
+# Pairs of lower points for the monotonicity of the gradient, at distances over three orders of
+# magnitude.
+PAIRS = 12
+# Ritz values above -SINGULAR * L and below SINGULAR * L count as zero.
+SINGULAR = 1e-6
+# Relative rounding of a difference of gradients.
+NOISE = 1e-9
+
+
+class ProbeOracle(Protocol):
+    """The functions of a bound model that probing needs, on NumPy vectors; both levels are
+    minimisations.
+
+    ``sample_x`` draws an upper point, ``sample_y`` a lower one, both inside their domains;
+    ``hessian`` is the dense f_yy, called for few variables only.
+    """
+
+    n: int
+    m: int
+    x0: Vec
+    y0: Vec
+
+    def grad_f(self, x: Vec, y: Vec) -> Vec:
+        """The gradient of f in y."""
+        ...
+
+    def hvp(self, x: Vec, y: Vec) -> Callable[[Vec], Vec]:
+        """The map v -> f_yy v."""
+        ...
+
+    def hessian(self, x: Vec, y: Vec) -> Vec:
+        """The dense f_yy."""
+        ...
+
+    def sample_x(self, rng: np.random.Generator) -> Vec:
+        """An upper point."""
+        ...
+
+    def sample_y(self, x: Vec, rng: np.random.Generator, scale: float) -> Vec:
+        """A lower point at a distance of about ``scale`` from the start."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Spectrum:
+    """Extreme curvatures at one point: exact eigenvalues (``exact``) or Ritz values, and the lowest
+    one's direction.
+    """
+
+    low: float
+    high: float
+    exact: bool
+    x: Vec
+    y: Vec
+    direction: Vec
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """Two lower points at which f curves downwards: ``slope`` is (g(a) - g(b))'(a - b) / |a - b|^2
+    < 0.
+    """
+
+    slope: float
+    x: Vec
+    a: Vec
+    b: Vec
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Everything that was seen: ``spectra`` (the start first) and the pair of points with the
+    lowest slope.
+    """
+
+    spectra: tuple[Spectrum, ...]
+    witness: Witness | None
+    steepest: float
+
+    @property
+    def low(self) -> float | None:
+        """The least curvature seen."""
+        return min((s.low for s in self.spectra), default=None)
+
+    @property
+    def high(self) -> float | None:
+        """The greatest curvature seen."""
+        return max((s.high for s in self.spectra), default=None)
+
+    @property
+    def lowest(self) -> Spectrum | None:
+        """The point of the least curvature."""
+        return min(self.spectra, key=lambda s: s.low, default=None)
+
+    @property
+    def negative(self) -> bool:
+        """Whether curvature below zero was seen, beyond rounding."""
+        if self.witness is not None:
+            return True
+        return any(s.low < -SINGULAR * max(abs(s.high), abs(s.low)) for s in self.spectra)
+
+    @property
+    def singular(self) -> bool:
+        """Whether a direction without curvature was seen."""
+        return any(abs(s.low) <= SINGULAR * max(abs(s.high), abs(s.low)) for s in self.spectra)
+
+
+def lanczos(
+    product: Callable[[Vec], Vec], size: int, rng: np.random.Generator
+) -> tuple[float, float, Vec, bool]:
+    """Extreme Ritz values of a symmetric operator after 15 steps with full reorthogonalisation.
+
+    Returns the lowest value, the highest, the lowest one's Ritz vector, and whether they are exact
+    (the Krylov space became invariant with all of its dimensions).
+    """
+    basis: list[Vec] = []
+    diagonal: list[float] = []
+    beside: list[float] = []
+    vector = rng.standard_normal(size)
+    vector /= np.linalg.norm(vector)
+    for _ in range(min(LANCZOS_STEPS, size)):
+        basis.append(vector)
+        image = product(vector)
+        diagonal.append(float(image @ vector))
+        stacked = np.array(basis)
+        for _ in range(2):  # once more than the theory, for rounding
+            image = image - stacked.T @ (stacked @ image)
+        norm = float(np.linalg.norm(image))
+        if norm <= 1e-10 * max(1e-300, max(abs(d) for d in diagonal)):
+            break
+        beside.append(norm)
+        vector = image / norm
+    inner = (
+        np.diag(diagonal)
+        + np.diag(beside[: len(diagonal) - 1], 1)
+        + np.diag(beside[: len(diagonal) - 1], -1)
+    )
+    values, vectors = np.linalg.eigh(inner)
+    return (
+        float(values[0]),
+        float(values[-1]),
+        np.array(basis).T @ vectors[:, 0],
+        len(basis) == size,
+    )
+
+
+def spectrum(
+    oracle: ProbeOracle, x: Vec, y: Vec, rng: np.random.Generator, dense: bool
+) -> Spectrum | None:
+    """Extreme curvatures at a point; None where they are not finite."""
+    if dense:
+        hessian = oracle.hessian(x, y)
+        if not np.isfinite(hessian).all():
+            return None
+        values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
+        return Spectrum(float(values[0]), float(values[-1]), True, x, y, vectors[:, 0])
+    product = oracle.hvp(x, y)
+    if not np.isfinite(product(rng.standard_normal(y.size))).all():
+        return None
+    low, high, direction, exact = lanczos(product, y.size, rng)
+    return Spectrum(low, high, exact, x, y, direction)
+
+
+def probe(
+    oracle: ProbeOracle,
+    rng: np.random.Generator,
+    *,
+    constant: bool,
+    curvature: bool,
+    settled: bool = False,
+) -> Probe:
+    """Look at the start and at random points.
+
+    ``constant`` says that one point tells everything; without ``curvature`` (f has kinks) only
+    gradients are used; ``settled`` says that the text answers everything but the condition number,
+    for which the start is enough: on large data each product counts.
+    """
+    if oracle.m == 0:
+        return Probe((), None, 0.0)
+    points = [(oracle.x0, oracle.y0)]
+    if not constant and not settled:
+        for _ in range(RANDOM_POINTS):
+            x = oracle.sample_x(rng)
+            points.append((x, oracle.sample_y(x, rng, 1.0)))
+    found: list[Spectrum] = []
+    if curvature:
+        for x, y in points:
+            seen = spectrum(
+                oracle, x, y, rng, dense=oracle.m <= DENSE and (constant or oracle.m <= DENSE // 4)
+            )
+            if seen is not None:
+                found.append(seen)
+    if settled or (constant and found):
+        return Probe(tuple(found), None, max((s.high for s in found), default=0.0))
+    witness, steepest = _monotonicity(oracle, rng)
+    return Probe(tuple(found), witness, steepest)
+
+
+def _monotonicity(oracle: ProbeOracle, rng: np.random.Generator) -> tuple[Witness | None, float]:
+    """The pair of lower points with the lowest slope of the gradient if that is negative; and the
+    highest slope.
+    """
+    worst: Witness | None = None
+    steepest = 0.0
+    for k in range(PAIRS):
+        x = oracle.x0 if k < 2 else oracle.sample_x(rng)
+        scale = (0.1, 1.0, 10.0)[k % 3]
+        a, b = oracle.sample_y(x, rng, scale), oracle.sample_y(x, rng, scale)
+        step = a - b
+        length = float(step @ step)
+        if length == 0:
+            continue
+        first, second = oracle.grad_f(x, a), oracle.grad_f(x, b)
+        slope = float((first - second) @ step) / length
+        if not np.isfinite(slope):
+            continue
+        steepest = max(steepest, slope)
+        noise = NOISE * float(np.linalg.norm(first) + np.linalg.norm(second)) / length**0.5
+        if slope < -noise and (worst is None or slope < worst.slope):
+            worst = Witness(slope, x, a, b)
+    return worst, steepest

@@ -1,0 +1,166 @@
+"""Axes over which a lower objective falls into independent blocks, and data axes that objectives
+sum over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bilevelpy.analysis.scope import Scope, make_scope, names_of, place
+from bilevelpy.analysis.structure import Evidence, Fact
+from bilevelpy.analysis.terms import split
+from bilevelpy.ir import expr as ir
+from bilevelpy.ir.program import BoundProgram, Level, Variable
+from bilevelpy.ir.types import Axis, DomainKind
+from bilevelpy.ir.walk import postorder
+
+# How a node relates to the elements of one axis.
+FREE = "free"  # reads no moving variable
+SUMMED = "summed"  # a sum over the elements, each part reading its own element only
+MIXED = "mixed"  # elements meet
+
+
+@dataclass(frozen=True, slots=True)
+class Along:
+    """Entry ``a`` along dimension ``dim`` reads variables at element ``a`` only."""
+
+    dim: int
+
+
+State = str | Along
+
+
+def block_axes(bound: BoundProgram, lowers: tuple[Level, ...]) -> Fact[tuple[str, ...]]:
+    """The axes that every lower variable has and over which f and the constraints split."""
+    variables = [v for level in lowers for v in level.variables]
+    shared = [
+        a
+        for a in (variables[0].axes if variables else ())
+        if all(v.axes.count(a) == 1 for v in variables)
+    ]
+    found = [axis for axis in shared if all(_level_splits(bound, level, axis) for level in lowers)]
+    names = tuple(a.name for a in found)
+    if names:
+        reason = f"no term of f joins variables of different elements of {', '.join(names)}"
+        return Fact(names, Evidence.PROVED, reason, found[0].span)
+    if len(lowers) > 1:
+        return Fact((), Evidence.PROVED, "the followers are blocks; no axis splits all of them")
+    return Fact(
+        (), Evidence.PROVED, "no axis of the lower variables splits f into independent blocks"
+    )
+
+
+def _level_splits(bound: BoundProgram, level: Level, axis: Axis) -> bool:
+    if not all(_domain_splits(v, level, axis) for v in level.variables):
+        return False
+    roots = [level.objective, *(t for c in level.constraints for t in c.terms)]
+    scope = make_scope(bound, roots, names_of([level]), frozenset())
+    states = _states(scope, roots, axis)
+    if states[level.objective] == MIXED:
+        return False
+    return all(
+        isinstance(states[t], Along) or states[t] == FREE
+        for c in level.constraints
+        for t in c.terms
+    )
+
+
+def _domain_splits(variable: Variable, level: Level, axis: Axis) -> bool:
+    """Whether elements of the axis lie in sets of their own: a simplex, ball or matrix is one
+    object.
+    """
+    match variable.domain.kind:
+        case DomainKind.SIMPLEX:
+            return variable.axes[-1] is not axis
+        case DomainKind.BALL:
+            return axis in level.family
+        case DomainKind.PSD:
+            return axis not in variable.axes[-2:]
+    return True
+
+
+def _states(scope: Scope, roots: list[ir.Expr], axis: Axis) -> dict[ir.Expr, State]:
+    states: dict[ir.Expr, State] = {}
+    for node in postorder(roots):
+        states[node] = _state(node, axis, states) if node in scope.moving else FREE
+    return states
+
+
+def _state(node: ir.Expr, axis: Axis, states: dict[ir.Expr, State]) -> State:
+    inner = [states[c] for c in node.children]
+    moving = [s for s in inner if s != FREE]
+    match node:
+        case ir.VarRef():
+            return Along(node.axes.index(axis)) if node.axes.count(axis) == 1 else MIXED
+        case ir.Apply():
+            if all(isinstance(s, Along) for s in moving) and len(set(moving)) == 1:
+                return moving[0]
+            linear = node.function in ("add", "neg")
+            return SUMMED if linear and all(s == SUMMED for s in moving) else MIXED
+        case ir.Einsum():
+            labels = {
+                subscript[s.dim] if isinstance(s, Along) else s
+                for s, subscript in zip(inner, node.subscripts, strict=True)
+                if s != FREE
+            }
+            if len(labels) != 1:
+                return MIXED
+            label = labels.pop()
+            if isinstance(label, str):
+                return SUMMED if label == SUMMED and len(moving) == 1 else MIXED
+            return Along(node.output.index(label)) if label in node.output else SUMMED
+        case ir.Align():
+            state = moving[0]
+            if isinstance(state, Along):
+                return Along(node.source.index(state.dim))
+            return state
+        case ir.Reduce():
+            return _reduced(node, moving[0])
+        case ir.MapLast():
+            state = moving[0]
+            return state if isinstance(state, Along) and state.dim != node.rank - 1 else MIXED
+        case ir.Matrix():
+            state = moving[0]
+            return state if isinstance(state, Along) and state.dim < node.rank else MIXED
+        case ir.Diag():
+            state = moving[0]
+            return state if isinstance(state, Along) and state.dim < node.rank - 2 else MIXED
+        case ir.Gather():
+            state = moving[0]
+            if not isinstance(state, Along) or node.index[state.dim] is not None:
+                return MIXED
+            kept = [d for d, i in enumerate(node.index) if i is None]
+            return Along(node.rank - len(kept) + kept.index(state.dim))
+        case _:
+            return MIXED
+
+
+def _reduced(node: ir.Reduce, state: State) -> State:
+    if state == SUMMED:
+        return SUMMED if node.function == "sum" else MIXED
+    if not isinstance(state, Along):
+        return MIXED
+    if state.dim in node.dims:
+        return SUMMED if node.function == "sum" else MIXED
+    return Along(state.dim - sum(d < state.dim for d in node.dims))
+
+
+def finite_sums(
+    scope: Scope, objectives: list[ir.Expr], own_axes: frozenset[Axis]
+) -> Fact[tuple[str, ...]]:
+    """The axes, none of a variable, that the moving terms of an objective are summed over."""
+    found: dict[Axis, ir.Expr] = {}
+    for objective in objectives:
+        for term in split(scope, objective):
+            for axis in term.axes:
+                if axis not in own_axes:
+                    found.setdefault(axis, term.root)
+    if not found:
+        return Fact((), Evidence.PROVED, "no term is a sum over a data axis")
+    sizes = ", ".join(f"{a.name} ({scope.size(a)} terms)" for a in found)
+    return Fact(
+        tuple(a.name for a in found),
+        Evidence.PROVED,
+        f"a sum over {sizes}",
+        place(next(iter(found.values()))),
+    )

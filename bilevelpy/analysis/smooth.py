@@ -1,0 +1,128 @@
+"""Where an objective lacks derivatives: the atoms with kinks, and the forms in which a kink
+disappears.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bilevelpy.analysis.form import Forms
+from bilevelpy.analysis.ranges import Ranges
+from bilevelpy.analysis.scope import Scope, place
+from bilevelpy.analysis.structure import Evidence, Fact
+from bilevelpy.ir import expr as ir
+from bilevelpy.ir.atoms import ELEMENTWISE, MATRICES, REDUCTIONS
+from bilevelpy.ir.walk import postorder
+
+_NAMES = {
+    "abs": "abs",
+    "relu": "relu (max with 0)",
+    "maximum": "max",
+    "minimum": "min",
+    "norm2": "norm2",
+}
+
+
+def _even_square(node: ir.Expr) -> ir.Expr | None:
+    """The operand of a square or of a power of at least 2."""
+    if isinstance(node, ir.Apply) and node.function == "square":
+        return node.operands[0]
+    if (
+        isinstance(node, ir.Apply)
+        and node.function == "pow"
+        and isinstance(node.operands[1], ir.Const)
+    ):
+        return node.operands[0] if node.operands[1].value >= 2 else None
+    return None
+
+
+def _is_hinge(node: ir.Expr) -> bool:
+    if not isinstance(node, ir.Apply):
+        return False
+    zero = any(isinstance(o, ir.Const) and o.value == 0.0 for o in node.operands)
+    return node.function in ("relu", "abs") or (node.function in ("maximum", "minimum") and zero)
+
+
+def smooth_fact(forms: Forms, ranges: Ranges, roots: Iterable[ir.Expr], whose: str) -> Fact[bool]:
+    """Whether the objectives have two derivatives (almost everywhere, for Huber and squared
+    hinges).
+    """
+    scope = forms.scope
+    excused: set[ir.Expr] = set()
+    halfway: list[ir.Expr] = []
+    nodes = [n for n in postorder(roots) if n in scope.moving]
+    for node in nodes:
+        inner = _even_square(node)
+        if inner is None:
+            continue
+        if isinstance(inner, ir.Reduce) and inner.function == "norm2":
+            excused.add(inner)
+        elif _is_hinge(inner):
+            excused.add(inner)
+            halfway.append(node)
+    for node in nodes:
+        found = _kink(node, scope, forms, ranges)
+        if found == "huber":
+            halfway.append(node)
+        elif found and not _excused(node, excused, nodes):
+            return Fact(False, Evidence.PROVED, found, place(node))
+        elif isinstance(node, ir.ExternCall):
+            declared = {name for name, _ in scope.bound.program.externs[node.name].properties}
+            if "smooth" not in declared:
+                reason = f"extern `{node.name}` is not declared smooth"
+                return Fact(False, Evidence.DECLARED, reason, place(node))
+    if halfway:
+        reason = "one derivative everywhere; the second one jumps (Huber function or squared hinge)"
+        return Fact(True, Evidence.PROVED, reason, place(halfway[0]))
+    externs = [n for n in nodes if isinstance(n, ir.ExternCall)]
+    if externs:
+        return Fact(
+            True,
+            Evidence.DECLARED,
+            f"extern `{externs[0].name}` is declared smooth",
+            place(externs[0]),
+        )
+    return Fact(
+        True, Evidence.PROVED, f"every function of the {whose} variables has two derivatives"
+    )
+
+
+def _excused(node: ir.Expr, excused: set[ir.Expr], nodes: list[ir.Expr]) -> bool:
+    """Whether the node only occurs under a square that removes its kink."""
+    return node in excused and all(
+        _even_square(user) is not None for user in nodes if node in user.children
+    )
+
+
+def _kink(node: ir.Expr, scope: Scope, forms: Forms, ranges: Ranges) -> str:
+    """Why the node has a kink, "huber", or an empty string."""
+    match node:
+        case ir.Apply(function="huber"):
+            return "huber"
+        case ir.Apply(function="sqrt"):
+            # sqrt of an affine expression ends its domain at 0; sqrt of a sum of squares has its
+            # kink inside.
+            if not forms.is_affine(node.operands[0]) and ranges.bounds(node.operands[0])[0] <= 0:
+                return "`sqrt` of an expression that can reach 0 has a kink there"
+        case ir.Apply(function="pow"):
+            base, exponent = node.operands
+            low, _ = ranges.bounds(exponent)
+            whole = isinstance(exponent, ir.Const) and exponent.value == int(exponent.value)
+            if not whole and low < 2 and not forms.is_affine(base) and ranges.bounds(base)[0] <= 0:
+                return "a power below 2 of an expression that can reach 0 has a kink there"
+        case ir.Apply(function="select"):
+            # Its condition reads data only, so it picks between functions entry by entry and adds
+            # no kink.
+            return ""
+        case ir.Apply():
+            if not ELEMENTWISE[node.function].smooth:
+                return f"`{_NAMES.get(node.function, node.function)}` has a kink"
+        case ir.Reduce():
+            if not REDUCTIONS[node.function].smooth:
+                return f"`{_NAMES.get(node.function, node.function)}` has a kink"
+        case ir.Matrix():
+            if not MATRICES[node.function].smooth:
+                return "the spectral norm has kinks"
+        case _:
+            return ""
+    return ""

@@ -1,0 +1,7 @@
+"""The dispatcher: which backend solves a model of a given structure, and why not the others."""
+
+from bilevelpy.dispatcher.decision import Decision
+from bilevelpy.dispatcher.dispatch import dispatch
+from bilevelpy.dispatcher.rules import RULES, Rule
+
+__all__ = ["RULES", "Decision", "Rule", "dispatch"]

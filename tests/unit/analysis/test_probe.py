@@ -1,0 +1,168 @@
+"""Curvatures at points, and assumptions that points refute."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bilevelpy.analysis import analyze
+from bilevelpy.analysis.probe import DENSE, lanczos, probe
+from bilevelpy.analysis.structure import Evidence
+from bilevelpy.errors import ModelError
+from tests.unit.analysis.models import RIDGE, RIDGE_DATA, bound, facts
+
+
+class Quadratic:
+    """f = y' H y / 2 in NumPy: the plain protocol."""
+
+    def __init__(self, hessian):
+        self.H = hessian
+        self.n, self.m = 1, hessian.shape[0]
+        self.x0, self.y0 = np.zeros(1), np.zeros(self.m)
+        self.products = 0
+
+    def grad_f(self, x, y):
+        return self.H @ y
+
+    def hvp(self, x, y):
+        def product(v):
+            self.products += 1
+            return self.H @ v
+
+        return product
+
+    def hessian(self, x, y):
+        return self.H
+
+    def sample_x(self, rng):
+        return rng.standard_normal(1)
+
+    def sample_y(self, x, rng, scale):
+        return scale * rng.standard_normal(self.m)
+
+
+def test_lanczos_is_exact_in_few_dimensions():
+    values = np.array([-1.0, 2.0, 3.0, 10.0])
+    q, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((4, 4)))
+    H = q @ np.diag(values) @ q.T
+    low, high, direction, exact = lanczos(lambda v: H @ v, 4, np.random.default_rng(1))
+    assert exact
+    assert (low, high) == pytest.approx((-1.0, 10.0))
+    assert abs(direction @ H @ direction + 1.0) < 1e-9
+
+
+def test_lanczos_stays_inside_the_spectrum():
+    values = np.geomspace(1, 1e4, 300)
+    low, high, _, exact = lanczos(lambda v: values * v, 300, np.random.default_rng(1))
+    assert not exact
+    assert 1 - 1e-9 <= low <= high <= 1e4 * (1 + 1e-9)
+    assert high > 0.9e4
+
+
+def test_large_models_cost_a_few_products():
+    oracle = Quadratic(np.diag(np.linspace(1, 5, DENSE + 1)))
+    seen = probe(oracle, np.random.default_rng(0), constant=True, curvature=True)
+    assert len(seen.spectra) == 1
+    assert not seen.spectra[0].exact
+    assert oracle.products <= 20
+
+
+def test_negative_curvature_and_its_witness():
+    oracle = Quadratic(np.diag([1.0, -2.0]))
+    seen = probe(oracle, np.random.default_rng(0), constant=False, curvature=True)
+    assert seen.negative
+    assert seen.low == pytest.approx(-2.0)
+    kinked = probe(oracle, np.random.default_rng(0), constant=False, curvature=False)
+    assert kinked.spectra == ()
+    assert kinked.witness is not None
+    assert kinked.witness.slope < 0
+
+
+def test_plain_numpy_functions_are_enough():
+    made = bound(
+        "model m; dim n = 2; upper { var x; minimize x^2 + sumsq(y); }"
+        "lower L { var y[n]; minimize y[1]*y[2] + sumsq(y); }"
+    )
+    s = analyze(made, Quadratic(np.array([[2.0, 1.0], [1.0, 2.0]])))
+    assert (s.convexity.value, s.modulus.value) == ("strongly convex", pytest.approx(1.0))
+
+
+def test_probing_leaves_the_counts_alone():
+    from bilevelpy.lowering.oracle import TorchOracle
+
+    made = bound(RIDGE, **RIDGE_DATA)
+    oracle = TorchOracle(made)
+    analyze(made, oracle)
+    assert not any(oracle.counts.as_dict().values())
+
+
+def test_the_same_seed_gives_the_same_structure():
+    text = (
+        "model m; upper { var x in [0, 9]; minimize x^2 + y; }"
+        "lower L { var y; minimize y^2 + log(2 + cos(x + y)); }"
+    )
+    assert facts(text).lipschitz == facts(text).lipschitz
+
+
+def test_a_function_that_makes_the_oracle_is_called_only_where_points_help():
+    made = bound(
+        "model m; upper { var z in binary; minimize z + y; } lower L { var y; minimize (y - z)^2; }"
+    )
+
+    def never():
+        raise AssertionError("no oracle exists for discrete variables")
+
+    assert "discrete" in analyze(made, never).unsupported
+
+
+TWO = """
+model m; dim n = 2;
+upper {{ var x in [-1, 1]; minimize x^2 + sumsq(y); }}
+lower L {{ var y[n]; minimize {f} - x*sum(y); assume {fact}; }}
+"""
+
+
+@pytest.mark.parametrize(
+    ("f", "fact", "shown"),
+    [
+        ("0.5*y[1]^2 + 0.05*y[2]^2", "strongly_convex(1)", "curvature 0.1"),
+        ("y[1]*y[2]", "convex", "curvature -1"),
+        ("sumsq(y)*4", "smooth(7)", "at the rate 8"),
+        ("y[1]^2", "unique", "directions without curvature"),
+        ("sum(cos(2*y))", "convex", "curvature -"),
+        ("sum(abs(y)) - sumsq(y)", "convex", "curves downwards"),
+        ("sum(exp(y))", "strongly_convex(5)", "at a sampled point"),
+    ],
+)
+def test_false_assumptions_are_refuted_with_numbers(f, fact, shown):
+    with pytest.raises(ModelError, match="BLV0504") as refusal:
+        facts(TWO.format(f=f, fact=fact))
+    assert shown in str(refusal.value)
+    assert len(refusal.value.diagnostics) == 1
+
+
+@pytest.mark.parametrize(
+    ("f", "fact", "convexity"),
+    [
+        ("y[1]^2 + y[2]^2 + log(1 + sumsq(y)/8)", "strongly_convex(1)", "strongly convex"),
+        ("y[1]^2 + y[2]^2 + 0.1*sum(sin(y))", "convex", "strongly convex"),
+        ("sum(log(cosh(y)))", "convex", "strongly convex"),
+    ],
+)
+def test_assumptions_fill_what_the_text_leaves_open(f, fact, convexity):
+    s = facts(TWO.format(f=f, fact=fact))
+    assert s.convexity.value == convexity
+    assert s.convexity.evidence in (Evidence.DECLARED, Evidence.OBSERVED)
+    assert s.warnings == ()
+
+
+def test_declared_numbers_become_facts():
+    s = facts(TWO.format(f="sumsq(y) + log(1 + sumsq(y)/8)", fact="strongly_convex(1), smooth(9)"))
+    assert (s.modulus.value, s.modulus.evidence) == (1.0, Evidence.DECLARED)
+    assert (s.lipschitz.value, s.lipschitz.evidence) == (9.0, Evidence.DECLARED)
+
+
+def test_uniqueness_can_be_declared():
+    s = facts(TWO.format(f="sum(y^4)", fact="unique"))
+    assert s.convexity.value in ("convex", "strongly convex")
+    assert s.unique.value is True
