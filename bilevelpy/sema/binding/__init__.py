@@ -1,0 +1,1 @@
+"""Data meets the program: reading, conversion to arrays, alignment by label, sizes, checks."""

@@ -1,0 +1,223 @@
+"""Python values to arrays: numbers, lists, dicts, NumPy, SciPy sparse, PyTorch and pandas objects.
+
+Objects of other libraries are recognised by what they can do, so that none is imported here.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bilevelpy.ir.sparse import is_sparse
+from bilevelpy.ir.types import Label
+from bilevelpy.sema.binding.raw import Array, Grid, Long, NotNumbers
+
+LARGEST_LABEL = 2**53
+"""Whole numbers up to here are exact in float64."""
+
+
+def convert(value: Any, *, words: bool = False) -> Grid | Long:
+    """A caller's value as a grid or as values by key.
+
+    ``words``: read None as nan and "inf", "-inf", "nan" as numbers, as JSON files write them.
+    """
+    try:
+        return _convert(value, words)
+    except NotNumbers:
+        raise
+    except Exception as error:  # objects of other libraries may raise anything
+        raise NotNumbers(f"{kind(value)} ({str(error)[:80]})") from None
+
+
+def _convert(value: Any, words: bool) -> Grid | Long:
+    if isinstance(value, Mapping):
+        return _mapping(value, words)
+    if is_sparse(value):
+        return Grid(sparse(value), (None,) * 2)
+    if is_pandas(value):
+        return _pandas(value)
+    array = numeric(value, words)
+    return Grid(array, (None,) * array.ndim)
+
+
+def numeric(value: Any, words: bool = False) -> Array:
+    """A float64 array; one that already is float64 comes back as it is, not copied."""
+    if hasattr(value, "detach") and hasattr(value, "cpu"):
+        value = _tensor(value)
+    if isinstance(value, np.ma.MaskedArray):
+        value = value.astype(np.float64).filled(np.nan)
+    if isinstance(value, str | bytes):
+        return np.array(_word(value, words))
+    if words and isinstance(value, list):
+        value = _words(value)
+    elif words and value is None:
+        value = np.nan
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        reason = (
+            "nested lists of unequal lengths"
+            if "homogeneous" in str(error)
+            else f"{kind(value)} ({error})"
+        )
+        raise NotNumbers(reason) from None
+    if array.dtype.kind == "O":
+        raise NotNumbers(_why_object(array, value))
+    if array.dtype.kind == "c":
+        raise NotNumbers("complex numbers")
+    if array.dtype.kind in "US":
+        raise NotNumbers(f"text, first {str(array.ravel()[0])!r}" if array.size else "text")
+    if array.dtype.kind not in "biuf":
+        raise NotNumbers(f"values of type {array.dtype}")
+    array = np.asarray(array.astype(np.float64, copy=False))
+    # Views with negative or overlapping strides are no input of a compiled graph.
+    return (
+        array
+        if array.flags.c_contiguous or array.flags.f_contiguous
+        else np.ascontiguousarray(array)
+    )
+
+
+def sparse(value: Any) -> Any:
+    """A float64 CSR matrix without duplicate entries; the caller's object is never changed."""
+    if np.dtype(value.dtype).kind not in "biuf":
+        raise NotNumbers(f"a sparse matrix of type {value.dtype}")
+    if len(value.shape) != 2:
+        return numeric(value.toarray())
+    matrix = value.tocsr()
+    if matrix.dtype != np.float64:
+        matrix = matrix.astype(np.float64)
+    if not matrix.has_canonical_format:
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    return matrix
+
+
+def is_pandas(value: Any) -> bool:
+    """Whether this is a pandas Series or DataFrame."""
+    ours = any(c.__module__.split(".")[0] == "pandas" for c in type(value).__mro__)
+    return ours and hasattr(value, "iloc") and hasattr(value, "index")
+
+
+def plain(label: Any) -> Label:
+    """A label as a str, int, float or flat tuple of them."""
+    if isinstance(label, tuple | list):
+        return tuple(part for item in label for part in _parts(plain(item)))
+    if isinstance(label, bool | np.bool_):
+        raise NotNumbers(f"{label!r} as a label")
+    if isinstance(label, str):
+        return str(label)
+    if isinstance(label, numbers.Real) and abs(label) > LARGEST_LABEL:
+        raise NotNumbers("a number beyond 2^53 as a label")
+    if isinstance(label, numbers.Integral):
+        return int(label)
+    if isinstance(label, numbers.Real) and float(label) == float(label):
+        return int(label) if float(label).is_integer() else float(label)
+    raise NotNumbers(f"{label!r} as a label")
+
+
+def flat_key(key: Any) -> tuple[Any, ...]:
+    """A key as a flat tuple of labels."""
+    return _parts(plain(key))
+
+
+def kind(value: Any) -> str:
+    """What a value is, in words."""
+    if value is None:
+        return "None"
+    if isinstance(value, str):
+        return f"the text {value!r}" if len(value) <= 40 else "a text"
+    return f"a value of type {type(value).__name__}"
+
+
+def _parts(label: Label) -> tuple[Any, ...]:
+    return label if isinstance(label, tuple) else (label,)
+
+
+def _tensor(value: Any) -> Any:
+    value = value.detach().cpu()
+    try:
+        return value.numpy()
+    except (TypeError, RuntimeError):  # bfloat16 has no NumPy type; sparse tensors have no array
+        value = value.to_dense() if hasattr(value, "to_dense") else value
+        return value.double().numpy()
+
+
+def _word(value: str | bytes, words: bool) -> float:
+    if words and value in ("inf", "-inf", "nan", "Infinity", "-Infinity", "NaN"):
+        return float(value)
+    raise NotNumbers(kind(value))
+
+
+def _words(value: list[Any]) -> list[Any]:
+    """Nested lists with the words of JSON as numbers (iterative: a file may nest deeply)."""
+    result: list[Any] = []
+    stack: list[tuple[list[Any], list[Any]]] = [(value, result)]
+    while stack:
+        source, target = stack.pop()
+        for item in source:
+            if isinstance(item, list):
+                inner: list[Any] = []
+                target.append(inner)
+                stack.append((item, inner))
+            elif isinstance(item, str):
+                target.append(_word(item, True))
+            else:
+                target.append(np.nan if item is None else item)
+    return result
+
+
+def _why_object(array: Array, value: Any) -> str:
+    if array.ndim == 0:
+        return kind(value)
+    odd = next((v for v in array.ravel() if not isinstance(v, numbers.Real)), None)
+    if odd is None and array.size and not any(v is None for v in array.ravel()):
+        return "numbers that do not fit into float64"
+    return f"an object array that holds {kind(odd)}"
+
+
+def _mapping(value: Mapping[Any, Any], words: bool) -> Grid | Long:
+    """``{label: number}``, ``{(a, b): number}``, ``{a: {b: number}}``, or ``{label: [row]}``."""
+    items = list(value.items())
+    if items and all(isinstance(v, list | tuple | np.ndarray) for _, v in items):
+        array = numeric([v for _, v in items] if not words else [list(v) for _, v in items], words)
+        if array.ndim < 2 or array.shape[1:] != (1,):
+            return Grid(array, (tuple(plain(k) for k, _ in items), *[None] * (array.ndim - 1)))
+    keys: list[tuple[Any, ...]] = []
+    entries: list[float] = []
+    stack: list[tuple[tuple[Any, ...], Any]] = [((), value)]
+    while stack:
+        prefix, item = stack.pop()
+        if isinstance(item, Mapping):
+            if len(prefix) > 32:
+                raise NotNumbers("mappings nested deeper than 32")
+            stack.extend(((*prefix, *flat_key(k)), v) for k, v in reversed(item.items()))
+            continue
+        number = numeric(item, words)
+        if number.size != 1:
+            raise NotNumbers(f"an array of shape {number.shape} for the label {prefix}")
+        keys.append(prefix)
+        entries.append(float(number.reshape(())))
+    return Long(tuple(keys), np.array(entries, dtype=np.float64))
+
+
+def _pandas(value: Any) -> Grid | Long:
+    frame = hasattr(value, "columns")
+    array = numeric(value.to_numpy())
+    index = index_labels(value.index)
+    if not frame:
+        if index and isinstance(index[0], tuple):
+            return Long(tuple(flat_key(k) for k in index), array)
+        return Grid(array, (index,), loose=True)
+    columns = index_labels(value.columns)
+    return Grid(array, (index, columns), loose=True)
+
+
+def index_labels(index: Any) -> tuple[Label, ...] | None:
+    """Labels of a pandas index; the default one (0, 1, ...) labels nothing."""
+    if type(index).__name__ == "RangeIndex" and index.start == 0 and index.step == 1:
+        return None
+    return tuple(plain(k) for k in index.tolist())

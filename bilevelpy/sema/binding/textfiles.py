@@ -1,0 +1,118 @@
+"""Tables (CSV files, DataFrames) and JSON files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bilevelpy.ir.types import Label
+from bilevelpy.sema.binding.convert import index_labels
+from bilevelpy.sema.binding.npz import UNREADABLE, FileProblem, reason
+from bilevelpy.sema.binding.raw import Array, NotNumbers
+
+
+@dataclass(frozen=True, slots=True)
+class CsvTable:
+    """A table: column names (None for bare numbers), cells as text, the line of each row."""
+
+    header: tuple[str, ...] | None
+    cells: tuple[tuple[str, ...], ...]
+    lines: Array
+
+    def places(self, name: str) -> list[int]:
+        """Positions of the columns of that name (a set's name may head several)."""
+        return [k for k, h in enumerate(self.header or ()) if h == name]
+
+    def numbers(self, columns: Sequence[int]) -> Array:
+        """Some columns as float64, row by row."""
+        table = np.empty((len(self.cells), len(columns)))
+        for r, row in enumerate(self.cells):
+            for c, k in enumerate(columns):
+                table[r, c] = self._number(row[k], r, k)
+        return table
+
+    def labels(self, column: int) -> tuple[Label, ...]:
+        """A column as labels: whole numbers if every cell is one, text otherwise."""
+        texts = [row[column].strip() for row in self.cells]
+        try:
+            return tuple(int(t) for t in texts)
+        except ValueError:
+            return tuple(texts)
+
+    def _number(self, text: str, row: int, column: int) -> float:
+        try:
+            return float(text) if text.strip() else np.nan
+        except ValueError:
+            heading = (
+                f" of column {self.header[column]}" if self.header else f", column {column + 1}"
+            )
+            raise NotNumbers(f"the text {text[:40]!r} in row {self.lines[row]}{heading}") from None
+
+
+def frame_table(frame: Any) -> CsvTable:
+    """A pandas DataFrame as a table; an index that is not the default one gives label columns."""
+    if index_labels(frame.index) is not None:
+        frame = frame.reset_index()
+    header = tuple(str(c) for c in frame.columns)
+    cells = tuple(tuple(str(v) for v in row) for row in frame.itertuples(index=False, name=None))
+    return CsvTable(header, cells, np.arange(len(cells)))
+
+
+def read_csv(path: Path, limit: int) -> CsvTable:
+    """A table with one row of column names, or of bare numbers."""
+    text = _text(path, limit)
+    rows: list[tuple[str, ...]] = []
+    lines: list[int] = []
+    try:
+        reader = csv.reader(text.splitlines(keepends=True), skipinitialspace=True)
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                rows.append(tuple(row))
+                lines.append(reader.line_num)
+    except csv.Error as error:
+        raise FileProblem(f"it is no CSV table ({reason(error)})") from None
+    if not rows:
+        raise FileProblem("it is empty")
+    header = None if all(_is_number(c) for c in rows[0]) else tuple(c.strip() for c in rows[0])
+    body, places = (rows, lines) if header is None else (rows[1:], lines[1:])
+    width = len(rows[0])
+    for row, line in zip(body, places, strict=True):
+        if len(row) != width:
+            raise FileProblem(f"row {line} has {len(row)} cells, the first has {width}")
+    return CsvTable(header, tuple(body), np.array(places, dtype=np.int64))
+
+
+def read_json(path: Path, limit: int) -> Any:
+    """The value of a JSON file."""
+    try:
+        return json.loads(_text(path, limit))
+    except UNREADABLE as error:
+        raise FileProblem(f"it is no JSON ({reason(error)})") from None
+
+
+def _text(path: Path, limit: int) -> str:
+    try:
+        size = path.stat().st_size
+        if size > limit:
+            raise FileProblem(f"its {size:,} bytes exceed the limit of {limit:,}")
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise FileProblem("there is no such file") from None
+    except UnicodeDecodeError:
+        raise FileProblem("it is not UTF-8 text") from None
+    except UNREADABLE as error:
+        raise FileProblem(reason(error)) from None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,75 @@
+"""Checks of variables against the data: bounds that leave room, starts inside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bilevelpy.ir.expr import Expr
+from bilevelpy.ir.program import Variable
+from bilevelpy.ir.types import DomainKind
+from bilevelpy.sema.binding.domains import domain_text, value_text
+from bilevelpy.sema.binding.problems import evaluation_problem, ready
+from bilevelpy.sema.binding.state import State
+
+
+def check_variables(state: State) -> None:
+    """Report bounds that cross, and starts that lie outside of them or are no numbers."""
+    for level in state.program.levels:
+        for variable in level.variables:
+            _check(state, variable)
+
+
+def _check(state: State, variable: Variable) -> None:
+    if any(axis not in state.sizes or axis in state.failed for axis in variable.axes):
+        return
+    domain = variable.domain
+    shape = tuple(state.sizes[a] for a in variable.axes)
+    low, high = np.float64(-np.inf), np.float64(np.inf)
+    if domain.kind in (DomainKind.INTERVAL, DomainKind.INTEGERS):
+        low, high = _end(state, domain.lower, -np.inf), _end(state, domain.upper, np.inf)
+    elif domain.kind is DomainKind.BINARY:
+        low, high = np.float64(0.0), np.float64(1.0)
+    if low is None or high is None:
+        return
+    wrong = np.argwhere(np.broadcast_to(~(low <= high), shape))
+    if len(wrong):
+        place = tuple(int(k) for k in wrong[0])
+        ends = [value_text(np.broadcast_to(b, shape)[place]) for b in (low, high)]
+        name = state.entry(variable.name, variable.axes, place)
+        span = domain.span or variable.span
+        state.report(
+            "BLV0426",
+            span,
+            f"at {name}" if place else "",
+            poison=(variable.level, variable.name),
+            name=variable.name,
+            low=ends[0],
+            high=ends[1],
+        )
+        return
+    start = _end(state, variable.start, 0.0) if variable.start is not None else None
+    if start is None:
+        return
+    outside = ~(np.isfinite(start) & (start >= low) & (start <= high))
+    wrong = np.argwhere(np.broadcast_to(outside, shape))
+    if len(wrong) and variable.start is not None:
+        place = tuple(int(k) for k in wrong[0])
+        found = value_text(np.broadcast_to(start, shape)[place])
+        name = state.entry(variable.name, variable.axes, place)
+        state.report(
+            "BLV0427",
+            variable.start.span or variable.span,
+            f"{name} starts at {found}",
+            name=variable.name,
+            domain=domain_text(state, domain, low, high),
+        )
+
+
+def _end(state: State, expr: Expr | None, default: float) -> Any:
+    if expr is None:
+        return np.float64(default)
+    if not ready(state, expr):
+        return None
+    return evaluation_problem(state, expr, None)
