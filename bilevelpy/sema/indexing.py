@@ -1,0 +1,394 @@
+"""Subscripts: relabelling where an iterator runs plainly over the declared axis, static gathers for
+the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bilevelpy.diagnostics import Fix, Label, Span
+from bilevelpy.ir import expr as ir
+from bilevelpy.ir.types import Axis, AxisKind
+from bilevelpy.sema.names import (
+    declared_value,
+    has_numbers,
+    known_size,
+    member_declaration,
+    place_of,
+)
+from bilevelpy.sema.points import ancestors, climb, part, parts_of
+from bilevelpy.sema.scope import Context, Declaration, State, Steps, closest
+from bilevelpy.sema.values import Iterator, Point, Value, plain, spread, take, union
+from bilevelpy.syntax import ast
+
+
+@dataclass(frozen=True, slots=True)
+class Subscript:
+    """One subscript: its place and an element, a label, a number, or nothing for `:`."""
+
+    node: ast.Expr | None
+    span: Span
+    content: Point | str | Value | None
+
+
+Spec = Iterator | Value | None
+
+
+def index(state: State, context: Context, node: ast.Index) -> Steps:
+    """`base[subscripts]`."""
+    subscripts: list[Subscript] | None = []
+    inner = context.data("a subscript reads data only")
+    for item in node.subscripts:
+        content: Point | str | Value | None = None
+        if isinstance(item, ast.Name) and isinstance(local := context.names.get(item.name), Point):
+            content = state.point(context, local)
+        elif isinstance(item, ast.String):
+            content = item.value
+        elif item is not None:
+            content = yield item, inner
+            if content is not None and not state.builder.is_data(content.expr):
+                _reads_variables(state, context, item)
+                content = None
+            if content is None:
+                subscripts = None
+                continue
+        if subscripts is not None:
+            subscripts.append(Subscript(item, item.span if item else node.span, content))
+    own = _own_element(state, context, node, subscripts)
+    if own is not None:
+        value, used = own
+        subscripts = subscripts[used:] if subscripts is not None else None
+    else:
+        value = yield node.base, context
+    if value is None or subscripts is None:
+        return None
+    if own is not None and not subscripts:
+        return value
+    spec = _match(state, context, node, value, subscripts)
+    if spec is None:
+        return None
+    return take(state.builder, value, [*(None for _ in value.iters), *spec], node.span)
+
+
+def _reads_variables(state: State, context: Context, item: ast.Expr) -> None:
+    state.error(
+        "BLV0221",
+        item.span,
+        "its value is decided, not given",
+        context=context,
+        name=state.text(item.span),
+        where="a subscript reads data only",
+    )
+
+
+def _own_element(
+    state: State, context: Context, node: ast.Index, subscripts: list[Subscript] | None
+) -> tuple[Value | None, int] | None:
+    """`firm.q[i]` inside `lower firm[i in FIRM]` is the follower's own variable, not another's."""
+    base = node.base
+    if not isinstance(base, ast.Member) or not isinstance(base.base, ast.Name) or not context.own:
+        return None
+    if base.base.name != context.level or subscripts is None or len(subscripts) < len(context.own):
+        return None
+    for iterator, item in zip(context.own, node.subscripts, strict=False):
+        local = context.names.get(item.name) if isinstance(item, ast.Name) else None
+        if not isinstance(local, Point) or local.iterator is not iterator:
+            return None
+    found = member_declaration(state, context, base)
+    if not isinstance(found, Declaration):
+        return None
+    return declared_value(state, context, found, base.span), len(context.own)
+
+
+def _match(
+    state: State, context: Context, node: ast.Index, value: Value, subscripts: Sequence[Subscript]
+) -> list[Spec] | None:
+    """Give every positional axis its subscript, or its subscripts where its elements are pairs."""
+    extra = len(subscripts) - len(value.axes)
+    groups: list[list[Subscript]] = []
+    rest = list(subscripts)
+    for axis in value.axes:
+        count = len(parts_of(axis))
+        whole = (
+            rest
+            and isinstance(rest[0].content, Point)
+            and climb(state, rest[0].content, axis) is not None
+        )
+        if count > 1 and extra >= count - 1 and not whole:
+            groups.append(rest[:count])
+            extra -= count - 1
+        else:
+            groups.append(rest[:1])
+        rest = rest[len(groups[-1]) :]
+    if rest or any(not g for g in groups):
+        _count(state, context, node, value, len(subscripts))
+        return None
+    result: list[Spec] = []
+    wrong = False
+    for position, (axis, group) in enumerate(zip(value.axes, groups, strict=True)):
+        found = _pair(state, context, axis, group) if len(group) > 1 else None
+        if len(group) == 1:
+            subscript = group[0]
+            if subscript.content is None:
+                result.append(None)
+                continue
+            found = element(state, context, axis, subscript)
+            if found is None and isinstance(subscript.content, Point) and not wrong:
+                _wrong_axis(state, context, node, value, groups, position)
+        if found is None:
+            wrong = True
+        result.append(found)
+    return None if wrong else result
+
+
+def _count(state: State, context: Context, node: ast.Index, value: Value, found: int) -> None:
+    place = place_of(state, context, node.base)
+    name = state.text(node.base.span)
+    axes = ", ".join(a.name for a in value.axes)
+    state.error(
+        "BLV0304",
+        node.span,
+        f"{found} subscript{'s' if found != 1 else ''}",
+        context=context,
+        secondary=[Label(place, f"axes ({axes})" if axes else "a scalar")] if place else [],
+        hint="a whole axis is kept with `:`" if 0 < found < len(value.axes) else None,
+        name=name,
+        axes=f"{len(value.axes)} {'axis' if len(value.axes) == 1 else 'axes'}"
+        if axes
+        else "no axes",
+        found=found,
+    )
+
+
+def _wrong_axis(
+    state: State,
+    context: Context,
+    node: ast.Index,
+    value: Value,
+    groups: list[list[Subscript]],
+    position: int,
+) -> None:
+    """An element of one axis where another is declared; propose an order of the subscripts that
+    fits.
+    """
+    items = [g[0] for g in groups]
+    texts = [state.text(s.span) if s.node is not None else ":" for s in items]
+    point = items[position].content
+    assert isinstance(point, Point)
+    over = [
+        (t, s.content.axis)
+        for s, t in zip(items, texts, strict=True)
+        if isinstance(s.content, Point)
+    ]
+    label = ", ".join(f"`{t}` {'' if k else 'runs '}over {a.name}" for k, (t, a) in enumerate(over))
+    name = state.text(node.base.span)
+    order = _fitting_order(state, value, items)
+    fix = None
+    if order is not None and all(len(g) == 1 for g in groups):
+        first, last = items[0].span, items[-1].span
+        replacement = ", ".join(texts[k] for k in order)
+        if all(s.node is not None for s in items):
+            fix = Fix(f"write `{name}[{replacement}]`", first.to(last), replacement)
+    place = place_of(state, context, node.base)
+    spans = [s.span for s in items if s.node is not None]
+    state.error(
+        "BLV0305",
+        spans[0].to(spans[-1]),
+        label,
+        context=context,
+        secondary=[
+            Label(
+                place,
+                "axes in this order" if len(items) > 1 else f"declared over {value.axes[0].name}",
+            )
+        ]
+        if place
+        else [],
+        fix=fix,
+        position=position + 1,
+        name=name,
+        found=value.axes[position].name,
+        expected=point.axis.name,
+    )
+
+
+def _fitting_order(state: State, value: Value, items: Sequence[Subscript]) -> list[int] | None:
+    order: list[int] = []
+    for axis in value.axes:
+        for k, item in enumerate(items):
+            fits = isinstance(item.content, Point) and climb(state, item.content, axis) is not None
+            if k not in order and fits:
+                order.append(k)
+                break
+        else:
+            return None
+    return order
+
+
+def element(
+    state: State, context: Context, axis: Axis, subscript: Subscript
+) -> Iterator | Value | None:
+    """The position in ``axis`` that one subscript means; None after an error (or, for elements,
+    before it).
+    """
+    content = subscript.content
+    builder = state.builder
+    if isinstance(content, Point):
+        return climb(state, content, axis)
+    if isinstance(content, str):
+        if axis.is_numeric or (axis.labels is not None and content not in axis.labels):
+            _no_element(state, context, axis, f'"{content}"', content, subscript.span)
+            return None
+        return Value(builder.label_position(axis, content, subscript.span))
+    assert isinstance(content, Value)
+    node = content.expr
+    if axis.is_numeric:
+        if isinstance(node, ir.Const) and not _within(axis, node.value):
+            _no_element(state, context, axis, f"{node.value:g}", "", subscript.span)
+            return None
+        return Value(builder.locate(axis, (node,), True, subscript.span), content.iters)
+    if isinstance(node, ir.Const):
+        label = int(node.value) if node.value % 1 == 0 else node.value
+        if axis.labels is not None and label not in axis.labels:
+            _no_element(state, context, axis, f"{label}", "", subscript.span)
+            return None
+        return Value(builder.label_position(axis, label, subscript.span))
+    if has_numbers(axis):
+        return Value(builder.locate(axis, (node,), True, subscript.span), content.iters)
+    state.error(
+        "BLV0318",
+        subscript.span,
+        "a number",
+        context=context,
+        secondary=[Label(axis.span, "a set of labels")] if axis.span else [],
+        axis=axis.name,
+    )
+    return None
+
+
+def _within(axis: Axis, number: float) -> bool:
+    """Whether the text alone allows ``number`` as an element of ``axis``."""
+    # Infinities and NaN leave no zero either.
+    if number % 1 != 0:
+        return False
+    if axis.kind is AxisKind.SUBSET:
+        return axis.labels is None or number in axis.labels
+    if axis.kind is AxisKind.RANGE:
+        low, high = axis.low, axis.high
+        return (not isinstance(low, ir.Const) or number >= low.value) and (
+            not isinstance(high, ir.Const) or number <= high.value
+        )
+    size = known_size(axis)
+    return number >= 1 and (size is None or number <= size)
+
+
+def _no_element(
+    state: State, context: Context, axis: Axis, shown: str, label: str, span: Span
+) -> None:
+    hint = None
+    if axis.labels is not None:
+        guess = closest(label, [x for x in axis.labels if isinstance(x, str)])
+        listed = ", ".join(f'"{x}"' if isinstance(x, str) else str(x) for x in axis.labels[:6])
+        hint = (
+            f'did you mean "{guess}"?'
+            if guess
+            else f"elements: {listed}{', ...' if len(axis.labels) > 6 else ''}"
+        )
+    elif axis.is_numeric:
+        size = known_size(axis)
+        if axis.kind is AxisKind.RANGE:
+            hint = (
+                f"its elements are {axis.name}"
+                if ".." in axis.name
+                else f"`{axis.name}` is a range of integers"
+            )
+        else:
+            hint = "elements count from 1" + (f" to {size}" if size is not None else "")
+    state.error(
+        "BLV0306",
+        span,
+        f"not in {axis.name}",
+        context=context,
+        secondary=[Label(axis.span, "declared here")] if axis.span else [],
+        hint=hint,
+        found=shown,
+        axis=axis.name,
+    )
+
+
+def _pair(
+    state: State, context: Context, axis: Axis, group: Sequence[Subscript]
+) -> Iterator | Value | None:
+    """The position of a pair given by its components."""
+    builder = state.builder
+    contents = [s.content for s in group]
+    if all(isinstance(c, str) for c in contents):
+        label = tuple(str(c) for c in contents)
+        if axis.labels is not None and label not in axis.labels:
+            _no_element(
+                state,
+                context,
+                axis,
+                "(" + ", ".join(f'"{x}"' for x in label) + ")",
+                "",
+                group[0].span,
+            )
+            return None
+        return Value(builder.label_position(axis, label, group[0].span))
+    whole = _same_pair(state, axis, contents)
+    if whole is not None:
+        return whole
+    positions: list[Value] = []
+    for parent, subscript in zip(parts_of(axis), group, strict=True):
+        if subscript.content is None:
+            state.error(
+                "BLV0304",
+                subscript.span,
+                "`:` keeps a whole axis",
+                context=context,
+                name=axis.name,
+                axes="pairs as elements",
+                found=len(group),
+            )
+            return None
+        found = element(state, context, parent, subscript)
+        if found is None:
+            if isinstance(subscript.content, Point):
+                state.error(
+                    "BLV0305",
+                    subscript.span,
+                    f"runs over {subscript.content.axis.name}",
+                    context=context,
+                    position=len(positions) + 1,
+                    name=axis.name,
+                    found=parent.name,
+                    expected=subscript.content.axis.name,
+                )
+            return None
+        positions.append(
+            Value(builder.position(parent), (found,)) if isinstance(found, Iterator) else found
+        )
+    iters = union(positions)
+    aligned = tuple(spread(builder, p, iters, ()) for p in positions)
+    root = ancestors(axis)
+    position = Value(builder.locate(root[-1], aligned, False, group[0].span), iters)
+    for child in reversed(root[:-1]):
+        position = Value(builder.locate(child, (position.expr,), False, group[0].span), iters)
+    return position
+
+
+def _same_pair(state: State, axis: Axis, contents: Sequence[object]) -> Iterator | Value | None:
+    """The pair itself, if the components are those of one iterator over it, in order."""
+    points = [c for c in contents if isinstance(c, Point)]
+    owners = {i for p in points for i in p.position.iters}
+    if len(points) != len(contents) or len(owners) != 1:
+        return None
+    owner = plain(state.builder, owners.pop())
+    if len(parts_of(owner.axis)) != len(points):
+        return None
+    for k, point in enumerate(points):
+        expected = part(state, owner, k)
+        if expected is None or expected.position != point.position:
+            return None
+    return climb(state, owner, axis)

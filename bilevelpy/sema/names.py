@@ -1,0 +1,343 @@
+"""Names in use: what they mean where they stand, and who may read whom."""
+
+from __future__ import annotations
+
+import math
+
+from bilevelpy.diagnostics import Label, Span
+from bilevelpy.ir import expr as ir
+from bilevelpy.ir.types import Axis, AxisKind
+from bilevelpy.sema.scope import (
+    REPORTS,
+    TOP,
+    UPPER,
+    Ambiguous,
+    Context,
+    Declaration,
+    Kind,
+    State,
+    closest,
+    lookup,
+    unknown,
+)
+from bilevelpy.sema.values import Point, Value, take
+from bilevelpy.syntax import ast
+
+
+def resolve(state: State, context: Context, name: str) -> Declaration | Ambiguous | None:
+    """The declaration behind ``name``; arguments of functions may stand for one."""
+    local = context.names.get(name)
+    if isinstance(local, Declaration):
+        return local
+    return lookup(state, context.level, name)
+
+
+def name_value(state: State, context: Context, node: ast.Name) -> Value | None:
+    """The value of a plain name."""
+    name = node.name
+    if name in context.names:
+        local = context.names[name]
+        if isinstance(local, Point):
+            return number(state, context, state.point(context, local), node.span, name)
+        if not isinstance(local, Declaration):
+            return None if local is None else state.moved(context, local)
+    found = resolve(state, context, name)
+    if found is None:
+        if name == "pi":
+            return Value(state.builder.const(math.pi, node.span))
+        _no_such_name(state, context, name, node.span)
+        return None
+    if isinstance(found, Ambiguous):
+        choices = [d.place for d in found.candidates]
+        state.error(
+            "BLV0213",
+            node.span,
+            "which one?",
+            context=context,
+            secondary=[Label(d.span, f"`{d.place}`") for d in found.candidates],
+            hint="write " + " or ".join(f"`{c}`" for c in choices),
+            name=name,
+        )
+        return None
+    return declared_value(state, context, found, node.span)
+
+
+def _no_such_name(state: State, context: Context, name: str, span: Span) -> None:
+    for level, table in state.constraints.items():
+        if name in table:
+            hint = f"its shadow price is `dual({level}.{name})`" if level != UPPER else None
+            _not_a_value(state, context, table[name], span, hint)
+            return
+    unknown(state, context, name, span)
+
+
+def _not_a_value(
+    state: State, context: Context, found: Declaration, span: Span, hint: str | None
+) -> None:
+    state.error(
+        "BLV0220",
+        span,
+        f"this is {found.kind}",
+        context=context,
+        secondary=[Label(found.span, "declared here")],
+        hint=hint,
+        name=found.name,
+        what=str(found.kind),
+    )
+
+
+def declared_value(state: State, context: Context, found: Declaration, span: Span) -> Value | None:
+    """The value of a declared name as ``context`` reads it."""
+    if found in state.doubtful:
+        return None
+    builder = state.builder
+    hint: str | None
+    match found.kind:
+        case Kind.PARAM:
+            axes = state.shapes.get(found)
+            return None if axes is None else Value(builder.param(found.name, axes, span))
+        case Kind.VAR:
+            return _variable(state, context, found, span)
+        case Kind.LET:
+            return _let(state, context, found, span)
+        case Kind.DIM:
+            axis = state.axes.get(found)
+            return None if axis is None else Value(builder.size(axis, span))
+        case Kind.SET:
+            hint = f"the number of its elements is `card({found.name})`"
+        case Kind.DEF | Kind.EXTERN:
+            hint = f"call it: `{found.name}({', '.join(_parameters(found))})`"
+        case Kind.LEVEL:
+            names = [
+                d.place for d in state.lowers.get(found.name, {}).values() if d.kind is Kind.VAR
+            ]
+            hint = "its variables are " + ", ".join(f"`{n}`" for n in names[:4]) if names else None
+        case _:
+            hint = "reports are evaluated at the end and are not read by anything else"
+    _not_a_value(state, context, found, span, hint)
+    return None
+
+
+def _parameters(found: Declaration) -> list[str]:
+    if found.kind is Kind.DEF:
+        return list(found.node.parameters)
+    return [a.name for a in found.node.arguments]
+
+
+def _data_only(state: State, context: Context, found: Declaration, span: Span) -> None:
+    state.error(
+        "BLV0221",
+        span,
+        f"this is {found.kind}",
+        context=context,
+        secondary=[Label(found.span, "declared here")],
+        name=found.place,
+        where=context.reads_only,
+    )
+
+
+def _variable(state: State, context: Context, found: Declaration, span: Span) -> Value | None:
+    if context.reads_only:
+        _data_only(state, context, found, span)
+        return None
+    axes = state.shapes.get(found)
+    if axes is None:
+        return None
+    own = found.level == context.level and context.level in state.lowers
+    if (
+        not own
+        and found.level in state.lowers
+        and context.level in state.lowers
+        and not context.nash
+    ):
+        other_follower(state, context, found, span)
+        return None
+    value = Value(
+        state.builder.var(found.level, found.name, axes, span), context.own if own else ()
+    )
+    return state.moved(context, value)
+
+
+def other_follower(state: State, context: Context, found: Declaration, span: Span) -> None:
+    """Report a follower that reads a decision taken at the same time by another."""
+    reader = state.top[context.level]
+    head = state.text(reader.node.head_span)
+    family = reader.node.generators is not None
+    same = found.level == context.level
+    owner = f"another element of `{found.level}`" if same else f"follower `{found.level}`"
+    state.error(
+        "BLV0214",
+        span,
+        f"belongs to {owner}, decided at the same time",
+        context=context,
+        secondary=[
+            Label(
+                reader.node.head_span,
+                "followers of this family are independent"
+                if family and same
+                else "followers are independent",
+            )
+        ],
+        notes=("followers that react to each other play a Nash game",),
+        hint=f"say so with `{head} nash {{ ... }}`, or move the coupling to `upper`",
+        follower=context.level,
+    )
+
+
+def _let(state: State, context: Context, found: Declaration, span: Span) -> Value | None:
+    own = found.level == context.level or (found.level == UPPER and context.level == REPORTS)
+    if not own:
+        reader = "a function" if context.level == TOP else f"`{context.level}`"
+        state.error(
+            "BLV0212",
+            span,
+            f"a `let` of `{found.level}`",
+            context=context,
+            secondary=[Label(found.span, "declared here")],
+            hint=f"write its expression in `{context.level}`, or make it a `def`"
+            if context.level in state.lowers
+            else None,
+            name=found.name,
+            owner=found.level,
+            reader="a report" if context.level == REPORTS else reader,
+        )
+        return None
+    value = state.lets.get(found)
+    if value is None:
+        return None
+    if context.reads_only and not state.builder.is_data(value.expr):
+        _data_only(state, context, found, span)
+        return None
+    return state.moved(context, value)
+
+
+def member_value(state: State, context: Context, node: ast.Member) -> Value | None:
+    """The value of `level.name`."""
+    found = member_declaration(state, context, node)
+    if found is None:
+        return None
+    if isinstance(found, Value):
+        return found
+    if found.kind is Kind.LET or found.level not in state.lowers or found.level != context.level:
+        return declared_value(state, context, found, node.span)
+    # Inside its own follower, `firm.q` means the whole family, which is a game unless it is indexed
+    # by the own element.
+    if state.families.get(found.level) == () or context.reads_only:
+        return declared_value(state, context, found, node.span)
+    if not context.nash:
+        other_follower(state, context, found, node.span)
+        return None
+    axes = state.shapes.get(found)
+    return (
+        None if axes is None else Value(state.builder.var(found.level, found.name, axes, node.span))
+    )
+
+
+def member_declaration(
+    state: State, context: Context, node: ast.Member
+) -> Declaration | Value | None:
+    """The declaration behind `level.name`; in reports also the value of `level.objective`."""
+    level = node.base.name if isinstance(node.base, ast.Name) else None
+    if level is None or (level != UPPER and level not in state.lowers):
+        if level in state.missing:
+            return None
+        known = sorted([*state.lowers, UPPER])
+        guess = closest(level, known) if level else None
+        state.error(
+            "BLV0229",
+            node.base.span,
+            "no level of this name" if level else "not a level",
+            context=context,
+            hint=f"did you mean `{guess}.{node.name}`?" if guess else None,
+            name=state.text(node.base.span),
+            levels=", ".join(f"`{k}`" for k in known),
+        )
+        return None
+    if node.name == "objective":
+        if context.level == REPORTS and not context.reads_only:
+            return state.objectives.get(level)
+        state.error(
+            "BLV0230", node.span, "an objective value", context=context, name=f"{level}.objective"
+        )
+        return None
+    table = (
+        state.lowers[level]
+        if level != UPPER
+        else {n: d for n, d in state.top.items() if d.level == UPPER}
+    )
+    if node.name in table:
+        return table[node.name]
+    constraint = state.constraints.get(level, {}).get(node.name)
+    if constraint is not None:
+        hint = f"its shadow price is `dual({level}.{node.name})`" if level != UPPER else None
+        _not_a_value(state, context, constraint, node.span, hint)
+        return None
+    if node.name not in state.missing:
+        guess = closest(node.name, table)
+        secondary = [Label(table[guess].span, f"`{guess}` is declared here")] if guess else []
+        names = ", ".join(f"`{n}`" for n in list(table)[:6])
+        state.error(
+            "BLV0231",
+            node.name_span,
+            f"not declared in `{level}`",
+            context=context,
+            secondary=secondary,
+            notes=(f"names of `{level}`: {names}",) if names else (),
+            hint=f"did you mean `{level}.{guess}`?" if guess else None,
+            level=level,
+            name=node.name,
+        )
+    return None
+
+
+def has_numbers(axis: Axis) -> bool:
+    """Whether the elements of ``axis`` are numbers."""
+    while axis.kind is AxisKind.SUBSET and len(axis.parents) == 1:
+        axis = axis.parents[0]
+    if axis.kind is AxisKind.LABELS and axis.labels:
+        return all(isinstance(label, int | float) for label in axis.labels)
+    return axis.is_numeric
+
+
+def number(state: State, context: Context, point: Point, span: Span, name: str) -> Value | None:
+    """The number that an element is."""
+    if not has_numbers(point.axis):
+        state.error(
+            "BLV0309",
+            span,
+            f"`{name}` runs over {point.axis.name}",
+            context=context,
+            what=f"an element of {point.axis.name}",
+            hint=f'use it as a subscript (`x[{name}]`) or beside a label (`{name} != "a"`)',
+        )
+        return None
+    builder = state.builder
+    coordinate = builder.coordinate(point.axis)
+    if point.iterator is not None:
+        return Value(coordinate, (point.iterator,))
+    return take(builder, Value(coordinate), [point.position], span)
+
+
+def place_of(state: State, context: Context, node: ast.Expr) -> Span | None:
+    """Where the name that ``node`` consists of is declared, for secondary labels."""
+    if isinstance(node, ast.Transpose):
+        return place_of(state, context, node.operand)
+    if not isinstance(node, ast.Name) or (
+        node.name in context.names and not isinstance(context.names[node.name], Declaration)
+    ):
+        return None
+    found = resolve(state, context, node.name)
+    if not isinstance(found, Declaration):
+        return None
+    return found.node.span if found.kind in (Kind.PARAM, Kind.VAR) else found.span
+
+
+def known_size(axis: Axis) -> int | None:
+    """The number of elements of ``axis`` if the text says it."""
+    if axis.labels is not None:
+        return len(axis.labels)
+    if isinstance(axis.size, ir.Const):
+        return int(axis.size.value)
+    if isinstance(axis.low, ir.Const) and isinstance(axis.high, ir.Const):
+        return max(0, int(axis.high.value - axis.low.value) + 1)
+    return None
