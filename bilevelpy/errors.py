@@ -25,9 +25,13 @@ class BilevelError(Exception):
 
 
 class ModelError(BilevelError):
-    """The model is wrong; ``diagnostics`` lists every error, ``sources`` holds the texts they point at."""
+    """The model is wrong; ``diagnostics`` lists every error, ``sources`` holds the texts they point
+    at.
+    """
 
-    def __init__(self, diagnostics: Sequence[Diagnostic], sources: Mapping[str, Source] | None = None) -> None:
+    def __init__(
+        self, diagnostics: Sequence[Diagnostic], sources: Mapping[str, Source] | None = None
+    ) -> None:
         self.diagnostics = list(diagnostics)
         self.sources = dict(sources or {})
         super().__init__(self.render())
@@ -39,12 +43,13 @@ class ModelError(BilevelError):
         return "\n".join(render_full(d, self.sources) for d in self.diagnostics)
 
     def _render_traceback_(self) -> list[str]:
-        # IPython shows this instead of a Python traceback: the error is in the model, not in the caller.
+        # IPython shows this instead of a Python traceback: the error is in the model, not in the
+        # caller.
         return self.render().splitlines()
 
 
 class DataError(ModelError):
-    """The data does not fit the model: missing names, wrong shapes, NaN, values outside a domain."""
+    """The data does not fit: missing names, wrong shapes, NaN, values outside a domain."""
 
 
 class BackendError(BilevelError):

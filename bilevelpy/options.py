@@ -20,8 +20,9 @@ def did_you_mean(name: str, known: list[str]) -> str:
 class SolveOptions:
     """What ``solve`` takes besides the model.
 
-    ``tol`` is relative: the projected hypergradient is compared with ``tol`` times its own scale at the start and
-    the upper value, the lower residual likewise. ``backend_options`` belong to the chosen backend.
+    ``tol`` is relative: the projected hypergradient is compared with ``tol`` times its own scale at
+    the start and the upper value, the lower residual likewise. ``backend_options`` belong to the
+    chosen backend.
     """
 
     backend: str = "auto"
@@ -43,18 +44,26 @@ class SolveOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendOptions:
-    """Base of the option classes of backends: frozen, with a default for every field."""
+    """Base of the option classes of backends: frozen, with a default for every field.
+
+    ``tol`` is the relative tolerance of the run, set by the driver from :class:`SolveOptions`.
+    """
+
+    tol: float = 1e-6
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], backend: str) -> BackendOptions:
-        """Build from names and values (strings from a command line are converted); unknown names are errors."""
+        """Build from names and values (strings from a command line are converted); unknown names
+        are errors.
+        """
         known = {f.name: f for f in fields(cls)}
         converted: dict[str, Any] = {}
         for name, value in values.items():
             if name not in known:
                 listing = ", ".join(sorted(known)) or "none"
+                hint = did_you_mean(name, list(known))
                 raise UsageError(
-                    f"backend `{backend}` has no option `{name}`{did_you_mean(name, list(known))}; it has: {listing}"
+                    f"backend `{backend}` has no option `{name}`{hint}; it has: {listing}"
                 )
             converted[name] = _convert(value, known[name].default, f"{backend}.{name}")
         return cls(**converted)
@@ -66,9 +75,13 @@ def _convert(value: Any, default: Any, where: str) -> Any:
         return value
     try:
         if isinstance(default, bool):
-            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[value.lower()]
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
+                value.lower()
+            ]
         if isinstance(default, int):
             return int(value)
         return float(value)
     except (KeyError, ValueError) as error:
-        raise UsageError(f"option `{where}` takes {type(default).__name__} values, found {value!r}") from error
+        raise UsageError(
+            f"option `{where}` takes {type(default).__name__} values, found {value!r}"
+        ) from error

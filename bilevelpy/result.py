@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.errors import NotConverged
+from bilevelpy import storage
+from bilevelpy.errors import NotConverged, UsageError
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
 
 class Status(StrEnum):
@@ -32,11 +35,11 @@ class Status(StrEnum):
 class Certificate:
     """Residuals recomputed independently of the backend at the returned point.
 
-    ``lower_gap`` is ``f(x, y) - min f(x, .)`` over all re-solves (absolute), ``lower_gap_relative`` the same over
-    ``max(1e-12, |f|)`` on the scale of f; ``lower_stationarity`` the projected gradient norm of f in y;
-    ``hypergradient_norm`` the projected norm of dPhi/dx at the re-solved y; ``directional_check`` the relative
-    mismatch of a finite difference of Phi and the hypergradient along one direction. ``kind`` is "global", "local"
-    or "none".
+    ``lower_gap`` is ``f(x, y) - min f(x, .)`` over all re-solves (absolute), ``lower_gap_relative``
+    the same over ``max(1e-12, |f|)`` on the scale of f; ``lower_stationarity`` the projected
+    gradient norm of f in y; ``hypergradient_norm`` the projected norm of dPhi/dx at the re-solved
+    y; ``directional_check`` the relative mismatch of a finite difference of Phi and the
+    hypergradient along one direction. ``kind`` is "global", "local" or "none".
     """
 
     kind: str
@@ -67,7 +70,9 @@ class Record:
 
 @dataclass
 class Result:
-    """The answer to a solve. ``upper`` and ``lower`` map names to arrays; ``result["lam"]`` finds either."""
+    """The answer to a solve. ``upper`` and ``lower`` map names to arrays; ``result["lam"]`` finds
+    either.
+    """
 
     model: str
     status: Status
@@ -106,7 +111,9 @@ class Result:
         raise KeyError(f"{problem} `{name}`; there are: {', '.join(known)}")
 
     def raise_for_status(self) -> Result:
-        """Return self, or raise :class:`~bilevelpy.errors.NotConverged` where there is no certified answer."""
+        """Return self, or raise :class:`~bilevelpy.errors.NotConverged` where there is no certified
+        answer.
+        """
         if not self.success:
             raise NotConverged(f"{self.status}: {self.message}")
         return self
@@ -118,8 +125,169 @@ class Result:
         rows = []
         for r in self.history:
             row: dict[str, Any] = {
-                "iteration": r.iteration, "time": r.time, "F": r.F, "f": r.f,
-                "hypergradient_norm": r.hypergradient_norm, "lower_residual": r.lower_residual,
+                "iteration": r.iteration,
+                "time": r.time,
+                "F": r.F,
+                "f": r.f,
+                "hypergradient_norm": r.hypergradient_norm,
+                "lower_residual": r.lower_residual,
             }
             rows.append(row | dict(r.counts) | dict(r.reports))
         return pd.DataFrame(rows)
+
+    def dual(self, name: str) -> np.ndarray:
+        """The multipliers of a lower constraint, ``"fit.cap"``."""
+        if name not in self.duals:
+            raise KeyError(
+                f"no multipliers of `{name}`; there are: {', '.join(self.duals) or 'none'}"
+            )
+        return self.duals[name]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The answer in JSON types: the object that ``bilevelpy solve --json`` prints."""
+        from bilevelpy import __version__
+
+        content = {
+            "model": self.model,
+            "status": self.status.value,
+            "success": self.success,
+            "message": self.message,
+            "backend": self.backend,
+            "objective": {"upper": self.F, "lower": self.f},
+            "upper": self.upper,
+            "lower": self.lower,
+            "duals": self.duals,
+            "reports": self.reports,
+            "certificate": None if self.certificate is None else asdict(self.certificate),
+            "warnings": self.warnings,
+            "iterations": self.iterations,
+            "counts": self.counts,
+            "time": self.time,
+            "version": self.provenance.get("versions", {}).get("bilevelpy", __version__),
+        }
+        plain: dict[str, Any] = storage.plain(content)
+        return plain
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to ``.json`` (readable by anything) or ``.npz`` (compact);
+        ``load_result`` reads both.
+
+        The file is complete or absent: it is written beside its place and moved there.
+        """
+        rest = {
+            "decision": self.decision
+            if isinstance(self.decision, Mapping)
+            else _decision(self.decision),
+            "provenance": self.provenance,
+            "history": [asdict(record) for record in self.history],
+        }
+        content = self.as_dict() | rest
+        suffix = Path(path).suffix.lower()
+        if suffix == ".json":
+            storage.write_json(path, content)
+        elif suffix == ".npz":
+            arrays = {f"upper/{name}": value for name, value in self.upper.items()}
+            arrays |= {
+                f"lower/{k}/{n}": value for k, vs in self.lower.items() for n, value in vs.items()
+            }
+            arrays |= {f"duals/{name}": value for name, value in self.duals.items()}
+            storage.write_npz(path, arrays, content | {"upper": {}, "lower": {}, "duals": {}})
+        else:
+            raise UsageError(f"a result is saved as .json or .npz, not as `{Path(path).name}`")
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """The convergence of the run against time and evaluations; written to ``path`` (.png, .svg)
+        if one is given.
+        """
+        from bilevelpy.plotting import convergence
+
+        return convergence(
+            {self.backend: self.history}, title=f"{self.model}: {self.status}", path=path
+        )
+
+
+def _decision(decision: Any) -> Any:
+    """A decision in JSON types."""
+    return None if decision is None else decision.to_json()
+
+
+def load_result(path: str | Path) -> Result:
+    """Read a result that :meth:`Result.save` wrote. Its ``decision`` is a plain mapping."""
+    arrays: dict[str, np.ndarray] = {}
+    if Path(path).suffix.lower() == ".npz":
+        arrays, content = storage.read_npz(path)
+    else:
+        content = storage.read_json(path)
+    try:
+        return _from_saved(content, arrays)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"cannot read {path}: it does not hold a saved result") from error
+
+
+def _from_saved(content: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Result:
+    """The inverse of :meth:`Result.save`."""
+    upper = {name: _array(value) for name, value in content["upper"].items()}
+    lower = {k: {n: _array(v) for n, v in vs.items()} for k, vs in content["lower"].items()}
+    duals = {name: _array(value) for name, value in content["duals"].items()}
+    for key, value in arrays.items():
+        kind, *names = key.split("/")
+        if kind == "lower":
+            lower.setdefault(names[0], {})[names[1]] = value
+        else:
+            (upper if kind == "upper" else duals)[names[0]] = value
+    certificate = content["certificate"]
+    if certificate is not None:
+        certificate["reasons"] = tuple(certificate["reasons"])
+        for name in _NUMBERS & certificate.keys():
+            certificate[name] = storage.number(certificate[name])
+        certificate = Certificate(**certificate)
+    history = []
+    for record in content["history"]:
+        numbers = {name: storage.number(record[name]) for name in _NUMBERS & record.keys()}
+        history.append(Record(**(record | numbers)))
+    return Result(
+        model=content["model"],
+        status=Status(content["status"]),
+        message=content["message"],
+        F=storage.number(content["objective"]["upper"]),
+        f={k: storage.number(v) for k, v in content["objective"]["lower"].items()},
+        upper=upper,
+        lower=lower,
+        reports={k: _report(v) for k, v in content["reports"].items()},
+        certificate=certificate,
+        backend=content["backend"],
+        decision=content["decision"],
+        iterations=content["iterations"],
+        counts=content["counts"],
+        time=content["time"],
+        history=history,
+        provenance=content["provenance"],
+        duals=duals,
+        warnings=tuple(content["warnings"]),
+    )
+
+
+# Fields of certificates and records that are numbers, in which NaN and infinities were replaced.
+_NUMBERS = {
+    "lower_gap",
+    "lower_gap_relative",
+    "lower_stationarity",
+    "lower_feasibility",
+    "upper_feasibility",
+    "hypergradient_norm",
+    "lower_residual",
+    "time",
+    "F",
+    "f",
+}
+
+
+def _array(value: Any) -> np.ndarray:
+    """Nested lists back to an array; None was NaN, "inf" an infinity."""
+    raw = np.array(value, dtype=object)
+    return np.array([storage.number(v) for v in raw.ravel()], dtype=float).reshape(raw.shape)
+
+
+def _report(value: Any) -> Any:
+    """A report: a number, or an array of numbers."""
+    return _array(value) if isinstance(value, list) else storage.number(value)

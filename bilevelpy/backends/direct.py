@@ -1,0 +1,85 @@
+"""``direct``: Newton lower solve and Cholesky adjoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bilevelpy.analysis.structure import Structure
+from bilevelpy.backends.base import Accept, Cost, Reject, refuse_common
+from bilevelpy.backends.implicit import DenseAdjoint, DenseLower, DenseSolver, Implicit
+from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.lower_newton import DenseCurvature
+from bilevelpy.numerics.response import Accuracy, Response
+from bilevelpy.options import BackendOptions
+
+LARGEST = 3000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectOptions(BackendOptions):
+    """Options of ``direct``.
+
+    ``lower_tol``: Newton step, relative to y, at which the lower level counts as solved.
+    ``constant_hessian``: say that f_yy depends on neither x nor y (it is factorised once either
+    way; this skips the checks).
+    """
+
+    lower_tol: float = 1e-10
+    constant_hessian: bool = False
+
+
+class Direct(Implicit):
+    """Exact hypergradients for lower levels with up to some 3,000 variables.
+
+    The response is solved by Newton's method with a dense Hessian (on the free face for boxes,
+    simplices and balls), and the same Cholesky factor solves the adjoint system::
+
+        H u = dF/dy,   dPhi/dx = dF/dx - f_xy u,   H = f_yy(x, y(x))
+
+    A factor is kept while its steps contract: with a constant Hessian there is one in the whole
+    run. The upper variables move by projected L-BFGS with a Wolfe search.
+
+    Cost per upper step: one to three value-gradient pairs, at most a few Hessians and factors
+    (m^3/3 flops each), one or two pullbacks.
+    """
+
+    name: ClassVar[str] = "direct"
+    title: ClassVar[str] = "Newton lower solve with a Cholesky adjoint"
+    reference: ClassVar[str] = "Gould2016"
+    options: ClassVar[type[BackendOptions]] = DirectOptions
+
+    def accepts(self, structure: Structure) -> Accept | Reject:
+        """A smooth, strongly convex lower level over free, box, simplex or ball variables, m <=
+        3000.
+        """
+        refusal = refuse_common(structure)
+        if refusal is not None:
+            return refusal
+        if structure.dim_y > LARGEST:
+            return Reject(
+                f"factorises a dense Hessian: at most {LARGEST} lower variables, found "
+                f"{structure.dim_y}",
+                None,
+            )
+        return Accept("exact hypergradient from one dense factor per upper step")
+
+    def cost(self, structure: Structure) -> Cost:
+        """Dense linear algebra in m."""
+        m = structure.dim_y
+        once = structure.lower_hessian.value == "constant"
+        return Cost(
+            gradients=3.0,
+            products=2.0 if once else 2.0 * m + 2.0,
+            flops=2.0 * m**2 + (0.0 if once else m**3 / 3),
+            memory=24.0 * m**2,
+            note="one factor in the whole run" if once else "about one factor per upper step",
+        )
+
+    def response(self, oracle: Oracle, options: DirectOptions) -> Response:
+        """Both solves share a factor; accuracies are not tied because the last digits cost one
+        gradient.
+        """
+        solver = DenseSolver(DenseCurvature(constant=options.constant_hessian), options.lower_tol)
+        tight = Accuracy(level=1e-9, change=1e-4, floor=1e-9)
+        return Response(oracle, DenseLower(solver), DenseAdjoint(solver), tight)

@@ -1,0 +1,3 @@
+"""Algorithms on flat vectors: linear and lower solves, hypergradients, the upper optimizer,
+driver, certificate.
+"""

@@ -1,0 +1,138 @@
+"""The adjoint system and the assembly of dPhi/dx, shared by the implicit backends.
+
+With the response y(x) on a face with tangent projector P (the identity for a free lower level)::
+
+    P (H + C) P u = P dF/dy,     dPhi/dx = dF/dx - f_xy u
+
+H = f_yy, C the curvature of active balls. At a fixed point ``y = P_Y(y - s f_y)`` this equals the
+adjoint of projected unrolling, ``(I - (I - s H) P'^T) w = dF/dy`` with ``u = s P'^T w``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from bilevelpy.lowering.domains import Face
+from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.linear_solve import conjugate_gradients, norm
+from bilevelpy.numerics.lower_krylov import on_face
+from bilevelpy.numerics.lower_newton import DenseCurvature
+
+Vec = torch.Tensor
+Operator = Callable[[Vec], Vec]
+
+REFINEMENTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Adjoint:
+    """The adjoint u, ``f_xy u``, the relative residual of its system, and whether curvature was
+    negative.
+    """
+
+    u: Vec
+    cross: Vec
+    residual: float
+    products: int
+    negative_curvature: bool = False
+
+
+def dense_adjoint(
+    oracle: Oracle,
+    x: Vec,
+    y: Vec,
+    face: Face,
+    gF_y: Vec,
+    curvature: DenseCurvature,
+    *,
+    tol: float = 1e-11,
+) -> Adjoint:
+    """Solve by the factor of the lower solve, refined on the true Hessian at (x, y).
+
+    One pullback gives both the residual check and ``f_xy u``; a factor that is a step old needs
+    two. Where it contracts badly, conjugate gradients preconditioned by it finish.
+    """
+    d = face.project(gF_y)
+    goal = tol * norm(d)
+    u, r = torch.zeros_like(d), d
+    cross = torch.zeros_like(x)
+    residual = norm(d)
+    if residual == 0.0:
+        return Adjoint(u, cross, 0.0, 0)
+    curvature.settle(face)
+    pullback = oracle.pullback(x, y)
+    for k in range(REFINEMENTS):
+        du = curvature.solve(r)
+        Hdu, cross_du = pullback(du)
+        if face.balls:
+            Hdu = Hdu + face.bend(du)
+        u, cross = u + du, cross + cross_du
+        r = r - face.project(Hdu)
+        last, residual = residual, norm(r)
+        if residual <= goal or (curvature.constant and residual <= 1e-9 * norm(d)):
+            return Adjoint(u, cross, residual / norm(d), k + 1)
+        if not residual <= 0.3 * last:
+            break
+    if residual <= 1e-9 * norm(d):  # the last digits are rounding
+        return Adjoint(u, cross, residual / norm(d), REFINEMENTS)
+    solution = conjugate_gradients(
+        on_face(lambda v: pullback(v)[0], face),
+        d,
+        tol=goal,
+        max_iter=2 * oracle.m + 10,
+        u0=u,
+        preconditioner=None if curvature.negative else curvature.solve,
+    )
+    products = REFINEMENTS + solution.products
+    negative = solution.negative_curvature or curvature.negative
+    return Adjoint(
+        solution.u, pullback(solution.u)[1], solution.residual / norm(d), products, negative
+    )
+
+
+def krylov_adjoint(
+    oracle: Oracle,
+    x: Vec,
+    y: Vec,
+    face: Face,
+    gF_y: Vec,
+    *,
+    tol: float,
+    change: float = 0.0,
+    u0: Vec | None = None,
+    preconditioner: Operator | None = None,
+    max_iter: int = 1000,
+) -> Adjoint:
+    """Conjugate gradients, warm started, to the relative residual ``tol``.
+
+    ``change`` asks in addition for this fraction of the residual at the start: the part of u that
+    is new since the last point is then known to that accuracy, however small it is.
+    """
+    d = face.project(gF_y)
+    size = norm(d)
+    if size == 0.0:
+        return Adjoint(torch.zeros_like(d), torch.zeros_like(x), 0.0, 0)
+    H = on_face(oracle.hvp(x, y), face)
+    start, rhs, extra = None, d, 0
+    if u0 is not None and bool(u0.any()):
+        start = face.project(u0)
+        rhs = d - H(start)
+        extra = 1
+        if not norm(rhs) < size:  # a bad guess (the first steps): start from zero
+            start, rhs = None, d
+    goal = max(min(tol * size, change * norm(rhs) if change else tol * size), 1e-14 * size)
+    solution = conjugate_gradients(
+        H,
+        rhs,
+        tol=goal,
+        max_iter=max_iter,
+        preconditioner=preconditioner if face.is_whole else None,
+    )
+    u = solution.u if start is None else start + solution.u
+    cross = oracle.cross(x, y)(u)
+    return Adjoint(
+        u, cross, solution.residual / size, solution.products + extra, solution.negative_curvature
+    )

@@ -1,0 +1,241 @@
+"""Solvers of ``H u = d`` for a symmetric H known by its products, or dense."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+Vec = torch.Tensor
+Operator = Callable[[Vec], Vec]
+
+
+def norm(v: Vec) -> float:
+    """Euclidean norm as a float."""
+    return float(torch.linalg.vector_norm(v))
+
+
+def dot(a: Vec, b: Vec) -> float:
+    """Inner product as a float."""
+    return float(torch.dot(a, b))
+
+
+# Curvatures below this fraction of the largest one met are rounding: H is singular along them.
+SINGULAR = 1e-14
+
+
+@dataclass(frozen=True, slots=True)
+class LinearSolution:
+    """``u`` with its residual norm ``||H u - d||``, the products used, and whether ``p'Hp <= 0``
+    was met.
+    """
+
+    u: Vec
+    residual: float
+    products: int
+    converged: bool
+    negative_curvature: bool = False
+
+
+def conjugate_gradients(
+    H: Operator,
+    d: Vec,
+    *,
+    tol: float,
+    max_iter: int,
+    u0: Vec | None = None,
+    preconditioner: Operator | None = None,
+) -> LinearSolution:
+    """Preconditioned conjugate gradients until ``||H u - d|| <= tol`` (absolute).
+
+    The iterate and the residual are updated first and tested afterwards, so the returned ``u`` is
+    the newest one (an exit before the update returns 0 for ``H = I``). A direction with ``p'Hp <=
+    0`` ends the solve at the current iterate. Cost: one product per iteration, one more where
+    ``u0`` is given.
+
+    Parameters
+    ----------
+    H
+        ``v -> H v``.
+    d
+        Right-hand side, shape (m,).
+    tol, max_iter
+        Absolute residual to reach and the largest number of iterations.
+    u0
+        Start; zero where None.
+    preconditioner
+        ``r -> M r`` with M positive definite, close to the inverse of H.
+    """
+    products = 0
+    if u0 is None:
+        u, r = torch.zeros_like(d), d
+    else:
+        u, r = u0, d - H(u0)
+        products = 1
+    residual = norm(r)
+    if residual <= tol:
+        return LinearSolution(u, residual, products, True)
+    z = r if preconditioner is None else preconditioner(r)
+    p, rz, top = z, dot(r, z), 0.0
+    for _ in range(max_iter):
+        Hp = H(p)
+        products += 1
+        pHp = dot(p, Hp)
+        bend = pHp / max(dot(p, p), 1e-300)
+        top = max(top, bend)
+        if not bend > SINGULAR * top:
+            negative = bend < -SINGULAR * top
+            return LinearSolution(u, residual, products, False, negative_curvature=negative)
+        a = rz / pHp
+        u = u + a * p
+        r = r - a * Hp
+        residual = norm(r)
+        if residual <= tol:
+            return LinearSolution(u, residual, products, True)
+        z = r if preconditioner is None else preconditioner(r)
+        rz_next = dot(r, z)
+        if not rz_next > 0:  # rounding, or a preconditioner that is not positive definite
+            break
+        p = z + (rz_next / rz) * p
+        rz = rz_next
+    return LinearSolution(u, residual, products, False)
+
+
+def fixed_point(
+    H: Operator, d: Vec, *, step: float, iterations: int, tol: float = 0.0
+) -> LinearSolution:
+    """``v <- (I - s H) v + d`` from 0, ``u = s v``: the partial sums of the Neumann series; one
+    product each.
+    """
+    v = torch.zeros_like(d)
+    products = 0
+    residual = norm(d)
+    for _ in range(iterations):
+        if residual <= tol:
+            break
+        r = d - H(step * v) if products else d
+        v = v + r
+        products += 1
+        residual = norm(r)
+    return LinearSolution(step * v, residual, products, residual <= tol)
+
+
+def neumann(H: Operator, d: Vec, *, step: float, iterations: int) -> LinearSolution:
+    """``u = s sum_{q=0}^{Q} (I - s H)^q d``; Q products, biased by ``(I - s H)^{Q+1}``."""
+    term, total = d, d
+    for _ in range(iterations):
+        term = term - step * H(term)
+        total = total + term
+    # d - H u equals the next term of the series; its size is bounded by the last one that was
+    # formed.
+    return LinearSolution(step * total, norm(term), iterations, False)
+
+
+def richardson(
+    H: Operator, d: Vec, *, u0: Vec, step: float, iterations: int, tol: float = 0.0
+) -> LinearSolution:
+    """``u <- u - s (H u - d)`` from ``u0`` (the inner loop of AmIGO-GD); one product per
+    iteration.
+    """
+    u, residual, products = u0, float("inf"), 0
+    for _ in range(iterations):
+        r = H(u) - d
+        products += 1
+        residual = norm(r)
+        if residual <= tol:
+            return LinearSolution(u, residual, products, True)
+        u = u - step * r
+    return LinearSolution(u, residual, products, False)
+
+
+def normal_equations(H: Operator, d: Vec, *, u0: Vec, tol: float, max_iter: int) -> LinearSolution:
+    """Conjugate gradients on ``H (H u - d) = 0``: least squares where H is singular or indefinite.
+
+    Two products per iteration; stops on ``||H r|| <= tol ||H d||``-like progress of the normal
+    residual.
+    """
+    u, r = u0, d - H(u0)
+    s = H(r)
+    products, p, ss = 2, s, dot(s, s)
+    goal = tol * max(norm(s), 1e-300)
+    for _ in range(max_iter):
+        if norm(r) <= tol or ss <= goal * goal * 1e-4:
+            break
+        q = H(p)
+        qq = dot(q, q)
+        if not qq > 0:
+            break
+        a = ss / qq
+        u, r = u + a * p, r - a * q
+        s = H(r)
+        products += 2
+        ss_next = dot(s, s)
+        p = s + (ss_next / ss) * p
+        ss = ss_next
+    residual = norm(r)
+    return LinearSolution(u, residual, products, residual <= tol)
+
+
+@dataclass(frozen=True, slots=True)
+class Cholesky:
+    """``L L' = A + ridge I``; the ridge is 0 unless A is singular or indefinite to working
+    accuracy.
+    """
+
+    L: Vec
+    ridge: float
+    relative_ridge: float
+
+    def solve(self, v: Vec) -> Vec:
+        """``(A + ridge I)^{-1} v``."""
+        return torch.cholesky_solve(v.unsqueeze(1), self.L).squeeze(1)
+
+
+# Ridges tried in turn, on the scale of the largest diagonal entry. Beyond the last one A is called
+# indefinite.
+RIDGES = (0.0, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0, 1e2)
+
+
+def cholesky(A: Vec) -> Cholesky | None:
+    """Factorise a symmetric A, adding the smallest ridge that works; None where A holds non-finite
+    entries.
+    """
+    diagonal = A.diagonal()
+    if diagonal.numel() == 0:
+        return Cholesky(A, 0.0, 0.0)
+    top = float(diagonal.abs().max())
+    if not top < float("inf"):
+        return None
+    top = top or float(A.abs().max()) or 1.0
+    for relative in RIDGES:
+        B = A if relative == 0.0 else A + (relative * top) * torch.eye(A.shape[0], dtype=A.dtype)
+        L, info = torch.linalg.cholesky_ex(B)
+        # A pivot at rounding level has no correct digit: treat it as a failure.
+        if int(info) == 0 and float(L.diagonal().min()) ** 2 > 1e-15 * top:
+            return Cholesky(L, relative * top, relative)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class PseudoInverse:
+    """Spectral inverse on the range of a singular matrix: answers stay in the range instead of
+    growing without bound.
+    """
+
+    values: Vec
+    vectors: Vec
+    relative_ridge: float = 0.0
+
+    def solve(self, v: Vec) -> Vec:
+        """``A^+ v``."""
+        return self.vectors @ (self.values * (self.vectors.T @ v))
+
+
+def pseudo_inverse(A: Vec) -> PseudoInverse:
+    """Invert the eigenvalues above 1e-13 of the largest, drop the rest."""
+    values, vectors = torch.linalg.eigh(A)
+    keep = values > 1e-13 * values.abs().max()
+    return PseudoInverse(
+        torch.where(keep, 1.0 / values.where(keep, torch.ones_like(values)), 0.0), vectors
+    )

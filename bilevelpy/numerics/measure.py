@@ -1,0 +1,42 @@
+"""What the driver reads from a backend's state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from bilevelpy.result import Status
+
+Vec = torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """A backend's own verdict that no further step makes sense (a kink, rounding level,
+    divergence).
+    """
+
+    status: Status
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """The state in numbers. Norms are of projected gradients, of the minimised objectives.
+
+    ``stationarity`` and ``lower_accuracy`` are the same norms on scales of the backend's own
+    making, free of units; where they are None the driver divides by the largest value it has seen.
+    ``finish`` ends the run.
+    """
+
+    x: Vec
+    y: Vec
+    F: float
+    f: float
+    hypergradient_norm: float
+    lower_residual: float
+    stationarity: float | None = None
+    lower_accuracy: float | None = None
+    finish: Finish | None = None
+    warnings: tuple[str, ...] = ()

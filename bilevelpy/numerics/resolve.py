@@ -1,0 +1,102 @@
+"""Independent re-solves for the certificate: fresh factors, tight tolerances, nothing taken from a
+backend.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.hypergradient import Adjoint, dense_adjoint, krylov_adjoint
+from bilevelpy.numerics.linear_solve import dot, norm
+from bilevelpy.numerics.lower_krylov import newton_cg
+from bilevelpy.numerics.lower_newton import DenseCurvature, newton
+from bilevelpy.numerics.lower_solve import LowerSolution
+
+Vec = torch.Tensor
+
+DENSE = 400
+# Residuals of large lower levels, relative to the gradient that an error of 100 % in y would cause.
+LEVEL = 1e-9
+# Curvature along a direction, relative to a random direction's, that counts as none at all.
+FLAT = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The response at x with its hypergradient; ``value`` is Phi(x), corrected for the lower
+    residual.
+    """
+
+    x: Vec
+    lower: LowerSolution
+    F: float
+    value: float
+    gradient: Vec
+    size: float
+    adjoint: Adjoint
+
+
+class Resolver:
+    """Solves the lower level and the adjoint of one oracle to tight accuracy."""
+
+    def __init__(self, oracle: Oracle, x: Vec, y: Vec, rng: torch.Generator) -> None:
+        self.oracle = oracle
+        self.dense = oracle.m <= DENSE
+        self.curvature = DenseCurvature()
+        v = torch.randn(oracle.m, generator=rng, dtype=torch.float64)
+        v = v / max(norm(v), 1e-300)
+        self.bend = norm(oracle.hvp(x, y)(v)) if oracle.m else 0.0
+        away = oracle.domain_y.projected_gradient_norm(oracle.y0, oracle.grad_f(x, oracle.y0))
+        self.gradient_scale = max(self.bend * norm(y), away if math.isfinite(away) else 0.0)
+
+    def respond(self, x: Vec, y: Vec) -> LowerSolution:
+        """Minimise f(x, .) from y."""
+        if self.dense:
+            return newton(self.oracle, x, y, self.curvature, tol=1e-11, scale=1e-3 * norm(y))
+        return newton_cg(self.oracle, x, y, tol=LEVEL * self.gradient_scale, max_cg=1000)
+
+    def answer(self, x: Vec, y: Vec, guide: Answer | None = None) -> Answer | None:
+        """Response and hypergradient at x; None where the lower level has no finite solution."""
+        lower = self.respond(x, y)
+        if not (lower.usable or lower.ended == "limit") or not math.isfinite(lower.f):
+            return None
+        F, gF_x, gF_y = self.oracle.value_grad_F(x, lower.y)
+        u0 = guide.adjoint.u if guide is not None else None
+        if self.dense:
+            self.curvature.refresh(self.oracle, x, lower.y)
+            adjoint = dense_adjoint(self.oracle, x, lower.y, lower.face, gF_y, self.curvature)
+        else:
+            adjoint = krylov_adjoint(
+                self.oracle,
+                x,
+                lower.y,
+                lower.face,
+                gF_y,
+                tol=1e-8,
+                change=1e-4,
+                u0=u0,
+                max_iter=2000,
+            )
+        value = F - dot(adjoint.u, lower.face.project(lower.gradient))
+        return Answer(
+            x, lower, F, value, gF_x - adjoint.cross, norm(gF_x) + norm(adjoint.cross), adjoint
+        )
+
+    def value(self, x: Vec, base: Answer) -> float | None:
+        """Phi at x near the base point, from a response that starts there."""
+        lower = self.respond(x, base.lower.y)
+        if not math.isfinite(lower.f) or lower.ended in ("unbounded", "nonfinite"):
+            return None
+        F = self.oracle.F(x, lower.y)
+        return F - dot(base.adjoint.u, lower.face.project(lower.gradient))
+
+    def is_flat(self, x: Vec, a: Vec, b: Vec) -> bool:
+        """Whether f has no curvature along ``b - a``: both can then be solutions."""
+        d = b - a
+        d = d / max(norm(d), 1e-300)
+        along = dot(d, self.oracle.hvp(x, 0.5 * (a + b))(d))
+        return along <= FLAT * max(self.bend, 1e-300)

@@ -1,0 +1,273 @@
+"""The upper optimizer: projected L-BFGS with a weak Wolfe search, for any backend that answers Phi
+and its gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from bilevelpy.lowering.domains import Face
+from bilevelpy.numerics.kink import RADIUS, leave_kink
+from bilevelpy.numerics.linear_solve import dot, norm
+from bilevelpy.numerics.measure import Finish, Measure
+from bilevelpy.numerics.quasi_newton import BFGS
+from bilevelpy.numerics.response import Point, Response
+from bilevelpy.numerics.wolfe import search
+from bilevelpy.result import Status
+
+Vec = torch.Tensor
+
+MEMORY = 30
+# Predicted decreases below this fraction of |F| cannot be told from rounding.
+RESOLUTION = 1e-13
+# Gradients above this stationarity at vanishing steps are taken for a kink.
+JUMP = 1e-3
+
+
+@dataclass(slots=True)
+class UpperState:
+    """Everything that the optimizer carries from one iteration to the next."""
+
+    response: Response
+    point: Point
+    tol: float
+    start: Point
+    memory: BFGS = field(default_factory=lambda: BFGS(0.0, MEMORY, rescale=True))
+    norms: list[float] = field(default_factory=list)
+    recent: deque[tuple[Vec, Vec]] = field(default_factory=lambda: deque(maxlen=60))
+    extent: float = 0.0  # largest distance from the start: the length scale of the run
+    reach: float = math.inf
+    finish: Finish | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def projected_gradient(self) -> Vec:
+        """Hypergradient without the parts that the upper domain blocks."""
+        return self.response.oracle.domain_x.projected_gradient(self.point.x, self.point.g)
+
+    def stationarity(self) -> float:
+        """Projected hypergradient and predicted decrease on the scales of the run, whichever is
+        larger.
+
+        The gradient's scale is the upper quartile of the norms seen (a few steep first steps do
+        not count) or the size of the terms that cancel in it; the decrease is compared with |F|
+        and the progress made.
+        """
+        pg = norm(self.projected_gradient)
+        if pg == 0.0:
+            return 0.0
+        ordered = sorted(self.norms)
+        scale = max(ordered[(3 * len(ordered)) // 4] if ordered else pg, self.point.size)
+        F = self.point.value
+        size = max(abs(F), 1e-3 * abs(self.start.value - F), 1e-300)
+        return max(pg / scale, self.decrement() / size)
+
+    def decrement(self) -> float:
+        """Decrease of Phi that the quasi-Newton model predicts for a full step."""
+        if self.memory.scale == 0.0:
+            return 0.0
+        q = self.projected_gradient
+        return abs(dot(q, self.memory.apply(q)))
+
+
+def begin(response: Response, x: Vec, y: Vec, tol: float) -> UpperState:
+    """Evaluate Phi and its gradient at the start."""
+    x = response.oracle.domain_x.project(x)
+    y = response.oracle.domain_y.project(y)
+    point = response.evaluate(x, None, y)
+    if not response.finite(point):
+        point = replace(point, gradient=torch.zeros_like(x))
+        state = UpperState(response, point, tol, point)
+        state.finish = _no_response(point)
+        return state
+    point = response.differentiate(point, None)
+    state = UpperState(response, point, tol, point)
+    _note(state)
+    if state.stationarity() <= tol:
+        _confirm(state)
+    return state
+
+
+def advance(state: UpperState) -> UpperState:
+    """One accepted step of the upper variables, or a verdict in ``state.finish``."""
+    if state.finish is not None:
+        return state
+    old = state.point
+    domain = state.response.oracle.domain_x
+    pg = state.projected_gradient
+    size = norm(pg)
+    if size == 0.0:
+        return state
+    if not math.isfinite(size):
+        state.finish = Finish(Status.DIVERGED, "the hypergradient is not finite")
+        return state
+    face = domain.face(old.x, old.g)
+    first = state.memory.scale == 0.0
+    d = -pg * (_first_length(state) / size) if first else _direction(state, face, pg)
+    found = search(
+        state.response, old, d, extent=max(state.extent, norm(d)), remember=state.recent.append
+    )
+    if found.point is None and not first:
+        # The model may be at fault: steepest descent with the length of the last good step.
+        d = -pg * (min(state.reach, max(state.extent, 1e-300)) / 10.0 / size)
+        found = search(
+            state.response, old, d, extent=max(state.extent, norm(d)), remember=state.recent.append
+        )
+        state.memory.reset()
+    if found.point is None or found.stuck:
+        _stuck(state, found.point)
+        return state
+    short = norm(found.point.x - old.x) <= RADIUS * state.extent
+    _accept(state, found.point)
+    if short and state.stationarity() > max(JUMP, state.tol):
+        # Steps of no length while the gradient stays: it jumps, and smooth steps would zigzag
+        # across.
+        _leave_kink(state)
+    return state
+
+
+def measure(state: UpperState) -> Measure:
+    """The state in the driver's terms."""
+    p = state.point
+    scale = state.response.scale
+    residual = p.lower.residual
+    lower_accuracy = residual / scale if scale else 0.0
+    if p.lower.usable:  # solved to the level that the confirmed stationarity asked for
+        lower_accuracy = min(lower_accuracy, state.response.accuracy.level)
+    f = p.lower.f if math.isfinite(p.lower.f) else state.response.oracle.f(p.x, p.y)
+    warnings = state.warnings
+    if p.adjoint is not None and p.adjoint.negative_curvature:
+        warnings = (*warnings, "the lower level has negative curvature in y at its solution")
+    if p.lower.face.weak:
+        warnings = (
+            *warnings,
+            "bounds of the lower level are weakly active: the response has a kink here",
+        )
+    return Measure(
+        p.x,
+        p.y,
+        p.F,
+        f,
+        norm(state.projected_gradient),
+        residual,
+        state.stationarity(),
+        min(lower_accuracy, 1.0),
+        state.finish,
+        warnings,
+    )
+
+
+def _first_length(state: UpperState) -> float:
+    """Length of the very first trial step; only a guess, which the search then corrects."""
+    domain = state.response.oracle.domain_x
+    x = state.point.x
+    width = (domain.upper - domain.lower).clamp(max=1e300)
+    widths = width[width < 1e300]
+    lengths = [0.1 * norm(x)] if norm(x) > 0 else []
+    if widths.numel() == x.numel():
+        lengths.append(0.1 * norm(widths))
+    return max(lengths) if lengths else 1.0
+
+
+def _direction(state: UpperState, face: Face, pg: Vec) -> Vec:
+    """``-H pg`` with pairs projected onto the face; capped at ten times the last step."""
+    if face.is_whole:
+        d = -state.memory.apply(pg)
+    else:
+        inner = BFGS(state.memory.scale, MEMORY, rescale=True)
+        for s, g, _ in state.memory.pairs:
+            inner.update(face.project(s), face.project(g))
+        d = -face.project(inner.apply(face.project(pg)))
+    if not dot(d, pg) < 0:
+        d = -state.memory.scale * pg
+    length = norm(d)
+    return d * (state.reach / length) if length > state.reach else d
+
+
+def _accept(state: UpperState, new: Point) -> None:
+    """Move to the new point, learn the pair, and tie the accuracies to the progress."""
+    old = state.point
+    s = new.x - old.x
+    state.memory.update(s, new.g - old.g)
+    if state.memory.scale == 0.0:
+        state.memory.scale = norm(s) / max(norm(state.projected_gradient), 1e-300)
+    state.point = new
+    state.reach = 10.0 * norm(s)
+    state.extent = max(state.extent, norm(new.x - state.start.x), norm(s))
+    _note(state)
+    stationarity = state.stationarity()
+    if stationarity <= state.tol:
+        _confirm(state)
+    else:
+        state.response.accuracy.follow(stationarity)
+
+
+def _note(state: UpperState) -> None:
+    state.norms.append(norm(state.projected_gradient))
+    state.recent.append((state.point.x, state.point.g))
+
+
+def _confirm(state: UpperState) -> None:
+    """Evaluate once more with tighter accuracy: an end that loose solves only pretend must not
+    pass.
+    """
+    response = state.response
+    while True:
+        old = state.point
+        if not response.accuracy.tighten(0.03):
+            return
+        new = response.again(old)
+        if new.gradient is None:
+            return
+        state.point = new
+        scale = max([*state.norms, new.size])
+        if norm(new.g - old.g) <= 0.5 * state.tol * scale or state.stationarity() > state.tol:
+            return
+
+
+def _stuck(state: UpperState, partial: Point | None) -> None:
+    """No smooth step: solve more accurately, or treat the point as a kink, or admit the end."""
+    response = state.response
+    if partial is not None and partial.value < state.point.value:
+        _accept(state, partial)
+    if response.accuracy.tighten():
+        new = response.again(state.point)
+        if new.gradient is not None:
+            state.point = new
+        state.memory.reset()
+        return
+    noise = RESOLUTION * max(abs(state.point.value), 1e-300)
+    if 0.0 < state.decrement() <= 1e3 * noise:
+        state.finish = Finish(
+            Status.STALLED, "no further decrease of F can be resolved in double precision"
+        )
+        return
+    _leave_kink(state)
+
+
+def _leave_kink(state: UpperState) -> None:
+    """Go on beyond a kink, or end at it."""
+    response = state.response
+    outcome = leave_kink(response, state.point, list(state.recent), state.extent)
+    state.memory.reset()
+    if outcome.point is not None:
+        _accept(state, outcome.point)
+    elif outcome.stationary:
+        state.finish = Finish(
+            Status.CONVERGED,
+            "stopped at a kink of F(x, y(x)): every direction tried leads uphill from here",
+        )
+    else:
+        state.finish = Finish(Status.STALLED, "no direction was found in which F decreases")
+
+
+def _no_response(point: Point) -> Finish:
+    if point.lower.ended == "unbounded":
+        return Finish(
+            Status.INFEASIBLE, "the lower level is unbounded at the start: no response exists"
+        )
+    return Finish(Status.DIVERGED, "the objectives are not finite at the start")

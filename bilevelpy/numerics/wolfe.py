@@ -1,0 +1,121 @@
+"""Weak Wolfe line search along a projection arc, in the form that also works at kinks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from bilevelpy.numerics.linear_solve import dot, norm
+from bilevelpy.numerics.response import Point, Response
+
+Vec = torch.Tensor
+
+ARMIJO = 1e-4
+WOLFE = 0.9
+TRIALS = 40
+NOISE = 1e-13
+# Brackets shorter than this fraction of the extent of the run end the search: no smooth minimiser
+# lies in them.
+SHORTEST = 1e-11
+# Extrapolation of responses ends at this multiple of the step that is known.
+REACH = 1.5
+# An expansion must be promised by the decrease so far, this fraction of the linear prediction.
+PROMISE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A point with gradient, or None; ``stuck`` says that the bracket closed without a Wolfe point
+    in it.
+    """
+
+    point: Point | None
+    stuck: bool
+    trials: int
+
+
+def search(
+    response: Response,
+    start: Point,
+    d: Vec,
+    *,
+    extent: float,
+    remember: Callable[[tuple[Vec, Vec]], None],
+) -> Found:
+    """Find t with ``Phi(t) <= Phi(0) + 1e-4 slope`` and a slope of at least 0.9 of that at 0.
+
+    Bracketing after Lewis and Overton [Lewis2013]_: the Armijo failure bounds t from above, the
+    slope failure from below. On smooth functions the next trial interpolates; on a kink the
+    bracket closes on it. Where Phi cannot resolve the decrease any more, slopes decide alone.
+    """
+    domain = response.oracle.domain_x
+    low, high = 0.0, math.inf
+    best: Point | None = None
+    last: tuple[float, Vec] | None = None
+    t, length = 1.0, norm(d)
+    noise = NOISE * abs(start.value)
+    shortest = max(SHORTEST * extent, 4e-16 * norm(start.x))
+    trials = 0
+    while trials < TRIALS:
+        trials += 1
+        x = domain.project(start.x + t * d)
+        move = x - start.x
+        slope = dot(start.g, move)
+        if slope >= 0.0 or (best is not None and torch.equal(x, best.x)):
+            if best is not None or not bool(move.any()):
+                break
+            high, t = t, 0.25 * t
+            continue
+        guess = start.y if last is None else last[1]
+        if last is not None and t <= REACH * last[0]:
+            # The response is smooth: between known points it is almost linear, far beyond it is not.
+            guess = start.y + (t / last[0]) * (last[1] - start.y)
+        trial = response.evaluate(
+            x, start, response.oracle.domain_y.project(guess), expected=-slope
+        )
+        change = trial.value - start.value if response.finite(trial) else math.inf
+        good = change <= ARMIJO * slope
+        end_slope = math.nan
+        if good or change <= noise:
+            trial = response.differentiate(trial, start)
+            remember((trial.x, trial.g))
+            end_slope = dot(trial.g, move)
+            steep = end_slope < WOLFE * slope and change <= PROMISE * slope
+            if not steep and (good or end_slope <= -WOLFE * slope):
+                return Found(trial, False, trials)
+            if steep:
+                low, best = t, trial
+            else:
+                high = t
+        else:
+            high = t
+        if math.isfinite(change):
+            last = (t, trial.y)
+        if (high - low) * length <= shortest:
+            break
+        t = _next(low, high, t, slope, end_slope, change)
+    stuck = best is None or high < math.inf
+    return Found(best, stuck, trials)
+
+
+def _next(
+    low: float, high: float, t: float, slope: float, end_slope: float, change: float
+) -> float:
+    """The next trial: secant of the slopes when expanding, a parabola or the middle when
+    shrinking.
+    """
+    if high == math.inf:
+        rise = end_slope - slope
+        guess = t * -slope / rise if rise > 0 else math.inf
+        return min(10.0 * t, max(2.0 * t, guess))
+    if low > 0.0:
+        return 0.5 * (low + high)
+    if not math.isfinite(change):
+        return 0.1 * high
+    if t != high:
+        return 0.5 * high
+    bend = 2.0 * (change - slope)
+    return t * min(0.5, max(0.1, -slope / bend)) if bend > 0 else 0.5 * t
