@@ -1,1 +1,3 @@
-"""The tensor IR: the waist of the package. Everything after the front end knows a model only as this."""
+"""The tensor IR: the waist of the package. Everything after the front end knows a model only as
+this.
+"""

@@ -1,8 +1,9 @@
 """The tables of functions: what the IR knows as one node, and what the language offers on top.
 
-`ELEMENTWISE`, `REDUCTIONS`, `MAPS` and `MATRICES` are the primitives of the IR; each column answers one question
-(smoothness, sign, monotonicity, curvature, LaTeX). `CALLS` lists every function name of the language with its
-signature; the front end rewrites those that are no primitives (``mean``, ``norm1``, ``logistic``, ...).
+`ELEMENTWISE`, `REDUCTIONS`, `MAPS` and `MATRICES` are the primitives of the IR; each column answers
+one question (smoothness, sign, monotonicity, curvature, LaTeX). `CALLS` lists every function name
+of the language with its signature; the front end rewrites those that are no primitives (``mean``,
+``norm1``, ``logistic``, ...).
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from dataclasses import dataclass
 class Atom:
     """One primitive.
 
-    ``arity``: number of operands (None: any). ``smooth``: twice continuously differentiable on the interior of its
-    domain. ``sign``: "+", "-" or "?" of the value. ``monotone``: "+", "-", or "?" in its (first) operand.
-    ``curvature``: "affine", "convex", "concave" or "?". ``domain``: where it is finite, in words. ``latex``: a
-    template with ``{0}``, ``{1}``.
+    ``arity``: number of operands (None: any). ``smooth``: twice continuously differentiable on the
+    interior of its domain. ``sign``: "+", "-" or "?" of the value. ``monotone``: "+", "-", or "?"
+    in its (first) operand. ``curvature``: "affine", "convex", "concave" or "?". ``domain``: where
+    it is finite, in words. ``latex``: a template with ``{0}``, ``{1}``.
     """
 
     arity: int | None
@@ -130,7 +131,8 @@ CALLS: dict[str, tuple[str, str]] = {
     "logsoftmax": ("logsoftmax(z)", "logarithm of softmax over the last axis"),
     "softmax_cross_entropy": (
         "softmax_cross_entropy(Z, target)",
-        "-sum over the last axis of target * logsoftmax(Z); a target without the last axis of Z holds its elements",
+        "-sum over the last axis of target * logsoftmax(Z); a target without that axis holds "
+        "its elements",
     ),
     "concat": ("concat(a, b, ...)", "one after another along the first axis"),
     "ones": ("ones(n, ...)", "tensor of ones"),

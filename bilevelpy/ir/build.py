@@ -38,8 +38,8 @@ _FOLD: dict[str, Callable[..., float]] = {
 class Builder:
     """Makes and interns the nodes of one program.
 
-    Shapes are the caller's duty (the front end reports errors in the user's words before it calls this); wrong ones
-    raise ``ValueError`` here.
+    Shapes are the caller's duty (the front end reports errors in the user's words before it calls
+    this); wrong ones raise ``ValueError`` here.
     """
 
     def __init__(self) -> None:
@@ -51,15 +51,27 @@ class Builder:
 
     # --- bookkeeping -----------------------------------------------------------------------------
 
-    def _intern(self, make: Callable[[], E], key: tuple[object, ...], kind: str, text: str, axes: Axes,
-                children: Sequence[Expr] = ()) -> E:
+    def _intern(
+        self,
+        make: Callable[[], E],
+        key: tuple[object, ...],
+        kind: str,
+        text: str,
+        axes: Axes,
+        children: Sequence[Expr] = (),
+    ) -> E:
         full = (kind, text, key, tuple(id(a) for a in axes), tuple(id(c) for c in children))
         found = self._nodes.get(full)
         if found is not None:
             return found  # type: ignore[return-value]
         node = make()
         self._nodes[full] = node
-        parts = [kind, text, *(self._axis_key(a) for a in axes), *(self._digests[c] for c in children)]
+        parts = [
+            kind,
+            text,
+            *(self._axis_key(a) for a in axes),
+            *(self._digests[c] for c in children),
+        ]
         self._digests[node] = hashlib.blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()
         variable = isinstance(node, ir.VarRef | ir.DualRef | ir.ExternCall)
         self._data[node] = not variable and all(self._data[c] for c in children)
@@ -84,11 +96,17 @@ class Builder:
             self._sizes[size] = Axis(str(size), AxisKind.SIZE, size=self.const(float(size)))
         return self._sizes[size]
 
-    def subset_axis(self, name: str, parents: Axes, condition: Expr, span: Span | None = None) -> Axis:
-        """The axis of the elements of ``parents`` that satisfy ``condition``; equal conditions are the same axis."""
+    def subset_axis(
+        self, name: str, parents: Axes, condition: Expr, span: Span | None = None
+    ) -> Axis:
+        """The axis of the elements of ``parents`` that satisfy ``condition``; equal conditions are
+        the same axis.
+        """
         key = (tuple(id(p) for p in parents), id(condition))
         if key not in self._subsets:
-            self._subsets[key] = Axis(name, AxisKind.SUBSET, span=span, parents=parents, condition=condition)
+            self._subsets[key] = Axis(
+                name, AxisKind.SUBSET, span=span, parents=parents, condition=condition
+            )
         return self._subsets[key]
 
     def range_axis(self, name: str, low: Expr, high: Expr, span: Span | None = None) -> Axis:
@@ -103,7 +121,13 @@ class Builder:
     def const(self, value: float, span: Span | None = None) -> ir.Const:
         """A scalar number."""
         value = float(value)
-        return self._intern(lambda: ir.Const((), span, value), (value, math.copysign(1, value)), "const", repr(value), ())
+        return self._intern(
+            lambda: ir.Const((), span, value),
+            (value, math.copysign(1, value)),
+            "const",
+            repr(value),
+            (),
+        )
 
     def array(self, values: Sequence[float], axes: Axes, span: Span | None = None) -> ir.Array:
         """A literal array."""
@@ -114,7 +138,13 @@ class Builder:
         """A tensor of one value."""
         if not axes:
             return self.const(value, span)
-        return self._intern(lambda: ir.Fill(axes, span, float(value)), (float(value),), "fill", repr(float(value)), axes)
+        return self._intern(
+            lambda: ir.Fill(axes, span, float(value)),
+            (float(value),),
+            "fill",
+            repr(float(value)),
+            axes,
+        )
 
     def eye(self, axis: Axis, span: Span | None = None) -> ir.Eye:
         """An identity matrix."""
@@ -126,18 +156,32 @@ class Builder:
 
     def var(self, level: str, name: str, axes: Axes, span: Span | None = None) -> ir.VarRef:
         """A variable."""
-        return self._intern(lambda: ir.VarRef(axes, span, level, name), (level, name), "var", f"{level}.{name}", axes)
+        return self._intern(
+            lambda: ir.VarRef(axes, span, level, name),
+            (level, name),
+            "var",
+            f"{level}.{name}",
+            axes,
+        )
 
     def dual(self, level: str, constraint: str, axes: Axes, span: Span | None = None) -> ir.DualRef:
         """A shadow price."""
         text = f"{level}.{constraint}"
-        return self._intern(lambda: ir.DualRef(axes, span, level, constraint), (level, constraint), "dual", text, axes)
+        return self._intern(
+            lambda: ir.DualRef(axes, span, level, constraint),
+            (level, constraint),
+            "dual",
+            text,
+            axes,
+        )
 
     def size(self, axis: Axis, span: Span | None = None) -> Expr:
         """The number of elements of an axis (a number where the text says it)."""
         if axis.kind is AxisKind.SIZE and isinstance(axis.size, ir.Const):
             return axis.size
-        return self._intern(lambda: ir.Size((), span, axis), (id(axis),), "size", self._axis_key(axis), ())
+        return self._intern(
+            lambda: ir.Size((), span, axis), (id(axis),), "size", self._axis_key(axis), ()
+        )
 
     def position(self, axis: Axis) -> ir.Position:
         """Positions from 0."""
@@ -145,29 +189,51 @@ class Builder:
 
     def coordinate(self, axis: Axis) -> ir.Coordinate:
         """The elements as numbers."""
-        return self._intern(lambda: ir.Coordinate((axis,), None, axis), (), "coordinate", "", (axis,))
+        return self._intern(
+            lambda: ir.Coordinate((axis,), None, axis), (), "coordinate", "", (axis,)
+        )
 
     def component(self, axis: Axis, part: int) -> ir.Component:
         """Positions within a parent axis."""
-        return self._intern(lambda: ir.Component((axis,), None, axis, part), (part,), "component", str(part), (axis,))
+        return self._intern(
+            lambda: ir.Component((axis,), None, axis, part),
+            (part,),
+            "component",
+            str(part),
+            (axis,),
+        )
 
-    def label_position(self, axis: Axis, label: Label, span: Span | None = None) -> ir.LabelPosition:
+    def label_position(
+        self, axis: Axis, label: Label, span: Span | None = None
+    ) -> ir.LabelPosition:
         """The position of a label."""
         text = f"{self._axis_key(axis)}:{label!r}"
-        return self._intern(lambda: ir.LabelPosition((), span, axis, label), (id(axis), label), "label", text, ())
+        return self._intern(
+            lambda: ir.LabelPosition((), span, axis, label), (id(axis), label), "label", text, ()
+        )
 
-    def locate(self, axis: Axis, values: Sequence[Expr], by_number: bool, span: Span | None = None) -> ir.Locate:
+    def locate(
+        self, axis: Axis, values: Sequence[Expr], by_number: bool, span: Span | None = None
+    ) -> ir.Locate:
         """Positions in ``axis`` of given elements; all values have the same axes."""
         axes = values[0].axes
         if any(v.axes != axes for v in values):
             raise ValueError("locate: values of different axes")
         text = f"{self._axis_key(axis)}:{by_number}"
-        return self._intern(lambda: ir.Locate(axes, span, axis, tuple(values), by_number), (id(axis), by_number),
-                            "locate", text, axes, values)
+        return self._intern(
+            lambda: ir.Locate(axes, span, axis, tuple(values), by_number),
+            (id(axis), by_number),
+            "locate",
+            text,
+            axes,
+            values,
+        )
 
-    # --- elementwise -------------------------------------------------------------------------------
+    # --- elementwise ------------------------------------------------------------------------------
 
-    def raw_apply(self, function: str, operands: tuple[Expr, ...], span: Span | None = None) -> ir.Apply:
+    def raw_apply(
+        self, function: str, operands: tuple[Expr, ...], span: Span | None = None
+    ) -> ir.Apply:
         """An `Apply` node as given, checked for equal axes."""
         axes: Axes = ()
         for operand in operands:
@@ -175,7 +241,9 @@ class Builder:
                 if axes and operand.axes != axes:
                     raise ValueError(f"{function}: axes {operand.axes} and {axes}")
                 axes = operand.axes
-        return self._intern(lambda: ir.Apply(axes, span, function, operands), (), "apply", function, axes, operands)
+        return self._intern(
+            lambda: ir.Apply(axes, span, function, operands), (), "apply", function, axes, operands
+        )
 
     def apply(self, function: str, *operands: Expr, span: Span | None = None) -> Expr:
         """An elementwise function of operands with equal axes or scalars, in canonical form."""
@@ -192,7 +260,11 @@ class Builder:
             special = {2.0: "square", 0.5: "sqrt", -1.0: "recip"}.get(exponent)
             if special:
                 return self.apply(special, operands[0], span=span)
-        if function == "square" and isinstance(operands[0], ir.Apply) and operands[0].function in ("neg", "abs"):
+        if (
+            function == "square"
+            and isinstance(operands[0], ir.Apply)
+            and operands[0].function in ("neg", "abs")
+        ):
             return self.apply("square", operands[0].operands[0], span=span)
         if function in _FOLD and all(isinstance(o, ir.Const) for o in operands):
             try:
@@ -204,7 +276,7 @@ class Builder:
         return self.raw_apply(function, operands, span)
 
     def add(self, terms: Sequence[Expr], span: Span | None = None) -> Expr:
-        """The sum of terms with equal axes or scalars: flat, numbers collected, in canonical order."""
+        """The sum of terms with equal axes or scalars: flat, numbers collected, ordered."""
         flat: list[Expr] = []
         constant = 0.0
         axes: Axes = ()
@@ -212,13 +284,15 @@ class Builder:
         while stack:
             term = stack.pop()
             axes = axes or term.axes
-            if isinstance(term, ir.Const):
-                constant += term.value
-            elif isinstance(term, ir.Fill):
+            if isinstance(term, ir.Const | ir.Fill):
                 constant += term.value
             elif isinstance(term, ir.Apply) and term.function == "add":
                 stack.extend(reversed(term.operands))
-            elif isinstance(term, ir.Apply) and term.function == "neg" and self._is_sum(term.operands[0]):
+            elif (
+                isinstance(term, ir.Apply)
+                and term.function == "neg"
+                and self._is_sum(term.operands[0])
+            ):
                 inner = term.operands[0]
                 stack.extend(self.scale(-1.0, t) for t in reversed(inner.children))
             else:
@@ -256,14 +330,22 @@ class Builder:
         return product(self, pairs, labels, dict(enumerate(axes)), span)
 
     def product(
-        self, factors: Sequence[tuple[Expr, tuple[int, ...]]], output: tuple[int, ...], axis_of: dict[int, Axis],
+        self,
+        factors: Sequence[tuple[Expr, tuple[int, ...]]],
+        output: tuple[int, ...],
+        axis_of: dict[int, Axis],
         span: Span | None = None,
     ) -> Expr:
-        """The sum over the labels outside ``output`` of a product; see :mod:`bilevelpy.ir.products`."""
+        """The sum over the labels outside ``output`` of a product; see
+        :mod:`bilevelpy.ir.products`.
+        """
         return product(self, list(factors), output, axis_of, span)
 
     def einsum(
-        self, factors: Sequence[tuple[Expr, tuple[int, ...]]], output: tuple[int, ...], span: Span | None = None
+        self,
+        factors: Sequence[tuple[Expr, tuple[int, ...]]],
+        output: tuple[int, ...],
+        span: Span | None = None,
     ) -> ir.Einsum:
         """An `Einsum` node as given; labels are renamed in order of appearance, output first."""
         rename: dict[int, int] = {}
@@ -274,12 +356,20 @@ class Builder:
         operands = tuple(node for node, _ in factors)
         subscripts = tuple(tuple(rename[s] for s in labels) for _, labels in factors)
         out = tuple(rename[s] for s in output)
-        return self._intern(lambda: ir.Einsum(axes, span, operands, subscripts, out), (subscripts, out), "einsum",
-                            repr((subscripts, out)), axes, operands)
+        return self._intern(
+            lambda: ir.Einsum(axes, span, operands, subscripts, out),
+            (subscripts, out),
+            "einsum",
+            repr((subscripts, out)),
+            axes,
+            operands,
+        )
 
-    # --- shape ---------------------------------------------------------------------------------------
+    # --- shape ------------------------------------------------------------------------------------
 
-    def align(self, operand: Expr, source: tuple[int | None, ...], axes: Axes, span: Span | None = None) -> Expr:
+    def align(
+        self, operand: Expr, source: tuple[int | None, ...], axes: Axes, span: Span | None = None
+    ) -> Expr:
         """Permute and broadcast; see :class:`~bilevelpy.ir.expr.Align`."""
         if isinstance(operand, ir.Align):
             source = tuple(None if s is None else operand.source[s] for s in source)
@@ -289,16 +379,33 @@ class Builder:
         if isinstance(operand, ir.Const | ir.Fill):
             return self.fill(operand.value, axes, span)
         inner = operand
-        return self._intern(lambda: ir.Align(axes, span, inner, source), (source,), "align", repr(source), axes, (inner,))
+        return self._intern(
+            lambda: ir.Align(axes, span, inner, source),
+            (source,),
+            "align",
+            repr(source),
+            axes,
+            (inner,),
+        )
 
-    def raw_reduce(self, function: str, operand: Expr, dims: tuple[int, ...], span: Span | None = None) -> ir.Reduce:
+    def raw_reduce(
+        self, function: str, operand: Expr, dims: tuple[int, ...], span: Span | None = None
+    ) -> ir.Reduce:
         """A `Reduce` node as given."""
         axes = tuple(a for d, a in enumerate(operand.axes) if d not in dims)
         text = f"{function}{dims}"
-        return self._intern(lambda: ir.Reduce(axes, span, function, operand, dims), (function, dims), "reduce", text,
-                            axes, (operand,))
+        return self._intern(
+            lambda: ir.Reduce(axes, span, function, operand, dims),
+            (function, dims),
+            "reduce",
+            text,
+            axes,
+            (operand,),
+        )
 
-    def reduce(self, function: str, operand: Expr, dims: tuple[int, ...], span: Span | None = None) -> Expr:
+    def reduce(
+        self, function: str, operand: Expr, dims: tuple[int, ...], span: Span | None = None
+    ) -> Expr:
         """A reduction over ``dims`` in canonical form; "mean" is a sum over sizes."""
         if not dims:
             return operand
@@ -313,14 +420,27 @@ class Builder:
         return product(self, [(operand, labels)], output, dict(enumerate(operand.axes)), span)
 
     def map_last(self, function: str, operand: Expr, span: Span | None = None) -> ir.MapLast:
-        """softmax or logsoftmax over the last axis."""
-        return self._intern(lambda: ir.MapLast(operand.axes, span, function, operand), (), "map", function,
-                            operand.axes, (operand,))
+        """Softmax or logsoftmax over the last axis."""
+        return self._intern(
+            lambda: ir.MapLast(operand.axes, span, function, operand),
+            (),
+            "map",
+            function,
+            operand.axes,
+            (operand,),
+        )
 
     def matrix(self, function: str, operand: Expr, span: Span | None = None) -> ir.Matrix:
         """A scalar function of the last two axes."""
         axes = operand.axes[:-2]
-        return self._intern(lambda: ir.Matrix(axes, span, function, operand), (), "matrix", function, axes, (operand,))
+        return self._intern(
+            lambda: ir.Matrix(axes, span, function, operand),
+            (),
+            "matrix",
+            function,
+            axes,
+            (operand,),
+        )
 
     def diag(self, operand: Expr, span: Span | None = None) -> ir.Diag:
         """A diagonal matrix."""
@@ -337,20 +457,45 @@ class Builder:
             raise ValueError("gather: indices of different axes")
         axes = (*front, *(a for a, i in zip(operand.axes, index, strict=True) if i is None))
         pattern = tuple(i is None for i in index)
-        return self._intern(lambda: ir.Gather(axes, span, operand, tuple(index)), pattern, "gather", repr(pattern), axes,
-                            (operand, *given))
+        return self._intern(
+            lambda: ir.Gather(axes, span, operand, tuple(index)),
+            pattern,
+            "gather",
+            repr(pattern),
+            axes,
+            (operand, *given),
+        )
 
-    def scatter_sum(self, operand: Expr, index: Sequence[Expr], axes: Axes, span: Span | None = None) -> ir.ScatterSum:
+    def scatter_sum(
+        self, operand: Expr, index: Sequence[Expr], axes: Axes, span: Span | None = None
+    ) -> ir.ScatterSum:
         """Sum dimension 0 into ``axes``; see :class:`~bilevelpy.ir.expr.ScatterSum`."""
         full = (*axes, *operand.axes[1:])
-        return self._intern(lambda: ir.ScatterSum(full, span, operand, tuple(index)), (len(index),), "scatter", "", full,
-                            (operand, *index))
+        return self._intern(
+            lambda: ir.ScatterSum(full, span, operand, tuple(index)),
+            (len(index),),
+            "scatter",
+            "",
+            full,
+            (operand, *index),
+        )
 
     def concat(self, operands: Sequence[Expr], axis: Axis, span: Span | None = None) -> ir.Concat:
         """Operands one after another along their first axis."""
         axes = (axis, *operands[0].axes[1:])
-        return self._intern(lambda: ir.Concat(axes, span, tuple(operands)), (), "concat", "", axes, operands)
+        return self._intern(
+            lambda: ir.Concat(axes, span, tuple(operands)), (), "concat", "", axes, operands
+        )
 
-    def extern(self, name: str, operands: Sequence[Expr], axes: Axes, span: Span | None = None) -> ir.ExternCall:
+    def extern(
+        self, name: str, operands: Sequence[Expr], axes: Axes, span: Span | None = None
+    ) -> ir.ExternCall:
         """A call of an extern function."""
-        return self._intern(lambda: ir.ExternCall(axes, span, name, tuple(operands)), (name,), "extern", name, axes, operands)
+        return self._intern(
+            lambda: ir.ExternCall(axes, span, name, tuple(operands)),
+            (name,),
+            "extern",
+            name,
+            axes,
+            operands,
+        )

@@ -1,8 +1,9 @@
 """Expressions of the IR: immutable, interned tensor nodes with ordered axes.
 
-Nodes are made by :class:`bilevelpy.ir.build.Builder` only, which brings them to one canonical form and interns
-them, so that equal expressions of one program are the same object. A node's ``axes`` are its dimensions in order;
-an axis may occur twice (``D[k, k]``). The number of nodes depends on the text of a model, never on its data.
+Nodes are made by :class:`bilevelpy.ir.build.Builder` only, which brings them to one canonical form
+and interns them, so that equal expressions of one program are the same object. A node's ``axes``
+are its dimensions in order; an axis may occur twice (``D[k, k]``). The number of nodes depends on
+the text of a model, never on its data.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Expr:
-    """Base of all nodes. ``span`` is the first place in the source that gave rise to it (None for synthetic)."""
+    """Base of all nodes. ``span`` is the first place in the source that gave rise to it (None for
+    synthetic).
+    """
 
     axes: Axes
     span: Span | None
@@ -71,7 +74,9 @@ class ParamRef(Expr):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class VarRef(Expr):
-    """A decision variable; ``level`` is "upper" or a follower's name; family axes come first in ``axes``."""
+    """A decision variable; ``level`` is "upper" or a follower's name; family axes come first in
+    ``axes``.
+    """
 
     level: str
     name: str
@@ -79,7 +84,9 @@ class VarRef(Expr):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class DualRef(Expr):
-    """The shadow price of a follower's constraint; ``axes`` are those of the constraint, family first."""
+    """The shadow price of a follower's constraint; ``axes`` are those of the constraint, family
+    first.
+    """
 
     level: str
     constraint: str
@@ -101,14 +108,18 @@ class Position(Expr):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Coordinate(Expr):
-    """``axes == (axis,)``: the number that each element is (dims count from 1, ranges are their integers)."""
+    """``axes == (axis,)``: the number that each element is (dims count from 1, ranges are their
+    integers).
+    """
 
     axis: Axis
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Component(Expr):
-    """``axes == (axis,)``: position of each element of a PAIRS or SUBSET axis within ``axis.parents[part]``."""
+    """``axes == (axis,)``: position of each element of a PAIRS or SUBSET axis within
+    ``axis.parents[part]``.
+    """
 
     axis: Axis
     part: int
@@ -129,8 +140,9 @@ class LabelPosition(Expr):
 class Locate(Expr):
     """Positions in ``axis`` of elements given by ``values`` (all of the node's axes).
 
-    One value: the element as a number (``by_number``) or as a position in ``axis.parents[0]``. Several values:
-    positions in each of ``axis.parents``. An element that is not in the axis is an error at binding.
+    One value: the element as a number (``by_number``) or as a position in ``axis.parents[0]``.
+    Several values: positions in each of ``axis.parents``. An element that is not in the axis is an
+    error at binding.
     """
 
     axis: Axis
@@ -142,15 +154,15 @@ class Locate(Expr):
         return self.values
 
 
-# --- tensor operations ------------------------------------------------------------------------------
+# --- tensor operations ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Apply(Expr):
     """An elementwise function. Every operand has the node's axes, or is a scalar.
 
-    ``function`` is a key of :data:`bilevelpy.ir.atoms.ELEMENTWISE` ("add" takes any number of operands; products
-    are :class:`Einsum`).
+    ``function`` is a key of :data:`bilevelpy.ir.atoms.ELEMENTWISE` ("add" takes any number of
+    operands; products are :class:`Einsum`).
     """
 
     function: str
@@ -165,9 +177,10 @@ class Apply(Expr):
 class Einsum(Expr):
     """A product of operands, summed over the labels that are not in ``output``.
 
-    ``subscripts[k][d]`` labels dimension ``d`` of operand ``k``. Either nothing is summed and there are any number
-    of operands (an elementwise or outer product; a scalar operand has no subscripts), or labels are summed and there
-    are exactly two operands. A single operand takes a diagonal (``ii->i``) or permutes.
+    ``subscripts[k][d]`` labels dimension ``d`` of operand ``k``. Either nothing is summed and there
+    are any number of operands (an elementwise or outer product; a scalar operand has no
+    subscripts), or labels are summed and there are exactly two operands. A single operand takes a
+    diagonal (``ii->i``) or permutes.
     """
 
     operands: tuple[Expr, ...]
@@ -187,7 +200,9 @@ class Einsum(Expr):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Align(Expr):
-    """A permutation with broadcasting: dimension ``d`` is dimension ``source[d]`` of the operand, or repeats it (None)."""
+    """A permutation with broadcasting: dimension ``d`` is dimension ``source[d]`` of the operand,
+    or repeats it (None).
+    """
 
     operand: Expr
     source: tuple[int | None, ...]
@@ -224,7 +239,9 @@ class MapLast(Expr):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Matrix(Expr):
-    """A scalar function of a square (or any) matrix over the last two axes: "logdet" or "spectral_norm"."""
+    """A scalar function of a square (or any) matrix over the last two axes: "logdet" or
+    "spectral_norm".
+    """
 
     function: str
     operand: Expr
@@ -236,9 +253,11 @@ class Matrix(Expr):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Gather(Expr):
-    """Static indexing. ``index[d]`` is a data-only position expression for dimension ``d``, or None to keep it.
+    """Static indexing. ``index[d]`` is a data-only position expression for dimension ``d``, or None
+    to keep it.
 
-    All given indices have the same axes J; the node's axes are J followed by the kept dimensions in order.
+    All given indices have the same axes J; the node's axes are J followed by the kept dimensions in
+    order.
     """
 
     operand: Expr
@@ -251,7 +270,8 @@ class Gather(Expr):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ScatterSum(Expr):
-    """Sums dimension 0 of the operand into ``axes[0 : len(index)]`` at the positions ``index`` (data only, over dim 0).
+    """Sums dimension 0 of the operand into ``axes[0 : len(index)]`` at the positions ``index``
+    (data only, over dim 0).
 
     The other dimensions of the operand follow. Used for sums whose `where` reads an outer iterator.
     """

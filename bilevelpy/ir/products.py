@@ -1,9 +1,9 @@
 """The canonical form of sums of products.
 
-Every product of the language (``*``, ``/``, ``@``, ``dot``, comprehension or matrix form) ends here, so that
-``sum(X[i, j] * w[j] for j in p)`` and ``X @ w`` are the same node. Factors are flattened, scalar numbers collected,
-equal factors squared; what is summed is contracted pairwise, always taking the pair with the smallest result. The
-choice looks at ranks only: sizes are data.
+Every product of the language (``*``, ``/``, ``@``, ``dot``, comprehension or matrix form) ends
+here, so that ``sum(X[i, j] * w[j] for j in p)`` and ``X @ w`` are the same node. Factors are
+flattened, scalar numbers collected, equal factors squared; what is summed is contracted pairwise,
+always taking the pair with the smallest result. The choice looks at ranks only: sizes are data.
 """
 
 from __future__ import annotations
@@ -22,11 +22,16 @@ Factor = tuple[Expr, Labels]
 
 
 def product(
-    builder: Builder, factors: list[Factor], output: Labels, axis_of: dict[int, Axis], span: Span | None
+    builder: Builder,
+    factors: list[Factor],
+    output: Labels,
+    axis_of: dict[int, Axis],
+    span: Span | None,
 ) -> Expr:
     """The sum over all labels outside ``output`` of the product of ``factors``.
 
-    ``axis_of`` gives the axis of each label; a label that no factor carries is broadcast (or, summed, counts).
+    ``axis_of`` gives the axis of each label; a label that no factor carries is broadcast (or,
+    summed, counts).
     """
     coefficient, flat = _flatten(factors)
     carried = {label for _, labels in flat for label in labels}
@@ -50,13 +55,21 @@ def _relabel(
 
     def key(k: int) -> tuple[int, str, tuple[int, ...]]:
         # Factors that occur once come first: they tell the labels of equal factors apart.
-        return digests.count(digests[k]), digests[k], tuple(rename.get(s, len(axis_of)) for s in factors[k][1])
+        return (
+            digests.count(digests[k]),
+            digests[k],
+            tuple(rename.get(s, len(axis_of)) for s in factors[k][1]),
+        )
 
     for k in sorted(range(len(factors)), key=key):
         for label in factors[k][1]:
             rename.setdefault(label, len(rename))
     renamed = [(node, tuple(rename[s] for s in labels)) for node, labels in factors]
-    return renamed, tuple(rename[s] for s in output), {rename[s]: a for s, a in axis_of.items() if s in rename}
+    return (
+        renamed,
+        tuple(rename[s] for s in output),
+        {rename[s]: a for s, a in axis_of.items() if s in rename},
+    )
 
 
 def _flatten(factors: list[Factor]) -> tuple[float, list[Factor]]:
@@ -66,17 +79,21 @@ def _flatten(factors: list[Factor]) -> tuple[float, list[Factor]]:
     stack = list(reversed(factors))
     while stack:
         node, labels = stack.pop()
-        if isinstance(node, Const) or isinstance(node, Fill):
+        if isinstance(node, Const | Fill):
             coefficient *= node.value
         elif isinstance(node, Apply) and node.function == "neg":
             coefficient = -coefficient
             stack.append((node.operands[0], labels))
         elif isinstance(node, Align):
-            inner: dict[int, int] = {s: labels[d] for d, s in enumerate(node.source) if s is not None}
+            inner: dict[int, int] = {
+                s: labels[d] for d, s in enumerate(node.source) if s is not None
+            }
             stack.append((node.operand, tuple(inner[d] for d in range(node.operand.rank))))
         elif isinstance(node, Einsum) and not node.contracts:
             rename = dict(zip(node.output, labels, strict=True))
-            for operand, subscript in reversed(list(zip(node.operands, node.subscripts, strict=True))):
+            for operand, subscript in reversed(
+                list(zip(node.operands, node.subscripts, strict=True))
+            ):
                 stack.append((operand, tuple(rename[s] for s in subscript)))
         else:
             flat.append((node, labels))
@@ -97,11 +114,17 @@ def _squares(builder: Builder, factors: list[Factor]) -> list[Factor]:
 
 
 def _contract(
-    builder: Builder, factors: list[Factor], output: Labels, axis_of: dict[int, Axis], span: Span | None
+    builder: Builder,
+    factors: list[Factor],
+    output: Labels,
+    axis_of: dict[int, Axis],
+    span: Span | None,
 ) -> list[Factor]:
     """Sum out every label that is not in ``output``."""
     keep = set(output)
-    if not any(len(set(labels)) < len(labels) or not keep.issuperset(labels) for _, labels in factors):
+    if not any(
+        len(set(labels)) < len(labels) or not keep.issuperset(labels) for _, labels in factors
+    ):
         return factors
     while True:
         factors = [_sum_alone(builder, k, factors, keep, span) for k in range(len(factors))]
@@ -111,9 +134,15 @@ def _contract(
                 shared = (set(factors[a][1]) & set(factors[b][1])) - keep
                 if not shared:
                     continue
-                elsewhere = {s for k, f in enumerate(factors) if k not in (a, b) for s in f[1]} | keep
+                elsewhere = {
+                    s for k, f in enumerate(factors) if k not in (a, b) for s in f[1]
+                } | keep
                 rest = (set(factors[a][1]) | set(factors[b][1])) & elsewhere
-                cost = (len(rest), -len(shared - elsewhere), max(len(factors[a][1]), len(factors[b][1])))
+                cost = (
+                    len(rest),
+                    -len(shared - elsewhere),
+                    max(len(factors[a][1]), len(factors[b][1])),
+                )
                 if best is None or cost < best[0]:
                     best = (cost, a, b)
         if best is None:
@@ -123,10 +152,12 @@ def _contract(
         factors = [f for k, f in enumerate(factors) if k not in (a, b)]
         elsewhere = {s for f in factors for s in f[1]} | keep
         rest_labels = tuple(s for s in dict.fromkeys((*pair[0][1], *pair[1][1])) if s in elsewhere)
-        rest_labels = tuple(sorted(rest_labels, key=lambda s: (output.index(s) if s in keep else len(output), s)))
+        rest_labels = tuple(
+            sorted(rest_labels, key=lambda s: (output.index(s) if s in keep else len(output), s))
+        )
         contracted = (set(pair[0][1]) | set(pair[1][1])) - set(rest_labels)
         if contracted:
-            node = builder.einsum(pair, rest_labels, span)
+            node: Expr = builder.einsum(pair, rest_labels, span)
         else:
             node = _elementwise(builder, 1.0, _squares(builder, pair), rest_labels, axis_of, span)
         factors.append((node, rest_labels))
@@ -167,12 +198,18 @@ def _elementwise(
         if len(set(labels)) < len(labels):
             node, labels = builder.einsum([(node, labels)], carried, span), carried
         elif labels != carried:
-            node = builder.align(node, tuple(labels.index(s) for s in carried), tuple(axis_of[s] for s in carried))
+            node = builder.align(
+                node, tuple(labels.index(s) for s in carried), tuple(axis_of[s] for s in carried)
+            )
     else:
-        scalars: list[Factor] = [] if coefficient == 1.0 or negative else [(builder.const(coefficient), ())]
+        scalars: list[Factor] = (
+            [] if coefficient == 1.0 or negative else [(builder.const(coefficient), ())]
+        )
         node = builder.einsum([*scalars, *factors], carried, span)
     if negative:
         node = builder.raw_apply("neg", (node,), span)
     if carried != output:
-        node = builder.align(node, tuple(carried.index(s) if s in carried else None for s in output), axes)
+        node = builder.align(
+            node, tuple(carried.index(s) if s in carried else None for s in output), axes
+        )
     return node

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Read:
     """A default read from a file: ``file("a.npz", "X")``, ``csv("a.csv", "col")``, ``json(...)``.
 
-    ``path`` is as written; it is relative to ``folder``, the folder of the model file that says so (None for text
-    without a file), and must stay inside that folder's tree.
+    ``path`` is as written; it is relative to ``folder``, the folder of the model file that says so
+    (None for text without a file), and must stay inside that folder's tree.
     """
 
     format: str
@@ -68,8 +68,8 @@ class Variable:
 class Constraint:
     """A family of rows as written: ``terms[0] relations[0] terms[1] (relations[1] terms[2])``.
 
-    ``axes`` are those of the rows (family of the level, binders, then tensor axes); every term has these axes or is
-    a scalar.
+    ``axes`` are those of the rows (family of the level, binders, then tensor axes); every term has
+    these axes or is a scalar.
     """
 
     name: str
@@ -82,9 +82,11 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True)
 class Assumption:
-    """A fact that the modeller declares: "convex", "strongly_convex", "smooth", "unique", "licq", "dual".
+    """A fact that the modeller declares: "convex", "strongly_convex", "smooth", "unique", "licq",
+    "dual".
 
-    ``arguments`` are data-only expressions; for "dual", ``constraint`` is bounded by the two arguments.
+    ``arguments`` are data-only expressions; for "dual", ``constraint`` is bounded by the two
+    arguments.
     """
 
     name: str
@@ -97,7 +99,8 @@ class Assumption:
 class Level:
     """The upper level (``name == "upper"``) or one follower (family).
 
-    ``objective`` has the axes ``family`` (one value per follower; scalar otherwise); the level stands for the sum.
+    ``objective`` has the axes ``family`` (one value per follower; scalar otherwise); the level
+    stands for the sum.
     """
 
     name: str
@@ -122,7 +125,9 @@ class ExternArgument:
 
 @dataclass(frozen=True, slots=True)
 class Extern:
-    """A function handed over at binding, with its declared properties ("smooth", "convex(theta)", ...)."""
+    """A function handed over at binding, with its declared properties ("smooth", "convex(theta)",
+    ...).
+    """
 
     name: str
     arguments: tuple[ExternArgument, ...]
@@ -144,9 +149,11 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Expect:
-    """A known answer: ``value`` equals ``expected`` (every entry) within ``tolerance``; ``text`` is as written.
+    """A known answer: ``value`` equals ``expected`` (every entry) within ``tolerance``; ``text`` is
+    as written.
 
-    ``value`` is an expression of variables and data, or the name of a level whose objective is meant.
+    ``value`` is an expression of variables and data, or the name of a level whose objective is
+    meant.
     """
 
     value: Expr | str
@@ -158,9 +165,11 @@ class Expect:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A checked model without data. ``upper`` is a :class:`Level` named "upper"; ``lowers`` may be empty.
+    """A checked model without data. ``upper`` is a :class:`Level` named "upper"; ``lowers`` may be
+    empty.
 
-    ``builder`` made and interned every expression; whoever rewrites the program makes new nodes with it.
+    ``builder`` made and interned every expression; whoever rewrites the program makes new nodes
+    with it.
     """
 
     name: str
@@ -190,10 +199,11 @@ class Program:
 class Data:
     """Everything that binding found out.
 
-    ``sizes``: every axis in use -> its length. ``labels``: labelled axes -> their elements in order. ``members``:
-    PAIRS and SUBSET axes -> int array (size, len(parents)) of positions in the parents. ``arrays``: param name ->
-    float64 array (kept by reference where it already is one) or SciPy CSR matrix. ``externs``: name -> callable.
-    ``origins``: name -> where the value came from, in words.
+    ``sizes``: every axis in use -> its length. ``labels``: labelled axes -> their elements in
+    order. ``members``: PAIRS and SUBSET axes -> int array (size, len(parents)) of positions in the
+    parents. ``arrays``: param name -> float64 array (kept by reference where it already is one) or
+    SciPy CSR matrix. ``externs``: name -> callable. ``origins``: name -> where the value came from,
+    in words.
     """
 
     sizes: Mapping[Axis, int]

@@ -73,4 +73,6 @@ def _entries(matrix: Any, labels: Labels, dense: Array, others: Labels, output: 
         np.add.at(total, tuple(position[s] for s in kept), terms)
     else:
         total = terms.sum(axis=0)
-    return np.asarray(np.einsum(total, [*kept, *rest], list(output)))
+    # NumPy's stubs do not know the form with lists of labels.
+    einsum: Any = np.einsum
+    return np.asarray(einsum(total, [*kept, *rest], list(output)))

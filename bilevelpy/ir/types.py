@@ -21,7 +21,9 @@ class AxisKind(StrEnum):
     RANGE = "range"  # integers low..high
     LABELS = "labels"  # declared labels, or labels from the data
     PAIRS = "pairs"  # tuples over `parents` (`within A * B`)
-    SUBSET = "subset"  # the elements of `parents` that satisfy `condition`, or that `labels`/data name
+    SUBSET = (
+        "subset"  # the elements of `parents` that satisfy `condition`, or that `labels`/data name
+    )
     CONCAT = "concat"  # one axis after another (result of `concat`)
 
 
@@ -29,11 +31,12 @@ class AxisKind(StrEnum):
 class Axis:
     """An index set. Axes are compared by identity: equal sizes or labels do not make axes equal.
 
-    ``size``: declared size of a DIM or SIZE, an expression over data. ``low``/``high``: ends of a RANGE.
-    ``labels``: declared elements of LABELS, PAIRS or SUBSET (None where the data brings them).
-    ``parents``: factor axes of PAIRS and of a SUBSET (one for ``within A``, several for a condition over
-    several iterators), the parts of a CONCAT. ``condition``: boolean expression over ``parents`` (its axes in
-    that order) of a SUBSET; ``operation`` with ``operands`` for `union`, `inter`, `diff`.
+    ``size``: declared size of a DIM or SIZE, an expression over data. ``low``/``high``: ends of a
+    RANGE. ``labels``: declared elements of LABELS, PAIRS or SUBSET (None where the data brings
+    them). ``parents``: factor axes of PAIRS and of a SUBSET (one for ``within A``, several for a
+    condition over several iterators), the parts of a CONCAT. ``condition``: boolean expression over
+    ``parents`` (its axes in that order) of a SUBSET; ``operation`` with ``operands`` for `union`,
+    `inter`, `diff`.
     """
 
     name: str
@@ -108,7 +111,9 @@ class DomainKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """The set a param or variable lives in; bounds are data-only expressions, scalar or of the variable's axes."""
+    """The set a param or variable lives in; bounds are data-only expressions, scalar or of the
+    variable's axes.
+    """
 
     kind: DomainKind
     lower: Expr | None = None

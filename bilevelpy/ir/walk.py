@@ -1,4 +1,6 @@
-"""Walks over expressions: iterative, so that depth never matters, and each shared node is seen once."""
+"""Walks over expressions: iterative, so that depth never matters, and each shared node is seen
+once.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def postorder(roots: Expr | Iterable[Expr]) -> Iterator[Expr]:
 
 
 def fold(root: Expr, visit: Callable[[Expr, tuple[R, ...]], R]) -> R:
-    """Compute a value for ``root`` from the values of its children, bottom up, once per shared node."""
+    """Compute a value for ``root`` from the values of its children, bottom up, once per shared
+    node.
+    """
     values: dict[Expr, R] = {}
     for node in postorder(root):
         values[node] = visit(node, tuple(values[c] for c in node.children))
@@ -56,7 +60,9 @@ def level_roots(level: Level) -> list[Expr]:
     roots = [level.objective]
     roots += [t for c in level.constraints for t in c.terms]
     for v in level.variables:
-        roots += [e for e in (v.start, v.domain.lower, v.domain.upper, v.domain.radius) if e is not None]
+        roots += [
+            e for e in (v.start, v.domain.lower, v.domain.upper, v.domain.radius) if e is not None
+        ]
     roots += [a for fact in level.assumptions for a in fact.arguments]
     return roots
 

@@ -1,9 +1,11 @@
-"""Hessians of functions of affine predictors: products and assembly without differentiating through the data.
+"""Hessians of functions of affine predictors: products and assembly without differentiating through
+the data.
 
 With predictors ``z_k = J_k y + const`` (:mod:`bilevelpy.analysis.predictors`) the lower Hessian is
-``sum_k J_k' G_k J_k``. Each ``G_k`` is block-diagonal over samples with blocks as large as the number of classes; it
-costs one second derivative per class in the space of the predictors. A product then takes two products with the
-data, the dense Hessian one matrix product per pair of classes: what Gauss-Newton code written by hand would do.
+``sum_k J_k' G_k J_k``. Each ``G_k`` is block-diagonal over samples with blocks as large as the
+number of classes; it costs one second derivative per class in the space of the predictors. A
+product then takes two products with the data, the dense Hessian one matrix product per pair of
+classes: what Gauss-Newton code written by hand would do.
 """
 
 from __future__ import annotations
@@ -15,18 +17,23 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from bilevelpy.lowering.differentiate import gradient, gradients
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from bilevelpy.analysis.predictors import Predictor
 
-# Entries of the stacked right-hand side of one assembly product (32 MB), or one pair's where that is more.
+# Entries of the stacked right-hand side of one assembly product (32 MB), or one pair's where that
+# is more.
 _STACK = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """A linear term made concrete: ``coefficient`` (B, N, Q) dense, ``index`` (B, Q, C) positions in y."""
+    """A linear term made concrete: ``coefficient`` (B, N, Q) dense, ``index`` (B, Q, C) positions
+    in y.
+    """
 
     coefficient: Tensor
     index: Tensor
@@ -54,7 +61,8 @@ class Curvature:
     coefficients
         For each predictor, the dense coefficient tensor of each of its terms.
     positions
-        (level, name) of a variable to the tensor of its entries' positions in y, in the variable's shape.
+        (level, name) of a variable to the tensor of its entries' positions in y, in the variable's
+        shape.
     m
         Length of y.
     """
@@ -91,24 +99,22 @@ class Curvature:
     def weights(self, value: Tensor, predictors: Sequence[Tensor]) -> list[Tensor]:
         """The blocks ``G_k`` of shape (B, N, C, C) at a point.
 
-        ``value`` is f as a tensor with its graph, ``predictors`` are the tensors ``z_k`` in that graph.
+        ``value`` is f as a tensor with its graph, ``predictors`` are the tensors ``z_k`` in that
+        graph.
         """
-        first = torch.autograd.grad(value, list(predictors), create_graph=True, allow_unused=True)
+        first = gradient(value, predictors, create=True)
         result = []
-        for gradient, z, shape in zip(first, predictors, self._shapes, strict=True):
+        for slope, z, shape in zip(first, predictors, self._shapes, strict=True):
             blocks = z.new_zeros((shape.batch, shape.samples, shape.classes, shape.classes))
-            if gradient is not None and gradient.requires_grad:
-                inverse = [shape.permutation.index(d) for d in range(z.dim())]
-                full = [z.shape[d] for d in shape.permutation]
-                for c in range(shape.classes):
-                    direction = z.new_zeros((shape.batch, shape.samples, shape.classes))
-                    direction[:, :, c] = 1.0
-                    direction = direction.reshape(full).permute(inverse)
-                    (second,) = torch.autograd.grad(gradient, z, direction, retain_graph=True, allow_unused=True)
-                    if second is not None:
-                        blocks[:, :, :, c] = second.permute(shape.permutation).reshape(
-                            shape.batch, shape.samples, shape.classes
-                        )
+            inverse = [shape.permutation.index(d) for d in range(z.dim())]
+            full = [z.shape[d] for d in shape.permutation]
+            for c in range(shape.classes):
+                direction = z.new_zeros((shape.batch, shape.samples, shape.classes))
+                direction[:, :, c] = 1.0
+                (second,) = gradients([slope], [z], [direction.reshape(full).permute(inverse)])
+                if second is not None:
+                    moved = second.permute(shape.permutation)
+                    blocks[:, :, :, c] = moved.reshape(shape.batch, shape.samples, shape.classes)
             result.append(blocks.detach())
         return result
 
@@ -116,9 +122,13 @@ class Curvature:
         """``f_yy v``."""
         out = torch.zeros_like(v)
         for blocks, G in zip(self._blocks, weights, strict=True):
-            moved = sum(block.coefficient @ v[block.index] for block in blocks)
+            moved = blocks[0].coefficient @ v[blocks[0].index]
+            for block in blocks[1:]:
+                moved = moved + block.coefficient @ v[block.index]
             # One class: the block is a number per sample.
-            pushed = G[..., 0] * moved if G.shape[-1] == 1 else (G @ moved.unsqueeze(-1)).squeeze(-1)
+            pushed = (
+                G[..., 0] * moved if G.shape[-1] == 1 else (G @ moved.unsqueeze(-1)).squeeze(-1)
+            )
             for block in blocks:
                 back = block.coefficient.transpose(1, 2) @ pushed
                 out.index_add_(0, block.index.reshape(-1), back.reshape(-1))
@@ -126,7 +136,7 @@ class Curvature:
 
     def dense(self, weights: Sequence[Tensor]) -> Tensor:
         """``f_yy`` as a symmetric (m, m) matrix."""
-        H = torch.zeros((self.m, self.m), dtype=weights[0].dtype) if weights else torch.zeros((self.m, self.m))
+        H = weights[0].new_zeros((self.m, self.m))
         for blocks, G in zip(self._blocks, weights, strict=True):
             for a, left in enumerate(blocks):
                 for right in blocks[a:]:
@@ -135,7 +145,9 @@ class Curvature:
 
 
 def _add_pair(H: Tensor, left: _Block, right: _Block, G: Tensor, *, symmetric: bool) -> None:
-    """Add ``left' G right`` (and its transpose) to H, for all pairs of classes, a few pairs per product."""
+    """Add ``left' G right`` (and its transpose) to H, for all pairs of classes, a few pairs per
+    product.
+    """
     batch, _, q = right.coefficient.shape
     classes = G.shape[-1]
     if left.coefficient.shape[1:] == (1, 1) and q == 1 and classes == 1:
@@ -154,7 +166,9 @@ def _add_pair(H: Tensor, left: _Block, right: _Block, G: Tensor, *, symmetric: b
         columns = [d for _, d in part]
         # (B, N, P, Q): the right factor weighted for each pair.
         weighted = G[:, :, rows, columns].unsqueeze(-1) * right.coefficient.unsqueeze(2)
-        products = (transposed @ weighted.reshape(batch, -1, len(part) * q)).reshape(batch, -1, len(part), q)
+        products = (transposed @ weighted.reshape(batch, -1, len(part) * q)).reshape(
+            batch, -1, len(part), q
+        )
         at = left.index[:, :, rows].unsqueeze(3)
         to = right.index[:, :, columns].transpose(1, 2).unsqueeze(1)
         H[at, to] += products

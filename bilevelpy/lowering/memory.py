@@ -7,9 +7,9 @@ from math import prod
 
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.expr import Expr
+from bilevelpy.ir.objectives import lower_objective, upper_objective
 from bilevelpy.ir.program import BoundProgram
 from bilevelpy.ir.walk import postorder
-from bilevelpy.ir.objectives import lower_objective, upper_objective
 
 # Leaves that exist anyway, and broadcasts, which are never stored.
 _FREE = (ir.ParamRef, ir.VarRef, ir.Const, ir.Fill, ir.Align, ir.Position)

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from bilevelpy.errors import UsageError
 from bilevelpy.ir.expr import Expr, VarRef
+from bilevelpy.ir.objectives import level_total, lower_objective, upper_objective
 from bilevelpy.ir.program import BoundProgram
 from bilevelpy.lowering.constraints import ConstraintFunction
 from bilevelpy.lowering.differentiate import batched_gradients, gradient, gradients
 from bilevelpy.lowering.graph import Compiled, compile_expressions
 from bilevelpy.lowering.layout import Layout, domain, layout, start
 from bilevelpy.lowering.memory import widest
-from bilevelpy.ir.objectives import level_total, lower_objective, upper_objective
 from bilevelpy.lowering.protocol import Counts
 from bilevelpy.lowering.slots import DataTensors
 from bilevelpy.lowering.structured import StructuredHessian, structured_hessian

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Counts:
-    """Evaluations so far: values, gradients, products. A Hessian counts as the products that it takes."""
+    """Evaluations so far: values, gradients, products. A Hessian counts as the products that it
+    takes.
+    """
 
     F: int = 0
     f: int = 0
@@ -34,9 +36,10 @@ class Counts:
 class Oracle(Protocol):
     """A bound model as functions of ``x`` in R^n (upper) and ``y`` in R^m (all followers).
 
-    Both levels are minimisations here (the sign of a maximising level is turned, `F_sign`/`f_sign` = -1 there).
-    All vectors are detached 1-D float64 tensors; results never carry an autograd graph. `jvp` in `counts` counts
-    cross products f_xy v; the pullback gives f_yy v and f_xy v together and counts one of each.
+    Both levels are minimisations here (the sign of a maximising level is turned, `F_sign`/`f_sign`
+    = -1 there). All vectors are detached 1-D float64 tensors; results never carry an autograd
+    graph. `jvp` in `counts` counts cross products f_xy v; the pullback gives f_yy v and f_xy v
+    together and counts one of each.
     """
 
     n: int

@@ -31,7 +31,9 @@ def test_factor_order_and_label_names_do_not_matter(b, axes):
 def test_residual_squared_equals_residual_times_residual(b, axes):
     n, p, _ = axes
     r = b.sub(matvec(b, b.param("X", (n, p)), b.var("fit", "w", (p,))), b.param("y", (n,)))
-    assert b.product([(r, (0,)), (r, (0,))], (), {0: n}) is b.reduce("sum", b.apply("square", r), (0,))
+    assert b.product([(r, (0,)), (r, (0,))], (), {0: n}) is b.reduce(
+        "sum", b.apply("square", r), (0,)
+    )
 
 
 def test_scaling_moves_out_of_a_sum(b, axes):

@@ -38,10 +38,12 @@ def test_logistic_with_intercept_and_penalties(rng):
     lam, labels = b.var("upper", "lam", (p,)), b.param("y", (n,))
     z = b.add((b.product([(X, (0, 1)), (w, (1,))], (0,), {0: n, 1: p}), b.align(c, (None,), (n,))))
     margin = b.mul(labels, z)
-    f = b.add((
-        b.reduce("sum", b.apply("softplus", margin), (0,)),
-        b.reduce("sum", b.mul(b.apply("exp", lam), b.apply("square", w)), (0,)),
-    ))
+    f = b.add(
+        (
+            b.reduce("sum", b.apply("softplus", margin), (0,)),
+            b.reduce("sum", b.mul(b.apply("exp", lam), b.apply("square", w)), (0,)),
+        )
+    )
     found = find_predictors(b, f, FIT)
     N, P = 12, 5
     Xd, yd, lamd = normal(rng, N, P), normal(rng, N).sign(), normal(rng, P)
@@ -76,7 +78,10 @@ def test_softmax_with_class_intercepts(rng):
     N, P, K = 9, 4, 3
     Xd = normal(rng, N, P)
     tensors = [Xd if t.contracted else torch.ones(N, 1, dtype=torch.float64) for t in found.terms]
-    positions = {("fit", "W"): torch.arange(P * K).reshape(P, K), ("fit", "c"): torch.arange(P * K, P * K + K)}
+    positions = {
+        ("fit", "W"): torch.arange(P * K).reshape(P, K),
+        ("fit", "c"): torch.arange(P * K, P * K + K),
+    }
     curvature = Curvature([found], [(N, K)], [tensors], positions, P * K + K)
 
     def f_of_y(y):
@@ -94,7 +99,9 @@ def test_family_of_followers_is_block_diagonal(rng):
     (found,) = find_predictors(b, b.reduce("sum", b.apply("cosh", z), (1,)), FIT)
     B, N, P = 3, 5, 2
     Xd = normal(rng, B, N, P)
-    curvature = Curvature([found], [(B, N)], [[Xd]], {("fit", "w"): torch.arange(B * P).reshape(B, P)}, B * P)
+    curvature = Curvature(
+        [found], [(B, N)], [[Xd]], {("fit", "w"): torch.arange(B * P).reshape(B, P)}, B * P
+    )
 
     def f_of_y(y):
         z = (Xd @ y.reshape(B, P, 1)).squeeze(-1)
