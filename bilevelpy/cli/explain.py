@@ -1,0 +1,78 @@
+"""``bilevelpy explain``: the structure found and the backend chosen, or the page about a code."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+import typer
+
+from bilevelpy.cli import arguments
+from bilevelpy.cli.console import print_json
+from bilevelpy.cli.guard import DONE
+from bilevelpy.errors import BackendError, UsageError
+from bilevelpy.options import did_you_mean
+
+_CODE = re.compile(r"BLV\d+", re.IGNORECASE)
+
+
+def explain(
+    subject: Annotated[
+        str, typer.Argument(metavar="MODEL|CODE", help="A model file, or a code such as BLV0301.")
+    ],
+    data: arguments.Data = None,
+    param: arguments.Param = None,
+    extern: arguments.ExternOption = None,
+    backend: Annotated[str, typer.Option(metavar="NAME", help="Ask about this backend.")] = "auto",
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Of the points at which facts are observed.")
+    ] = 0,
+    as_json: arguments.AsJson = False,
+) -> int:
+    """Show what is known about a model, which backend is chosen and why; or what a diagnostic code
+    means.
+    """
+    if _CODE.fullmatch(subject):
+        return _explain_code(subject.upper(), as_json)
+    from bilevelpy import analysis, api
+    from bilevelpy.cli.sources import load
+
+    model = load(subject, data, param, extern)
+    structure = api.analyze(model, seed=seed)
+    decision: Any = None
+    refusal = ""
+    try:
+        decision = api.dispatch(structure, backend=backend)
+    except BackendError as error:
+        refusal = str(error)
+    if as_json:
+        chosen = (
+            decision.to_json() if decision is not None else {"backend": None, "message": refusal}
+        )
+        print_json({**analysis.to_json(structure), "decision": chosen})
+        return DONE
+    from bilevelpy.cli.tables import console, decision_table, structure_table
+
+    screen = console(errors=False)
+    screen.print(structure_table(structure, full=True))
+    screen.print()
+    screen.print(decision_table(decision) if decision is not None else refusal, markup=False)
+    return DONE
+
+
+def _explain_code(code: str, as_json: bool) -> int:
+    """The page about ``code``."""
+    from bilevelpy.diagnostics import CATALOG
+    from bilevelpy.resources import error_page
+
+    entry = CATALOG.get(code)
+    if entry is None:
+        raise UsageError(f"there is no code {code}{did_you_mean(code, list(CATALOG))}")
+    page = error_page(code)
+    if as_json:
+        print_json(
+            {"code": code, "severity": entry.severity, "message": entry.template, "page": page}
+        )
+    else:
+        print(page if page is not None else f"{entry.severity}[{code}]: {entry.template}")
+    return DONE

@@ -1,0 +1,69 @@
+"""The Typer application: commands and where they live, nothing else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from bilevelpy import __version__
+from bilevelpy.cli import backends, check, compare, explain, export, fmt, import_, new, solve, test
+from bilevelpy.cli.guard import INTERRUPTED, guarded
+
+app = typer.Typer(
+    name="bilevelpy",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help without rich: its import takes longer than the rest
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"bilevelpy {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Bilevel optimization from a model file to a certified answer.
+
+    Exit codes: 0 done; 1 no solution certified, or problems found; 2 the model, its data or the
+    command line is wrong, or no backend takes the model; 130 interrupted.
+    """
+
+
+app.command("solve")(guarded(solve.solve))
+app.command("check")(guarded(check.check))
+app.command("explain")(guarded(explain.explain))
+app.command("compare")(guarded(compare.compare))
+app.command("fmt")(guarded(fmt.fmt))
+app.command("test")(guarded(test.run_tests))
+app.command("new")(guarded(new.new))
+app.command("backends")(guarded(backends.backends))
+app.command("export")(guarded(export.export))
+app.command("import")(guarded(import_.import_model))
+app.command("exporters")(guarded(export.exporters))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character gets a substitute, not a crash.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        code = app(args=None if arguments is None else list(arguments), standalone_mode=True)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    return code if isinstance(code, int) else 0

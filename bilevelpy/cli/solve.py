@@ -1,0 +1,127 @@
+"""``bilevelpy solve``: from a model file to a certified answer."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bilevelpy.cli import arguments
+from bilevelpy.cli.console import print_diagnostics, print_json, say
+from bilevelpy.cli.guard import DONE, INTERRUPTED, UNSOLVED
+from bilevelpy.cli.sources import load, start_values
+from bilevelpy.errors import UsageError
+from bilevelpy.options import SolveOptions
+
+if TYPE_CHECKING:
+    from bilevelpy.analysis.structure import Structure
+    from bilevelpy.dispatcher import Decision
+    from bilevelpy.result import Result
+
+
+def solve(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model file.")],
+    data: arguments.Data = None,
+    param: arguments.Param = None,
+    extern: arguments.ExternOption = None,
+    backend: Annotated[
+        str, typer.Option(metavar="NAME", help="One of `bilevelpy backends`, or auto.")
+    ] = "auto",
+    tol: Annotated[float, typer.Option(metavar="T", help="Relative tolerance.")] = 1e-6,
+    max_iter: Annotated[int, typer.Option(metavar="N", help="Outer iterations at most.")] = 500,
+    time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds at most.")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of everything random.")] = 0,
+    start: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Values to start from: .npz, .json, or a saved result."),
+    ] = None,
+    option: arguments.OptionOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Use --backend even where it rejects the model.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Save the result (.json, .npz).")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the convergence (.png, .svg).")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Save the run now and then.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint, if there is one.")
+    ] = False,
+    as_json: arguments.AsJson = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")] = False,
+) -> int:
+    """Solve a model and certify the answer.
+
+    Exit codes: 0 solved and certified; 1 not solved within the limits; 2 the model, its data or the
+    command line is wrong, or no backend takes the model; 130 interrupted (the best point is printed
+    and saved).
+    """
+    _check_targets(out, plot)
+    limit = math.inf if time_limit is None else time_limit
+    options = SolveOptions(backend, tol, max_iter, limit, seed, force, arguments.options(option))
+    began = time.perf_counter()
+    loaded = load(model, data, param, extern)
+    if loaded.warnings and not quiet:
+        print_diagnostics(loaded.warnings, loaded.sources, sys.stderr)
+    # Only now, when the model is known to be right, the libraries that take seconds to load.
+    from bilevelpy.solving import Request, run
+
+    request = Request(
+        start=start_values(start),
+        progress=False if quiet else None,
+        checkpoint=checkpoint,
+        resume=resume,
+        decided=None if quiet or as_json else _announce,
+    )
+    result = run(loaded, options, request, began)
+    _save(result, out, plot, quiet)
+    if as_json:
+        print_json(result.as_dict())
+    else:
+        from bilevelpy.cli.tables import console, result_table
+
+        console(errors=False).print(result_table(result))
+    if result.success:
+        return DONE
+    return INTERRUPTED if result.status == "interrupted" else UNSOLVED
+
+
+def _check_targets(out: Path | None, plot: Path | None) -> None:
+    """Refuse a file that could not be written before the solve, not after it."""
+    for path, kinds in ((out, (".json", ".npz")), (plot, (".png", ".svg", ".pdf"))):
+        if path is None:
+            continue
+        if path.suffix.lower() not in kinds:
+            raise UsageError(f"`{path.name}` must end in {' or '.join(kinds)}")
+        if not path.absolute().parent.is_dir():
+            raise UsageError(f"cannot write {path}: its directory does not exist")
+
+
+def _announce(structure: Structure, decision: Decision) -> None:
+    """Structure and decision, before the solve begins."""
+    from bilevelpy.cli.tables import console, decision_table, structure_table
+
+    if structure.warnings:
+        print_diagnostics(structure.warnings, structure.sources, sys.stderr)
+    screen = console(errors=True)
+    screen.print(structure_table(structure, full=False))
+    screen.print(decision_table(decision))
+    screen.print()
+
+
+def _save(result: Result, out: Path | None, plot: Path | None, quiet: bool) -> None:
+    """Write the files that were asked for, and say so."""
+    writers: list[tuple[Path | None, Any]] = [(out, result.save), (plot, result.plot)]
+    for path, write in writers:
+        if path is not None:
+            write(path)
+            if not quiet:
+                say(f"written: {path}")

@@ -1,0 +1,64 @@
+"""Model and start values as a command line names them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bilevelpy.cli import arguments
+from bilevelpy.errors import UsageError
+
+if TYPE_CHECKING:
+    from bilevelpy.model import Model
+
+
+def load(
+    model: str,
+    data: Sequence[str] | None,
+    param: Sequence[str] | None,
+    extern: Sequence[str] | None = None,
+) -> Model:
+    """Read and bind a model with the values of ``--data``, ``--param`` and ``--extern``."""
+    from bilevelpy.model import Given, read_model
+
+    given = Given(None, arguments.params(param), arguments.files(data), arguments.externs(extern))
+    return read_model(model, given)
+
+
+def start_values(path: Path | None) -> dict[str, Any]:
+    """The values in ``--start``: a saved result, or names and values in .npz or .json."""
+    if path is None:
+        return {}
+    from bilevelpy import storage
+
+    if path.suffix.lower() == ".json":
+        return _flat(storage.read_json(path))
+    if path.suffix.lower() != ".npz":
+        raise UsageError(f"--start takes a .npz or .json file, found `{path.name}`")
+    import numpy as np
+
+    try:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as content:
+            values = {name: content[name] for name in content.files if name != storage.META}
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or 'not an .npz file'}") from error
+    except Exception as error:
+        raise UsageError(
+            f"cannot read {path}: it is damaged, or not an .npz file of numbers"
+        ) from error
+    # A saved result has `upper/lam` and `lower/fit/w`.
+    return {
+        name.removeprefix("upper/").removeprefix("lower/").replace("/", "."): v
+        for name, v in values.items()
+    }
+
+
+def _flat(content: dict[str, Any]) -> dict[str, Any]:
+    """Names and values; those of a saved result have a level around them."""
+    if not {"upper", "lower", "status"} <= content.keys():
+        return content
+    values = dict(content["upper"])
+    for follower, variables in content["lower"].items():
+        values |= {f"{follower}.{name}": value for name, value in variables.items()}
+    return values

@@ -1,0 +1,190 @@
+"""Structure, decision and result as text for a terminal (80 columns where it says no more)."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from bilevelpy.analysis.explain import facts_of, place_words, value_words
+
+if TYPE_CHECKING:
+    from bilevelpy.analysis.structure import Fact, Structure
+    from bilevelpy.dispatcher import Decision
+    from bilevelpy.result import Certificate, Result
+
+# Values of an array that are shown at its start and at its end.
+_HEAD, _TAIL = 4, 1
+_EVIDENCE = {"proved": "green", "declared": "cyan", "observed": "yellow"}
+_STATUS = {"converged": "bold green", "interrupted": "bold yellow"}
+
+
+def console(*, errors: bool) -> Console:
+    """A console for one of the two streams. It obeys ``NO_COLOR`` and keeps to 80 columns off a
+    terminal.
+    """
+    stream = sys.stderr if errors else sys.stdout
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else 80)
+
+
+# The facts that decide most; `explain` shows all of them.
+_SHORT = ("lower class", "lower convexity", "lower modulus", "lower constraints", "upper class")
+
+
+def structure_table(s: Structure, *, full: bool) -> RenderableType:
+    """The facts found, each with its evidence, reason and place."""
+    head = Text.assemble(
+        (s.model, "bold"),
+        f"  {_plural(s.dim_x, 'upper variable')}, {_plural(s.dim_y, 'lower variable')}",
+        f", {s.followers} followers" if s.followers > 1 else "",
+    )
+    constraints = (("upper", s.upper_constraints), ("lower", s.lower_constraints))
+    for level, count in constraints:
+        head.append(f", {_plural(count, f'{level} constraint')}" if count else "")
+    table = _grid()
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(ratio=1)
+    for name, fact in facts_of(s):
+        needed = name.startswith("needs: ")
+        if not (needed or name in _SHORT or (full and not _says_nothing(name, fact))):
+            continue
+        evidence = str(fact.evidence)
+        place = place_words(fact.span, s.sources) if full else ""
+        value = ("not yet", "bold red") if needed else (value_words(fact.value), "bold")
+        cell = Text.assemble(value, "  ", (evidence, _EVIDENCE.get(evidence, "")))
+        cell.append(f"  {place}" if place else "", "italic dim")
+        cell.append(f"\n{fact.reason}", "" if needed else "dim")
+        table.add_row(name, cell)
+    return Group(head, Padding(table, (0, 0, 0, 2)))
+
+
+def _says_nothing(name: str, fact: Fact[Any]) -> bool:
+    """Whether a fact is only the absence of something that most models lack."""
+    return value_words(fact.value) == "none" and not name.endswith("constraints")
+
+
+def decision_table(d: Decision) -> RenderableType:
+    """The backend chosen, why, and why not the others."""
+    table = _grid()
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(ratio=1)
+    table.add_row("backend", Text(d.chosen, "bold"))
+    for k, reason in enumerate(d.why):
+        table.add_row("" if k else "why", Text(reason))
+    for name, reason in d.rejected.items():
+        table.add_row(f"not {name}", Text(_words(reason), "dim"))
+    for warning in d.warnings:
+        table.add_row(Text("warning", "yellow"), Text(str(warning)))
+    return Padding(table, (0, 0, 0, 2))
+
+
+def result_table(r: Result) -> RenderableType:
+    """The answer: status, objectives, variables, reports, certificate."""
+    seconds = r.time.get("total", 0.0)
+    head = Text.assemble(
+        (r.model, "bold"),
+        "  ",
+        (r.status.value, _STATUS.get(r.status.value, "bold red")),
+        f"  ({r.backend}, {_plural(r.iterations, 'iteration')}, {seconds:.2f} s)",
+    )
+    table = _grid()
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=1)
+    table.add_row("objective", "upper", number(r.F))
+    for name, objective in r.f.items():
+        table.add_row("", name, number(objective))
+    first = "variables"
+    groups = [("", r.upper)] + [(f"{k}.", vs) for k, vs in r.lower.items()]
+    for prefix, variables in groups:
+        for name, value in variables.items():
+            table.add_row(first, f"{prefix}{name}{shape(value)}", array(value))
+            first = ""
+    first = "reports"
+    for name, report in r.reports.items():
+        values = np.asarray(report)
+        table.add_row(first, f"{name}{shape(values)}", array(values))
+        first = ""
+    parts: list[RenderableType] = [
+        head,
+        Padding(Text(r.message), (0, 0, 0, 2)),
+        Padding(table, (0, 0, 0, 2)),
+    ]
+    if r.certificate is not None:
+        parts.append(Padding(certificate_table(r.certificate), (0, 0, 0, 2)))
+    parts += [Padding(Text(f"warning: {w}", "yellow"), (0, 0, 0, 2)) for w in r.warnings]
+    return Group(*parts)
+
+
+def certificate_table(c: Certificate) -> RenderableType:
+    """What was recomputed at the answer, and what it says in words."""
+    table = _grid()
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(ratio=1)
+    style = "bold green" if c.kind != "none" else "bold red"
+    table.add_row("certificate", Text(c.kind, style), "")
+    numbers = [
+        ("lower gap", c.lower_gap),
+        ("lower stationarity", c.lower_stationarity),
+        ("lower feasibility", c.lower_feasibility),
+        ("upper feasibility", c.upper_feasibility),
+        ("hypergradient", c.hypergradient_norm),
+    ]
+    for name, value in numbers:
+        relative = f"   ({c.lower_gap_relative:.1e} of f)" if name == "lower gap" and value else ""
+        table.add_row("", name, f"{residual(value)}{relative}")
+    if c.directional_check is not None:
+        table.add_row("", "finite difference", f"{residual(c.directional_check)} relative mismatch")
+    reasons = Group(*(Padding(Text(f"- {reason}"), (0, 0, 0, 13)) for reason in c.reasons))
+    return Group(table, reasons)
+
+
+def shape(value: np.ndarray) -> str:
+    """``[3, 4]``, nothing for a scalar."""
+    return f"[{', '.join(map(str, value.shape))}]" if value.ndim else ""
+
+
+def array(value: np.ndarray) -> str:
+    """A scalar, or the first values of an array, its last one, and its range."""
+    flat = np.asarray(value, dtype=float).ravel()
+    if value.ndim == 0:
+        return number(float(flat[0]))
+    if flat.size <= _HEAD + _TAIL + 1:
+        return "  ".join(f"{v:.4g}" for v in flat)
+    parts = [f"{v:.4g}" for v in flat[:_HEAD]] + ["..."] + [f"{v:.4g}" for v in flat[-_TAIL:]]
+    return f"{'  '.join(parts)}\nin [{flat.min():.4g}, {flat.max():.4g}]"
+
+
+def number(value: float) -> str:
+    """Ten digits: enough to compare two solves."""
+    return f"{value:.10g}"
+
+
+def residual(value: float) -> str:
+    """Two digits are enough for a residual."""
+    return "0" if value == 0 else ("not known" if math.isnan(value) else f"{value:.1e}")
+
+
+def _words(reason: Any) -> str:
+    """A reason as text, whatever carries it."""
+    if isinstance(reason, Mapping):
+        return str(reason.get("reason", reason))
+    return str(getattr(reason, "reason", reason))
+
+
+def _plural(count: int, noun: str) -> str:
+    """``1 iteration``, ``2 iterations``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _grid() -> Table:
+    """A table without lines, as wide as the console."""
+    return Table.grid(padding=(0, 2, 0, 0), expand=True)

@@ -1,0 +1,124 @@
+"""``bilevelpy test``: solve models and check the answers that they state."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bilevelpy.cli import arguments
+from bilevelpy.cli.console import print_json
+from bilevelpy.cli.guard import DONE, UNSOLVED
+from bilevelpy.cli.sources import load
+from bilevelpy.errors import BilevelError, ModelError, UsageError
+from bilevelpy.options import SolveOptions
+
+if TYPE_CHECKING:
+    from bilevelpy.expectations import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model: how it ended, which expectations hold, and what went wrong."""
+
+    model: str
+    status: str
+    seconds: float
+    outcomes: Sequence[Outcome] = ()
+    message: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Converged, and every expectation holds."""
+        return self.status == "converged" and all(o.passed for o in self.outcomes)
+
+
+def run_tests(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Model files, or directories of them.")
+    ],
+    backend: Annotated[str, typer.Option(metavar="NAME", help="Solve with this backend.")] = "auto",
+    tol: Annotated[float, typer.Option(metavar="T", help="Relative tolerance.")] = 1e-6,
+    time_limit: Annotated[
+        float | None, typer.Option(metavar="S", help="Seconds at most, for each model.")
+    ] = None,
+    as_json: arguments.AsJson = False,
+) -> int:
+    """Solve models with their default data and check their `expect` lines.
+
+    Exit code 1 unless all pass.
+    """
+    limit = math.inf if time_limit is None else time_limit
+    options = SolveOptions(backend=backend, tol=tol, time_limit=limit)
+    rows = []
+    for path in _models(paths):
+        row = _run(path, options)
+        rows.append(row)
+        if not as_json:
+            _show(row)
+    failed = sum(not row.passed for row in rows)
+    if as_json:
+        print_json({"models": [_as_dict(row) for row in rows], "failed": failed})
+    else:
+        print(f"\n{len(rows) - failed} of {len(rows)} passed")
+    return UNSOLVED if failed else DONE
+
+
+def _models(paths: Sequence[Path]) -> Iterator[Path]:
+    """The model files among and below ``paths``; a path without any is a mistake."""
+    for path in paths:
+        found = sorted(path.rglob("*.blv")) if path.is_dir() else [path]
+        if not found:
+            raise UsageError(f"there is no model (*.blv) in {path}")
+        yield from found
+
+
+def _run(path: Path, options: SolveOptions) -> Row:
+    """Solve one model; whatever is wrong with it becomes its row."""
+    began = time.perf_counter()
+    try:
+        model = load(str(path), None, None)
+        from bilevelpy.expectations import outcomes
+        from bilevelpy.solving import Request, run
+
+        result = run(model, options, Request(progress=False), began)
+    except BilevelError as error:
+        first = error.diagnostics[0].message if isinstance(error, ModelError) else str(error)
+        return Row(str(path), "refused", time.perf_counter() - began, (), first.splitlines()[0])
+    except Exception as error:  # a fault of ours in one model must not hide the others
+        message = f"internal error: {type(error).__name__}: {error}"
+        return Row(str(path), "failed", time.perf_counter() - began, (), message)
+    message = "" if result.success else result.message
+    found = outcomes(model.bound, result)
+    return Row(str(path), result.status.value, time.perf_counter() - began, found, message)
+
+
+def _show(row: Row) -> None:
+    """A line for the model, and one for everything that is wrong with it."""
+    count = len(row.outcomes)
+    expectations = f"{count} expectation{'' if count == 1 else 's'}" if count else "no expectations"
+    verdict = "pass" if row.passed else "FAIL"
+    print(f"{verdict}  {row.model}  {row.status}, {expectations}, {row.seconds:.2f} s", flush=True)
+    if row.message:
+        print(f"      {row.message}")
+    for outcome in row.outcomes:
+        if not outcome.passed:
+            print(f"      {outcome.text}  found {outcome.found:.10g}")
+
+
+def _as_dict(row: Row) -> dict[str, object]:
+    """A row in JSON types."""
+    found = [{**asdict(o), "passed": o.passed} for o in row.outcomes]
+    return {
+        "model": row.model,
+        "status": row.status,
+        "passed": row.passed,
+        "seconds": row.seconds,
+        "expectations": found,
+        "message": row.message,
+    }

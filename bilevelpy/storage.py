@@ -1,0 +1,162 @@
+"""Files that are either complete or absent, and JSON that every reader takes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from bilevelpy.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# The key of a .npz file that holds, as JSON text, whatever is not an array.
+META = "meta"
+
+
+def write_atomically(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Let ``write`` fill a file beside ``path`` and put it in its place: an interruption leaves the
+    old one.
+
+    Problems of the file system are the user's to solve, hence
+    :class:`~bilevelpy.errors.UsageError`.
+    """
+    target = Path(path)
+    temporary: str | None = None
+    try:
+        if target.is_dir():
+            raise UsageError(f"cannot write {target}: it is a directory")
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        with os.fdopen(handle, "wb") as stream:
+            write(stream)
+        # mkstemp makes private files; a result is as readable as any other file that the user
+        # makes.
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+        temporary = None
+    except OSError as error:
+        raise UsageError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON types: arrays as lists, NaN as None, infinities as "inf" and "-inf"."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(plain(v) for v in value)
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        return float(value) if math.isfinite(value) else ("inf" if value > 0 else "-inf")
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if hasattr(value, "tolist"):  # NumPy arrays and scalars, without importing NumPy here
+        return plain(value.tolist())
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"no JSON form for {type(value).__name__}")
+
+
+def number(value: Any) -> float:
+    """The number that :func:`plain` wrote: the inverse for a scalar."""
+    return math.nan if value is None else float(value)
+
+
+def dumps(value: Any, *, indent: int | None = None) -> str:
+    """JSON text of any value that :func:`plain` takes."""
+    return json.dumps(plain(value), indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` as JSON, atomically."""
+    write_text(path, dumps(value, indent=1) + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` in UTF-8, atomically; line ends stay as they are."""
+    write_atomically(path, lambda stream: stream.write(text.encode()))
+
+
+def write_npz(path: str | Path, arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+    """Write arrays and, as JSON text, ``meta`` into one compressed file, atomically. No pickles."""
+    import numpy as np
+
+    content: dict[str, Any] = {k: np.asarray(v) for k, v in arrays.items()}
+    content[META] = np.array(dumps(meta))
+    write_atomically(path, lambda stream: np.savez_compressed(stream, **content))
+
+
+def read_npz(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays and ``meta`` of a file written by :func:`write_npz`."""
+    import zipfile
+    import zlib
+
+    import numpy as np
+
+    try:
+        # A stream of our own: NumPy does not close the file where its content is damaged.
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in content.files if name != META}
+            meta = json.loads(str(content[META]))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or 'not an .npz file'}") from error
+    except (
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise UsageError(
+            f"cannot read {path}: it is damaged, or not a file that bilevelpy wrote"
+        ) from error
+    if not isinstance(meta, dict):
+        raise UsageError(f"cannot read {path}: it is damaged, or not a file that bilevelpy wrote")
+    return arrays, meta
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The object in a JSON file."""
+    try:
+        value = json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"cannot read {path}: it is not JSON") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"cannot read {path}: it does not hold one object")
+    return value
+
+
+def open_text(path: str | Path, what: str) -> str:
+    """The text of a file called ``what`` in messages. Bytes that are not UTF-8 become U+FFFD."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read the {what} {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UsageError(f"cannot read the {what} {str(path)!r}: not a path") from error
+    if b"\0" in content[:8192]:
+        raise UsageError(f"cannot read the {what} {path}: it is a binary file")
+    return content.decode("utf-8", errors="replace")

@@ -1,0 +1,244 @@
+"""Commands that need no solver (check, fmt, explain CODE, new), and what users get wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bilevelpy
+from bilevelpy.cli.main import main
+from bilevelpy.cli.templates import TEMPLATES
+
+ROOT = Path(__file__).parents[2]
+GOOD = """\
+model toy;
+upper {
+  var x in [0, 1];
+  minimize (y - 1)^2;
+}
+lower a {
+  var y;
+  minimize (y - x)^2;
+}
+"""
+BAD = GOOD.replace("(y - x)^2", "(y - z)^2").replace("(y - 1)^2", "(y - q)^2")
+UNFINISHED = GOOD.replace("(y - x)^2;", "(y - x)^2")
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test runs in a folder of its own with three models in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_COLOR", "1")
+    for name, text in (("good", GOOD), ("bad", BAD), ("unfinished", UNFINISHED)):
+        Path(f"{name}.blv").write_text(text)
+
+
+def test_version_and_help(capsys: Capture) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"bilevelpy {bilevelpy.__version__}\n"
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    for command in ("solve", "check", "explain", "compare", "fmt", "test", "new", "backends"):
+        assert command in out
+
+
+def test_check_exit_codes(capsys: Capture) -> None:
+    assert main(["check", "good.blv"]) == 0
+    assert main(["check", "bad.blv"]) == 1
+    out = capsys.readouterr().out
+    assert out.count("error[BLV0201]") == 2, "all independent errors at once"
+    assert "2 errors" in out
+
+
+def test_check_json_is_one_object(capsys: Capture) -> None:
+    assert main(["check", "good.blv", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"diagnostics": []}
+    assert main(["check", "bad.blv", "good.blv", "--format", "json"]) == 1
+    found = json.loads(capsys.readouterr().out)["diagnostics"]
+    keys = {
+        "code",
+        "severity",
+        "file",
+        "line",
+        "column",
+        "end_line",
+        "end_column",
+        "message",
+        "hint",
+    }
+    assert len(found) == 2
+    assert all(keys <= set(d) for d in found)
+    assert (found[0]["file"], found[0]["line"], found[0]["column"]) == ("bad.blv", 4, 17)
+
+
+def test_check_concise_and_github(capsys: Capture) -> None:
+    assert main(["check", "bad.blv", "--format", "concise"]) == 1
+    assert capsys.readouterr().out.startswith("bad.blv:4:17: error[BLV0201]: unknown name `q`")
+    assert main(["check", "bad.blv", "--format", "github"]) == 1
+    assert capsys.readouterr().out.startswith("::error file=bad.blv,line=4")
+
+
+def test_check_fix(capsys: Capture) -> None:
+    assert main(["check", "unfinished.blv"]) == 1
+    assert main(["check", "--fix", "unfinished.blv"]) == 0
+    assert Path("unfinished.blv").read_text() == GOOD
+    assert "1 fix applied" in capsys.readouterr().err
+
+
+def test_check_with_data(capsys: Capture) -> None:
+    Path("p.blv").write_text(GOOD.replace("upper", "param c in [0, 1];\nupper", 1))
+    assert main(["check", "p.blv"]) == 0, "without data only the text is checked"
+    assert main(["check", "p.blv", "--param", "c=0.5"]) == 0
+    assert main(["check", "p.blv", "--param", "c=2"]) == 1
+    assert "BLV0405" in capsys.readouterr().out
+    assert main(["check", "p.blv", "--param", "d=2"]) == 2
+    assert "declares no data called `d`" in capsys.readouterr().err
+
+
+def test_fmt(capsys: Capture) -> None:
+    messy = GOOD.replace("minimize (y - 1)^2;", "minimize   (y-1) ^2 ;  # so")
+    Path("messy.blv").write_text(messy)
+    assert main(["fmt", "--check", "good.blv"]) == 0
+    assert main(["fmt", "--check", "messy.blv"]) == 1
+    assert main(["fmt", "--diff", "messy.blv"]) == 0
+    assert "-  minimize   (y-1) ^2 ;" in capsys.readouterr().out
+    assert Path("messy.blv").read_text() == messy
+    assert main(["fmt", "messy.blv"]) == 0
+    assert "minimize (y - 1)^2; # so" in Path("messy.blv").read_text().replace(";  #", "; #")
+    assert main(["fmt", "--check", "messy.blv"]) == 0
+    assert main(["fmt", "unfinished.blv"]) == 2
+    assert Path("unfinished.blv").read_text() == UNFINISHED
+
+
+def test_explain_a_code(capsys: Capture) -> None:
+    assert main(["explain", "blv0101"]) == 0
+    assert "BLV0101" in capsys.readouterr().out
+    assert main(["explain", "BLV0101", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["severity"] == "error"
+    assert main(["explain", "BLV0100"]) == 2
+    assert "there is no code BLV0100 (did you mean" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_new_writes_a_correct_formatted_model(template: str, capsys: Capture) -> None:
+    assert main(["new", "my_model", "--template", template]) == 0
+    assert main(["check", "my_model.blv"]) == 0
+    assert main(["fmt", "--check", "my_model.blv"]) == 0
+    before = Path("my_model.blv").read_text()
+    assert main(["new", "my_model"]) == 2, "never overwritten"
+    assert Path("my_model.blv").read_text() == before
+
+
+@pytest.mark.parametrize("name", ["3d", "a b", "../up/x-y", "upper", "model"])
+def test_new_refuses_what_is_no_name(name: str, capsys: Capture) -> None:
+    assert main(["new", name]) == 2
+    assert not list(Path().glob("**/x-y*"))
+    assert "name" in capsys.readouterr().err
+
+
+def test_new_suggests_a_template(capsys: Capture) -> None:
+    assert main(["new", "a", "--template", "tunning"]) == 2
+    assert "did you mean `tuning`?" in capsys.readouterr().err
+
+
+def test_exporters_says_that_there_are_none(capsys: Capture) -> None:
+    assert main(["exporters", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"exporters": {}}
+    assert main(["exporters"]) == 0
+    assert "no exporters yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["check", "fmt", "solve", "explain", "test"])
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [("absent.blv", "No such file"), ("folder.blv", "directory"), ("binary.blv", "binary file")],
+)
+def test_unreadable_models(command: str, path: str, reason: str, capsys: Capture) -> None:
+    Path("folder.blv").mkdir()
+    Path("binary.blv").write_bytes(b"\x7fELF\0\0\1\2")
+    expected = 1 if command == "test" and path != "folder.blv" else 2
+    assert main([command, path]) == expected
+    captured = capsys.readouterr()
+    text = captured.err + captured.out
+    assert "Traceback" not in text
+    assert reason in text or command == "test"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["solv", "good.blv"],
+        ["solve"],
+        ["solve", "good.blv", "--tolerance", "1"],
+        ["solve", "good.blv", "--tol", "many"],
+        ["solve", "good.blv", "--tol", "2"],
+        ["solve", "good.blv", "--max-iter", "-1"],
+        ["solve", "good.blv", "--time-limit", "0"],
+        ["solve", "good.blv", "--param", "x"],
+        ["solve", "good.blv", "--param", "x=[1"],
+        ["solve", "good.blv", "--option", "=1"],
+        ["solve", "good.blv", "--out", "r.txt"],
+        ["solve", "good.blv", "--out", "no/r.json"],
+        ["solve", "good.blv", "--plot", "r.txt"],
+        ["solve", "good.blv", "--extern", "f=code.txt:f"],
+        ["solve", "good.blv", "--extern", "f=absent.py:f"],
+        ["check", "good.blv", "--format", "xml"],
+        ["check"],
+    ],
+)
+def test_wrong_command_lines_exit_2(arguments: list[str], capsys: Capture) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err or captured.out
+    assert "Traceback" not in captured.err + captured.out
+
+
+def test_a_failing_extern_file_is_the_users(capsys: Capture) -> None:
+    Path("code.py").write_text("1 / 0")
+    assert main(["solve", "good.blv", "--extern", "f=code.py:f"]) == 2
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    Path("code.py").write_text("g = 1")
+    assert main(["solve", "good.blv", "--extern", "f=code.py:f"]) == 2
+    assert "defines no `f`" in capsys.readouterr().err
+
+
+def test_a_broken_model_and_json(capsys: Capture) -> None:
+    assert main(["solve", "bad.blv", "--json"]) == 2
+    captured = capsys.readouterr()
+    content = json.loads(captured.out)
+    assert content["error"] == "ModelError"
+    assert [d["code"] for d in content["diagnostics"]] == ["BLV0201", "BLV0201"]
+    assert "BLV0201" in captured.err
+
+
+def test_internal_errors_are_two_lines(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    def fail(source: object) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr("bilevelpy.sema.check", fail)
+    assert main(["check", "good.blv"]) == 2
+    err = capsys.readouterr().err
+    assert "internal error: ZeroDivisionError: a fault of ours" in err
+    assert "Traceback" not in err
+    monkeypatch.setenv("BILEVELPY_TRACEBACK", "1")
+    assert main(["check", "good.blv"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    command = f"{sys.executable} -m bilevelpy check bad.blv --format concise | true"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=True, env=environment
+    )
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
