@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from bilevelpy.lowering.linear_map import sparse_product
+from bilevelpy.lowering.linear_map import data_product, sparse_product
 
 Labels = tuple[int, ...]
 # Runs a torch function, or records it in a graph.
@@ -137,6 +137,20 @@ def relabel(call: Call, ref: Any, labels: Labels, output: Labels) -> Any:
     if dims:
         ref = call(torch.sum, ref, dims)
     return arrange(call, ref, tuple(s for s in labels if s in output), output)[0]
+
+
+def contract_data(call: Call, a: Any, la: Labels, b: Any, lb: Labels, output: Labels) -> Any | None:
+    """A data matrix ``a`` times a matrix ``b``; None where it is no such product."""
+    summed = [s for s in la if s in lb and s not in output]
+    if len(set(la)) != 2 or len(set(lb)) != 2 or len(summed) != 1:
+        return None
+    row = next(s for s in la if s != summed[0])
+    column = next(s for s in lb if s != summed[0])
+    if row == column or row not in output or column not in output:
+        return None
+    operand, _ = arrange(call, b, lb, (summed[0], column))
+    result = call(data_product, a, operand, la[0] == summed[0])
+    return arrange(call, result, (row, column), output)[0]
 
 
 def contract_sparse(

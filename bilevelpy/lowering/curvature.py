@@ -76,6 +76,8 @@ class Curvature:
         m: int,
     ) -> None:
         self.m = m
+        # Least squares has the same blocks everywhere: its part of the Hessian is computed once.
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
         self._shapes: list[_Shape] = []
         self._blocks: list[list[_Block]] = []
         for predictor, size, tensors in zip(predictors, sizes, coefficients, strict=True):
@@ -137,38 +139,57 @@ class Curvature:
     def dense(self, weights: Sequence[Tensor]) -> Tensor:
         """``f_yy`` as a symmetric (m, m) matrix."""
         H = weights[0].new_zeros((self.m, self.m))
-        for blocks, G in zip(self._blocks, weights, strict=True):
-            for a, left in enumerate(blocks):
-                for right in blocks[a:]:
-                    _add_pair(H, left, right, G, symmetric=left is right)
+        for k, (blocks, G) in enumerate(zip(self._blocks, weights, strict=True)):
+            if _is_diagonal(blocks, G):
+                for a, left in enumerate(blocks):
+                    for right in blocks[a:]:
+                        _add_diagonal(H, left, right, G)
+                continue
+            if k not in self._kept or not torch.equal(self._kept[k][0], G):
+                part = torch.zeros_like(H)
+                for a, left in enumerate(blocks):
+                    for right in blocks[a:]:
+                        _add_pair(part, left, right, G, symmetric=left is right)
+                self._kept[k] = (G, part)
+            H += self._kept[k][1]
         return H
 
 
+def _is_diagonal(blocks: Sequence[_Block], G: Tensor) -> bool:
+    """Whether a predictor is elementwise in its variables."""
+    return G.shape[-1] == 1 and all(block.coefficient.shape[1:] == (1, 1) for block in blocks)
+
+
+def _add_diagonal(H: Tensor, left: _Block, right: _Block, G: Tensor) -> None:
+    """Add ``left' G right`` (and its transpose) of an elementwise predictor."""
+    values = (left.coefficient * G[..., 0] * right.coefficient).reshape(-1)
+    H[left.index.reshape(-1), right.index.reshape(-1)] += values
+    if left is not right:
+        H[right.index.reshape(-1), left.index.reshape(-1)] += values
+
+
 def _add_pair(H: Tensor, left: _Block, right: _Block, G: Tensor, *, symmetric: bool) -> None:
-    """Add ``left' G right`` (and its transpose) to H, for all pairs of classes, a few pairs per
-    product.
+    """Add ``left' G right`` (and its transpose) to H, for all pairs of classes: a few pairs per
+    product, and a few samples where one pair is large.
     """
-    batch, _, q = right.coefficient.shape
+    batch, samples, q = right.coefficient.shape
     classes = G.shape[-1]
-    if left.coefficient.shape[1:] == (1, 1) and q == 1 and classes == 1:
-        # Elementwise: a diagonal.
-        values = (left.coefficient * G[..., 0] * right.coefficient).reshape(-1)
-        H[left.index.reshape(-1), right.index.reshape(-1)] += values
-        if not symmetric:
-            H[right.index.reshape(-1), left.index.reshape(-1)] += values
-        return
     pairs = [(c, d) for c in range(classes) for d in range(c if symmetric else 0, classes)]
     width = max(1, _STACK // max(right.coefficient.numel(), 1))
-    transposed = left.coefficient.transpose(1, 2)
+    height = max(1, _STACK // max(batch * q, 1)) if width == 1 else samples
     for start in range(0, len(pairs), width):
         part = pairs[start : start + width]
         rows = [c for c, _ in part]
         columns = [d for _, d in part]
-        # (B, N, P, Q): the right factor weighted for each pair.
-        weighted = G[:, :, rows, columns].unsqueeze(-1) * right.coefficient.unsqueeze(2)
-        products = (transposed @ weighted.reshape(batch, -1, len(part) * q)).reshape(
-            batch, -1, len(part), q
-        )
+        products = H.new_zeros((batch, left.coefficient.shape[2], len(part) * q))
+        for low in range(0, samples, height):
+            chunk = slice(low, low + height)
+            # (B, N, P, Q): the right factor weighted for each pair.
+            weighted = G[:, chunk, rows, columns].unsqueeze(-1)
+            weighted = weighted * right.coefficient[:, chunk].unsqueeze(2)
+            flat = weighted.reshape(batch, -1, len(part) * q)
+            products += left.coefficient[:, chunk].transpose(1, 2) @ flat
+        products = products.reshape(batch, -1, len(part), q)
         at = left.index[:, :, rows].unsqueeze(3)
         to = right.index[:, :, columns].transpose(1, 2).unsqueeze(1)
         H[at, to] += products

@@ -23,7 +23,14 @@ from bilevelpy.ir import expr as ir
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.types import Axes
 from bilevelpy.lowering import kernels
-from bilevelpy.lowering.contract import arrange, contract, contract_sparse, elementwise, relabel
+from bilevelpy.lowering.contract import (
+    arrange,
+    contract,
+    contract_data,
+    contract_sparse,
+    elementwise,
+    relabel,
+)
 from bilevelpy.lowering.externs import call_extern
 from bilevelpy.lowering.fusing import fold_factors, squared, takes_sign, terms_of
 from bilevelpy.lowering.slots import Slot, SlotKind, sparse_node
@@ -344,6 +351,11 @@ class _Lowering:
             else:
                 refs.append((self.full(operand), labels))
         (a, la), (b, lb) = refs
+        for k, (operand, labels) in enumerate(pairs):
+            if self.builder.is_data(operand) and len(labels) == operand.rank == 2:
+                product = contract_data(self.call, *refs[k], *refs[1 - k], node.output)
+                if product is not None:
+                    return product
         return contract(self.call, a, la, b, lb, node.output)
 
     def _sparse_name(self, node: Expr) -> str:

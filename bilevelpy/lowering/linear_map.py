@@ -1,4 +1,4 @@
-"""Sparse params as linear maps: products with gradients and Hessian-vector products, never
+"""Data matrices as linear maps: products with gradients and Hessian-vector products, never
 densified by themselves.
 """
 
@@ -80,17 +80,58 @@ class SparseMap:
         return SparseMap(matrix, self.name, self.dtype)
 
 
+class DenseMap:
+    """A dense data matrix (or its transpose, ``flip``) as a linear map for few columns.
+
+    Through NumPy: its BLAS multiplies tall matrices by a few columns two to four times as fast as
+    the one that comes with torch on some processors, most of all with the transpose, and as fast
+    on the others.
+    """
+
+    __slots__ = ("flip", "matrix")
+
+    def __init__(self, matrix: Tensor, flip: bool) -> None:
+        self.matrix = matrix
+        self.flip = flip
+
+    @property
+    def transposed(self) -> DenseMap:
+        """The transpose: the same memory."""
+        return DenseMap(self.matrix, not self.flip)
+
+    def multiply(self, v: Tensor) -> Tensor:
+        """The product with a plain matrix."""
+        A, w = self.matrix.numpy(), v.detach().numpy()
+        return torch.from_numpy((w.T @ A).T if self.flip else A @ w)
+
+
+# A data matrix of fewer entries is multiplied by torch: the detour takes some 10 microseconds.
+DETOUR = 100_000
+# As is one that meets more columns: then all libraries are good at it.
+COLUMNS = 64
+
+
+def data_product(matrix: Tensor, v: Tensor, transpose: bool) -> Tensor:
+    """``A v`` or ``A' v`` for a matrix ``A`` of data and a matrix ``v``, differentiable in ``v``."""
+    few = v.shape[1] <= COLUMNS and matrix.numel() >= DETOUR
+    if few and matrix.device.type == "cpu" and not matrix.requires_grad:
+        return _Product.apply(v, DenseMap(matrix, transpose))  # type: ignore[no-any-return]
+    return torch.mm(matrix.t() if transpose else matrix, v)
+
+
 class _Product(torch.autograd.Function):
     """A linear map of its operand: the derivative is the transposed map, so every order is at
     hand.
     """
 
     @staticmethod
-    def forward(v: Tensor, operator: SparseMap) -> Tensor:
+    def forward(v: Tensor, operator: SparseMap | DenseMap) -> Tensor:
         return operator.multiply(v)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, SparseMap], output: Tensor) -> None:
+    def setup_context(
+        ctx: Any, inputs: tuple[Tensor, SparseMap | DenseMap], output: Tensor
+    ) -> None:
         ctx.operator = inputs[1]
 
     @staticmethod

@@ -288,14 +288,18 @@ class _Check:
         o = self.oracle
         beside = self._displaced(NEAR * self.extent)
         sizes = [base.size]
-        nearby = self.solver.answer(beside, base.lower.y, base) if beside is not None else None
+        nearby = (
+            self.solver.answer(beside, base.lower.y, base, rough=True)
+            if beside is not None
+            else None
+        )
         typical = (
             norm(o.domain_x.projected_gradient(nearby.x, nearby.gradient)) / NEAR
             if nearby is not None
             else 0.0
         )
         if norm(self.x - o.x0) > NEAR * self.extent:
-            first = self.solver.answer(o.domain_x.project(o.x0), base.lower.y, base)
+            first = self.solver.answer(o.domain_x.project(o.x0), base.lower.y, base, rough=True)
             if first is not None:
                 start = norm(o.domain_x.projected_gradient(first.x, first.gradient))
                 typical = min(start, typical) if typical > 0 else start

@@ -21,6 +21,8 @@ Vec = torch.Tensor
 DENSE = 400
 # Residuals of large lower levels, relative to the gradient that an error of 100 % in y would cause.
 LEVEL = 1e-9
+# The same for large lower levels at points where only the size of the hypergradient is asked for.
+ROUGH = 1e-5
 # Curvature along a direction, relative to a random direction's, that counts as none at all.
 FLAT = 1e-9
 
@@ -53,15 +55,20 @@ class Resolver:
         away = oracle.domain_y.projected_gradient_norm(oracle.y0, oracle.grad_f(x, oracle.y0))
         self.gradient_scale = max(self.bend * norm(y), away if math.isfinite(away) else 0.0)
 
-    def respond(self, x: Vec, y: Vec) -> LowerSolution:
-        """Minimise f(x, .) from y."""
+    def respond(self, x: Vec, y: Vec, level: float = LEVEL) -> LowerSolution:
+        """Minimise f(x, .) from y; ``level`` is for large lower levels."""
         if self.dense:
             return newton(self.oracle, x, y, self.curvature, tol=1e-11, scale=1e-3 * norm(y))
-        return newton_cg(self.oracle, x, y, tol=LEVEL * self.gradient_scale, max_cg=1000)
+        return newton_cg(self.oracle, x, y, tol=level * self.gradient_scale, max_cg=1000)
 
-    def answer(self, x: Vec, y: Vec, guide: Answer | None = None) -> Answer | None:
-        """Response and hypergradient at x; None where the lower level has no finite solution."""
-        lower = self.respond(x, y)
+    def answer(
+        self, x: Vec, y: Vec, guide: Answer | None = None, *, rough: bool = False
+    ) -> Answer | None:
+        """Response and hypergradient at x; None where the lower level has no finite solution.
+
+        ``rough`` is for points whose hypergradient only serves as a scale: a percent will do.
+        """
+        lower = self.respond(x, y, ROUGH if rough else LEVEL)
         if not (lower.usable or lower.ended == "limit") or not math.isfinite(lower.f):
             return None
         F, gF_x, gF_y = self.oracle.value_grad_F(x, lower.y)
@@ -76,8 +83,8 @@ class Resolver:
                 lower.y,
                 lower.face,
                 gF_y,
-                tol=1e-8,
-                change=1e-4,
+                tol=1e-3 if rough else 1e-8,
+                change=1e-2 if rough else 1e-4,
                 u0=u0,
                 max_iter=2000,
             )

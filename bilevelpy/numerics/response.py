@@ -128,9 +128,11 @@ class Response:
                 expected > 0.0 and abs(correction) > 0.2 * expected and lower.ended == "reached"
             ):
                 break
-            if not accuracy.tighten():
+            if accuracy.level <= accuracy.floor:
                 break
-            y, accuracy.change = lower.y, 1.0  # x has not moved: only the level counts now
+            # x has not moved since this solve: only the level counts now.
+            accuracy.level, accuracy.change = max(accuracy.floor, 0.1 * accuracy.level), 1.0
+            y = lower.y
         return Point(x, lower, F, F - correction, gF_x, gF_y)
 
     def _note(self, start: float) -> None:
@@ -157,6 +159,16 @@ class Response:
             new = self.differentiate(new, point)
         self.accuracy.change = change
         return new
+
+    def polish(self, point: Point) -> Point:
+        """The point with its lower level solved beyond the floor of the accuracy; same adjoint."""
+        keep = self.accuracy
+        self.accuracy = Accuracy(1e-2 * keep.floor, 1.0, 1e-2 * keep.floor)
+        new = self.evaluate(point.x, point, point.y)
+        self.accuracy = keep
+        if not self.finite(new) or point.adjoint is None:
+            return point
+        return replace(new, adjoint=point.adjoint, gradient=new.gF_x - point.adjoint.cross)
 
     def finite(self, point: Point) -> bool:
         """Whether the lower solve and the value are usable numbers."""

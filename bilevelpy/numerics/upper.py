@@ -26,6 +26,11 @@ MEMORY = 30
 RESOLUTION = 1e-13
 # Gradients above this stationarity at vanishing steps are taken for a kink.
 JUMP = 1e-3
+# A long flat tail: over this many iterations F falls by less than tol while its gradient, though
+# above tol, is small. Upper variables without effect on F (weights at their bounds) drift for ever.
+WINDOW, SMALL_GRADIENT = 10, 50.0
+# Values and distances that grow by this factor over those of the first step have no bound.
+EXPLODED = 1e12
 
 
 @dataclass(slots=True)
@@ -38,6 +43,7 @@ class UpperState:
     start: Point
     memory: BFGS = field(default_factory=lambda: BFGS(0.0, MEMORY, rescale=True))
     norms: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
     recent: deque[tuple[Vec, Vec]] = field(default_factory=lambda: deque(maxlen=60))
     extent: float = 0.0  # largest distance from the start: the length scale of the run
     reach: float = math.inf
@@ -57,14 +63,29 @@ class UpperState:
         not count) or the size of the terms that cancel in it; the decrease is compared with |F|
         and the progress made.
         """
+        return max(self.relative_gradient(), self.decrement() / self.size())
+
+    def relative_gradient(self) -> float:
+        """Projected hypergradient on the scale of the run."""
         pg = norm(self.projected_gradient)
         if pg == 0.0:
             return 0.0
         ordered = sorted(self.norms)
-        scale = max(ordered[(3 * len(ordered)) // 4] if ordered else pg, self.point.size)
+        return pg / max(ordered[(3 * len(ordered)) // 4] if ordered else pg, self.point.size)
+
+    def size(self) -> float:
+        """What changes of F are compared with."""
         F = self.point.value
-        size = max(abs(F), 1e-3 * abs(self.start.value - F), 1e-300)
-        return max(pg / scale, self.decrement() / size)
+        return max(abs(F), 1e-3 * abs(self.start.value - F), 1e-300)
+
+    def is_flat(self) -> bool:
+        """Whether the run is in a long flat tail."""
+        if len(self.values) <= WINDOW:
+            return False
+        fall = self.values[-WINDOW - 1] - self.values[-1]
+        return fall <= self.tol * self.size() and (
+            self.relative_gradient() <= SMALL_GRADIENT * self.tol
+        )
 
     def decrement(self) -> float:
         """Decrease of Phi that the quasi-Newton model predicts for a full step."""
@@ -118,6 +139,14 @@ def advance(state: UpperState) -> UpperState:
             state.response, old, d, extent=max(state.extent, norm(d)), remember=state.recent.append
         )
         state.memory.reset()
+    if found.point is not None and _explodes(state, found.point):
+        state.point = found.point
+        state.finish = Finish(
+            Status.UNBOUNDED,
+            f"F falls without bound: {found.point.F:.2e} at a distance of "
+            f"{norm(found.point.x - state.start.x):.1e} from the start",
+        )
+        return state
     if found.point is None or found.stuck:
         _stuck(state, found.point)
         return state
@@ -202,12 +231,20 @@ def _accept(state: UpperState, new: Point) -> None:
     stationarity = state.stationarity()
     if stationarity <= state.tol:
         _confirm(state)
-    else:
-        state.response.accuracy.follow(stationarity)
+        return
+    state.response.accuracy.follow(stationarity)
+    if state.is_flat():
+        state.point = state.response.polish(state.point)
+        state.finish = Finish(
+            Status.CONVERGED,
+            f"F falls by less than {state.tol:.0e} of its size in {WINDOW} iterations, "
+            f"relative hypergradient {state.relative_gradient():.1e}",
+        )
 
 
 def _note(state: UpperState) -> None:
     state.norms.append(norm(state.projected_gradient))
+    state.values.append(state.point.value)
     state.recent.append((state.point.x, state.point.g))
 
 
@@ -216,17 +253,19 @@ def _confirm(state: UpperState) -> None:
     pass.
     """
     response = state.response
-    while True:
+    while response.accuracy.tighten(0.03):
         old = state.point
-        if not response.accuracy.tighten(0.03):
-            return
         new = response.again(old)
         if new.gradient is None:
             return
         state.point = new
-        scale = max([*state.norms, new.size])
-        if norm(new.g - old.g) <= 0.5 * state.tol * scale or state.stationarity() > state.tol:
+        if state.stationarity() > state.tol:
             return
+        scale = max([*state.norms, new.size])
+        if norm(new.g - old.g) <= 0.5 * state.tol * scale:
+            break
+    # F is wrong to first order in the lower residual: the y that is returned has almost none left.
+    state.point = response.polish(state.point)
 
 
 def _stuck(state: UpperState, partial: Point | None) -> None:
@@ -263,6 +302,15 @@ def _leave_kink(state: UpperState) -> None:
         )
     else:
         state.finish = Finish(Status.STALLED, "no direction was found in which F decreases")
+
+
+def _explodes(state: UpperState, new: Point) -> bool:
+    """Whether F and the distance from the start have left every scale of the problem."""
+    first = max(norm(state.start.x), _first_length(state) if not state.extent else state.extent)
+    fallen = state.start.value - new.value
+    return norm(new.x - state.start.x) > EXPLODED * first and (
+        fallen > EXPLODED * max(abs(state.start.value), 1e-300)
+    )
 
 
 def _no_response(point: Point) -> Finish:

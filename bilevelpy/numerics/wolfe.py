@@ -71,7 +71,7 @@ def search(
             continue
         guess = start.y if last is None else last[1]
         if last is not None and t <= REACH * last[0]:
-            # The response is smooth: between known points it is almost linear, far beyond it is not.
+            # Between known points the response is almost linear, far beyond them it is not.
             guess = start.y + (t / last[0]) * (last[1] - start.y)
         trial = response.evaluate(
             x, start, response.oracle.domain_y.project(guess), expected=-slope

@@ -1,0 +1,88 @@
+"""The certificate accepts solutions and refuses what only looks like one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bilevelpy.backends.aid import AID
+from bilevelpy.backends.direct import Direct
+from bilevelpy.numerics.certificate import certify, settle
+from bilevelpy.numerics.driver import run
+from bilevelpy.options import SolveOptions
+from bilevelpy.result import Certificate, Status
+from tests.oracles import box_kink, merely_convex, toy, vec
+
+
+def check(oracle, x, y) -> Certificate:
+    return certify(oracle, x, y, None, SolveOptions(), torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(("s", "S", "unit"), [(1, 1, 1), (1e6, 1e-6, 1e6), (1e-8, 1e8, 1e-3)])
+def test_accepts_the_solution_in_any_units(s: float, S: float, unit: float) -> None:
+    o = toy(100, s=s, S=S, unit=unit)
+    c = check(o, *o.solution())
+    assert c.kind == "local", c.reasons
+    assert c.directional_check == pytest.approx(0.0, abs=1e-6)
+    assert c.lower_gap_relative < 1e-12
+
+
+def test_refuses_a_start_that_never_moved() -> None:
+    # A loose lower tolerance ends a run where it began, with a hypergradient as large as there.
+    o = toy(100)
+    x = o.x0
+    y = -torch.linalg.solve(o.A, o.C.T @ x)
+    c = check(o, x, y)
+    assert c.kind == "none"
+    assert "not stationary" in " ".join(c.reasons)
+
+
+def test_refuses_an_unsolved_lower_level() -> None:
+    o = toy(100)
+    x, y = o.solution()
+    c = check(o, x, y + 0.1)
+    assert c.kind == "none"
+    assert c.lower_gap > 0
+    assert "lower objective still falls" in " ".join(c.reasons)
+
+
+def test_refuses_an_infeasible_point() -> None:
+    c = check(box_kink(), vec(2.0), vec(1.5))
+    assert c.kind == "none"
+    assert c.lower_feasibility == pytest.approx(0.5)
+
+
+def test_accepts_a_kink_and_says_so() -> None:
+    c = check(box_kink(), vec(1.0), vec(1.0))
+    assert c.kind == "local"
+    assert "kink" in " ".join(c.reasons)
+
+
+def test_refuses_a_point_beside_the_kink() -> None:
+    assert check(box_kink(), vec(0.9), vec(0.9)).kind == "none"
+    assert check(box_kink(), vec(1.5), vec(1.0)).kind == "none"
+
+
+@pytest.mark.parametrize("backend", [Direct(), AID()])
+def test_refuses_a_lower_level_with_many_solutions(backend) -> None:
+    o = merely_convex()
+    r = run(o, backend, None, SolveOptions())
+    c = check(o, r.x, r.y)
+    assert c.kind == "none"
+    assert "lower solution is not unique" in " ".join(c.reasons)
+    assert settle(r, c).status is not Status.CONVERGED
+
+
+def test_direct_on_the_singular_case_ends_at_the_known_wrong_point() -> None:
+    # 6.3: x = (e + y2^0) / 2 where y2 keeps its start.
+    r = run(merely_convex(y2=5.0), Direct(), None, SolveOptions())
+    assert torch.allclose(r.x, torch.full((3,), 3.0, dtype=torch.float64))
+
+
+def test_cheap_certificate_still_checks_stationarity() -> None:
+    o = toy(2)
+    rng = torch.Generator().manual_seed(0)
+    x, y = o.solution()
+    assert certify(o, x, y, None, SolveOptions(), rng, thorough=False).kind == "local"
+    y0 = -torch.linalg.solve(o.A, o.C.T @ o.x0)
+    assert certify(o, o.x0, y0, None, SolveOptions(), rng, thorough=False).kind == "none"

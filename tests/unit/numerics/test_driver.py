@@ -1,0 +1,117 @@
+"""The loop: limits, callbacks, counts, non-finite values, signs."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from bilevelpy.backends.direct import Direct
+from bilevelpy.errors import BackendError, UsageError
+from bilevelpy.numerics.driver import run
+from bilevelpy.options import SolveOptions
+from bilevelpy.result import Status
+from tests.oracles import AutoOracle, ridge, toy, vec
+
+
+def test_history_counts_and_signs() -> None:
+    o = toy(10)
+    o.F_sign = -1.0
+    r = run(o, Direct(), None, SolveOptions())
+    assert r.status is Status.CONVERGED
+    assert r.candidate
+    assert pytest.approx(-o._F(*o.solution())) == r.F
+    assert [h.iteration for h in r.history] == list(range(r.iterations + 1))
+    assert r.history[-1].F == r.F
+    assert r.counts["F"] == o.counts.F
+    again = run(o, Direct(), None, SolveOptions())
+    assert again.counts == r.counts
+    assert torch.equal(again.x, r.x)
+
+
+def test_iteration_limit_keeps_the_last_point() -> None:
+    r = run(toy(100), Direct(), None, SolveOptions(max_iter=2))
+    assert r.status is Status.ITERATION_LIMIT
+    assert r.iterations == 2
+    assert not r.candidate
+
+
+def test_time_limit_ends_inside_a_step() -> None:
+    r = run(ridge(), Direct(), None, SolveOptions(time_limit=0.02))
+    assert r.status is Status.TIME_LIMIT
+    assert r.time < 2.0
+    assert math.isfinite(r.F)
+
+
+def test_callback_sees_read_only_copies_and_stops() -> None:
+    seen = []
+
+    def callback(state) -> bool:
+        seen.append(state.iteration)
+        with pytest.raises(ValueError, match="read-only"):
+            state.x[0] = 0.0
+        return state.iteration == 1
+
+    r = run(toy(10), Direct(), None, SolveOptions(), callback=callback)
+    assert seen == [0, 1]
+    assert r.status is Status.INTERRUPTED
+
+
+def test_keyboard_interrupt_keeps_the_point() -> None:
+    def callback(state) -> None:
+        if state.iteration == 2:
+            raise KeyboardInterrupt
+
+    r = run(toy(100), Direct(), None, SolveOptions(), callback=callback)
+    assert r.status is Status.INTERRUPTED
+    assert r.iterations == 2
+
+
+def test_errors_in_user_code_pass_through() -> None:
+    def callback(state) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(toy(10), Direct(), None, SolveOptions(), callback=callback)
+
+
+def test_a_broken_backend_is_a_backend_error() -> None:
+    class Broken(Direct):
+        def step(self, oracle, state, options):
+            raise IndexError("oops")
+
+    with pytest.raises(BackendError, match="`direct` failed: IndexError"):
+        run(toy(10), Broken(), None, SolveOptions())
+
+
+def test_unknown_option_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="did you mean `lower_tol`"):
+        run(toy(2), Direct(), None, SolveOptions(backend_options={"lower_tool": 1}))
+
+
+def test_nonfinite_start_and_unbounded_lower() -> None:
+    nan = AutoOracle(
+        lambda x, y: (x * y).sum() / 0.0, lambda x, y: (y * y).sum(), vec(1.0), vec(1.0)
+    )
+    assert run(nan, Direct(), None, SolveOptions()).status is Status.DIVERGED
+    open_ended = AutoOracle(
+        lambda x, y: (x * y).sum(), lambda x, y: (1e-30 * y * y - y).sum(), vec(1.0), vec(1.0)
+    )
+    r = run(open_ended, Direct(), None, SolveOptions())
+    assert r.status is not Status.CONVERGED
+
+
+def test_start_and_report() -> None:
+    o = toy(10)
+    x, _ = o.solution()
+    r = run(
+        o,
+        Direct(),
+        None,
+        SolveOptions(),
+        start=(x, None),
+        report=lambda x, y: {"first": float(x[0])},
+    )
+    assert r.iterations == 0
+    assert r.history[0].reports["first"] == pytest.approx(float(x[0]))
