@@ -26,6 +26,7 @@ from bilevelpy.numerics.linear_solve import (
 )
 from bilevelpy.numerics.lower_krylov import gradient_descent, lbfgs, newton_cg, on_face
 from bilevelpy.numerics.lower_solve import LowerSolution
+from bilevelpy.numerics.preconditioner import PairPreconditioner
 from bilevelpy.numerics.response import Accuracy, Point, Response
 from bilevelpy.numerics.spectrum import extreme_eigenvalues
 from bilevelpy.numerics.upper import UpperState, advance
@@ -133,6 +134,7 @@ class StepLength:
 
     given: float = 0.0
     rng: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
+    pairs: PairPreconditioner = field(default_factory=PairPreconditioner)
 
     def at(self, oracle: Oracle, x: Vec, y: Vec, *, renew: bool = False) -> float:
         """The step length."""
@@ -166,7 +168,10 @@ class AIDLower:
         tol = tied(start, scale, accuracy)
         limit = o.lower_steps or (200 if o.lower == "newton-cg" else 5000)
         if o.lower == "newton-cg":
-            return newton_cg(oracle, x, y, tol=tol, max_iter=limit, start=(f, g)), start
+            found = newton_cg(
+                oracle, x, y, tol=tol, max_iter=limit, start=(f, g), shared=self.steps.pairs
+            )
+            return found, start
         if o.lower == "lbfgs":
             return lbfgs(oracle, x, y, tol=tol, max_iter=limit, start=(f, g)), start
         step = self.steps.at(oracle, x, y, renew=not o.lower_step)
@@ -212,6 +217,7 @@ class AIDAdjoint:
                 tol=tol,
                 change=change,
                 u0=start,
+                shared=None if o.adjoint_steps else self.steps.pairs,
                 max_iter=limit,
             )
         d = face.project(point.gF_y)

@@ -20,9 +20,6 @@ DENSE = 2000
 # with the data (digits, 650 variables and 10 classes: 24 s, against 50 s by conjugate gradients).
 DENSE_MOVING = 500
 FEW_PASSES = 64
-# Conjugate gradients take about sqrt(kappa) products a digit: up to here they are as good as
-# curvature pairs (rows 5 and 6 of the same table).
-WELL_CONDITIONED = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +58,32 @@ def _small(s: Structure) -> bool:
     return s.dim_y <= (DENSE_MOVING if moves and not structured else DENSE)
 
 
-def _well_conditioned(s: Structure) -> bool:
-    return s.condition is not None and s.condition <= WELL_CONDITIONED
+# What only a backend that takes a program as a whole can solve.
+_WHOLE = frozenset(
+    {
+        "lower_constraints",
+        "upper_constraints",
+        "coupling",
+        "duals",
+        "nash",
+        "discrete",
+        "moving_bounds",
+    }
+)
+
+
+def _is_whole(s: Structure) -> bool:
+    """Constraints and the like; and linear followers, whose responses jump between vertices."""
+    return bool(_WHOLE & s.unsupported.keys()) or s.lower.form.value == "linear"
 
 
 RULES: tuple[Rule, ...] = (
+    Rule(
+        "constrained",
+        "exact",
+        _is_whole,
+        "constraints, multipliers, integers or a linear follower: solved to global optimality",
+    ),
     Rule(
         "constant quadratic",
         "direct",
@@ -86,16 +104,11 @@ RULES: tuple[Rule, ...] = (
         "{m} lower variables: a dense Newton solve and an exact Cholesky adjoint are cheap",
     ),
     Rule(
-        "large, well conditioned",
+        "large",
         "aid",
-        _well_conditioned,
-        "{m} lower variables, condition number about {kappa:.3g}: conjugate gradients are enough",
-    ),
-    Rule(
-        "large, ill conditioned",
-        "qnbo",
-        lambda s: s.condition is not None and s.condition > WELL_CONDITIONED,
-        "{m} lower variables, condition number about {kappa:.3g}: curvature pairs are reused",
+        lambda s: s.condition is not None,
+        "{m} lower variables, condition number about {kappa:.3g}: Newton and adjoint systems by "
+        "conjugate gradients that share a preconditioner",
     ),
     Rule(
         "large, condition unknown",

@@ -20,6 +20,7 @@ from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.linear_solve import conjugate_gradients, norm
 from bilevelpy.numerics.lower_krylov import on_face
 from bilevelpy.numerics.lower_newton import DenseCurvature
+from bilevelpy.numerics.preconditioner import PairPreconditioner
 
 Vec = torch.Tensor
 Operator = Callable[[Vec], Vec]
@@ -104,12 +105,14 @@ def krylov_adjoint(
     change: float = 0.0,
     u0: Vec | None = None,
     preconditioner: Operator | None = None,
+    shared: PairPreconditioner | None = None,
     max_iter: int = 1000,
 ) -> Adjoint:
     """Conjugate gradients, warm started, to the relative residual ``tol``.
 
     ``change`` asks in addition for this fraction of the residual at the start: the part of u that
-    is new since the last point is then known to that accuracy, however small it is.
+    is new since the last point is then known to that accuracy, however small it is. ``shared`` is
+    a preconditioner that also learns from this run.
     """
     d = face.project(gF_y)
     size = norm(d)
@@ -129,8 +132,11 @@ def krylov_adjoint(
         rhs,
         tol=goal,
         max_iter=max_iter,
-        preconditioner=preconditioner if face.is_whole else None,
+        preconditioner=(shared or preconditioner) if face.is_whole else None,
+        observe=shared.observe if shared is not None and face.is_whole else None,
     )
+    if shared is not None:
+        shared.learn()
     u = solution.u if start is None else start + solution.u
     cross = oracle.cross(x, y)(u)
     return Adjoint(

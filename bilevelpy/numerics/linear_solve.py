@@ -46,6 +46,7 @@ def conjugate_gradients(
     max_iter: int,
     u0: Vec | None = None,
     preconditioner: Operator | None = None,
+    observe: Callable[[Vec, Vec], None] | None = None,
 ) -> LinearSolution:
     """Preconditioned conjugate gradients until ``||H u - d|| <= tol`` (absolute).
 
@@ -66,6 +67,8 @@ def conjugate_gradients(
         Start; zero where None.
     preconditioner
         ``r -> M r`` with M positive definite, close to the inverse of H.
+    observe
+        Called with every direction p and its product H p.
     """
     products = 0
     if u0 is None:
@@ -87,6 +90,8 @@ def conjugate_gradients(
         if not bend > SINGULAR * top:
             negative = bend < -SINGULAR * top
             return LinearSolution(u, residual, products, False, negative_curvature=negative)
+        if observe is not None:
+            observe(p, Hp)
         a = rz / pHp
         u = u + a * p
         r = r - a * Hp

@@ -11,6 +11,7 @@ from bilevelpy.lowering.domains import Face
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.linear_solve import conjugate_gradients, dot, norm
 from bilevelpy.numerics.lower_solve import LowerSolution, descend, finish
+from bilevelpy.numerics.preconditioner import PairPreconditioner
 from bilevelpy.numerics.quasi_newton import BFGS, InverseHessian
 
 Vec = torch.Tensor
@@ -35,6 +36,7 @@ def newton_cg(
     max_iter: int = 200,
     max_cg: int = 500,
     start: tuple[float, Vec] | None = None,
+    shared: PairPreconditioner | None = None,
 ) -> LowerSolution:
     """Minimise f(x, .) by inexact Newton steps until the projected gradient norm is at most
     ``tol``.
@@ -46,6 +48,8 @@ def newton_cg(
     ----------
     start
         Value and gradient at y where they are known already.
+    shared
+        Preconditions the linear systems of free faces, and learns from them.
     """
     domain = oracle.domain_y
     oracle.counts.lower_solves += 1
@@ -62,9 +66,17 @@ def newton_cg(
             return finish(domain, y, f, g, iteration, "reached", negative)
         H = on_face(oracle.hvp(x, y), face)
         forcing = min(0.3, math.sqrt(residual / first))
+        pairs = shared if face.is_whole else None
         solution = conjugate_gradients(
-            H, rhs, tol=max(forcing * norm(rhs), 0.3 * tol), max_iter=max_cg
+            H,
+            rhs,
+            tol=max(forcing * norm(rhs), 0.3 * tol),
+            max_iter=max_cg,
+            preconditioner=pairs,
+            observe=pairs.observe if pairs is not None else None,
         )
+        if pairs is not None:
+            pairs.learn()
         negative = negative or solution.negative_curvature
         p = solution.u if bool(solution.u.any()) else rhs
         step = descend(oracle, x, y, f, g, p)

@@ -26,9 +26,10 @@ MEMORY = 30
 RESOLUTION = 1e-13
 # Gradients above this stationarity at vanishing steps are taken for a kink.
 JUMP = 1e-3
-# A long flat tail: over this many iterations F falls by less than tol while its gradient, though
-# above tol, is small. Upper variables without effect on F (weights at their bounds) drift for ever.
-WINDOW, SMALL_GRADIENT = 10, 50.0
+# A long flat tail: over so many iterations F falls by less than so many times tol, while its
+# gradient, though above tol, is small. Upper variables of little effect on F (weights of single
+# samples) drift for ever.
+WINDOW, FALL, SMALL_GRADIENT = 20, 5.0, 100.0
 # Values and distances that grow by this factor over those of the first step have no bound.
 EXPLODED = 1e12
 
@@ -83,7 +84,7 @@ class UpperState:
         if len(self.values) <= WINDOW:
             return False
         fall = self.values[-WINDOW - 1] - self.values[-1]
-        return fall <= self.tol * self.size() and (
+        return fall <= FALL * self.tol * self.size() and (
             self.relative_gradient() <= SMALL_GRADIENT * self.tol
         )
 
@@ -237,7 +238,7 @@ def _accept(state: UpperState, new: Point) -> None:
         state.point = state.response.polish(state.point)
         state.finish = Finish(
             Status.CONVERGED,
-            f"F falls by less than {state.tol:.0e} of its size in {WINDOW} iterations, "
+            f"F falls by less than {FALL * state.tol:.0e} of its size in {WINDOW} iterations, "
             f"relative hypergradient {state.relative_gradient():.1e}",
         )
 

@@ -44,10 +44,19 @@ lower fit {
   minimize sum((w - 2 * t - 1)^2) + sum(exp(lam) * w^2);
 }
 """
-# No method takes integers above a lower level that is neither linear nor quadratic.
-REFUSED = TOY.replace("in [-10, 10]", "in integers(0, 5)").replace(
-    "(y - 2 * x)^2 / 2", "exp(y - 2 * x)"
-)
+# No method takes semidefinite variables.
+REFUSED = """\
+model refused;
+dim k = 2;
+upper {
+  var x in [0, 1];
+  minimize x + trace(S);
+}
+lower follower {
+  var S[k, k] in psd;
+  minimize sumsq(S - x * eye(k));
+}
+"""
 
 Capture = pytest.CaptureFixture[str]
 
@@ -167,7 +176,7 @@ def test_a_refused_model_exits_2(capsys: Capture) -> None:
     assert main(["solve", "refused.blv"]) == 2
     err = capsys.readouterr().err
     assert "BLV0601" in err
-    assert "integer" in err
+    assert "semidefinite" in err
     assert "error: error" not in err
     assert main(["check", "refused.blv"]) == 0
     assert main(["explain", "refused.blv"]) == 0

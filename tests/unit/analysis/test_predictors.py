@@ -2,10 +2,10 @@
 
 import pytest
 
+from bilevelpy.analysis.predictors import find_predictors
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.build import Builder
 from bilevelpy.ir.types import Axis, AxisKind
-from bilevelpy.analysis.predictors import find_predictors
 
 FIT = frozenset({"fit"})
 
@@ -24,7 +24,9 @@ def test_logistic_with_penalties_has_two_predictors(b):
     X, y = b.param("X", (n, p)), b.param("y", (n,))
     w, lam = b.var("fit", "w", (p,)), b.var("upper", "lam", (p,))
     c = b.var("fit", "c", ())
-    score = b.add((b.product([(X, (0, 1)), (w, (1,))], (0,), {0: n, 1: p}), b.align(c, (None,), (n,))))
+    score = b.add(
+        (b.product([(X, (0, 1)), (w, (1,))], (0,), {0: n, 1: p}), b.align(c, (None,), (n,)))
+    )
     loss = b.reduce("mean", b.apply("softplus", b.scale(-1, b.mul(y, score))), (0,))
     f = b.add((loss, b.reduce("sum", b.mul(b.apply("exp", lam), b.apply("square", w)), (0,))))
     found = find_predictors(b, f, FIT)
@@ -42,7 +44,9 @@ def test_softmax_mixes_the_classes_only(b):
     X, W = b.param("X", (n, p)), b.var("fit", "W", (p, k))
     Y = b.param("Y", (n, k))
     Z = b.product([(X, (0, 1)), (W, (1, 2))], (0, 2), {0: n, 1: p, 2: k})
-    f = b.reduce("mean", b.sub(b.reduce("logsumexp", Z, (1,)), b.reduce("sum", b.mul(Y, Z), (1,))), (0,))
+    f = b.reduce(
+        "mean", b.sub(b.reduce("logsumexp", Z, (1,)), b.reduce("sum", b.mul(Y, Z), (1,))), (0,)
+    )
     (found,) = find_predictors(b, f, FIT)
     assert (found.batch, found.samples, found.classes) == ((), (0,), (1,))
     (term,) = found.terms

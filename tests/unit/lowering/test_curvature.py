@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from bilevelpy.analysis.predictors import find_predictors
 from bilevelpy.ir.build import Builder
 from bilevelpy.ir.types import Axis, AxisKind
 from bilevelpy.lowering.curvature import Curvature
-from bilevelpy.analysis.predictors import find_predictors
 
 FIT = frozenset({"fit"})
 

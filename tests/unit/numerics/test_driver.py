@@ -38,9 +38,10 @@ def test_iteration_limit_keeps_the_last_point() -> None:
 
 
 def test_time_limit_ends_inside_a_step() -> None:
-    r = run(ridge(), Direct(), None, SolveOptions(time_limit=0.02))
+    whole = run(ridge(), Direct(), None, SolveOptions())
+    r = run(ridge(), Direct(), None, SolveOptions(time_limit=1e-3))
     assert r.status is Status.TIME_LIMIT
-    assert r.time < 2.0
+    assert r.iterations < whole.iterations
     assert math.isfinite(r.F)
 
 

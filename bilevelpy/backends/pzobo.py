@@ -1,0 +1,263 @@
+"""``pzobo``: the response Jacobian from differences of lower paths."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+
+from bilevelpy.analysis.structure import Structure
+from bilevelpy.backends.aid import tied
+from bilevelpy.backends.base import Accept, Cost, Reject, refuse_common
+from bilevelpy.backends.descent import Path, SteppedResponse, extend, packed
+from bilevelpy.backends.loop import check_choices, check_range
+from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.hypergradient import Adjoint
+from bilevelpy.numerics.linear_solve import norm
+from bilevelpy.numerics.lower_solve import LowerSolution
+from bilevelpy.numerics.measure import Measure
+from bilevelpy.numerics.response import Accuracy, Point
+from bilevelpy.numerics.upper import UpperState, advance, begin, measure
+from bilevelpy.numerics.upper_gd import gradient_step
+from bilevelpy.numerics.upper_lipschitz import power_iteration
+from bilevelpy.options import BackendOptions
+
+Vec = torch.Tensor
+
+DIRECTIONS = ("orthonormal", "gaussian", "unit")
+# Up to this many upper variables all directions are taken.
+ALL = 50
+FEW = 10
+MOST = 100_000
+SMALL_UPPER = 50
+RANDOM = (
+    "the response is differenced along random directions: the hypergradient is noisy, "
+    "and its noise does not vanish at the solution"
+)
+BIASED = "a fixed number of lower steps solves a perturbed problem"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PZOBOOptions(BackendOptions):
+    """Options of ``pzobo``.
+
+    ``directions``: orthonormal (times sqrt(n_x)), gaussian, or unit (uniform on the sphere, times
+    sqrt(n_x)). ``count`` Q, 0: all n_x up to 50, else 10. ``difference`` mu, relative to ``1 +
+    |x|``; ``central``: both sides (by default where Q = n_x). ``lower_steps`` N per path, 0: until
+    solved. ``lower_step``, 0: 1/L by differences of gradients. ``warm``: start paths at the last
+    response. ``upper_step``: plain steps of this length; 0: a line search where all directions are
+    taken, else lengths that fall with the gradients seen.
+    """
+
+    directions: str = "orthonormal"
+    count: int = 0
+    difference: float = 1e-4
+    central: bool = True
+    lower_steps: int = 0
+    lower_step: float = 0.0
+    warm: bool = True
+    upper_step: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_choices(self, "pzobo", directions=DIRECTIONS)
+        check_range(self, "pzobo", 0, 10**6, "count", "lower_steps")
+        check_range(self, "pzobo", 0.0, 1.0, "difference", closed=False)
+        check_range(self, "pzobo", 0.0, math.inf, "lower_step", "upper_step")
+
+
+class PZOBO:
+    """Partial zeroth-order bilevel optimization [Sow2022]_: no second derivatives at all.
+
+    Lower paths of N gradient steps at x and at x + mu U_j, from the same start, estimate the
+    Jacobian along U_j::
+
+        delta_j = (y_N(x + mu U_j) - y_N(x)) / mu,   h = F_x + 1/Q sum_j <delta_j, F_y> U_j
+
+    with ``E U U' = I``. (Directions of norm 1 without the factor sqrt(n_x), as in the published
+    code, shrink the second term to 1/n_x.) Gaussian directions have the variance ``(n_x + 1)/Q
+    |J'F_y|^2``; Q = n_x orthonormal ones are exact, so that up to 50 upper variables they are the
+    default, with L-BFGS and a line search on top.
+
+    Cost per upper step: (Q + 1) N lower gradients ((2Q + 1) N by central differences), 1 upper
+    gradient.
+    """
+
+    name: ClassVar[str] = "pzobo"
+    title: ClassVar[str] = "Hessian-free differences of lower paths"
+    reference: ClassVar[str] = "Sow2022"
+    options: ClassVar[type[BackendOptions]] = PZOBOOptions
+
+    def accepts(self, structure: Structure) -> Accept | Reject:
+        """A smooth, strongly convex lower level over variables with a cheap projection; few upper
+        variables are best.
+        """
+        refusal = refuse_common(structure)
+        if refusal is not None:
+            return refusal
+        return Accept("no second derivatives", () if structure.dim_x <= SMALL_UPPER else (RANDOM,))
+
+    def cost(self, structure: Structure) -> Cost:
+        """A lower solve per direction."""
+        Q = structure.dim_x if structure.dim_x <= ALL else FEW
+        kappa = min(structure.condition or 100.0, 1e8)
+        return Cost(
+            gradients=(2.0 * Q + 1.0) * 10.0 * kappa, products=0.0, memory=40.0 * structure.dim_y
+        )
+
+    def init(
+        self, oracle: Oracle, x: Vec, y: Vec, options: PZOBOOptions, rng: torch.Generator
+    ) -> UpperState:
+        """Evaluate at the start."""
+        Q = min(options.count, 10**6) or (oracle.n if oracle.n <= ALL else FEW)
+        exact = options.directions == "orthonormal" and oracle.n <= Q
+        paths = Paths(options, Q, exact, y, rng)
+        accuracy = Accuracy(level=1e-4, change=1e-4, floor=min(0.1 * options.tol, 1e-6))
+        response = SteppedResponse(
+            oracle, Along(paths), Differences(paths), accuracy, correct=False
+        )
+        line_search = exact and not options.lower_steps and not options.upper_step
+        state = begin(response, x, y, options.tol if line_search else 0.0)
+        response.alpha = 0.0 if line_search else options.upper_step or math.inf
+        state.warnings = (
+            *(() if exact else (RANDOM,)),
+            *((BIASED,) if options.lower_steps else ()),
+        )
+        return state
+
+    def step(self, oracle: Oracle, state: UpperState, options: PZOBOOptions) -> UpperState:
+        """A step of the optimizer, or a plain one."""
+        response = state.response
+        assert isinstance(response, SteppedResponse)
+        if response.alpha == 0.0:
+            return advance(state)
+        return gradient_step(state, response.alpha if options.upper_step else _falling(state))
+
+    def measure(self, oracle: Oracle, state: UpperState) -> Measure:
+        """Read the state."""
+        return measure(state)
+
+
+def _falling(state: UpperState) -> float:
+    """``D / sqrt(sum |h|^2)`` with a tenth of the size of x for D (AdaGrad with one step for all
+    variables).
+    """
+    size = max(0.1 * norm(state.start.x), 0.1)
+    return size / max(math.sqrt(sum(n * n for n in state.norms)), 1e-300)
+
+
+@dataclass(slots=True)
+class Paths:
+    """What base and perturbed paths share."""
+
+    options: PZOBOOptions
+    count: int
+    exact: bool
+    start: Vec
+    rng: torch.Generator
+    origin: Vec | None = None
+    lipschitz: float = 0.0
+    steps: int = 0
+
+    def length(self, oracle: Oracle, x: Vec, y: Vec) -> float:
+        """1/L along y, by differences of lower gradients."""
+        if self.options.lower_step:
+            return self.options.lower_step
+        if not self.lipschitz or not self.options.lower_steps:
+            top = power_iteration(lambda z: oracle.grad_f(x, z), y, self.rng, steps=8)
+            self.lipschitz = top if top > 0 else 1.0
+        return 1.0 / self.lipschitz
+
+    def draw(self, n: int) -> Vec:
+        """Q directions as rows, with ``E U U' = I``."""
+        root = math.sqrt(n)
+        if self.exact:
+            return root * torch.eye(n, dtype=torch.float64)
+        U: Vec = torch.randn(self.count, n, generator=self.rng, dtype=torch.float64)
+        if self.options.directions == "unit":
+            U *= root / torch.linalg.vector_norm(U, dim=1, keepdim=True)
+        elif self.options.directions == "orthonormal":
+            U = torch.cat([root * torch.linalg.qr(part.T)[0].T for part in U.split(n)])
+        return U
+
+
+@dataclass(slots=True)
+class Along:
+    """The base path."""
+
+    paths: Paths
+
+    def solve(
+        self, oracle: Oracle, x: Vec, y: Vec, accuracy: Accuracy, scale: float
+    ) -> tuple[LowerSolution, float]:
+        """The response, and the residual at the start."""
+        o, paths = self.paths.options, self.paths
+        paths.origin = y = y if o.warm else paths.start
+        path = Path([y], paths.length(oracle, x, y), [None])
+        if o.lower_steps:
+            first = extend(oracle, x, path, 1)
+            extend(oracle, x, path, o.lower_steps - 1)
+            return packed(oracle, x, path, exact=False, ended="limit"), first
+        first = oracle.domain_y.projected_gradient_norm(y, oracle.grad_f(x, y))
+        end, reached = _descend(oracle, x, y, path.step, tied(first, scale, accuracy))
+        return packed(
+            oracle,
+            x,
+            Path([end], path.step, [None]),
+            exact=True,
+            ended="reached" if reached else "limit",
+        ), first
+
+
+@dataclass(slots=True)
+class Differences:
+    """``1/Q sum_j <delta_j, F_y> U_j`` by perturbed paths."""
+
+    paths: Paths
+    drawn: list[Vec] = field(default_factory=list)
+
+    def solve(self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy) -> Adjoint:
+        """The indirect part of the hypergradient, with its sign turned as in implicit
+        differentiation.
+        """
+        o, paths = self.paths.options, self.paths
+        x, d = point.x, point.gF_y
+        step = paths.length(oracle, x, point.y)
+        mu = o.difference * (1.0 + norm(x)) / math.sqrt(max(oracle.n, 1))
+        central = o.central and paths.exact
+        total = torch.zeros_like(x)
+        for U in paths.draw(oracle.n):
+            up = self._path(oracle, x + mu * U, point, step, accuracy)
+            if central:
+                delta = (up - self._path(oracle, x - mu * U, point, step, accuracy)) / (2.0 * mu)
+            else:
+                delta = (up - point.y) / mu
+            total = total + torch.dot(delta, d) * U
+        return Adjoint(torch.zeros_like(d), -total / paths.count, math.nan, 0)
+
+    def _path(self, oracle: Oracle, x: Vec, point: Point, step: float, accuracy: Accuracy) -> Vec:
+        """A path at x: N steps from the common start, or from the response until what x changed is
+        answered.
+        """
+        o, paths = self.paths.options, self.paths
+        if o.lower_steps:
+            assert paths.origin is not None
+            path = Path([paths.origin], step, [None])
+            extend(oracle, x, path, o.lower_steps)
+            return path.end
+        first = oracle.domain_y.projected_gradient_norm(point.y, oracle.grad_f(x, point.y))
+        goal = 0.1 * min(accuracy.level, accuracy.change) * first
+        return _descend(oracle, x, point.y, step, goal)[0]
+
+
+def _descend(oracle: Oracle, x: Vec, y: Vec, step: float, tol: float) -> tuple[Vec, bool]:
+    """Projected gradient steps until the residual is at most ``tol`` or the steps are rounding."""
+    domain = oracle.domain_y
+    for _ in range(MOST):
+        g = oracle.grad_f(x, y)
+        residual = domain.projected_gradient_norm(y, g)
+        if residual <= tol or step * residual <= 1e-15 * norm(y):
+            return y, True
+        y = domain.project(y - step * g)
+    return y, False

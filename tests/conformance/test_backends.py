@@ -1,0 +1,77 @@
+"""Every registered backend keeps the promises of the protocol."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from bilevelpy.backends import registry
+from bilevelpy.backends.base import Accept
+from bilevelpy.numerics.measure import Measure
+from bilevelpy.testing import CASES, check_backend
+
+# What the iterations of a method cost on the problems with curved or kinked responses.
+LIMITS = {"bagdc": 60, "meha": 60, "bome": 60, "itd": 60, "pzobo": 15, "pbgd": 60}
+# Methods that reach few digits: they solve something, not everything.
+ROUGH = ("bome", "bda")
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_backend(name: str) -> None:
+    backend = registry.get(name)
+    report = check_backend(
+        backend, max_iter=LIMITS.get(name, 200), time_limit=1.0 if name in ROUGH else 3.0
+    )
+    if not hasattr(backend, "init") or name in ROUGH:
+        return
+    assert any(name.startswith("quadratic") for name in report.solved)
+
+
+class Liar:
+    """Calls its start a solution."""
+
+    name = "liar"
+    title = "Says converged at once"
+    reference = ""
+    options = registry.get("direct").options
+
+    def accepts(self, structure):
+        return Accept("everything")
+
+    def cost(self, structure):
+        return registry.get("direct").cost(structure)
+
+    def init(self, oracle, x, y, options, rng):
+        return x, y
+
+    def step(self, oracle, state, options):
+        return state
+
+    def measure(self, oracle, state):
+        x, y = state
+        return Measure(x, y, oracle.F(x, y), oracle.f(x, y), 0.0, 0.0, 0.0, 0.0)
+
+
+def test_a_backend_that_solves_nothing_fails() -> None:
+    with pytest.raises(AssertionError, match="none was solved"):
+        check_backend(Liar(), models=CASES[:2])
+
+
+class Drifting(Liar):
+    """Differs from run to run."""
+
+    name = "drifting"
+
+    def init(self, oracle, x, y, options, rng):
+        return x + torch.rand(x.shape, dtype=torch.float64), y
+
+
+def test_a_backend_that_ignores_the_seed_fails() -> None:
+    with pytest.raises(AssertionError, match="same seed"):
+        check_backend(Drifting(), models=CASES[:1])
+
+
+def test_cases_have_finite_solutions() -> None:
+    assert all(math.isfinite(c.F) for c in CASES)

@@ -1,0 +1,61 @@
+"""MEHA: reference errors on the merely convex counter-example, and its penalised solutions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bilevelpy.backends.meha import MEHA
+from bilevelpy.errors import UsageError
+from bilevelpy.numerics.driver import run
+from bilevelpy.options import SolveOptions
+from bilevelpy.result import Status
+from tests.oracles import Quadratic, toy, vec
+from tests.unit.backends.helpers import relative_error, solve
+
+
+def counter_example() -> Quadratic:
+    one, zero = torch.ones(1, 1, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    return Quadratic(
+        torch.diag(vec(1.0, 0.0)),
+        -torch.tensor([[1.0, 0.0]], dtype=torch.float64),
+        zero,
+        torch.eye(2, dtype=torch.float64),
+        one,
+        -torch.tensor([[0.0, 1.0]], dtype=torch.float64),
+        vec(-1.0, 0.0),
+        vec(0.0),
+        vec(0.01),
+        vec(0.01, 0.01),
+        offset=0.5,
+    )
+
+
+@pytest.mark.parametrize(("iterations", "error"), [(1000, 4.4e-2), (5000, 9.7e-7)])
+def test_reference_errors_of_the_single_loop(iterations: int, error: float) -> None:
+    steps = {"alpha": 0.1, "beta": 0.1, "eta": 0.1, "gamma": 10.0}
+    options = {"loop": "single", "stride": 200, **steps}
+    settings = SolveOptions(tol=1e-15, max_iter=iterations // 200, backend_options=options)
+    found = run(counter_example(), MEHA(), None, settings)
+    assert float((found.x - 1).norm()) == pytest.approx(error, rel=0.05)
+
+
+def test_defaults_find_the_optimistic_solution() -> None:
+    found = solve(MEHA(), counter_example())
+    assert found.x == pytest.approx([1.0], abs=1e-5)
+    assert found.y == pytest.approx([1.0, 1.0], abs=1e-5)
+
+
+@pytest.mark.parametrize("kappa", [1, 4])
+def test_defaults_solve_the_toy_without_products(kappa: float) -> None:
+    o = toy(kappa, n=8)
+    raw = run(o, MEHA(), None, SolveOptions())
+    assert raw.counts["hvp"] == raw.counts["jvp"] == 0
+    assert relative_error(raw.x, o.solution()[0]) < 1e-3
+    assert solve(MEHA(), toy(kappa, n=8)).status is Status.CONVERGED
+
+
+@pytest.mark.parametrize("bad", [{"power": 0.6}, {"c": 0.0}, {"loop": "triple"}])
+def test_options_out_of_range_are_refused(bad: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match="meha"):
+        MEHA().options.from_mapping(bad, "meha")
