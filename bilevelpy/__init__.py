@@ -20,7 +20,6 @@ _HOME = {
     "compile": "bilevelpy.api",
     "solve": "bilevelpy.api",
     "compare": "bilevelpy.api",
-    "exporters": "bilevelpy.api",
     "export": "bilevelpy.api",
     "read": "bilevelpy.api",
     "load_result": "bilevelpy.result",
@@ -84,7 +83,6 @@ if TYPE_CHECKING:
         compile,
         dispatch,
         export,
-        exporters,
         load,
         parse,
         read,
@@ -108,12 +106,15 @@ if TYPE_CHECKING:
     def backends() -> list[str]:
         """List the names of the installed backends."""
 
+    def exporters() -> list[str]:
+        """List the names of the installed exporters."""
+
 
 def __getattr__(name: str) -> Any:
     import importlib
 
-    if name == "backends":  # a package that can be called, see there
-        return importlib.import_module("bilevelpy.backends")
+    if name in ("backends", "exporters"):  # packages that can be called, see there
+        return importlib.import_module(f"bilevelpy.{name}")
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'bilevelpy' has no attribute {name!r}")

@@ -103,13 +103,6 @@ def dispatch(structure: Structure, *, backend: str = "auto", force: bool = False
     return decide(structure, backend=backend, force=force)
 
 
-def exporters() -> list[str]:
-    """The names of the installed exporters."""
-    from bilevelpy.exporters import registry
-
-    return registry.names()
-
-
 def export(
     model: Model | str | Path,
     *,

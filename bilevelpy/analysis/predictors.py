@@ -1,9 +1,10 @@
 """Where the variables of the lower level enter only through affine predictors.
 
-Most objectives of many samples have the form ``f(x, y) = g(z_1, ..., z_K; x)`` with predictors ``z_k`` affine in y
-(``X @ W + b``) and ``g`` a sum over samples. Then ``f_yy = sum_k J_k' G_k J_k`` with ``J_k`` constant and ``G_k``
-block-diagonal over the samples. This module finds the predictors, the axes over which ``g`` falls apart, and the
-factors of ``J_k``, on the IR alone; whatever does not have this form gives None, and the caller differentiates twice.
+Most objectives of many samples have the form ``f(x, y) = g(z_1, ..., z_K; x)`` with predictors
+``z_k`` affine in y (``X @ W + b``) and ``g`` a sum over samples. Then ``f_yy = sum_k J_k' G_k J_k``
+with ``J_k`` constant and ``G_k`` block-diagonal over the samples. This module finds the predictors,
+the axes over which ``g`` falls apart, and the factors of ``J_k``, on the IR alone; whatever does
+not have this form gives None, and the caller differentiates twice.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _LINEAR_APPLY = ("add", "neg")
 class Term:
     """One linear term of a predictor: ``sum_K coefficient[B, N, K] * variable[B, K, C]``.
 
-    ``coefficient`` is data-only with axes batch, samples, contracted. ``order`` permutes the variable's dimensions
-    into batch, contracted, class.
+    ``coefficient`` is data-only with axes batch, samples, contracted. ``order`` permutes the
+    variable's dimensions into batch, contracted, class.
     """
 
     variable: ir.VarRef
@@ -43,8 +44,8 @@ class Term:
 class Predictor:
     """A maximal affine node ``z`` that enters nonlinearly.
 
-    ``batch``, ``samples``, ``classes`` are its dimensions: g falls apart over batch and samples; variables carry the
-    batch dimensions and the class dimensions, but not the sample dimensions.
+    ``batch``, ``samples``, ``classes`` are its dimensions: g falls apart over batch and samples;
+    variables carry the batch dimensions and the class dimensions, but not the sample dimensions.
     """
 
     node: Expr
@@ -74,8 +75,13 @@ def hessian_passes(bound: BoundProgram) -> Fact[int | None]:
     return Fact(passes, Evidence.PROVED, reason, span)
 
 
-def find_predictors(builder: Builder, objective: Expr, level_names: frozenset[str]) -> tuple[Predictor, ...] | None:
-    """The predictors of ``objective`` in the variables of the levels named, or None where the form is another."""
+def find_predictors(
+    builder: Builder, objective: Expr, level_names: frozenset[str]
+) -> tuple[Predictor, ...] | None:
+    """The predictors of ``objective`` in the variables of the levels named.
+
+    None where the objective has another form.
+    """
     depends: dict[Expr, bool] = {}
     affine: dict[Expr, bool] = {}
     order = list(postorder(objective))
@@ -109,7 +115,9 @@ def find_predictors(builder: Builder, objective: Expr, level_names: frozenset[st
     return tuple(predictors)
 
 
-def _is_affine(builder: Builder, node: Expr, depends: dict[Expr, bool], affine: dict[Expr, bool]) -> bool:
+def _is_affine(
+    builder: Builder, node: Expr, depends: dict[Expr, bool], affine: dict[Expr, bool]
+) -> bool:
     """Affine in the level's variables with coefficients that are data."""
     if not depends[node]:
         return builder.is_data(node)
@@ -129,8 +137,8 @@ def _is_affine(builder: Builder, node: Expr, depends: dict[Expr, bool], affine: 
 class _Spread:
     """Follows each predictor's dimensions up to the objective.
 
-    ``carried[node][k]`` maps a dimension of predictor k to the node's dimension that carries it, or to None where it
-    has been summed. A dimension that meets anything else is ``mixed``.
+    ``carried[node][k]`` maps a dimension of predictor k to the node's dimension that carries it, or
+    to None where it has been summed. A dimension that meets anything else is ``mixed``.
     """
 
     def __init__(self, builder: Builder, frontier: list[Expr], depends: dict[Expr, bool]) -> None:
@@ -142,7 +150,7 @@ class _Spread:
         self.mixed: dict[int, set[int]] = {k: set() for k in range(len(frontier))}
 
     def visit(self, node: Expr) -> bool:
-        """Work out ``carried`` of a node from its operands; False for a node this analysis does not know."""
+        """Work out ``carried`` of a node from its operands; False for a node unknown here."""
         if node in self.index:
             k = self.index[node]
             self.carried[node] = {k: {d: d for d in range(node.rank)}}
@@ -176,7 +184,9 @@ class _Spread:
             return node.function in _LINEAR_APPLY
         if isinstance(node, ir.Einsum):
             return len(parts) == 1
-        return isinstance(node, ir.Align | ir.Gather) or (isinstance(node, ir.Reduce) and node.function == "sum")
+        return isinstance(node, ir.Align | ir.Gather) or (
+            isinstance(node, ir.Reduce) and node.function == "sum"
+        )
 
     def _through(self, node: Expr, child: Expr) -> dict[int, dict[int, int | None]] | None:
         """``carried`` of one operand, moved to the dimensions of the node that uses it."""
@@ -213,8 +223,13 @@ class _Spread:
             self.mixed[k] |= {d for d, target in carried.items() if target in dims}
 
 
-def _move(source: dict[int, dict[int, int | None]], where: list[int | None]) -> dict[int, dict[int, int | None]]:
-    return {k: {d: (None if t is None else where[t]) for d, t in dims.items()} for k, dims in source.items()}
+def _move(
+    source: dict[int, dict[int, int | None]], where: list[int | None]
+) -> dict[int, dict[int, int | None]]:
+    return {
+        k: {d: (None if t is None else where[t]) for d, t in dims.items()}
+        for k, dims in source.items()
+    }
 
 
 Factors = list[tuple[Expr, tuple[int, ...]]]
@@ -240,7 +255,9 @@ def _linear_terms(
         return found
     if isinstance(node, ir.Align):
         back = {s: labels[d] for d, s in enumerate(node.source) if s is not None}
-        return _linear_terms(node.operand, tuple(back[d] for d in range(node.operand.rank)), depends, fresh)
+        return _linear_terms(
+            node.operand, tuple(back[d] for d in range(node.operand.rank)), depends, fresh
+        )
     if isinstance(node, ir.Einsum):
         rename = dict(zip(node.output, labels, strict=True))
         for subscript in node.subscripts:
@@ -248,7 +265,10 @@ def _linear_terms(
                 if s not in rename:
                     fresh[0] += 1
                     rename[s] = fresh[0]
-        moved = [(o, tuple(rename[s] for s in ss)) for o, ss in zip(node.operands, node.subscripts, strict=True)]
+        moved = [
+            (o, tuple(rename[s] for s in ss))
+            for o, ss in zip(node.operands, node.subscripts, strict=True)
+        ]
         factors = [(o, ls) for o, ls in moved if not depends[o]]
         (variable_part,) = [(o, ls) for o, ls in moved if depends[o]]
         inner = _linear_terms(*variable_part, depends, fresh)
@@ -269,7 +289,9 @@ def _linear_terms(
 _MINUS: tuple[Expr, tuple[int, ...]] = (ir.Const((), None, -1.0), ())
 
 
-def _factor(builder: Builder, node: Expr, mixed: set[int], depends: dict[Expr, bool]) -> Predictor | None:
+def _factor(
+    builder: Builder, node: Expr, mixed: set[int], depends: dict[Expr, bool]
+) -> Predictor | None:
     """Bring an affine node to the form of :class:`Predictor`."""
     labels = tuple(range(node.rank))
     found = _linear_terms(node, labels, depends, [node.rank])

@@ -62,8 +62,8 @@ class Structure:
     tags such as "lower_constraints", "upper_constraints", "coupling", "duals", "nash", "discrete",
     "psd", "pessimistic", "single_level", "moving_bounds". ``spectrum`` holds the least and the
     greatest curvature of f seen at the start (``modulus`` covers the whole upper domain and can be
-    far smaller); ``hessian_passes`` the passes that a dense f_yy takes where f is a function of affine
-    predictors; ``sources`` are the texts that spans point at.
+    far smaller); ``hessian_passes`` the passes that a dense f_yy takes where f is a function of
+    affine predictors; ``sources`` are the texts that spans point at.
     """
 
     model: str

@@ -5,4 +5,14 @@ from bilevelpy.diagnostics.diagnostic import Diagnostic, Fix, Label, Severity, d
 from bilevelpy.diagnostics.source import Source
 from bilevelpy.diagnostics.span import Span
 
-__all__ = ["CATALOG", "Diagnostic", "Entry", "Fix", "Label", "Severity", "Source", "Span", "diagnostic"]
+__all__ = [
+    "CATALOG",
+    "Diagnostic",
+    "Entry",
+    "Fix",
+    "Label",
+    "Severity",
+    "Source",
+    "Span",
+    "diagnostic",
+]

@@ -28,7 +28,9 @@ CATALOG: dict[str, Entry] = {
     "BLV0105": Entry(ERROR, "`{closer}` closes {what}"),
     "BLV0106": Entry(ERROR, "a constraint needs a name"),
     "BLV0107": Entry(ERROR, "{character} is not a character of the language"),
-    "BLV0108": Entry(ERROR, "a text ends on the line where it starts; its closing quote is missing"),
+    "BLV0108": Entry(
+        ERROR, "a text ends on the line where it starts; its closing quote is missing"
+    ),
     "BLV0109": Entry(ERROR, "`{name}` is a reserved word, it cannot name something"),
     "BLV0110": Entry(ERROR, "`{found}` is written `{right}`"),
     "BLV0111": Entry(ERROR, "nested deeper than {limit}"),
@@ -72,8 +74,8 @@ CATALOG: dict[str, Entry] = {
     "BLV0221": Entry(ERROR, "`{name}` cannot stand here: {where}"),
     "BLV0222": Entry(ERROR, "a constraint cannot use `{operator}`; write `{right}`"),
     "BLV0224": Entry(ERROR, "`{name}` is not {what}"),
-    "BLV0225": Entry(ERROR, "cannot include \"{path}\""),
-    "BLV0226": Entry(ERROR, "\"{path}\" includes itself, directly or through other files"),
+    "BLV0225": Entry(ERROR, 'cannot include "{path}"'),
+    "BLV0226": Entry(ERROR, '"{path}" includes itself, directly or through other files'),
     "BLV0227": Entry(ERROR, "inlining `{name}` makes the model grow beyond {limit} calls or terms"),
     "BLV0228": Entry(ERROR, "`{name}(...)` stands only as the default of a param"),
     "BLV0229": Entry(ERROR, "`{name}` is no level of this file: {levels}"),
@@ -82,7 +84,9 @@ CATALOG: dict[str, Entry] = {
     "BLV0232": Entry(ERROR, "the two comparisons of `{name}` do not bound from both sides"),
     # 03 axes and shapes
     "BLV0301": Entry(ERROR, "`@` cannot contract {left} with {right}"),
-    "BLV0302": Entry(ERROR, "`@` needs a vector or matrix on both sides, but `{scalar}` is a scalar"),
+    "BLV0302": Entry(
+        ERROR, "`@` needs a vector or matrix on both sides, but `{scalar}` is a scalar"
+    ),
     "BLV0303": Entry(ERROR, "`{operator}` needs equal axes, found {left} and {right}"),
     "BLV0304": Entry(ERROR, "`{name}` has {axes}, found {found} in its subscript"),
     "BLV0305": Entry(ERROR, "axis {position} of `{name}` is indexed by {found}, not by {expected}"),
@@ -93,7 +97,9 @@ CATALOG: dict[str, Entry] = {
     "BLV0310": Entry(ERROR, "`{name}` is {what}, not an axis"),
     "BLV0311": Entry(ERROR, "`{text}` is not a size: whole numbers from 1 on are"),
     "BLV0312": Entry(ERROR, "{what} from {low} to {high} is empty"),
-    "BLV0313": Entry(ERROR, "the {what} of `{name}` does not fit: expected {expected}, found {found}"),
+    "BLV0313": Entry(
+        ERROR, "the {what} of `{name}` does not fit: expected {expected}, found {found}"
+    ),
     "BLV0314": Entry(ERROR, "{what} must be a scalar for each element, found axes {axes}"),
     "BLV0315": Entry(ERROR, "a range cannot depend on the iterator `{iterator}`"),
     "BLV0316": Entry(ERROR, "rows of an array have equal shapes, found {first} and {found}"),
@@ -135,7 +141,9 @@ CATALOG: dict[str, Entry] = {
     "BLV0426": Entry(ERROR, "the bounds of `{name}` cross: {low} is not below {high}"),
     "BLV0427": Entry(ERROR, "the start of `{name}` lies outside of {domain}"),
     # 05 structure
-    "BLV0502": Entry(WARNING, "the objective of `{level}` is not known to be convex in its variables"),
+    "BLV0502": Entry(
+        WARNING, "the objective of `{level}` is not known to be convex in its variables"
+    ),
     "BLV0503": Entry(WARNING, "the objective of `{level}` is not convex in its variables"),
     "BLV0504": Entry(ERROR, "`assume {fact}` of `{level}` does not hold"),
     "BLV0530": Entry(WARNING, "constraint `{name}` of `{level}` reads none of its variables"),
@@ -143,7 +151,24 @@ CATALOG: dict[str, Entry] = {
     # 06 dispatch and options
     "BLV0601": Entry(ERROR, "no installed backend accepts this model"),
     "BLV0602": Entry(ERROR, "backend `{backend}` does not accept this model"),
-    # 07 export
+    # 07 export and import
+    "BLV0701": Entry(ERROR, "{target} cannot hold {what}"),
+    "BLV0702": Entry(
+        ERROR, "`{level}` is not known to be convex, so optimality conditions cannot replace it"
+    ),
+    "BLV0703": Entry(
+        ERROR, "`{level}` decides whole numbers, so optimality conditions cannot replace it"
+    ),
+    "BLV0704": Entry(ERROR, "{target} reads the model optimistically, but it is pessimistic"),
+    "BLV0705": Entry(ERROR, "no bound of the multiplier of `{row}` is known"),
+    "BLV0706": Entry(
+        ERROR, "written entry by entry this needs {count} terms, the limit is {limit}"
+    ),
+    "BLV0707": Entry(ERROR, "{what} cannot be written entry by entry"),
+    "BLV0708": Entry(ERROR, "`{row}` has no finite range"),
+    "BLV0709": Entry(ERROR, "MibS needs whole numbers where a lower row reads the upper level"),
+    "BLV0720": Entry(ERROR, "cannot read this: {reason}"),
+    "BLV0721": Entry(ERROR, "{what} cannot be taken over"),
     # 08 solve
     # 09 internal
 }

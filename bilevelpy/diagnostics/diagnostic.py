@@ -65,5 +65,12 @@ def diagnostic(
     entry = CATALOG[code]
     primary = Label(span, label) if span is not None else None
     return Diagnostic(
-        code, Severity(entry.severity), entry.template.format(**values), primary, secondary, notes, hint, fix
+        code,
+        Severity(entry.severity),
+        entry.template.format(**values),
+        primary,
+        secondary,
+        notes,
+        hint,
+        fix,
     )

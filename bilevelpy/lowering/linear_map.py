@@ -112,7 +112,7 @@ COLUMNS = 64
 
 
 def data_product(matrix: Tensor, v: Tensor, transpose: bool) -> Tensor:
-    """``A v`` or ``A' v`` for a matrix ``A`` of data and a matrix ``v``, differentiable in ``v``."""
+    """``A v`` or ``A' v``, ``A`` a matrix of data and ``v`` a matrix; differentiable in ``v``."""
     few = v.shape[1] <= COLUMNS and matrix.numel() >= DETOUR
     if few and matrix.device.type == "cpu" and not matrix.requires_grad:
         return _Product.apply(v, DenseMap(matrix, transpose))  # type: ignore[no-any-return]

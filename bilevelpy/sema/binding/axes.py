@@ -51,13 +51,13 @@ def _dim(state: State, axis: Axis) -> None:
             _set_dim(state, axis, float(value), axis.span, "its declaration")
         return
     if axis.name in state.given_axes:
-        value, origin = state.given_axes[axis.name]
-        if isinstance(value, Elements):
-            numbers = [k for k in value.labels if isinstance(k, int)]
-            value = (
-                float(max(numbers, default=0)) if len(numbers) == len(value.labels) else math.nan
+        found, origin = state.given_axes[axis.name]
+        if isinstance(found, Elements):
+            numbers = [k for k in found.labels if isinstance(k, int)]
+            found = (
+                float(max(numbers, default=0)) if len(numbers) == len(found.labels) else math.nan
             )
-        _set_dim(state, axis, value, axis.span, the(origin))
+        _set_dim(state, axis, found, axis.span, the(origin))
         return
     for param in state.program.params.values():
         given = state.given.get(param.name)

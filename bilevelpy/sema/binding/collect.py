@@ -33,23 +33,28 @@ def collect(state: State, sources: Sequence[Source], base: str | PathLike[str] |
                 _unknown(state, name, known | set(program.externs))
     missing: list[Param] = []
     for param in program.params.values():
-        source = next((s for s in sources if param.name in s.names()), None)
-        if source is not None:
-            _take(state, param, source)
+        holder = _holder(sources, param.name)
+        if holder is not None:
+            _take(state, param, holder)
         elif not _default(state, param, base):
             missing.append(param)
     for axis in named_axes(program).values():
-        source = next((s for s in sources if axis.name in s.names()), None)
-        if source is None:
+        holder = _holder(sources, axis.name)
+        if holder is None:
             continue
         try:
-            state.given_axes[axis.name] = source.axis(axis)
+            state.given_axes[axis.name] = holder.axis(axis)
         except (NotNumbers, FileProblem) as problem:
             state.report(
                 "BLV0419", axis.span, "declared here", poison=axis, axis=axis.name, found=problem
             )
     if missing and "*" not in state.failed:
         _missing(state, missing, sources)
+
+
+def _holder(sources: Sequence[Source], name: str) -> Source | None:
+    """The first source that has a value for ``name``."""
+    return next((s for s in sources if name in s.names()), None)
 
 
 def named_axes(program: Program) -> Mapping[str, Any]:
@@ -165,6 +170,9 @@ def _default(state: State, param: Param, base: str | PathLike[str] | None) -> bo
                 problem.label,
                 poison=param.name,
                 hint=problem.hint,
+                secondary=(),
+                notes=(),
+                fix=None,
                 **problem.values,
             )
     elif isinstance(default, Table):

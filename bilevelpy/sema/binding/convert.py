@@ -48,7 +48,7 @@ def numeric(value: Any, words: bool = False) -> Array:
     if hasattr(value, "detach") and hasattr(value, "cpu"):
         value = _tensor(value)
     if isinstance(value, np.ma.MaskedArray):
-        value = value.astype(np.float64).filled(np.nan)
+        value = np.ma.filled(value.astype(np.float64), np.nan)
     if isinstance(value, str | bytes):
         return np.array(_word(value, words))
     if words and isinstance(value, list):
@@ -110,12 +110,12 @@ def plain(label: Any) -> Label:
         raise NotNumbers(f"{label!r} as a label")
     if isinstance(label, str):
         return str(label)
-    if isinstance(label, numbers.Real) and abs(label) > LARGEST_LABEL:
-        raise NotNumbers("a number beyond 2^53 as a label")
-    if isinstance(label, numbers.Integral):
-        return int(label)
-    if isinstance(label, numbers.Real) and float(label) == float(label):
-        return int(label) if float(label).is_integer() else float(label)
+    if isinstance(label, numbers.Real):
+        number = int(label) if isinstance(label, numbers.Integral) else float(label)
+        if abs(number) > LARGEST_LABEL:
+            raise NotNumbers("a number beyond 2^53 as a label")
+        if number == number:  # not nan
+            return int(number) if number == int(number) else number
     raise NotNumbers(f"{label!r} as a label")
 
 
@@ -194,7 +194,7 @@ def _mapping(value: Mapping[Any, Any], words: bool) -> Grid | Long:
         if isinstance(item, Mapping):
             if len(prefix) > 32:
                 raise NotNumbers("mappings nested deeper than 32")
-            stack.extend(((*prefix, *flat_key(k)), v) for k, v in reversed(item.items()))
+            stack.extend(((*prefix, *flat_key(k)), v) for k, v in reversed(list(item.items())))
             continue
         number = numeric(item, words)
         if number.size != 1:

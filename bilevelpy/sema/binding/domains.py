@@ -142,7 +142,8 @@ def offenders(array: Any, wrong: Callable[..., Any], *bounds: Any) -> tuple[int,
     if is_sparse(array):
         coo = array.tocoo()
         bounds = tuple(b if np.ndim(b) == 0 else b[coo.row, coo.col] for b in bounds)
-    count, first, done = 0, [], 0
+    count, done = 0, 0
+    first: list[int] = []
     operands = [values, *(np.broadcast_to(b, values.shape) for b in bounds)]
     blocks = np.nditer(
         operands,

@@ -123,7 +123,7 @@ def read_array(stream: IO[bytes], size: int, limit: int) -> Array:
     if wanted > size:
         raise FileProblem(f"it is cut off: {wanted:,} bytes announced, at most {size:,} there")
     array = np.empty(math.prod(shape), dtype=dtype)
-    view = memoryview(array.view(np.uint8)) if wanted else memoryview(b"")
+    view = array.view(np.uint8).data if wanted else memoryview(b"")
     done = 0
     while done < wanted:
         chunk = stream.read(min(1 << 22, wanted - done))

@@ -27,7 +27,10 @@ MODEL_LIMIT, TEXT_LIMIT = 2 << 30, 256 << 20
 class Source(Protocol):
     """Something that holds values by name."""
 
-    strict: bool  # names that the model does not know are errors
+    @property
+    def strict(self) -> bool:
+        """Whether names that the model does not know are errors."""
+        ...
 
     def names(self) -> list[str]:
         """Every name that it has a value for."""
@@ -172,12 +175,11 @@ def open_file(path: Path, name: str | None, program: Program, limit: int = NO_LI
     suffix = path.suffix.lower()
     if suffix == ".npz":
         file = Npz(path, limit)
-        if name is None or name in file.names():
-            source = NpzSource(file, shown)
-            return (
-                source if name is None else Values({name: file.get(name)}, f'{shown}["{{name}}"]')
-            )
+        if name is None:
+            return NpzSource(file, shown)
         held = file.names()
+        if name in held:
+            return Values({name: file.get(name)}, f'{shown}["{{name}}"]')
         if len(held) != 1:
             raise FileProblem(f"it holds {', '.join(held[:8]) or 'nothing'}, but no {name}")
         return Values({name: file.get(held[0])}, f'{shown}["{held[0]}"]')
@@ -187,7 +189,9 @@ def open_file(path: Path, name: str | None, program: Program, limit: int = NO_LI
         table = read_csv(path, limit)
         if name is None and table.header is None:
             raise FileProblem("its first row holds no column names")
-        return TableSource(table, shown) if name is None else NamedTable(table, shown, name)
+        if name is None:
+            return TableSource(table, shown)
+        return NamedTable(table, shown, name)
     if suffix == ".json":
         content = read_json(path, limit)
         if name is None and not isinstance(content, dict):

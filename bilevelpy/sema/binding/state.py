@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bilevelpy.diagnostics import Diagnostic, Label, Span, diagnostic
+from bilevelpy.diagnostics import Diagnostic, Fix, Label, Span, diagnostic
 from bilevelpy.ir.elements import label_at
 from bilevelpy.ir.evaluate import Array, evaluate
 from bilevelpy.ir.program import Data
@@ -65,13 +65,23 @@ class State:
         secondary: tuple[Label, ...] = (),
         notes: tuple[str, ...] = (),
         hint: str | None = None,
+        fix: Fix | None = None,
         **values: object,
     ) -> None:
         """Add a diagnostic; ``poison`` is the axis or name whose users stay silent from now on."""
         if poison is not None:
             self.failed.add(poison)
         self.diagnostics.append(
-            diagnostic(code, span, label, secondary=secondary, notes=notes, hint=hint, **values)
+            diagnostic(
+                code,
+                span,
+                label,
+                secondary=secondary,
+                notes=notes,
+                hint=hint,
+                fix=fix,
+                **values,
+            )
         )
 
     def set_size(self, axis: Axis, size: int, span: Span | None, text: str) -> None:

@@ -71,9 +71,9 @@ def read_csv(path: Path, limit: int) -> CsvTable:
     lines: list[int] = []
     try:
         reader = csv.reader(text.splitlines(keepends=True), skipinitialspace=True)
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                rows.append(tuple(row))
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                rows.append(tuple(cells))
                 lines.append(reader.line_num)
     except csv.Error as error:
         raise FileProblem(f"it is no CSV table ({reason(error)})") from None

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from bilevelpy.ir.evaluate import Array
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.program import Variable
 from bilevelpy.ir.types import DomainKind
 from bilevelpy.sema.binding.domains import domain_text, value_text
 from bilevelpy.sema.binding.problems import evaluation_problem, ready
 from bilevelpy.sema.binding.state import State
+
+End = Array | np.float64
+"""A bound or a start: one value, or one for each entry."""
 
 
 def check_variables(state: State) -> None:
@@ -26,7 +28,8 @@ def _check(state: State, variable: Variable) -> None:
         return
     domain = variable.domain
     shape = tuple(state.sizes[a] for a in variable.axes)
-    low, high = np.float64(-np.inf), np.float64(np.inf)
+    low: End | None = np.float64(-np.inf)
+    high: End | None = np.float64(np.inf)
     if domain.kind in (DomainKind.INTERVAL, DomainKind.INTEGERS):
         low, high = _end(state, domain.lower, -np.inf), _end(state, domain.upper, np.inf)
     elif domain.kind is DomainKind.BINARY:
@@ -67,7 +70,7 @@ def _check(state: State, variable: Variable) -> None:
         )
 
 
-def _end(state: State, expr: Expr | None, default: float) -> Any:
+def _end(state: State, expr: Expr | None, default: float) -> End | None:
     if expr is None:
         return np.float64(default)
     if not ready(state, expr):

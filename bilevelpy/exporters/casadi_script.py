@@ -1,0 +1,81 @@
+"""A CasADi program: the conditions as a nonlinear program with products, solved by Ipopt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from bilevelpy.exporters.base import Files, Options
+from bilevelpy.exporters.conditions import Writer, conditions, slack_tree
+from bilevelpy.exporters.header import header
+from bilevelpy.exporters.python_script import ALL, docstring, python_names, style
+from bilevelpy.reductions.refusal import refuse
+
+if TYPE_CHECKING:
+    from bilevelpy.ir.program import BoundProgram
+
+STYLE = style("ca.", abs="ca.fabs({0})", max="ca.fmax({0}, {1})", min="ca.fmin({0}, {1})")
+TARGET = "a CasADi program"
+EPSILON = 1e-7
+"""Right-hand side of the products unless another one is asked for: 0 leaves no interior."""
+
+
+class CasadiScript:
+    """Any class of functions that the KKT conditions exist for; continuous variables."""
+
+    name: ClassVar[str] = "casadi"
+    title: ClassVar[str] = (
+        "CasADi program of the KKT conditions (products, local solution by Ipopt)"
+    )
+    suffix: ClassVar[str] = ".py"
+    consumer: ClassVar[str] = "python {file}"
+
+    def export(self, bound: BoundProgram, options: Options, stem: str) -> Files:
+        """The program."""
+        options.form("casadi", "products")
+        found = conditions(bound, TARGET, options)
+        columns = found.columns
+        for j in columns.integer.nonzero()[0]:
+            block = columns.block_of(int(j))
+            span = block.span if block is not None else None
+            raise refuse(
+                bound.program, "BLV0701", span, target=TARGET, what="whole numbers (Ipopt)"
+            )
+        namer = python_names("ca", "rows", "solver", "point", *ALL.split())
+        write = Writer(bound, TARGET, STYLE, namer, columns.names)
+        epsilon = options.epsilon or EPSILON
+        what = f"Optimality conditions of the followers; slack * multiplier <= {epsilon!r}."
+        lines = [
+            *(f"WARNING: {w}" for w in found.warnings),
+            "Solutions are local; begin elsewhere to look for others.",
+        ]
+        out = docstring(header(bound.program, what, lines))
+        out += ["import casadi as ca", "", "inf = ca.inf"]
+        out += [f"{n} = ca.MX.sym({o!r})" for n, o in zip(write.names, columns.names, strict=True)]
+        out += ["", "# (name, expression, low, high)", "rows = ["]
+        for line in write.lines(found.rows, found.kinds):
+            out.append(
+                f"    ({found.rows.names[line.row]!r}, {line.body}, {line.low!r}, {line.high!r}),"
+            )
+        for pair in found.pairs:
+            slack = write.tree(slack_tree(found, pair), pair.span)
+            out.append(f"    ({'slack.' + pair.name!r}, {slack}, 0.0, inf),")
+            product = f"({slack})*{write.names[pair.multiplier]}"
+            out.append(f"    ({'comp.' + pair.name!r}, {product}, -inf, {epsilon!r}),")
+        objective = write.function(found.objective, 0, bound.program.upper.objective.span)
+        out += ["]", f"F = {objective}", "# (variable, low, high, start)", "variables = ["]
+        for k, name in enumerate(write.names):
+            ends = (float(v[k]) for v in (columns.lower, columns.upper, columns.start))
+            out.append(f"    ({name}, {', '.join(repr(e) for e in ends)}),")
+        out += [
+            "]",
+            'problem = {"x": ca.vertcat(*(v[0] for v in variables)), "f": F,',
+            '           "g": ca.vertcat(*(ca.MX(r[1]) for r in rows))}',
+            'quiet = {"print_time": False, "ipopt.print_level": 0, "ipopt.sb": "yes"}',
+            'solver = ca.nlpsol("solver", "ipopt", problem, quiet)',
+            "point = solver(x0=[v[3] for v in variables], lbx=[v[1] for v in variables],",
+            "               ubx=[v[2] for v in variables], lbg=[r[2] for r in rows],",
+            "               ubg=[r[3] for r in rows])",
+            'print(solver.stats()["return_status"])',
+            f'print("F =", {int(found.system.sign)} * float(point["f"]))',
+        ]
+        return Files("\n".join(out) + "\n", warnings=found.warnings)

@@ -1,0 +1,133 @@
+"""The two-level model in LaTeX, generated from the same tree that is solved."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from bilevelpy.exporters.base import Files, Options
+from bilevelpy.exporters.latex_terms import Indices, Terms, axis_text, escape
+from bilevelpy.ir.types import DomainKind, Relation, Sense, Stance
+
+if TYPE_CHECKING:
+    from bilevelpy.ir.program import BoundProgram, Constraint, Level, Program, Variable
+    from bilevelpy.ir.types import Axes
+
+RELATIONS = {Relation.LE: r"\le", Relation.GE: r"\ge", Relation.EQ: "="}
+
+
+class Latex:
+    """Any model; data stays symbolic."""
+
+    name: ClassVar[str] = "latex"
+    title: ClassVar[str] = "LaTeX of the two-level model, in index notation"
+    suffix: ClassVar[str] = ".tex"
+    consumer: ClassVar[str] = r"\input{{{file}}} in a document with amsmath"
+
+    def export(self, bound: BoundProgram, options: Options, stem: str) -> Files:
+        """The aligned block."""
+        title = escape(bound.program.title or bound.program.name)
+        return Files(f"% {title}\n\\[\n{latex(bound.program)}\n\\]\n")
+
+
+def latex(program: Program) -> str:
+    """A program without its data as one ``aligned`` block (for display mathematics)."""
+    terms = Terms(program)
+    lines = _level(terms, program.upper, "")
+    for k, level in enumerate(program.lowers):
+        lines.append(_argmin_head(terms, level, first=k == 0))
+        lines += _level(terms, level, r"\quad ")
+        if level.family:
+            lines[-1] += rf" \qquad {_for_all(terms, level.family)[0]}"
+    body = " \\\\\n".join(f"  {line}" for line in lines)
+    return f"\\begin{{aligned}}\n{body}\n\\end{{aligned}}"
+
+
+def _names(terms: Terms, level: Level, at: Indices) -> str:
+    shown = [
+        terms.variable(level.name, v.name, at if level.family else ()) for v in level.variables
+    ]
+    return ", ".join(shown) or r"\cdot"
+
+
+def _for_all(terms: Terms, axes: Axes) -> tuple[str, Indices]:
+    letters = terms.letters(len(axes), ())
+    pairs = zip(letters, axes, strict=True)
+    return r"\forall " + ", ".join(rf"{c} \in {axis_text(a)}" for c, a in pairs), letters
+
+
+def _argmin_head(terms: Terms, level: Level, *, first: bool) -> str:
+    word = "argmin" if level.sense is Sense.MINIMIZE else "argmax"
+    at = terms.letters(len(level.family), ())
+    names = _names(terms, level, at)
+    game = r"\ \text{(Nash)}" if level.nash else ""
+    lead = r"& \text{where } " if first else r"& \text{and } "
+    return rf"{lead} \left({names}\right) \in \operatorname{{{word}}}{game}"
+
+
+def _level(terms: Terms, level: Level, indent: str) -> list[str]:
+    at = terms.letters(len(level.family), ())
+    objective = terms.show(level.objective, at, at)
+    lines: list[str] = []
+    if level is terms.program.upper:
+        word = r"\min" if level.sense is Sense.MINIMIZE else r"\max"
+        under = _names(terms, level, ())
+        if terms.program.lowers:
+            both = [_names(terms, low, ()) for low in terms.program.lowers]
+            pick = ", ".join(both)
+            pessimistic = terms.program.stance is Stance.PESSIMISTIC
+            worst = r"\max" if level.sense is Sense.MINIMIZE else r"\min"
+            under = under if pessimistic else f"{under}, {pick}"
+            second = rf"{worst}_{{{pick}}} \;" if pessimistic else ""
+            lines.append(rf"{word}_{{{under}}} \;{second} & {objective}")
+        else:
+            lines.append(rf"{word}_{{{under}}} \; & {objective}")
+    else:
+        lines.append(rf"& {indent} {objective}")
+    lead = r"\text{s.t. } "
+    for c in level.constraints:
+        lines.append(rf"& {indent}{lead}{_constraint(terms, level, c)}")
+        lead = r"\phantom{\text{s.t. }} "
+    for v in level.variables:
+        shown = _domain(terms, level, v)
+        if shown:
+            lines.append(rf"& {indent}{lead}{shown}")
+            lead = r"\phantom{\text{s.t. }} "
+    return lines
+
+
+def _constraint(terms: Terms, level: Level, c: Constraint) -> str:
+    every, at = _for_all(terms, c.axes) if c.axes else ("", ())
+    parts = [terms.show(c.terms[0], at if c.terms[0].axes else (), at)]
+    for relation, term in zip(c.relations, c.terms[1:], strict=True):
+        parts += [RELATIONS[relation], terms.show(term, at if term.axes else (), at)]
+    # Families of the level are said once, after its last row.
+    own = c.axes[len(level.family) :]
+    return " ".join(parts) + (rf" \quad {every}" if own or (c.axes and not level.family) else "")
+
+
+def _domain(terms: Terms, level: Level, v: Variable) -> str:
+    kind = v.domain.kind
+    every, at = _for_all(terms, v.axes) if v.axes else ("", ())
+    name = terms.variable(level.name, v.name, at)
+    tail = rf" \quad {every}" if len(v.axes) > len(level.family) else ""
+    if kind is DomainKind.FREE:
+        return ""
+    whole = terms.variable(level.name, v.name, at[: len(level.family)])
+    if kind is DomainKind.SIMPLEX:
+        return rf"{whole} \in \Delta_{{{axis_text(v.axes[-1])}}}"
+    if kind is DomainKind.BALL and v.domain.radius is not None:
+        return rf"\lVert {whole} \rVert_2 \le {terms.show(v.domain.radius)}"
+    if kind is DomainKind.PSD:
+        return rf"{whole} \succeq 0"
+    if kind is DomainKind.BINARY:
+        return rf"{name} \in \{{0, 1\}}{tail}"
+    ends = [
+        None if e is None else terms.show(e, at if e.axes else (), at)
+        for e in (v.domain.lower, v.domain.upper)
+    ]
+    low = "" if ends[0] in (None, r"-\infty") else f"{ends[0]} \\le "
+    high = "" if ends[1] in (None, r"\infty") else f" \\le {ends[1]}"
+    if kind is DomainKind.INTEGERS:
+        shown = rf"{low}{name}{high}"
+        return rf"{shown}, \; {name} \in \mathbb{{Z}}{tail}"
+    return f"{low}{name}{high}{tail}" if low or high else ""

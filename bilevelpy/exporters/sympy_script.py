@@ -1,0 +1,74 @@
+"""A SymPy program: every function of the model as an expression, with derivatives on request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from bilevelpy.exporters.base import Files, Options
+from bilevelpy.exporters.conditions import Writer
+from bilevelpy.exporters.header import header
+from bilevelpy.exporters.python_script import ALL, docstring, python_names, style
+from bilevelpy.reductions.rows import Rows, system
+
+if TYPE_CHECKING:
+    from bilevelpy.ir.program import BoundProgram
+
+STYLE = style("sp.", abs="sp.Abs({0})", max="sp.Max({0}, {1})", min="sp.Min({0}, {1})")
+TARGET = "a SymPy program"
+TAIL = """
+gradients = [[sp.diff(value, v) for v in group] for value, group in zip(f, y)]
+
+if __name__ == "__main__":
+    point = {symbol: start for symbol, _, _, start in variables}
+    print("F =", SIGN * sp.N(F.subs(point)))
+    print("f =", [float(sp.N(sp.sympify(value).subs(point))) for value in f])
+    print("grad f =", [[float(sp.N(g.subs(point))) for g in row] for row in gradients])
+"""
+
+
+class SympyScript:
+    """Any model that can be written entry by entry."""
+
+    name: ClassVar[str] = "sympy"
+    title: ClassVar[str] = "SymPy program: both levels and the lower gradients as expressions"
+    suffix: ClassVar[str] = ".py"
+    consumer: ClassVar[str] = "python {file}"
+
+    def export(self, bound: BoundProgram, options: Options, stem: str) -> Files:
+        """The program."""
+        found = system(bound)
+        columns = found.columns
+        write = Writer(bound, TARGET, STYLE, python_names("sp", "variables", "gradients", "x", "y",
+                       "F", "f", "G", "g", "SIGN", "inf", *ALL.split()), columns.names)  # fmt: skip
+        what = "Both levels as minimisations; rows are (name, expression, low, high)."
+        out = docstring(header(bound.program, what))
+        out += ["import sympy as sp", "", "inf = float('inf')", f"SIGN = {int(found.sign)}", ""]
+        out += [
+            f"{n} = sp.Symbol({o!r}, real=True)"
+            for n, o in zip(write.names, columns.names, strict=True)
+        ]
+        out += ["", "# (symbol, low, high, start)", "variables = ["]
+        for j, name in enumerate(write.names):
+            ends = (float(v[j]) for v in (columns.lower, columns.upper, columns.start))
+            out.append(f"    ({name}, {', '.join(repr(e) for e in ends)}),")
+        out += ["]", f"x = [{', '.join(write.names[j] for j in found.upper_columns)}]"]
+        groups = [
+            ", ".join(write.names[j] for j in (columns.owner == k + 1).nonzero()[0])
+            for k in range(len(found.followers))
+        ]
+        out.append(f"y = [{', '.join(f'[{g}]' for g in groups)}]")
+        objective = write.function(found.objective, 0, bound.program.upper.objective.span)
+        out += ["", f"F = sp.sympify({objective})", "f = ["]
+        for k, follower in enumerate(found.followers):
+            span = bound.program.level(follower.level).objective.span
+            out.append(f"    sp.sympify({write.function(found.lower_objectives, k, span)}),")
+        out += ["]", *_rows("G", found.upper_rows, write), *_rows("g", found.lower_rows, write)]
+        return Files("\n".join(out) + "\n" + TAIL)
+
+
+def _rows(name: str, rows: Rows, write: Writer) -> list[str]:
+    lines = [
+        f"    ({rows.names[line.row]!r}, {line.body}, {line.low!r}, {line.high!r}),"
+        for line in write.lines(rows)
+    ]
+    return [f"{name} = [", *lines, "]"]

@@ -1,0 +1,40 @@
+"""What cannot be read or taken over, with its file and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bilevelpy.diagnostics import Source, Span
+from bilevelpy.diagnostics.diagnostic import diagnostic
+from bilevelpy.errors import ModelError, UsageError
+from bilevelpy.storage import open_text
+
+
+class Text:
+    """A file to import, as lines with their places."""
+
+    def __init__(self, path: str | Path, text: str | None = None) -> None:
+        self.path = Path(path)
+        self.source = Source(str(path), open_text(path, "file") if text is None else text)
+        self.lines = self.source.text.splitlines()
+
+    def span(self, line: int) -> Span:
+        """A line (from 1) without the blanks around it."""
+        text = self.source.line(line)
+        start = self.source.offset(line, 1) + len(text) - len(text.lstrip())
+        return Span(self.source.name, start, start + len(text.strip()))
+
+    def bad(self, line: int, reason: str, hint: str | None = None) -> ModelError:
+        """The error of a malformed line."""
+        found = diagnostic("BLV0720", self.span(line), hint=hint, reason=reason)
+        return ModelError([found], {self.source.name: self.source})
+
+    def foreign(self, line: int, what: str, reason: str, hint: str | None = None) -> ModelError:
+        """The error of a line that means something which this language does not have."""
+        found = diagnostic("BLV0721", self.span(line), reason, hint=hint, what=what)
+        return ModelError([found], {self.source.name: self.source})
+
+
+def missing_package(name: str, what: str) -> UsageError:
+    """An optional package that is not there."""
+    return UsageError(f"{what} needs the package `{name}`: pip install {name}")

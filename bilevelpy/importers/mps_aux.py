@@ -1,0 +1,81 @@
+"""MPS or LP with AUX as a model: what the AUX file lists is the follower's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from bilevelpy.importers import blv_text as blv
+from bilevelpy.importers.aux_file import Aux, Entry, read_aux
+from bilevelpy.importers.faults import Text
+from bilevelpy.importers.mps_file import Matrix, read_matrix
+
+
+def mps_aux_text(path: str | Path, aux: str | Path) -> str:
+    """The text of the model in an MPS (or LP) and an AUX file."""
+    split = read_aux(Text(aux))
+    matrix = read_matrix(path)
+    columns = _places(split, split.columns, matrix.names, "column")
+    rows = set(_places(split, split.rows, matrix.row_names, "row"))
+    below = set(columns)
+    names = blv.names(matrix.names, ["follower"])
+    row_names = blv.names(matrix.row_names, names.values())
+    shown = [names[n] for n in matrix.names]
+    name = next(iter(blv.names([split.name or Path(path).name.split(".")[0]], shown).values()))
+    comments = [
+        f"imported from {Path(path).name} and {Path(aux).name}",
+        *blv.renamed(names, "column"),
+        *blv.renamed(row_names, "row"),
+    ]
+    whole = [shown[j] for j in columns if matrix.integer[j]]
+    if whole:
+        comments.append(f"whole numbers of the follower: {', '.join(whole[:5])}")
+    lines = blv.header(name, "", comments)
+    upper_rows: list[str] = []
+    lower_rows: list[str] = []
+    for r, row_name in enumerate(matrix.row_names):
+        low, high = float(matrix.row_lower[r]), float(matrix.row_upper[r])
+        if low == -np.inf and high == np.inf:
+            continue
+        body = blv.linear([(shown[j], c) for j, c in matrix.rows[r]])
+        text = blv.row(row_names[row_name], body, low, high)
+        (lower_rows if r in rows else upper_rows).append(text)
+    variables = [
+        shown[j]
+        + blv.domain(float(matrix.lower[j]), float(matrix.upper[j]), bool(matrix.integer[j]))
+        for j in range(len(shown))
+    ]
+    sense = "maximize" if matrix.maximize else "minimize"
+    lines += blv.level(
+        "upper",
+        [v for j, v in enumerate(variables) if j not in below],
+        f"{sense} {_objective(matrix, shown)}",
+        upper_rows,
+    )
+    costs = blv.linear([(shown[j], e.cost) for j, e in zip(columns, split.columns, strict=True)])
+    sense = "maximize" if split.maximize else "minimize"
+    own = [variables[j] for j in sorted(below)]
+    lines += ["", *blv.level("lower follower", own, f"{sense} {costs}", lower_rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _places(split: Aux, entries: tuple[Entry, ...], known: tuple[str, ...], what: str) -> list[int]:
+    place = {name: k for k, name in enumerate(known)}
+    found: list[int] = []
+    for entry in entries:
+        k = entry.key if isinstance(entry.key, int) else place.get(entry.key, -1)
+        if not 0 <= k < len(known):
+            raise split.text.bad(entry.line, f"the other file has no {what} `{entry.key}`")
+        if k in found:
+            raise split.text.bad(entry.line, f"{what} `{entry.key}` is listed twice")
+        found.append(k)
+    return found
+
+
+def _objective(matrix: Matrix, shown: list[str]) -> str:
+    terms = [(shown[j], float(c)) for j, c in enumerate(matrix.cost)]
+    terms += [
+        (f"{shown[i]}^2" if i == j else f"{shown[i]}*{shown[j]}", c) for i, j, c in matrix.hessian
+    ]
+    return blv.linear(terms, matrix.offset)

@@ -1,0 +1,1 @@
+"""Reformulations of a bound program: scalar rows, optimality conditions in place of followers."""

@@ -1,0 +1,133 @@
+"""Functions with some columns at fixed values: trees that become polynomials of degree two are read
+back into coefficients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from bilevelpy.reductions import scalar as sc
+from bilevelpy.reductions.rows import Functions
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(slots=True)
+class _Poly:
+    """Monomials (sorted tuples of at most two columns) -> coefficients."""
+
+    terms: dict[tuple[int, ...], float] = field(default_factory=dict)
+
+    def add(self, other: _Poly) -> _Poly:
+        out = dict(self.terms)
+        for key, value in other.terms.items():
+            out[key] = out.get(key, 0.0) + value
+        return _Poly(out)
+
+    def times(self, other: _Poly) -> _Poly | None:
+        out: dict[tuple[int, ...], float] = {}
+        for a, va in self.terms.items():
+            for b, vb in other.terms.items():
+                key = tuple(sorted((*a, *b)))
+                if len(key) > 2:
+                    return None
+                out[key] = out.get(key, 0.0) + va * vb
+        return _Poly(out)
+
+
+def substitute(root: sc.Scalar, free: Collection[int], at: Array) -> sc.Scalar:
+    """The tree with every column outside ``free`` replaced by its value."""
+    known: dict[int, sc.Scalar] = {}
+    for node in sc.postorder(root):
+        if isinstance(node, sc.Num):
+            known[id(node)] = node
+        elif isinstance(node, sc.Col):
+            known[id(node)] = node if node.index in free else sc.Num(float(at[node.index]))
+        else:
+            known[id(node)] = _call(node.function, [known[id(a)] for a in node.arguments])
+    return known[id(root)]
+
+
+def _call(function: str, args: list[sc.Scalar]) -> sc.Scalar:
+    match function:
+        case "add":
+            return sc.add(*args)
+        case "mul":
+            return sc.mul(*args)
+        case "div":
+            return sc.div(args[0], args[1])
+        case "pow":
+            return sc.power(args[0], args[1])
+        case _:
+            return sc.call(function, *args)
+
+
+def polynomial(root: sc.Scalar) -> dict[tuple[int, ...], float] | None:
+    """Monomials of a tree, or None where it is no polynomial of degree two."""
+    known: dict[int, _Poly] = {}
+    for node in sc.postorder(root):
+        if isinstance(node, sc.Num):
+            made: _Poly | None = _Poly({(): node.value})
+        elif isinstance(node, sc.Col):
+            made = _Poly({(node.index,): 1.0})
+        else:
+            made = _combine(node, [known[id(a)] for a in node.arguments])
+        if made is None:
+            return None
+        known[id(node)] = made
+    return known[id(root)].terms
+
+
+def _combine(node: sc.Call, args: list[_Poly]) -> _Poly | None:
+    out: _Poly | None = args[0]
+    if node.function == "add":
+        for a in args[1:]:
+            out = out.add(a) if out is not None else None
+        return out
+    if node.function == "mul":
+        for a in args[1:]:
+            out = out.times(a) if out is not None else None
+        return out
+    if node.function == "pow" and set(args[1].terms) <= {()}:
+        exponent = args[1].terms.get((), 0.0)
+        if exponent == 2.0:
+            return args[0].times(args[0])
+    return None
+
+
+def fix(functions: Functions, free: Array, at: Array) -> Functions:
+    """The functions of the free columns, the others at their values: trees become coefficients
+    where that is possible.
+    """
+    if not functions.trees:
+        return functions
+    width = functions.linear.shape[1]
+    chosen = {int(j) for j in free}
+    constant = functions.constant.copy()
+    linear = functions.linear.tolil(copy=True)
+    quadratic, trees = dict(functions.quadratic), {}
+    for row, tree in functions.trees.items():
+        small = substitute(tree, chosen, at)
+        terms = polynomial(small)
+        if terms is None:
+            trees[row] = small
+            continue
+        entries: list[tuple[int, int, float]] = []
+        for key, value in terms.items():
+            if not key:
+                constant[row] += value
+            elif len(key) == 1:
+                linear[row, key[0]] += value
+            else:
+                entries += [(key[0], key[1], value), (key[1], key[0], value)]
+        if entries:
+            i, j, c = zip(*entries, strict=True)
+            quadratic[row] = sp.csr_array((c, (i, j)), shape=(width, width))
+    return Functions(constant, sp.csr_array(linear), quadratic, trees)

@@ -1,0 +1,103 @@
+"""Ranges of scalar trees from ranges of columns, and ranges of columns from rows of one column."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bilevelpy.reductions import scalar as sc
+from bilevelpy.reductions.trees import linear_terms
+
+if TYPE_CHECKING:
+    from bilevelpy.reductions.rows import System
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Range = tuple[float, float]
+
+ANY: Range = (-math.inf, math.inf)
+
+
+def column_ranges(system: System) -> tuple[Array, Array]:
+    """Bounds of all columns, with those that rows of a single column imply."""
+    low, high = system.columns.lower.copy(), system.columns.upper.copy()
+    for rows in (system.upper_rows, system.lower_rows):
+        for r in range(rows.count):
+            terms = linear_terms(rows.functions, r)
+            if len(terms) != 1 or r in rows.functions.quadratic or r in rows.functions.trees:
+                continue
+            j, c = terms[0]
+            ends = sorted((rows.lower[r] / c, rows.upper[r] / c))
+            low[j], high[j] = max(low[j], ends[0]), min(high[j], ends[1])
+    return low, high
+
+
+def tree_range(root: sc.Scalar, low: Array, high: Array) -> dict[int, Range]:
+    """A range (perhaps too wide) of every node below the root, by identity."""
+    known: dict[int, Range] = {}
+    for node in sc.postorder(root):
+        if isinstance(node, sc.Num):
+            known[id(node)] = (node.value, node.value)
+        elif isinstance(node, sc.Col):
+            known[id(node)] = (float(low[node.index]), float(high[node.index]))
+        else:
+            known[id(node)] = _call(node.function, [known[id(a)] for a in node.arguments])
+    return known
+
+
+def _call(function: str, args: list[Range]) -> Range:
+    a = args[0]
+    match function:
+        case "add":
+            return sum(r[0] for r in args), sum(r[1] for r in args)
+        case "mul":
+            product = a
+            for b in args[1:]:
+                product = _times(product, b)
+            return product
+        case "div":
+            b = args[1]
+            return _times(a, (1.0 / b[1], 1.0 / b[0])) if b[0] > 0 and b[1] > 0 else ANY
+        case "pow":
+            return _power(a, args[1])
+        case "exp":
+            return _monotone(math.exp, a, 0.0)
+        case "log":
+            return _monotone(math.log, a, -math.inf) if a[0] > 0 else ANY
+        case "sqrt":
+            return (math.sqrt(max(a[0], 0.0)), math.sqrt(a[1]) if a[1] > 0 else 0.0)
+    return ANY
+
+
+def _times(a: Range, b: Range) -> Range:
+    ends = [0.0 if 0.0 in (p, q) else p * q for p in a for q in b]
+    return min(ends), max(ends)
+
+
+def _power(a: Range, b: Range) -> Range:
+    if b[0] != b[1]:
+        return ANY
+    if a[0] > 0:
+        ends = sorted(_one_power(x, b[0]) for x in a)
+        return ends[0], ends[1]
+    return (0.0, math.inf) if b[0] == 2.0 else ANY
+
+
+def _one_power(x: float, exponent: float) -> float:
+    try:
+        return math.pow(x, exponent)
+    except OverflowError:
+        return math.inf
+
+
+def _monotone(function: Any, a: Range, least: float) -> Range:
+    def at(x: float) -> float:
+        if x == -math.inf:
+            return least
+        try:
+            return float(function(x)) if x < math.inf else math.inf
+        except OverflowError:
+            return math.inf
+
+    return at(a[0]), at(a[1])

@@ -1,0 +1,146 @@
+"""Exact coefficients of tensors that are polynomials of degree two in the columns.
+
+A tensor with N entries (row by row) is ``constant + linear v + sum_k T_k ((A_k v) * (B_k v))`` with
+``*`` entry by entry and sparse T_k (N x K), A_k, B_k (K x n). The form is closed under every linear
+operation of the IR, which is then one sparse product from the left, and the Hessian of a sum of
+squares is a product of two matrices that never sees the data entry by entry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Sparse = Any  # SciPy ships no types
+
+
+@dataclass(frozen=True, slots=True)
+class Products:
+    """``T ((A v) * (B v))``."""
+
+    outer: Sparse
+    left: Sparse
+    right: Sparse
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A tensor of N entries as ``constant + linear v + products``; ``linear`` is N x n."""
+
+    constant: Array
+    linear: Sparse
+    products: tuple[Products, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """The number of entries."""
+        return int(self.constant.size)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether no column matters."""
+        return not self.products and self.linear.nnz == 0
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether there are no products."""
+        return not self.products
+
+
+def fixed(values: Array, width: int) -> Form:
+    """A tensor without columns."""
+    flat = np.ascontiguousarray(values, dtype=np.float64).reshape(-1)
+    return Form(flat, sp.csr_array((flat.size, width)))
+
+
+def selection(offset: int, count: int, width: int) -> Form:
+    """The columns ``offset .. offset + count``."""
+    rows = np.arange(count)
+    matrix = sp.csr_array((np.ones(count), (rows, rows + offset)), shape=(count, width))
+    return Form(np.zeros(count), matrix)
+
+
+def apply_linear(matrix: Sparse, form: Form) -> Form:
+    """``matrix`` times the tensor."""
+    products = tuple(Products(_clean(matrix @ p.outer), p.left, p.right) for p in form.products)
+    return Form(matrix @ form.constant, _clean(matrix @ form.linear), products)
+
+
+def plus(a: Form, b: Form) -> Form:
+    """The sum of two tensors of equal size."""
+    return Form(a.constant + b.constant, _clean(a.linear + b.linear), (*a.products, *b.products))
+
+
+def spread(form: Form, count: int) -> Form:
+    """A scalar repeated ``count`` times."""
+    if form.rows == count:
+        return form
+    return apply_linear(sp.csr_array(np.ones((count, 1))), form)
+
+
+def times(outer: Sparse, a: Form, b: Form) -> Form:
+    """``outer (a * b)`` for affine a and b of equal size."""
+    constant = outer @ (a.constant * b.constant)
+    linear = outer @ (_scale_rows(b.constant, a.linear) + _scale_rows(a.constant, b.linear))
+    products: tuple[Products, ...] = ()
+    if a.linear.nnz and b.linear.nnz:
+        products = (Products(sp.csr_array(outer), a.linear, b.linear),)
+    return Form(constant, _clean(linear), products)
+
+
+def take(form: Form, positions: Array) -> Form:
+    """Entries by position, with repetition."""
+    count = positions.size
+    matrix = sp.csr_array((np.ones(count), (np.arange(count), positions)), shape=(count, form.rows))
+    return apply_linear(matrix, form)
+
+
+def stack(forms: list[Form]) -> Form:
+    """One tensor after another."""
+    if len(forms) == 1:
+        return forms[0]
+    total = sum(f.rows for f in forms)
+    products: list[Products] = []
+    start = 0
+    for form in forms:
+        place = sp.csr_array(
+            (np.ones(form.rows), (np.arange(start, start + form.rows), np.arange(form.rows))),
+            shape=(total, form.rows),
+        )
+        products += [
+            Products(sp.csr_array(place @ p.outer), p.left, p.right) for p in form.products
+        ]
+        start += form.rows
+    linear = sp.csr_array(sp.vstack([f.linear for f in forms], format="csr"))
+    return Form(np.concatenate([f.constant for f in forms]), linear, tuple(products))
+
+
+def hessians(form: Form) -> dict[int, Sparse]:
+    """Row -> symmetric Q with ``v' Q v / 2`` its quadratic part; rows without one are absent."""
+    found: dict[int, Sparse] = {}
+    for p in form.products:
+        outer = sp.csr_array(p.outer)
+        for row in np.flatnonzero(np.diff(outer.indptr)):
+            span = slice(outer.indptr[row], outer.indptr[row + 1])
+            places, weights = outer.indices[span], outer.data[span]
+            half = p.left[places].T @ _scale_rows(weights, p.right[places])
+            whole = sp.csr_array(half + half.T)
+            found[int(row)] = whole if int(row) not in found else found[int(row)] + whole
+    cleaned = {row: _clean(q) for row, q in found.items()}
+    return {row: q for row, q in cleaned.items() if q.nnz}
+
+
+def _scale_rows(weights: Array, matrix: Sparse) -> Sparse:
+    return sp.csr_array(sp.diags_array(np.asarray(weights, dtype=np.float64)) @ matrix)
+
+
+def _clean(matrix: Sparse) -> Sparse:
+    """Without stored zeros."""
+    matrix = sp.csr_array(matrix)
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    return matrix

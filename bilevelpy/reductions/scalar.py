@@ -1,0 +1,251 @@
+"""Scalar expression trees over numbered columns: a function that is no polynomial of degree two,
+written out entry by entry.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Num:
+    """A number."""
+
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Col:
+    """The column of that index."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """``add`` and ``mul`` of two or more, ``div``, ``pow``, ``max``, ``min`` of two, or one of
+    :data:`FUNCTIONS` of one argument.
+    """
+
+    function: str
+    arguments: tuple[Scalar, ...]
+
+
+Scalar = Num | Col | Call
+
+ZERO, ONE = Num(0.0), Num(1.0)
+
+
+def _sign(x: float) -> float:
+    return math.copysign(1.0, x) if x else 0.0
+
+
+FUNCTIONS: dict[str, Callable[[float], float]] = {
+    "exp": math.exp,
+    "log": math.log,
+    "sqrt": math.sqrt,
+    "sin": math.sin,
+    "cos": math.cos,
+    "tan": math.tan,
+    "atan": math.atan,
+    "sinh": math.sinh,
+    "cosh": math.cosh,
+    "tanh": math.tanh,
+    "abs": abs,
+    "sign": _sign,
+}
+
+
+def add(*terms: Scalar) -> Scalar:
+    """The sum: flat, numbers collected."""
+    flat: list[Scalar] = []
+    constant = 0.0
+    for term in terms:
+        for part in (
+            term.arguments if isinstance(term, Call) and term.function == "add" else (term,)
+        ):
+            if isinstance(part, Num):
+                constant += part.value
+            else:
+                flat.append(part)
+    if constant != 0.0 or not flat:
+        flat.append(Num(constant))
+    return flat[0] if len(flat) == 1 else Call("add", tuple(flat))
+
+
+def mul(*factors: Scalar) -> Scalar:
+    """The product: flat, numbers collected in front."""
+    flat: list[Scalar] = []
+    scale = 1.0
+    for factor in factors:
+        parts = (
+            factor.arguments if isinstance(factor, Call) and factor.function == "mul" else (factor,)
+        )
+        for part in parts:
+            if isinstance(part, Num):
+                scale *= part.value
+            else:
+                flat.append(part)
+    if scale == 0.0 or not flat:
+        return Num(scale)
+    if scale != 1.0:
+        flat.insert(0, Num(scale))
+    return flat[0] if len(flat) == 1 else Call("mul", tuple(flat))
+
+
+def div(top: Scalar, bottom: Scalar) -> Scalar:
+    """The quotient."""
+    if isinstance(bottom, Num) and bottom.value != 0.0:
+        return mul(Num(1.0 / bottom.value), top)
+    return ZERO if top == ZERO else Call("div", (top, bottom))
+
+
+def power(base: Scalar, exponent: Scalar) -> Scalar:
+    """The power."""
+    if isinstance(exponent, Num):
+        if exponent.value == 0.0:
+            return ONE
+        if exponent.value == 1.0:
+            return base
+        if isinstance(base, Num) and (base.value > 0 or exponent.value == int(exponent.value)):
+            return _number(lambda: base.value**exponent.value, "pow", (base, exponent))
+    return Call("pow", (base, exponent))
+
+
+def call(function: str, *arguments: Scalar) -> Scalar:
+    """A function of :data:`FUNCTIONS`, ``max`` or ``min``; folded where all is numbers."""
+    numbers = [a.value for a in arguments if isinstance(a, Num)]
+    if len(numbers) == len(arguments):
+        meaning = {"max": max, "min": min}.get(function) or FUNCTIONS[function]
+        return _number(lambda: meaning(*numbers), function, arguments)
+    return Call(function, tuple(arguments))
+
+
+def _number(compute: Callable[[], float], function: str, arguments: Sequence[Scalar]) -> Scalar:
+    try:
+        return Num(float(compute()))
+    except (ValueError, OverflowError, ZeroDivisionError):
+        return Call(function, tuple(arguments))
+
+
+def postorder(root: Scalar) -> list[Scalar]:
+    """Every node below the root once (by identity), arguments first; depth never matters."""
+    seen: set[int] = set()
+    order: list[Scalar] = []
+    stack: list[tuple[Scalar, bool]] = [(root, False)]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            order.append(node)
+        elif id(node) not in seen:
+            seen.add(id(node))
+            stack.append((node, True))
+            if isinstance(node, Call):
+                stack.extend((a, False) for a in reversed(node.arguments))
+    return order
+
+
+def columns(roots: Iterable[Scalar]) -> set[int]:
+    """Indices of the columns that the trees read."""
+    return {n.index for root in roots for n in postorder(root) if isinstance(n, Col)}
+
+
+def functions(root: Scalar) -> set[str]:
+    """Names of the calls in a tree."""
+    return {n.function for n in postorder(root) if isinstance(n, Call)}
+
+
+def evaluate(root: Scalar, values: Sequence[float]) -> float:
+    """The value at a point."""
+    known: dict[int, float] = {}
+    for node in postorder(root):
+        if isinstance(node, Num):
+            known[id(node)] = node.value
+        elif isinstance(node, Col):
+            known[id(node)] = float(values[node.index])
+        else:
+            known[id(node)] = _apply(node.function, [known[id(a)] for a in node.arguments])
+    return known[id(root)]
+
+
+def _apply(function: str, args: list[float]) -> float:
+    match function:
+        case "add":
+            return math.fsum(args)
+        case "mul":
+            return math.prod(args)
+        case "div":
+            return args[0] / args[1]
+        case "pow":
+            return math.pow(args[0], args[1])  # a ValueError where it is not real
+        case "max":
+            return max(args)
+        case "min":
+            return min(args)
+        case _:
+            return FUNCTIONS[function](args[0])
+
+
+def derivative(root: Scalar, index: int) -> Scalar | None:
+    """The partial derivative by a column; None where the function has kinks (abs, max, min)."""
+    known: dict[int, Scalar] = {}
+    for node in postorder(root):
+        if isinstance(node, Num):
+            known[id(node)] = ZERO
+        elif isinstance(node, Col):
+            known[id(node)] = ONE if node.index == index else ZERO
+        else:
+            inner = [known[id(a)] for a in node.arguments]
+            if all(d == ZERO for d in inner):
+                known[id(node)] = ZERO
+                continue
+            made = _chain(node, inner)
+            if made is None:
+                return None
+            known[id(node)] = made
+    return known[id(root)]
+
+
+def _chain(node: Call, inner: list[Scalar]) -> Scalar | None:
+    args = node.arguments
+    minus = Num(-1.0)
+    match node.function:
+        case "add":
+            return add(*inner)
+        case "mul":
+            return add(
+                *(mul(*args[:k], d, *args[k + 1 :]) for k, d in enumerate(inner) if d != ZERO)
+            )
+        case "div":
+            first = div(inner[0], args[1])
+            return add(first, mul(minus, div(mul(args[0], inner[1]), power(args[1], Num(2.0)))))
+        case "pow":
+            return _power_rule(args[0], args[1], inner)
+        case function:
+            slope = _SLOPES.get(function)
+            return None if slope is None else mul(slope(args[0]), inner[0])
+
+
+def _power_rule(base: Scalar, exponent: Scalar, inner: list[Scalar]) -> Scalar:
+    parts: list[Scalar] = []
+    if inner[0] != ZERO:
+        parts.append(mul(exponent, power(base, add(exponent, Num(-1.0))), inner[0]))
+    if inner[1] != ZERO:
+        parts.append(mul(power(base, exponent), call("log", base), inner[1]))
+    return add(*parts)
+
+
+_SLOPES: dict[str, Callable[[Scalar], Scalar]] = {
+    "exp": lambda a: call("exp", a),
+    "log": lambda a: div(ONE, a),
+    "sqrt": lambda a: div(Num(0.5), call("sqrt", a)),
+    "sin": lambda a: call("cos", a),
+    "cos": lambda a: mul(Num(-1.0), call("sin", a)),
+    "tan": lambda a: add(ONE, power(call("tan", a), Num(2.0))),
+    "atan": lambda a: div(ONE, add(ONE, power(a, Num(2.0)))),
+    "sinh": lambda a: call("cosh", a),
+    "cosh": lambda a: call("sinh", a),
+    "tanh": lambda a: add(ONE, mul(Num(-1.0), power(call("tanh", a), Num(2.0)))),
+}

@@ -1,0 +1,150 @@
+"""The traps of writers and readers, each with what is written instead."""
+
+import numpy as np
+import problems
+import pytest
+
+import bilevelpy as bl
+from bilevelpy.exporters.lp import lp_names
+from bilevelpy.exporters.mps import mps_names
+from bilevelpy.exporters.naming import identifiers, number
+
+
+def written(text, to, tmp_path, **options):
+    path = tmp_path / f"file.{to}"
+    bl.export(bl.parse(text), to=to, path=path, options=options)
+    return path
+
+
+def one_level(domain, objective="minimize", sense="x"):
+    return f"model one; upper {{ var x in {domain}; {objective} {sense}; }}"
+
+
+@pytest.mark.parametrize("to", ["lp", "mps"])
+def test_integer_columns_have_bounds(to, tmp_path, scip, highs):
+    # Readers take [0, 1] where an integer column has none.
+    path = written(one_level("integers(-3, inf)"), to, tmp_path)
+    assert scip(path)[1] == highs(path) == -3.0
+    path = written(one_level("integers(-inf, 7)", "maximize"), to, tmp_path)
+    assert scip(path)[1] == highs(path) == -7.0
+
+
+@pytest.mark.parametrize("to", ["lp", "mps"])
+def test_negative_upper_bounds_come_with_their_lower_bound(to, tmp_path, scip, highs):
+    text = "model one; upper { var x in [-inf, -2]; minimize x; subject to r: x >= -9; }"
+    path = written(text, to, tmp_path)
+    assert scip(path)[1] == highs(path) == -9.0
+    assert to == "lp" or " MI BND x\n UP BND x -2" in path.read_text()
+
+
+@pytest.mark.parametrize("to", ["lp", "mps"])
+def test_objective_constants_survive(to, tmp_path, scip, highs):
+    path = written(one_level("[1, 2]", sense="x + 0.1"), to, tmp_path)
+    assert scip(path)[1] == pytest.approx(1.1)
+    assert highs(path) == pytest.approx(1.1)
+
+
+@pytest.mark.parametrize("to", ["lp", "mps"])
+def test_maximisation_is_written_as_minimisation(to, tmp_path, scip):
+    path = written(one_level("[0, 4]", "maximize"), to, tmp_path)
+    assert scip(path)[1] == -4.0
+    assert "MAX" not in path.read_text().upper().replace("MAXIM", "")
+
+
+def test_quadratic_terms_have_no_blank_before_the_exponent(tmp_path):
+    assert "[ 2 x ^2 + 8 y ^2 ] / 2" in written(problems.B88, "lp", tmp_path).read_text()
+
+
+def test_numpy_scalars_are_written_as_numbers(tmp_path):
+    assert number(np.float64(3.0)) == "3"
+    assert number(np.float64(0.1)) == "0.1"
+    assert float(number(np.nextafter(1.0, 2.0))) == np.nextafter(1.0, 2.0)
+    for to in bl.exporters():
+        if to in ("nl",):
+            continue
+        text = problems.STACKELBERG if to not in ("mps-aux", "bileveljump") else problems.P1
+        path = tmp_path / "f.txt"
+        options = {"force": True, "dual_bound": 30}
+        try:
+            bl.export(bl.parse(text), to=to, path=path, options=options)
+        except bl.ExportError:
+            continue
+        except UserWarning:
+            pass
+        assert "np.float" not in path.read_text()
+
+
+@pytest.mark.parametrize("namer", [lp_names, mps_names, identifiers])
+def test_names_are_unique_and_short_enough(namer):
+    long = "x" * 300
+    texts = [long + "a", long + "b", "a-b", "a+b", "free", "Free", "2x", "w[3]", "e1", "größe", " "]
+    made = namer().names(texts)
+    assert len({n.lower() for n in made}) == len(made) or namer is not lp_names
+    assert len(set(made)) == len(made)
+    assert all(0 < len(n) <= 255 and " " not in n for n in made)
+
+
+@pytest.mark.parametrize("to", ["lp", "mps"])
+def test_odd_and_long_labels(to, tmp_path, scip):
+    long = "label " * 60
+    text = f"""
+    model odd;
+    set S = {{"a b", "x+y", "{long}1", "{long}2", "é:%&"}};
+    upper {{ var x[S] in [1, 2]; minimize sum(x) + sum(y); }}
+    lower f {{
+      var y[S] in [0, 3];
+      minimize sum(-y[s] for s in S);
+      subject to c[s in S]: y[s] <= x[s];
+    }}
+    """
+    path = written(text, to, tmp_path)
+    assert scip(path)[1] == pytest.approx(10.0)
+
+
+def test_comments_cannot_leave_their_line(tmp_path, scip):
+    text = problems.P1.replace("Shimizu, Ishizuka, Bard, example 16.1.1", "odd \\\\ * title */ End")
+    assert scip(written(text, "lp", tmp_path))[1] == pytest.approx(-12.0)
+
+
+@pytest.mark.parametrize("to", ["lp", "mps"])
+def test_rows_with_two_sides(to, tmp_path, scip, highs):
+    text = """
+    model two;
+    upper { var x in [-9, 9], z in [0, 9]; minimize x - z; subject to r: -2 <= x + z <= 5; }
+    """
+    path = written(text, to, tmp_path)
+    assert scip(path)[1] == highs(path) == -18.0
+
+
+def test_nothing_is_written_where_the_format_cannot_hold_it(tmp_path):
+    for to in ("lp", "mps", "nl", "pyomo", "casadi", "gams-mpec", "ampl", "cvxpy", "blv"):
+        with pytest.raises(bl.ExportError, match="BLV0703"):
+            bl.export(bl.parse(problems.INTEGER), to=to, path=tmp_path / "f")
+    for to, text in (
+        ("mps-aux", problems.B88),
+        ("lp", problems.EXP),
+        ("bileveljump", problems.NASH),
+    ):
+        with pytest.raises(bl.ExportError, match=r"error\[BLV0701\][\s\S]*-->"):
+            bl.export(bl.parse(text), to=to, path=tmp_path / "f")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unwritable_places(tmp_path):
+    model = bl.parse(problems.P1)
+    with pytest.raises(bl.UsageError, match="there is no folder"):
+        bl.export(model, to="lp", path=tmp_path / "missing" / "f.lp")
+    with pytest.raises(bl.UsageError, match="directory"):
+        bl.export(model, to="lp", path=tmp_path)
+    with pytest.raises(bl.UsageError, match="did you mean"):
+        bl.export(model, to="jsn", path=tmp_path / "f")
+    with pytest.raises(bl.UsageError, match="reformulation"):
+        bl.export(model, to="lp", path=tmp_path / "f", options={"reformulation": "sos3"})
+
+
+def test_forced_export_warns_in_the_file(tmp_path):
+    with pytest.warns(UserWarning, match="not known to be convex"):
+        bl.export(
+            bl.parse(problems.CONCAVE), to="lp", path=tmp_path / "c.lp", options={"force": True}
+        )
+    assert "\\ WARNING: f is not known to be convex" in (tmp_path / "c.lp").read_text()

@@ -1,0 +1,213 @@
+"""MPS with AUX in all spellings; broken files are refused with their line."""
+
+import gzip
+import warnings
+from pathlib import Path
+
+import pytest
+
+import bilevelpy as bl
+from bilevelpy.importers.read import read_text
+from bilevelpy.reductions.rows import system
+
+pytest.importorskip("highspy", reason="needs HiGHS (pip install highspy)")
+SHARED = Path(__file__).parents[3] / "shared" / "problems"
+
+MPS = """\
+NAME p1
+ROWS
+ N OBJ
+ L c1
+ L c2
+ L c3
+ L c4
+COLUMNS
+    M1 'MARKER' 'INTORG'
+    x OBJ 1 c1 -1
+    x c2 -2 c3 2
+    x c4 3
+    M2 'MARKER' 'INTEND'
+    y OBJ -4 c1 -1
+    y c2 1 c3 1
+    y c4 -2
+RHS
+    RHS c1 -3 c3 12
+    RHS c4 4
+BOUNDS
+ LO BND x 0
+ UP BND x 10
+ PL BND y
+ENDATA
+"""
+NAMED = """\
+@NUMVARS
+1
+@{count}
+4
+@VARSBEGIN
+y 1.0
+@VARSEND
+@{begin}
+c1
+c2
+c3
+c4
+@{end}
+@NAME
+P1
+@MPS
+elsewhere/p1.mps
+"""
+INDEXED = "N 1\nM 4\nLC 1\nLR 0\nLR 1\nLR 2\nLR 3\nLO 1.0\nOS 1\n"
+SPELLINGS = [
+    ("NUMCONSTRS", "CONSTRSBEGIN", "CONSTRSEND"),
+    ("NUMCONSTR", "CONSTRBEGIN", "CONSTREND"),
+    ("NUMCONSTR", "CONSTSBEGIN", "CONSTSEND"),
+]
+
+
+def named(spelling=SPELLINGS[0]):
+    return NAMED.format(count=spelling[0], begin=spelling[1], end=spelling[2])
+
+
+def files(tmp_path, mps=MPS, aux=None):
+    (tmp_path / "p1.mps").write_text(mps)
+    (tmp_path / "p1.aux").write_text(named() if aux is None else aux)
+    return tmp_path / "p1.mps"
+
+
+def content(model):
+    found = system(model.bound)
+    return (
+        found.columns.names,
+        found.columns.lower.tolist(),
+        found.columns.upper.tolist(),
+        found.columns.integer.tolist(),
+        found.objective.linear.toarray().tolist(),
+        float(found.objective.constant[0]),
+        found.lower_objectives.linear.toarray().tolist(),
+        [
+            (rows.functions.linear.toarray().tolist(), rows.lower.tolist(), rows.upper.tolist())
+            for rows in (found.upper_rows, found.lower_rows)
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    "aux", [*(named(s) for s in SPELLINGS), INDEXED, named() + "@OBJSENSE\nMIN\n"]
+)
+def test_spellings(aux, tmp_path):
+    assert content(bl.read(files(tmp_path, aux=aux))) == content(bl.read(files(tmp_path)))
+
+
+@pytest.mark.parametrize("aux", [named() + "@OBJESENSE\nMAX\n", INDEXED.replace("OS 1", "OS -1")])
+def test_the_follower_may_maximise(aux, tmp_path):
+    assert "maximize y" in read_text(files(tmp_path, aux=aux))
+
+
+def test_the_text_is_readable(tmp_path):
+    text = read_text(files(tmp_path))
+    assert "  var x in integers(0, 10);\n  minimize x - 4*y;" in text
+    assert "    c2: -2*x + y <= 0;" in text
+
+
+def test_compressed_files(tmp_path):
+    path = files(tmp_path)
+    packed = tmp_path / "p1.mps.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert content(bl.read(packed)) == content(bl.read(path))
+
+
+def test_exported_and_read_again(tmp_path):
+    model = bl.read(files(tmp_path))
+    bl.export(model, to="mps-aux", path=tmp_path / "out.mps")
+    for aux in ("out.aux", "out.index.aux"):
+        again = bl.read(tmp_path / "out.mps", aux=tmp_path / aux)
+        assert content(again)[1:] == content(model)[1:]
+    assert "@NUMCONSTRS\n4\n@VARSBEGIN\ny 1\n@VARSEND\n@CONSTRSBEGIN\n" in (
+        (tmp_path / "out.aux").read_text()
+    )
+
+
+def test_mibs_needs_whole_linking_variables(tmp_path):
+    model = bl.read(
+        files(
+            tmp_path,
+            mps=MPS.replace("    M1 'MARKER' 'INTORG'\n", "").replace(
+                "    M2 'MARKER' 'INTEND'\n", ""
+            ),
+        )
+    )
+    with pytest.raises(bl.ExportError, match=r"BLV0709[\s\S]*`x` is continuous"):
+        bl.export(model, to="mps-aux", path=tmp_path / "no.mps")
+    assert not (tmp_path / "no.mps").exists()
+
+
+def test_the_collection_survives_a_round_trip(tmp_path):
+    if not SHARED.is_dir():
+        pytest.skip("the standard problems (../shared/problems) are not here")
+    for path in sorted((SHARED / "mps_aux").glob("*.mps")):
+        model = bl.read(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            bl.export(model, to="mps-aux", path=tmp_path / "m.mps", options={"force": True})
+        for aux in ("m.aux", "m.index.aux"):
+            again = bl.read(tmp_path / "m.mps", aux=tmp_path / aux)
+            assert content(again)[1:] == content(model)[1:], path.name
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "message"),
+    [
+        (("y 1.0", "y one"), 6, "`one` is not a number"),
+        (("y 1.0", "w 1.0"), 6, "no column `w`"),
+        (("\nc4\n", "\nc9\n"), 12, "no row `c9`"),
+        (("@NUMCONSTRS\n4", "@NUMCONSTRS\n3"), 4, "3 rows are announced, 4 are listed"),
+        (("@CONSTRSEND", ""), 14, "not closed"),
+        (("@NAME", "@NAMES"), 14, "no keyword"),
+        (("c2\n", "c1\n"), 10, "listed twice"),
+    ],
+)
+def test_broken_aux_files(change, line, message, tmp_path):
+    with pytest.raises(bl.ModelError) as caught:
+        bl.read(files(tmp_path, aux=named().replace(*change)))
+    assert message in str(caught.value)
+    assert f"p1.aux:{line}:" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "aux", ["", "N 1\nM 4\n", "LC 1\nLC 0\nLO 1\n", "N x\n", "IC 1\n", "@VARSBEGIN\n"]
+)
+def test_incomplete_aux_files(aux, tmp_path):
+    with pytest.raises(bl.ModelError):
+        bl.read(files(tmp_path, aux=aux))
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "message"),
+    [
+        (("ENDATA\n", ""), 23, "without ENDATA"),
+        (("x c4 3", "x c4 three"), 12, "`three` is not a number"),
+        (("x c4 3", "x c7 3"), 12, "no row `c7`"),
+        (("BOUNDS", "LIMITS"), 20, "no section"),
+        (("BOUNDS", "SOS"), 20, "SOS sets"),
+        ((" L c1", " Q c1"), 4, "its kind"),
+        ((" PL BND y", " XX BND y"), 23, "no kind of bound"),
+    ],
+)
+def test_broken_mps_files(change, line, message, tmp_path):
+    with pytest.raises(bl.ModelError) as caught:
+        bl.read(files(tmp_path, mps=MPS.replace(*change)))
+    assert message in str(caught.value)
+    assert f"p1.mps:{line}:" in str(caught.value)
+
+
+def test_missing_files(tmp_path):
+    path = files(tmp_path)
+    other = (tmp_path / "p1.aux").rename(tmp_path / "other.aux")
+    with pytest.raises(bl.UsageError, match="AUX file"):
+        bl.read(path)
+    with pytest.raises(bl.UsageError, match="cannot read"):
+        bl.read(tmp_path / "none.mps", aux=other)
+    with pytest.raises(bl.UsageError, match="end in"):
+        bl.read(tmp_path / "model.xls")
