@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 # Entries of the stacked right-hand side of one assembly product (32 MB), or one pair's where that
 # is more.
 _STACK = 4_000_000
+# Seconds of a call on small data, entries a second of a product with a vector, and operations a
+# second of matrix products: orders of magnitude of one core, for comparing kinds of work.
+OVERHEAD, STREAM, FLOPS = 1.5e-4, 2e9, 2e10
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class Curvature:
         self.m = m
         # Least squares has the same blocks everywhere: its part of the Hessian is computed once.
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self._kept_twice: set[int] = set()
         self._shapes: list[_Shape] = []
         self._blocks: list[list[_Block]] = []
         for predictor, size, tensors in zip(predictors, sizes, coefficients, strict=True):
@@ -97,6 +101,22 @@ class Curvature:
     def passes(self) -> int:
         """Second-derivative passes in the space of the predictors that one point costs."""
         return sum(shape.classes for shape in self._shapes)
+
+    @property
+    def work(self) -> tuple[float, float]:
+        """Rough seconds of a gradient and of a dense Hessian with its factor, by their sizes.
+
+        Blocks that were found equal at two points are least squares: they will be kept.
+        """
+        gradient, hessian = OVERHEAD, OVERHEAD * (2 + self.passes) + self.m**3 / 3 / FLOPS
+        for k, (blocks, shape) in enumerate(zip(self._blocks, self._shapes, strict=True)):
+            entries = sum(block.coefficient.numel() for block in blocks)
+            gradient += 4.0 * entries * shape.classes / STREAM
+            if k not in self._kept_twice:
+                columns = sum(block.coefficient.shape[2] for block in blocks)
+                pairs = shape.classes * (shape.classes + 1) / 2
+                hessian += 2.0 * entries * columns * pairs / FLOPS
+        return gradient, hessian
 
     def weights(self, value: Tensor, predictors: Sequence[Tensor]) -> list[Tensor]:
         """The blocks ``G_k`` of shape (B, N, C, C) at a point.
@@ -145,7 +165,9 @@ class Curvature:
                     for right in blocks[a:]:
                         _add_diagonal(H, left, right, G)
                 continue
-            if k not in self._kept or not torch.equal(self._kept[k][0], G):
+            if k in self._kept and torch.equal(self._kept[k][0], G):
+                self._kept_twice.add(k)
+            else:
                 part = torch.zeros_like(H)
                 for a, left in enumerate(blocks):
                     for right in blocks[a:]:

@@ -202,6 +202,14 @@ class TorchOracle:
         """f_yy by the affine predictors of f, where its form allows it."""
         return structured_hessian(self)
 
+    @property
+    def hessian_price(self) -> float:
+        """About how many values with gradients a dense Hessian with its factor is worth."""
+        if self.structured is None:
+            return 3.0 + self.m / 50  # batched products
+        gradient, hessian = self.structured.work
+        return hessian / gradient
+
     def hessian(self, x: Vec, y: Vec) -> Tensor:
         """f_yy as a dense symmetric (m, m) tensor."""
         if self.structured is not None:

@@ -53,6 +53,11 @@ class StructuredHessian:
         weights = self._at(x, y)
         return lambda v: self._curvature.multiply(weights, v)
 
+    @property
+    def work(self) -> tuple[float, float]:
+        """Rough seconds of a gradient and of a dense Hessian with its factor, by their sizes."""
+        return self._curvature.work
+
     def _at(self, x: Tensor, y: Tensor) -> list[Tensor]:
         """The blocks at a point, computed once for it."""
         if self._point is None or not (

@@ -125,7 +125,11 @@ def newton(
     if curvature.H is None:
         curvature.refresh(oracle, x, y)
         fresh = True
-    patience = 3 + oracle.m // 50
+    # Chord steps are worth taking while they cost less than the Hessian that they save.
+    patience = getattr(oracle, "hessian_price", 3.0 + oracle.m / 50)
+    if not fresh and patience < 1.0:
+        curvature.refresh(oracle, x, y)
+        fresh = True
     last = math.inf
     negative = False
     for iteration in range(max_iter):
@@ -164,7 +168,7 @@ def newton(
     return finish(domain, y, f, g, max_iter, "limit", negative)
 
 
-def _slow(last: float, size: float, goal: float, patience: int) -> bool:
+def _slow(last: float, size: float, goal: float, patience: float) -> bool:
     """Whether chord steps would need more than ``patience`` further iterations to reach
     ``goal``.
     """
