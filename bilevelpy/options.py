@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any
 
 from bilevelpy.errors import UsageError
@@ -14,6 +15,15 @@ def did_you_mean(name: str, known: list[str]) -> str:
     """`` (did you mean `x`?)`` for the closest known name, or an empty string."""
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean `{close[0]}`?)" if close else ""
+
+
+# What the options of a solve are made of (NumPy's numbers are registered as these).
+_KINDS: tuple[tuple[str, type, str], ...] = (
+    ("tol", Real, "a number"),
+    ("max_iter", Integral, "a whole number"),
+    ("time_limit", Real, "a number of seconds"),
+    ("seed", Integral, "a whole number"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +44,12 @@ class SolveOptions:
     backend_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, kinds, wanted in _KINDS:
+            value = getattr(self, name)
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                raise UsageError(f"{name} takes {wanted}, found {value!r}")
+        if self.seed < 0:
+            raise UsageError(f"seed must not be negative, found {self.seed!r}")
         if not 0 < self.tol < 1:
             raise UsageError(f"tol must lie between 0 and 1, found {self.tol!r}")
         if self.max_iter < 0:

@@ -24,7 +24,7 @@ from bilevelpy.expectations import environment
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.model import Model
-from bilevelpy.numerics.certificate import certify, settle
+from bilevelpy.numerics.certificate import examine, settle
 from bilevelpy.numerics.driver import IterationState, RunResult
 from bilevelpy.numerics.driver import run as drive
 from bilevelpy.options import SolveOptions, did_you_mean
@@ -120,6 +120,7 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
     settings = replace(
         options, backend_options={**decision.options, **dict(options.backend_options)}
     )
+    judge = _Judge(functions, facts, options, request.verify)
     try:
         raw = drive(
             functions,
@@ -130,6 +131,7 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
             progress=line,
             start=_start(functions, request.start, earlier),
             report=_reports(model, functions, request.watch),
+            onward=judge.onward,
         )
     finally:
         if line is not None:
@@ -137,7 +139,7 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
         if keeper is not None:
             keeper.write()
     clock.lap("solve")
-    final, certificate = _certified(functions, raw, facts, options, request.verify)
+    final, certificate = judge.verdict(raw)
     clock.lap("verify")
     return _packed(model, functions, final, certificate, decision, clock, earlier, options)
 
@@ -152,6 +154,8 @@ def _whole(
     clock: Clock,
 ) -> Result:
     """The answer of a backend that takes the program as a whole, with its own certificate."""
+    if request.checkpoint is not None:
+        raise UsageError(f"backend `{decision.chosen}` keeps no checkpoints")
     if request.decided is not None:
         request.decided(facts, decision)
     given = {**decision.options, **dict(options.backend_options), "tol": options.tol}
@@ -289,21 +293,41 @@ def _reports(
     return call
 
 
-def _certified(
-    functions: TorchOracle, raw: RunResult, facts: Structure, options: SolveOptions, verify: bool
-) -> tuple[RunResult, Certificate | None]:
-    """The run with its final status; without a certificate it is never "converged"."""
-    if not verify:
-        done = raw.status is Status.CONVERGED
-        message = f"{raw.message}; not verified"
-        return (replace(raw, status=Status.STALLED, message=message) if done else raw), None
-    try:
-        rng = torch.Generator().manual_seed(options.seed)
-        certificate = certify(functions, raw.x, raw.y, facts, options, rng)
-    except KeyboardInterrupt:
-        message = "interrupted while the certificate was computed; the point is kept"
-        return replace(raw, status=Status.INTERRUPTED, message=message), None
-    return settle(raw, certificate), certificate
+class _Judge:
+    """Certifies the points that a run ends with; the last certificate is that of the result."""
+
+    def __init__(
+        self, functions: TorchOracle, facts: Structure, options: SolveOptions, verify: bool
+    ) -> None:
+        self.functions, self.facts, self.options, self.verify = functions, facts, options, verify
+        self.known: tuple[torch.Tensor, torch.Tensor, Certificate | None] | None = None
+
+    def onward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor | None:
+        """A lower point beside (x, y), if the certificate fails for nothing else."""
+        if not self.verify:
+            return None
+        try:
+            rng = torch.Generator().manual_seed(self.options.seed)
+            certificate, downhill = examine(self.functions, x, y, self.facts, self.options, rng)
+        except KeyboardInterrupt:
+            self.known = (x, y, None)
+            return None
+        self.known = (x, y, certificate)
+        return downhill
+
+    def verdict(self, raw: RunResult) -> tuple[RunResult, Certificate | None]:
+        """The run with its final status; without a certificate it is never "converged"."""
+        if not self.verify:
+            done = raw.status is Status.CONVERGED
+            message = f"{raw.message}; not verified"
+            return (replace(raw, status=Status.STALLED, message=message) if done else raw), None
+        if self.known is None or self.known[0] is not raw.x or self.known[1] is not raw.y:
+            self.onward(raw.x, raw.y)
+        certificate = self.known[2] if self.known is not None else None
+        if certificate is None:
+            message = "interrupted while the certificate was computed; the point is kept"
+            return replace(raw, status=Status.INTERRUPTED, message=message), None
+        return settle(raw, certificate), certificate
 
 
 def _packed(

@@ -109,7 +109,7 @@ def _object(place: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{path} failed: {type(error).__name__}: {error}") from error
     if not hasattr(module, name):
         raise UsageError(f"{path} defines no `{name}`")

@@ -12,9 +12,9 @@ import typer
 
 from bilevelpy import storage
 from bilevelpy.cli import arguments
-from bilevelpy.cli.console import print_diagnostics, print_json, say
+from bilevelpy.cli.console import complain, print_diagnostics, print_json, say
 from bilevelpy.cli.guard import DONE, UNSOLVED
-from bilevelpy.errors import DataError
+from bilevelpy.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from bilevelpy.diagnostics import Diagnostic, Fix, Source
@@ -55,13 +55,23 @@ def check(
     )
     found: list[Diagnostic] = []
     sources: dict[str, Source] = {}
+    unread: list[UsageError] = []
     for path in models:
-        if fix:
-            _apply_fixes(path)
-        diagnostics, texts = _check(path, with_data)
+        try:
+            if fix:
+                _apply_fixes(path)
+            diagnostics, texts = _check(path, with_data)
+        except UsageError as error:  # must not hide what the other files hold
+            unread.append(error)
+            continue
         found += diagnostics
         sources |= texts
-    _show(found, sources, output)
+    if len(unread) < len(models):
+        _show(found, sources, output)
+    if unread:
+        for other in unread[:-1]:
+            complain(str(other))
+        raise unread[-1]
     if output is Format.FULL and not found:
         say(f"{len(models)} model{'s' if len(models) > 1 else ''} checked, no problems")
     return UNSOLVED if any(d.severity == "error" for d in found) else DONE

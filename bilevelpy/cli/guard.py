@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import sys
@@ -44,7 +45,11 @@ def guarded(command: Callable[P, int]) -> Callable[P, None]:
             complain(str(error) or f"{type(error).__name__}: the model or its data is too large")
             code = WRONG
         except Exception as error:
-            _internal(error)
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                _quiet()  # what is still buffered cannot be written either
+                complain("cannot write the output: no space left on the device")
+            else:
+                _internal(error)
             code = WRONG
         raise typer.Exit(code)
 

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 Vec = torch.Tensor
 
+# A response known to this fraction of its own size is known to rounding.
+ROUNDING = 1e-12
+# A multiplier below this fraction of the gradient's typical size marks a kink of the response.
+WEAK = 1e-6
 # A certificate allows this multiple of the run's tolerance: its scales are its own.
 SLACK = 100.0
 # Mismatch of finite difference and hypergradient that is still taken for rounding and curvature.
@@ -72,6 +76,24 @@ def certify(
     return _Check(oracle, x, y, structure, options, rng, thorough).run()
 
 
+def examine(
+    oracle: Oracle,
+    x: Vec,
+    y: Vec,
+    structure: Structure | None,
+    options: SolveOptions,
+    rng: torch.Generator,
+) -> tuple[Certificate, Vec | None]:
+    """The certificate, and a lower point where all that is wrong is that a probe found one.
+
+    Such a point lies beside a maximum, a saddle or a kink at which every first-order method
+    stands still; it is where to go on from.
+    """
+    check = _Check(oracle, x, y, structure, options, rng, True)
+    certificate = check.run()
+    return certificate, check.downhill if len(check.failures) == 1 else None
+
+
 def settle(run: RunResult, certificate: Certificate) -> RunResult:
     """The run with its final status: "converged" only where the certificate supports it."""
     local = certificate.kind in ("local", "global")
@@ -112,6 +134,7 @@ class _Check:
         self.failures: list[str] = []
         self.notes: list[str] = []
         self.details: dict[str, float] = {}
+        self.downhill: Vec | None = None
         self.extent = self._extent()
 
     def run(self) -> Certificate:
@@ -170,14 +193,16 @@ class _Check:
             other = self.solver.respond(self.x, start)
             if other.ended == "unbounded":
                 self.failures.append("the lower level is unbounded at the returned x")
-            if other.usable and math.isfinite(other.f):
+            # A value below is below, whether or not the solve came to an end.
+            if math.isfinite(other.f) and (other.usable or other.f < base.lower.f):
                 found.append(other)
         best = min(s.f for s in found)
         gap = max(f_here - best, 0.0)
         spread = max(abs(o.f(self.x, o.y0) - best), abs(best), 1e-300)
         relative = gap / max(abs(best), 1e-12 * spread, 1e-300)
         self.details["lower_solves"] = float(len(found))
-        if gap > max(self.tol * 1e-2 * spread, 1e-13 * abs(best)):
+        noise = max(1e-13 * abs(best), self.solver.bend * (ROUNDING * self._response_size(base)) ** 2)
+        if gap > max(self.tol * 1e-2 * spread, noise):
             self.failures.append(
                 f"the lower objective still falls by {gap:.2e} when the lower level is re-solved"
             )
@@ -193,8 +218,24 @@ class _Check:
                 "level is re-solved"
             )
         local = max(abs(F_base), abs(F_here), abs(o.F(self.x, o.y0)), 1e-300)
-        self._unique(base, [s.y for s in found if s.f - best <= 1e-9 * spread], local)
+        if base.lower.f - best <= 1e-9 * spread:
+            self._unique(base, [s.y for s in found if s.f - best <= 1e-9 * spread], local)
         return gap, relative
+
+    def _response_size(self, base: Answer) -> float:
+        """A size of y: here, at the start, or on the way from the start of x to here.
+
+        An optimum at 0 that is reached from far away has a y and an f that are nothing but
+        rounding of what was subtracted.
+        """
+        o = self.oracle
+        sizes = [norm(base.lower.y), norm(o.y0)]
+        if max(sizes) < 1e-3 * self.extent and norm(self.x - o.x0) >= 1e-3 * self.extent:
+            first = self.solver.respond(o.domain_x.project(o.x0), base.lower.y)
+            size = norm(first.y)
+            if first.usable and math.isfinite(size):
+                sizes.append(size)
+        return max(sizes)
 
     def _starts(self) -> list[Vec]:
         """Other starts for the lower level: the given one, and random ones unless uniqueness is
@@ -243,7 +284,7 @@ class _Check:
         if not math.isfinite(pg):
             self.failures.append("the hypergradient is not finite")
             return pg, None
-        if base.adjoint.negative_curvature:
+        if base.adjoint.negative_curvature or base.lower.negative_curvature:
             self.failures.append("the lower level has negative curvature at the re-solved response")
         self.details["hypergradient_scale"] = scale
         self.details["hypergradient_relative"] = pg / scale if scale > 0 else 0.0
@@ -259,7 +300,7 @@ class _Check:
                     f"the hypergradient is {pg:.2e}, {pg / scale:.0e} of its size elsewhere: not "
                     "stationary"
                 )
-        weak = kink or base.lower.face.weak > 0
+        weak = kink or self._is_weak(base)
         mismatch = None if weak else self._directional(base, scale)
         if mismatch is not None and mismatch > MISMATCH:
             self.failures.append(
@@ -340,6 +381,32 @@ class _Check:
             gradients.append(there.gradient)
         return False
 
+    def _released(self, base: Answer) -> Vec:
+        """Descent of the F that the response would have if the bounds that hardly hold it were
+        gone.
+
+        Where they hold, the response stands still and the hypergradient does not see what lies on
+        the other side of the kink.
+        """
+        o, y, g = self.oracle, base.lower.y, base.lower.gradient
+        face = base.lower.face
+        if face.only_fixes and face.free is not None:
+            free = face.free | (g.abs() <= WEAK * self.solver.gradient_scale)
+            face = replace(face, free=None if bool(free.all()) else free)
+        gradient = self.solver.hypergradient(self.x, y, face)
+        pg = o.domain_x.projected_gradient(self.x, gradient)
+        size = norm(pg)
+        return -pg / size if 0.0 < size < math.inf else torch.zeros_like(pg)
+
+    def _is_weak(self, base: Answer) -> bool:
+        """Whether the response lies on a bound that hardly holds it: y(x) has a kink there."""
+        g = base.lower.gradient
+        top = float(g.abs().max()) if g.numel() else 0.0
+        if base.lower.face.weak or top == 0.0:
+            return base.lower.face.weak > 0
+        tol = WEAK * max(self.solver.gradient_scale / top, 1.0)
+        return self.oracle.domain_y.face(base.lower.y, g, tol).weak > 0
+
     def _directional(self, base: Answer, scale: float) -> float | None:
         """Relative mismatch of a central difference of Phi with the hypergradient along one
         direction.
@@ -385,6 +452,7 @@ class _Check:
             allowed = 2 * self.tol * scale * length + 1e-10 * abs(base.value)
             if fall > allowed and fall > worst:
                 worst, place = fall, length
+                self.downhill = x
         self.details["probe_decrease"] = worst
         if worst > 0.0:
             self.failures.append(
@@ -403,6 +471,8 @@ class _Check:
         out = [(-pg / norm(pg), PROBE * self.extent)] if norm(pg) > 0 else []
         if not self.thorough:
             return out
+        if self._is_weak(base):
+            out.append((self._released(base), PROBE * self.extent))
         for _ in range(3 if self.small else 1):
             v = torch.randn(o.n, generator=self.rng, dtype=torch.float64)
             v = v / norm(v)

@@ -72,6 +72,10 @@ class RunResult:
 
 Callback = Callable[[IterationState], Any]
 Report = Callable[[Vec, Vec], Mapping[str, float]]
+Onward = Callable[[Vec, Vec], Vec | None]
+
+# So often a run that ends beside lower ground goes on from there.
+RESTARTS = 8
 
 
 class _Scales:
@@ -104,6 +108,7 @@ def run(
     start: tuple[Vec | None, Vec | None] | None = None,
     report: Report | None = None,
     rng: torch.Generator | None = None,
+    onward: Onward | None = None,
 ) -> RunResult:
     """Run ``backend`` on ``oracle`` until it is done or a limit is met.
 
@@ -122,6 +127,8 @@ def run(
         Further numbers to record at ``(x, y)``.
     rng
         Source of all randomness; made from ``options.seed`` where None.
+    onward
+        Asked at the end for an x with lower F beside ``(x, y)``: the run then goes on from there.
 
     Returns
     -------
@@ -144,14 +151,23 @@ def run(
     try:
         state = backend.init(seen, x0, y0, settings, rng)
         finish = loop.observe(0, backend.measure(seen, state))
-        iteration = 0
-        while finish is None:
+        iteration, restarts = 0, 0
+        while True:
+            there: tuple[Vec, Vec] | None = None
+            if finish is not None:
+                there = loop.onward(finish, onward) if restarts < RESTARTS else None
+                if there is None:
+                    break
+                restarts += 1
             if iteration >= options.max_iter:
-                finish = Finish(
+                finish = finish or Finish(
                     Status.ITERATION_LIMIT, f"stopped after {iteration} iterations (max_iter)"
                 )
                 break
-            state = backend.step(seen, state, settings)
+            if there is None:
+                state = backend.step(seen, state, settings)
+            else:
+                state = backend.init(seen, *there, settings, rng)
             iteration += 1
             finish = loop.observe(iteration, backend.measure(seen, state))
     except OutOfTime:
@@ -254,6 +270,21 @@ class _Loop:
                 Status.TIME_LIMIT, f"stopped after {self.options.time_limit:g} s (time_limit)"
             )
         return None
+
+    def onward(self, finish: Finish, search: Onward | None) -> tuple[Vec, Vec] | None:
+        """Where to go on from, if the end is one of the mathematics and there is lower ground.
+
+        What the search costs is not the run's.
+        """
+        if search is None or self.last is None:
+            return None
+        if finish.status not in (Status.CONVERGED, Status.STALLED):
+            return None
+        before = self.oracle.counts.as_dict()
+        x = search(self.last.x, self.last.y)
+        after = self.oracle.counts.as_dict()
+        self.base = {name: self.base[name] + after[name] - before[name] for name in after}
+        return None if x is None else (x, self.last.y)
 
     def result(self, finish: Finish, x0: Vec, y0: Vec) -> RunResult:
         """Pack the last good point."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from bilevelpy.lowering.domains import Face
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.hypergradient import Adjoint, dense_adjoint, krylov_adjoint
 from bilevelpy.numerics.linear_solve import dot, norm
@@ -100,6 +101,16 @@ class Resolver:
             return None
         F = self.oracle.F(x, lower.y)
         return F - dot(base.adjoint.u, lower.face.project(lower.gradient))
+
+    def hypergradient(self, x: Vec, y: Vec, face: Face) -> Vec:
+        """dPhi/dx as if the response stayed on ``face``."""
+        _, gF_x, gF_y = self.oracle.value_grad_F(x, y)
+        if self.dense:
+            self.curvature.refresh(self.oracle, x, y)
+            adjoint = dense_adjoint(self.oracle, x, y, face, gF_y, self.curvature)
+        else:
+            adjoint = krylov_adjoint(self.oracle, x, y, face, gF_y, tol=1e-3, max_iter=2000)
+        return gF_x - adjoint.cross
 
     def is_flat(self, x: Vec, a: Vec, b: Vec) -> bool:
         """Whether f has no curvature along ``b - a``: both can then be solutions."""

@@ -1,0 +1,151 @@
+"""What every best response meets, as a single-level program: the relaxation of a follower that is
+not settled by optimality conditions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from bilevelpy.reductions import scalar as sc
+from bilevelpy.reductions.intervals import column_ranges, tree_range
+from bilevelpy.reductions.kkt import KKT, kkt
+from bilevelpy.reductions.refusal import Refused
+from bilevelpy.reductions.rows import Functions, Rows, System, join_rows
+from bilevelpy.reductions.trees import tree_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def rows_are_affine(system: System) -> bool:
+    """Whether every row is affine in its follower's own variables, for fixed others."""
+    rows, owner = system.lower_rows, system.columns.owner
+    for r in range(rows.count):
+        own = np.flatnonzero(owner == rows.follower[r])
+        if r in rows.functions.trees:
+            for j in own:
+                slope = sc.derivative(rows.functions.trees[r], int(j))
+                if slope is None or sc.columns([slope]) & set(own.tolist()):
+                    return False
+        elif r in rows.functions.quadratic and rows.functions.quadratic[r][own][:, own].nnz:
+            return False
+    return True
+
+
+def necessary(system: System) -> KKT:
+    """The strongest relaxation that can be written: the conditions of Karush, Kuhn and Tucker where
+    rows are affine, those of Fritz John where they are not, the rows alone where a follower has
+    whole numbers or kinks.
+    """
+    columns = system.columns
+    if bool((columns.integer & (columns.owner > 0)).any()) or not _has_slopes(system):
+        return high_point(system)
+    try:
+        program = kkt(system, "the backend `exact`", force=True)
+    except Refused:
+        return high_point(system)
+    return program if rows_are_affine(system) else fritz_john(program)
+
+
+def _has_slopes(system: System) -> bool:
+    """Whether the followers' functions have derivatives wherever they have values: a square root or
+    a broken power has none at 0, where the solution of a conic follower often lies.
+    """
+    parts = (system.lower_objectives.trees, system.lower_rows.functions.trees)
+    low, high = column_ranges(system)
+    below = set(system.lower_columns.tolist())
+    for tree in (t for trees in parts for t in trees.values()):
+        ranges = tree_range(tree, low, high)
+        for node in sc.postorder(tree):
+            if not isinstance(node, sc.Call) or node.function not in ("sqrt", "pow"):
+                continue
+            if node.function == "pow":
+                exponent = node.arguments[1]
+                if isinstance(exponent, sc.Num) and float(exponent.value).is_integer():
+                    continue
+            moving = sc.columns([node.arguments[0]]) & below
+            if moving and not ranges[id(node.arguments[0])][0] > 0.0:
+                return False
+    return True
+
+
+def high_point(system: System) -> KKT:
+    """Rows and bounds of both levels: the leader chooses for everybody."""
+    parts = [system.upper_rows, system.lower_rows]
+    rows = join_rows(parts, system.columns.count)
+    kinds = ("upper",) * parts[0].count + ("lower",) * parts[1].count
+    return KKT(system, system.columns, system.objective, rows, kinds, (), ())
+
+
+def fritz_john(program: KKT) -> KKT:
+    """The conditions with a multiplier of the objective too: they need no constraint qualification,
+    and all multipliers lie in [0, 1].
+    """
+    system = program.system
+    first, width = system.columns.count, program.columns.count
+    count = len(system.followers)
+    columns = program.columns.extended(
+        [f"weight.{f.name}" for f in system.followers],
+        np.zeros(count),
+        np.ones(count),
+        np.zeros(count, dtype=bool),
+    )
+    multipliers = set(range(first, width))
+    rows = program.rows.widened(columns.count)
+    kept = [r for r, kind in enumerate(program.kinds) if kind in ("upper", "lower")]
+    stationary = [r for r, kind in enumerate(program.kinds) if kind == "stationarity"]
+    trees: dict[int, sc.Scalar] = {}
+    used: dict[int, set[int]] = {k: set() for k in range(count)}
+    for place, r in enumerate(stationary):
+        k = int(rows.follower[r]) - 1
+        # Terms without a multiplier are the objective's; its constant slope is on the other side.
+        tree = sc.add(tree_of(rows.functions, r), sc.Num(-float(rows.lower[r])))
+        parts = tree.arguments if isinstance(tree, sc.Call) and tree.function == "add" else (tree,)
+        own = [p for p in parts if not sc.columns([p]) & multipliers]
+        others = [p for p in parts if sc.columns([p]) & multipliers]
+        used[k] |= sc.columns(others) & multipliers
+        trees[place] = sc.add(sc.mul(sc.Col(width + k), sc.add(*own)), *others)
+    made = [rows.take(kept), _equations(trees, [rows.names[r] for r in stationary], columns.count)]
+    made.append(_weights(used, columns.count, width, program.columns.lower))
+    low, high = columns.lower.copy(), columns.upper.copy()
+    for j in multipliers:
+        low[j], high[j] = max(low[j], -1.0), 1.0
+    kinds = tuple(program.kinds[r] for r in kept) + ("stationarity",) * (len(trees) + count)
+    return KKT(
+        system,
+        replace(columns, lower=low, upper=high),
+        system.objective.widened(columns.count),
+        join_rows(made, columns.count),
+        kinds,
+        program.pairs,
+        program.stationary,
+        program.warnings,
+    )
+
+
+def _equations(trees: dict[int, sc.Scalar], names: list[str], width: int) -> Rows:
+    count = len(trees)
+    zero = np.zeros(count)
+    functions = Functions(zero, sp.csr_array((count, width)), {}, trees)
+    none = (None,) * count
+    return Rows(tuple(names), functions, zero, zero, np.zeros(count, dtype=np.int64), none, none)
+
+
+def _weights(used: dict[int, set[int]], width: int, first: int, lower: Array) -> Rows:
+    """Not all multipliers of a follower are zero: their sum (squares of free ones) is 1."""
+    trees = {
+        k: sc.add(sc.Col(first + k), *(_size(j, lower) for j in sorted(chosen)), sc.Num(-1.0))
+        for k, chosen in used.items()
+    }
+    return _equations(trees, [f"weights.{k}" for k in used], width)
+
+
+def _size(column: int, lower: Collection[float] | Array) -> sc.Scalar:
+    free = lower[column] < 0.0  # type: ignore[index]
+    return sc.power(sc.Col(column), sc.Num(2.0)) if free else sc.Col(column)

@@ -1,0 +1,254 @@
+"""The single-level program that the exact backend hands to SCIP, and its ends: unbounded
+relaxations are split by hand, infeasible ones are explained.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bilevelpy.backends.exact_scip import Limits, Model, Outcome
+from bilevelpy.numerics.smooth_program import Program
+from bilevelpy.reductions.intervals import column_ranges, tree_range
+from bilevelpy.reductions.trees import tree_of
+
+if TYPE_CHECKING:
+    from bilevelpy.reductions.kkt import KKT, Pair
+    from bilevelpy.reductions.rows import Functions
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Sub-programs that an unbounded relaxation is split into at most.
+SPLITS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A pair whose multiplier ("multiplier") or slack ("slack") is fixed at zero."""
+
+    pair: int
+    zero: str
+
+
+@dataclass(frozen=True, slots=True)
+class Relaxed:
+    """A KKT program with what is added to it: ``fixed`` columns, decided pairs, and ``extra`` rows
+    that a function writes into the SCIP model.
+    """
+
+    kkt: KKT
+    fixed: Mapping[int, float] = field(default_factory=dict)
+    sides: tuple[Side, ...] = ()
+    extra: Callable[[Model], None] | None = None
+
+    def model(self, objective: Functions | None, sign: float = 1.0, skip: str = "") -> Model:
+        """As a SCIP model; rows of the kind ``skip`` are left out."""
+        program = self.kkt
+        model = Model(program.columns, self.fixed)
+        chosen = [r for r, kind in enumerate(program.kinds) if kind != skip]
+        model.rows(program.rows, chosen)
+        decided = {side.pair: side.zero for side in self.sides}
+        for k, pair in enumerate(program.pairs):
+            self._pair(model, pair, decided.get(k))
+        if self.extra is not None:
+            self.extra(model)
+        if objective is not None:
+            model.minimize(objective, sign, self._least(objective, sign))
+        return model
+
+    def is_bounded(self, sign: float) -> bool:
+        """Whether the objective is known to be bounded below without the undecided pairs."""
+        objective = self.kkt.objective.scaled(sign)
+        if objective.degree == 1:
+            return self._linear_part(objective).solve().status in ("optimal", "infeasible")
+        if math.isfinite(self._least(self.kkt.objective, sign)):
+            return True
+        low, high = column_ranges(self.kkt.system)
+        extra = self.kkt.columns.count - low.size
+        low = np.concatenate([low, self.kkt.columns.lower[low.size :]])
+        high = np.concatenate([high, self.kkt.columns.upper[high.size :]]) if extra else high
+        tree = tree_of(objective, 0)
+        return math.isfinite(tree_range(tree, low, high)[id(tree)][0])
+
+    def _linear_part(self, objective: Functions) -> Program:
+        """The linear rows with the decided pairs, as a program."""
+        columns, rows = self.kkt.columns, self.kkt.rows
+        lower, upper = columns.lower.copy(), columns.upper.copy()
+        low, high = rows.lower.copy(), rows.upper.copy()
+        for side in self.sides:
+            pair = self.kkt.pairs[side.pair]
+            if side.zero == "multiplier":
+                upper[pair.multiplier] = 0.0
+            elif pair.row is not None:
+                end = high[pair.row] if pair.side == "upper" else low[pair.row]
+                low[pair.row] = high[pair.row] = end
+            elif pair.column is not None:
+                end = upper[pair.column] if pair.side == "upper" else lower[pair.column]
+                lower[pair.column] = upper[pair.column] = end
+        chosen = [r for r in range(rows.count) if not _is_curved(rows.functions, r)]
+        linear = replace(rows, lower=low, upper=high).take(chosen)
+        free = np.array([j for j in range(columns.count) if j not in self.fixed], dtype=np.int64)
+        at = columns.start.copy()
+        for j, value in self.fixed.items():
+            at[j] = value
+        whole = np.zeros(columns.count, dtype=bool)
+        return Program(objective, linear, lower, upper, whole, free, at)
+
+    def nothing_below(self, found: Outcome, limits: Limits, sign: float) -> bool:
+        """Whether no point has a clearly smaller objective: a question without an objective, whose
+        answer no unbounded relaxation can spoil.
+        """
+        model = self.model(None)
+        step = max(10.0 * limits.gap * max(1.0, abs(found.objective)), 1e-6)
+        value = model.expression(self.kkt.objective.scaled(sign), 0)
+        model.row(value, -math.inf, found.objective - step)
+        return model.solve(limits).status == "infeasible"
+
+    def _least(self, objective: Functions, sign: float) -> float:
+        """A lower bound of a convex quadratic objective under the rows alone.
+
+        Where columns are unbounded, the linear relaxation of SCIP has none to begin with.
+        """
+        if sign < 0 or objective.degree != 2:
+            return -math.inf
+        program = self._linear_part(objective)
+        if program.degree != 2:
+            return -math.inf
+        found = program.solve()
+        if found.status != "optimal":
+            return -math.inf
+        return found.objective - 1e-6 * max(1.0, abs(found.objective))
+
+    def _pair(self, model: Model, pair: Pair, zero: str | None) -> None:
+        if zero is None:
+            model.pair(pair, self.kkt.rows)
+        elif zero == "multiplier":
+            model.scip.addCons(model.variables[pair.multiplier] <= 0.0)
+        else:
+            model.scip.addCons(model.slack(pair, self.kkt.rows) <= 0.0)
+
+    def solve(self, limits: Limits, sign: float = 1.0) -> Outcome:
+        """Minimise the leader's objective (times ``sign``)."""
+        return _solve(self, limits, sign)
+
+
+def _solve(program: Relaxed, limits: Limits, sign: float) -> Outcome:
+    """SCIP once where its relaxation has a bound. Where it has none, SCIP may drop parts of its
+    tree whose relaxation is unbounded: its answer has to be confirmed, or pairs are decided here.
+    """
+    began = time.perf_counter()
+    outcome = program.model(program.kkt.objective, sign).solve(limits)
+    limited = outcome.status in ("time_limit", "trouble", "interrupted")
+    if limited or (outcome.status != "unclear" and program.is_bounded(sign)):
+        return outcome
+    if outcome.status == "unclear" and _is_empty(program, limits):
+        return replace(outcome, status="infeasible", bound=math.inf)
+    if outcome.values is not None and program.nothing_below(outcome, limits, sign):
+        return outcome
+    return _split(program, limits, sign, began)
+
+
+def _split(program: Relaxed, limits: Limits, sign: float, began: float) -> Outcome:
+    """Pairs decided one by one until relaxations are bounded; with every pair decided, an unbounded
+    one says that the program is.
+    """
+    best = Outcome("infeasible", None, math.inf, math.inf, 0, 0.0)
+    open_: list[tuple[Side, ...]] = [program.sides]
+    nodes, tried = 0, 0
+    while open_:
+        sides = open_.pop()
+        left = limits.seconds - (time.perf_counter() - began)
+        if left <= 0 or tried > SPLITS:
+            return replace(best, status="time_limit", bound=-math.inf)
+        tried += 1
+        child = replace(program, sides=sides)
+        taken = {s.pair for s in sides}
+        free = [k for k in range(len(program.kkt.pairs)) if k not in taken]
+        if free and not child.is_bounded(sign):
+            open_ += [(*sides, Side(free[0], "multiplier")), (*sides, Side(free[0], "slack"))]
+            continue
+        found = child.model(program.kkt.objective, sign).solve(replace(limits, seconds=left))
+        nodes += found.nodes
+        if found.status in ("unbounded", "unclear"):
+            if found.status == "unclear" and _is_empty(child, limits):
+                continue
+            return replace(found, status="unbounded", bound=-math.inf)
+        if found.status in ("time_limit", "interrupted", "trouble"):
+            return replace(found, bound=-math.inf)
+        if found.values is not None and found.objective < best.objective:
+            best = replace(found, bound=min(found.bound, best.bound))
+    return replace(best, nodes=nodes, time=time.perf_counter() - began)
+
+
+def _is_curved(functions: Functions, row: int) -> bool:
+    return row in functions.quadratic or row in functions.trees
+
+
+def _is_empty(program: Relaxed, limits: Limits) -> bool:
+    """Whether there is no point at all."""
+    return program.model(None).solve(limits).status == "infeasible"
+
+
+def explain_infeasible(program: KKT, limits: Limits) -> str:
+    """Why no point satisfies everything: which rows every best response violates, or what is wrong
+    with the follower.
+    """
+    names = program.system.columns.names
+    base = Relaxed(program)
+    # Without the leader's rows that read responses: is there a best response at all?
+    lower = set(program.system.lower_columns.tolist())
+    upper = [r for r, kind in enumerate(program.kinds) if kind == "upper"]
+    coupling = [r for r in upper if program.rows.functions.reads(r) & lower]
+    coupling += [r for r in upper if program.rows.functions.reads(r) & set(program.multipliers)]
+    if coupling:
+        model = Model(program.columns)
+        model.rows(program.rows, [r for r in range(program.rows.count) if r not in coupling])
+        for pair in program.pairs:
+            model.pair(pair, program.rows)
+        excess = []
+        for r in coupling:
+            e = model.scip.addVar(f"excess.{r}", "C", lb=0.0, ub=None)
+            value = model.expression(program.rows.functions, r)
+            if math.isfinite(program.rows.upper[r]):
+                model.scip.addCons(value - e <= float(program.rows.upper[r]))
+            if math.isfinite(program.rows.lower[r]):
+                model.scip.addCons(value + e >= float(program.rows.lower[r]))
+            excess.append(e)
+        model.scip.setObjective(sum(excess[1:], 1.0 * excess[0]), "minimize")
+        found = model.solve(limits)
+        if found.values is not None:
+            off = program.rows.take(coupling).violation(found.values)
+            shown = [(program.rows.names[r], v) for r, v in zip(coupling, off, strict=True)]
+            violated = [(name, v) for name, v in shown if v > 1e-6]
+            at = _point(names, found.values, program.system.upper_columns)
+            response = _point(names, found.values, program.system.lower_columns)
+            parts = ", ".join(f"`{n}` by {v:.4g}" for n, v in violated[:3])
+            return (
+                "no best response satisfies the leader's constraints; the least violation of all "
+                f"x is {parts or 'tiny'}, at {at} with the best response {response}; did you mean "
+                "to put it into the follower?"
+            )
+    if base.model(None, skip="upper").solve(limits).status != "infeasible":
+        if _is_empty(replace(base, kkt=replace(program, pairs=())), limits):
+            return "no point satisfies the leader's constraints"
+        return "no x that the leader may choose leaves the follower a best response"
+    primal = replace(
+        program,
+        rows=program.rows.take([r for r, k in enumerate(program.kinds) if k == "lower"]),
+        kinds=tuple(k for k in program.kinds if k == "lower"),
+        pairs=(),
+    )
+    level = program.system.followers[0].name
+    if Relaxed(primal).model(None).solve(limits).status == "infeasible":
+        return f"the follower `{level}` has no feasible point at any x"
+    return f"the follower `{level}` is unbounded at every x at which it has a feasible point"
+
+
+def _point(names: tuple[str, ...], v: Array, columns: Array) -> str:
+    shown = [f"{names[j]} = {v[j]:.5g}" for j in columns[:4]]
+    return ", ".join(shown) + (", ..." if columns.size > 4 else "")

@@ -1,0 +1,252 @@
+"""The certificate of a problem with constraints: every follower is solved again at the returned x.
+
+Nothing of the engine's own numbers enters but its claim (a bound with its gap), which is believed
+only where the point itself passes: followers re-solved from scratch by another solver, rows and
+bounds recomputed from the model's coefficients.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bilevelpy.numerics.smooth_program import Program
+from bilevelpy.result import Certificate
+
+if TYPE_CHECKING:
+    from bilevelpy.reductions.rows import Functions, Rows, System
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Relative to the terms of a row or an objective: the engine's own tolerance with some room.
+FEASIBLE = 2e-6
+LOWER_GAP = 2e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What the engine says: ``proved`` that no point is better than ``bound`` (minimised), with
+    ``gap`` relative. ``notes`` go into the reasons, ``doubts`` keep the certificate from being
+    global.
+    """
+
+    proved: bool
+    bound: float
+    gap: float
+    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ties:
+    """The least and the greatest F (minimised) over all best responses at the returned x."""
+
+    optimistic: float
+    pessimistic: float
+
+
+@dataclass(slots=True)
+class _Findings:
+    failures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+    gap: float = 0.0
+    relative: float = 0.0
+    lower_feasibility: float = 0.0
+    upper_feasibility: float = 0.0
+
+
+def follower_program(system: System, k: int, v: Array) -> Program:
+    """The problem of follower k (from 0) with everybody else's variables at ``v``."""
+    columns = system.columns
+    return Program(
+        system.lower_objectives.take([k]),
+        system.lower_rows.take(np.flatnonzero(system.lower_rows.follower == k + 1)),
+        columns.lower,
+        columns.upper,
+        columns.integer,
+        np.flatnonzero(columns.owner == k + 1),
+        v,
+    )
+
+
+def certify_rows(
+    system: System,
+    v: Array,
+    claim: Claim,
+    *,
+    ties: Ties | None = None,
+    solved: Mapping[int, float] | None = None,
+    seed: int = 0,
+) -> Certificate:
+    """Check the point ``v`` (values of ``system.columns``) of a program in scalar rows.
+
+    Parameters
+    ----------
+    claim
+        What the engine proved.
+    ties
+        F over all best responses, where it was computed.
+    solved
+        Follower -> its least objective at x, proved by a global solver: for followers that the
+        solvers used here cannot settle.
+    """
+    found = _Findings()
+    _upper(system, v, found)
+    rng = np.random.default_rng(seed)
+    for k in range(len(system.followers)):
+        _follower(system, k, v, found, rng, (solved or {}).get(k))
+    if ties is not None:
+        _ties(system, v, ties, found)
+    return _verdict(system, claim, found)
+
+
+def _upper(system: System, v: Array, found: _Findings) -> None:
+    rows, columns = system.upper_rows, system.columns
+    violation, scale = rows.violation(v), row_scales(rows, v)
+    found.upper_feasibility = float(violation.max(initial=0.0))
+    for r in np.flatnonzero(violation > FEASIBLE * scale)[:3]:
+        found.failures.append(
+            f"upper constraint `{rows.names[r]}` is violated by {violation[r]:.1e}"
+        )
+    for j in system.upper_columns:
+        off = max(columns.lower[j] - v[j], v[j] - columns.upper[j], 0.0)
+        if columns.integer[j]:
+            off = max(off, abs(v[j] - round(v[j])))
+        found.upper_feasibility = max(found.upper_feasibility, float(off))
+        if off > FEASIBLE * max(1.0, abs(v[j])):
+            found.failures.append(f"`{columns.names[j]}` leaves its domain by {off:.1e}")
+
+
+def row_scales(rows: Rows, v: Array) -> Array:
+    """The size of the terms of every row at a point, at least 1e-3."""
+    # A column at 0 still has the units of its neighbours.
+    size = np.maximum(np.abs(v), 1e-2 * float(np.abs(v).max(initial=0.0)))
+    scale = np.asarray(abs(rows.functions.linear) @ size).reshape(-1)
+    for bound in (rows.lower, rows.upper):
+        scale = np.maximum(scale, np.where(np.isfinite(bound), np.abs(bound), 0.0))
+    for r, q in rows.functions.quadratic.items():
+        scale[r] += float(np.abs(v) @ (abs(q) @ np.abs(v)))
+    for r in rows.functions.trees:
+        scale[r] = max(scale[r], 1.0)
+    return np.asarray(np.maximum(scale, 1e-3))
+
+
+def objective_scale(functions: Functions, row: int, v: Array, own: Array) -> float:
+    """The size of the terms of an objective that the own columns have a part in."""
+    if row in functions.trees:
+        return max(1.0, abs(float(functions.take([row]).value(v)[0])))
+    # A response at 0 still has the units of its neighbours.
+    size = np.maximum(np.abs(v[own]), 1e-2 * float(np.abs(v[own]).max(initial=0.0)))
+    total = float(np.asarray(abs(functions.linear[[row]][:, own]) @ size).sum())
+    if row in functions.quadratic:
+        total += float(size @ (abs(functions.quadratic[row][own]) @ np.abs(v)))
+    return total
+
+
+def _follower(
+    system: System,
+    k: int,
+    v: Array,
+    found: _Findings,
+    rng: np.random.Generator,
+    known: float | None,
+) -> None:
+    name = system.followers[k].name
+    program = follower_program(system, k, v)
+    violation = program.rows.violation(v)
+    scale = row_scales(program.rows, v)
+    own = v[program.free]
+    outside = np.maximum(program.lower[program.free] - own, own - program.upper[program.free])
+    worst = max(float(violation.max(initial=0.0)), float(outside.max(initial=0.0)), 0.0)
+    found.lower_feasibility = max(found.lower_feasibility, worst)
+    for r in np.flatnonzero(violation > FEASIBLE * scale)[:2]:
+        found.failures.append(
+            f"lower constraint `{program.rows.names[r]}` is violated by {violation[r]:.1e}"
+        )
+    for off, j in zip(outside, program.free, strict=True):
+        if off > FEASIBLE * max(1.0, abs(v[j])):
+            found.failures.append(f"`{system.columns.names[j]}` leaves its bounds by {off:.1e}")
+    here = program.value(v)
+    answer = program.solve(rng)
+    values = [x for x in (answer.objective, known) if x is not None and not math.isnan(x)]
+    best = min(values, default=math.nan)
+    if answer.status == "unbounded":
+        found.failures.append(f"`{name}` is unbounded at the returned x")
+        return
+    if math.isnan(best) or not math.isfinite(best):
+        if answer.status == "infeasible" and worst <= FEASIBLE * float(scale.max(initial=1.0)):
+            best = here  # x lies on the edge of what the follower can meet: rounding decides
+        else:
+            found.failures.append(f"`{name}` could not be solved again at the returned x")
+            return
+    size = max(objective_scale(system.lower_objectives, k, v, program.free), abs(best), 1e-6)
+    gap = max(here - best, 0.0)
+    found.gap, found.relative = max(found.gap, gap), max(found.relative, gap / size)
+    off = program.violation(answer.values) if answer.values is not None else 0.0
+    if gap > LOWER_GAP * size + 10.0 * min(off, FEASIBLE):
+        found.failures.append(
+            f"the objective of `{name}` still falls by {gap:.2e} when it is solved again"
+        )
+    elif not answer.proved and known is None:
+        found.details.setdefault("not_proved", []).append(name)
+
+
+def _ties(system: System, v: Array, ties: Ties, found: _Findings) -> None:
+    sign = system.sign
+    here = float(system.objective.value(v)[0])
+    found.details["F_optimistic"] = sign * ties.optimistic
+    found.details["F_pessimistic"] = sign * ties.pessimistic
+    # F may be 0 where its terms are not: their size is the scale.
+    everything = np.arange(v.size)
+    size = max(objective_scale(system.objective, 0, v, everything), abs(here), 1e-3)
+    if here - ties.optimistic > 1e-5 * size:
+        found.failures.append(
+            f"another best response gives F = {sign * ties.optimistic:.6g} instead of "
+            f"{sign * here:.6g}"
+        )
+    if ties.pessimistic - ties.optimistic > 1e-5 * size:
+        found.notes.append(
+            f"the best response is not unique: F lies between {sign * ties.optimistic:.6g} "
+            f"(optimistic, reported) and {sign * ties.pessimistic:.6g} (pessimistic) at this x"
+        )
+
+
+def _verdict(system: System, claim: Claim, found: _Findings) -> Certificate:
+    unproved = found.details.pop("not_proved", [])
+    failures = [*found.failures, *claim.doubts]
+    if unproved:
+        failures.append(
+            f"`{unproved[0]}` was solved again by a local method only: its optimality is not proved"
+        )
+    found.details["bound"] = system.sign * claim.bound
+    found.details["gap"] = claim.gap
+    if not claim.proved:
+        feasible = "bilevel feasible, but " if not found.failures else ""
+        size = (
+            f"the gap to the bound is {claim.gap:.2e}" if math.isfinite(claim.gap) else "no bound"
+        )
+        failures.append(f"{feasible}optimality is not proved: {size}")
+    kind = "none" if failures else "global"
+    if not failures:
+        found.notes.insert(
+            0,
+            f"proved: no feasible point is better by more than {claim.gap:.1e} (relative), and the "
+            "followers, solved again from scratch, confirm the response",
+        )
+    return Certificate(
+        kind,
+        found.gap,
+        found.relative,
+        math.nan,
+        found.lower_feasibility,
+        found.upper_feasibility,
+        math.nan,
+        None,
+        (*failures, *found.notes, *claim.notes),
+        found.details,
+    )

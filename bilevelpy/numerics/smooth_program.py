@@ -1,0 +1,296 @@
+"""Small programs in columns: ``min f(v)``, ``L <= g(v) <= U``, ``l <= v <= u``, some columns fixed.
+
+Three solvers by class, none of which is the engine of the backend whose answers they check: HiGHS
+(inside SciPy) for linear programs, Clarabel for convex quadratic ones, SLSQP from several starts
+for the rest.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import clarabel  # type: ignore[import-untyped]
+import numpy as np
+import scipy.sparse as sp
+from scipy.optimize import Bounds, LinearConstraint, linprog, milp, minimize
+
+from bilevelpy.reductions import scalar as sc
+from bilevelpy.reductions.fixing import fix
+from bilevelpy.reductions.validity import least_eigenvalue
+
+if TYPE_CHECKING:
+    from bilevelpy.reductions.rows import Functions, Rows
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Variables up to which programs that are neither linear nor convex quadratic are tried.
+SMOOTH_LIMIT = 200
+STARTS = 12
+FEASIBLE = 1e-7
+# Stands for a value outside the domain of a function, where SLSQP takes finite ones only.
+UNDEFINED = 1e10
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``status`` is "optimal", "infeasible", "unbounded" or "unknown"; ``values`` are those of all
+    columns; ``proved`` says that the solver's class makes the optimum global.
+    """
+
+    status: str
+    values: Array | None
+    objective: float
+    proved: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """``objective`` has one function. ``free`` are the columns that move, the others stay at
+    ``at``.
+    """
+
+    objective: Functions
+    rows: Rows
+    lower: Array
+    upper: Array
+    integer: Array
+    free: Array
+    at: Array
+
+    @property
+    def degree(self) -> int:
+        """1 linear, 2 convex quadratic with linear rows, 3 other; in the free columns."""
+        free = set(self.free.tolist())
+        if self.rows.functions.trees or self.objective.trees:
+            moving = [
+                t
+                for f in (self.rows.functions, self.objective)
+                for t in f.trees.values()
+                if sc.columns([t]) & free
+            ]
+            if moving:
+                return 3
+        if any(_block(q, self.free).nnz for q in self.rows.functions.quadratic.values()):
+            return 3
+        q = self.objective.quadratic.get(0)
+        if q is None or not _block(q, self.free).nnz:
+            return 1
+        return 2 if least_eigenvalue(q, self.free) >= 0 else 3
+
+    def reduced(self) -> Program:
+        """The same with trees read as coefficients where the fixed columns make them so."""
+        if not (self.objective.trees or self.rows.functions.trees):
+            return self
+        functions = fix(self.rows.functions, self.free, self.at)
+        return replace(
+            self,
+            objective=fix(self.objective, self.free, self.at),
+            rows=replace(self.rows, functions=functions),
+        )
+
+    def solve(self, rng: np.random.Generator | None = None) -> Answer:
+        """Minimise; integers are allowed where everything is linear."""
+        return self.reduced()._solve(rng)
+
+    def _solve(self, rng: np.random.Generator | None) -> Answer:
+        if not self.free.size:
+            return self._nothing_to_choose()
+        degree = self.degree
+        if degree == 1:
+            return self._linear()
+        if bool(self.integer[self.free].any()):
+            return Answer("unknown", None, math.nan, False)
+        if degree == 2:
+            return self._quadratic()
+        return self._smooth(rng or np.random.default_rng(0))
+
+    # --- pieces -----------------------------------------------------------------------------------
+
+    def value(self, v: Array) -> float:
+        """The objective; infinite where it is not defined."""
+        try:
+            value = float(self.objective.value(v)[0])
+        except (ValueError, ArithmeticError, TypeError):
+            return math.inf
+        return value if math.isfinite(value) else math.inf
+
+    def violation(self, v: Array) -> float:
+        """The largest violation of rows and bounds of free columns."""
+        try:
+            worst = float(self.rows.violation(v).max(initial=0.0)) if self.rows.count else 0.0
+        except (ValueError, ArithmeticError, TypeError):
+            return math.inf
+        own = v[self.free]
+        outside = np.maximum(self.lower[self.free] - own, own - self.upper[self.free])
+        return max(worst, float(outside.max(initial=0.0)))
+
+    def _nothing_to_choose(self) -> Answer:
+        ok = self.violation(self.at) <= FEASIBLE
+        value = self.value(self.at) if ok else math.inf
+        return Answer("optimal" if ok else "infeasible", self.at if ok else None, value, True)
+
+    def _base(self) -> Array:
+        base = self.at.copy()
+        base[self.free] = 0.0
+        return base
+
+    def _affine(self, functions: Functions) -> tuple[Any, Array]:
+        """Matrix over the free columns, and the values with these at 0."""
+        base = self._base()
+        matrix = sp.csr_array(functions.linear[:, self.free])
+        if functions.quadratic:
+            extra = sp.lil_array((functions.count, self.free.size))
+            for r, q in functions.quadratic.items():
+                extra[[r], :] = (q @ base)[self.free]
+            matrix = sp.csr_array(matrix + extra.tocsr())
+        return matrix, functions.value(base)
+
+    def _full(self, own: Array) -> Array:
+        v = self.at.copy()
+        v[self.free] = own
+        return v
+
+    def _linear(self) -> Answer:
+        c, offset = self._affine(self.objective)
+        matrix, constant = self._affine(self.rows.functions)
+        low, high = self.rows.lower - constant, self.rows.upper - constant
+        cost = np.asarray(c.todense()).reshape(-1)
+        bounds = Bounds(self.lower[self.free], self.upper[self.free])
+        whole = self.integer[self.free]
+        if whole.any():
+            rows = LinearConstraint(matrix, low, high) if self.rows.count else ()
+            found = milp(cost, integrality=whole.astype(int), bounds=bounds, constraints=rows)
+        else:
+            equal = np.flatnonzero(low == high)
+            up = np.flatnonzero(np.isfinite(high) & (low != high))
+            down = np.flatnonzero(np.isfinite(low) & (low != high))
+            pairs = np.column_stack([bounds.lb, bounds.ub])
+            found = linprog(
+                cost,
+                A_ub=sp.vstack([matrix[up], -matrix[down]]) if up.size + down.size else None,
+                b_ub=np.concatenate([high[up], -low[down]]) if up.size + down.size else None,
+                A_eq=matrix[equal] if equal.size else None,
+                b_eq=low[equal] if equal.size else None,
+                bounds=pairs,
+                method="highs",
+            )
+        status = {0: "optimal", 2: "infeasible", 3: "unbounded"}.get(found.status, "unknown")
+        if status != "optimal":
+            return Answer(status, None, math.nan, True)
+        return Answer("optimal", self._full(found.x), float(found.fun + offset[0]), True)
+
+    def _quadratic(self) -> Answer:
+        c, _ = self._affine(self.objective)
+        matrix, constant = self._affine(self.rows.functions)
+        low, high = self.rows.lower - constant, self.rows.upper - constant
+        lb, ub = self.lower[self.free], self.upper[self.free]
+        eye = sp.eye_array(self.free.size, format="csr")
+        whole = sp.csr_array(sp.vstack([matrix, eye]))
+        low, high = np.concatenate([low, lb]), np.concatenate([high, ub])
+        equal = np.flatnonzero(low == high)
+        up = np.flatnonzero(np.isfinite(high) & (low != high))
+        down = np.flatnonzero(np.isfinite(low) & (low != high))
+        a = sp.csc_matrix(sp.vstack([whole[equal], whole[up], -whole[down]]))
+        b = np.concatenate([low[equal], high[up], -low[down]])
+        cones = [clarabel.ZeroConeT(equal.size), clarabel.NonnegativeConeT(up.size + down.size)]
+        settings = clarabel.DefaultSettings()
+        settings.verbose = False
+        settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-11
+        p = sp.triu(_block(self.objective.quadratic[0], self.free), format="csc")
+        cost = np.asarray(c.todense()).reshape(-1)
+        found = clarabel.DefaultSolver(sp.csc_matrix(p), cost, a, b, cones, settings).solve()
+        status = _CLARABEL.get(str(found.status), "unknown")
+        if status != "optimal":
+            return Answer(status, None, math.nan, True)
+        v = self._full(np.clip(np.array(found.x), lb, ub))
+        return Answer("optimal", v, self.value(v), True)
+
+    def descend(self, start: Array) -> Array | None:
+        """A local solution near a point, or None."""
+        return _Slsqp(self).descend(start[self.free])
+
+    def _smooth(self, rng: np.random.Generator) -> Answer:
+        """The best of several SLSQP runs: an upper bound of the minimum."""
+        if self.free.size > SMOOTH_LIMIT:
+            return Answer("unknown", None, math.nan, False)
+        run = _Slsqp(self)
+        best: Array | None = None
+        value = math.inf
+        for start in self._starts(rng):
+            v = run.descend(start)
+            if v is not None and self.violation(v) <= FEASIBLE and self.value(v) < value:
+                best, value = v, self.value(v)
+        status = "optimal" if best is not None else "unknown"
+        return Answer(status, best, value, False)
+
+    def _starts(self, rng: np.random.Generator) -> list[Array]:
+        low, high = self.lower[self.free], self.upper[self.free]
+        size = np.maximum(10.0, 2.0 * np.abs(self.at[self.free]))
+        a = np.where(np.isfinite(low), low, np.where(np.isfinite(high), high - 2 * size, -size))
+        b = np.where(np.isfinite(high), high, np.where(np.isfinite(low), low + 2 * size, size))
+        random = [a + (b - a) * rng.random(a.size) for _ in range(STARTS)]
+        return [self.at[self.free], np.clip(np.zeros(a.size), a, b), *random]
+
+
+class _Slsqp:
+    """One program as SciPy takes it: trees are differentiated by central differences."""
+
+    def __init__(self, program: Program) -> None:
+        self.p = program
+        rows = program.rows
+        self.equal = np.flatnonzero(rows.lower == rows.upper)
+        self.up = np.flatnonzero(np.isfinite(rows.upper) & (rows.lower != rows.upper))
+        self.down = np.flatnonzero(np.isfinite(rows.lower) & (rows.lower != rows.upper))
+
+    def descend(self, start: Array) -> Array | None:
+        p = self.p
+        constraints = []
+        if self.equal.size:
+            constraints.append({"type": "eq", "fun": lambda y: self._rows(y, self.equal, "equal")})
+        if self.up.size:
+            constraints.append({"type": "ineq", "fun": lambda y: self._rows(y, self.up, "up")})
+        if self.down.size:
+            constraints.append({"type": "ineq", "fun": lambda y: self._rows(y, self.down, "down")})
+        bounds = list(zip(p.lower[p.free], p.upper[p.free], strict=True))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                found = minimize(
+                    lambda y: min(p.value(p._full(y)), UNDEFINED),
+                    np.clip(start, p.lower[p.free], p.upper[p.free]),
+                    method="SLSQP",
+                    jac="3-point",
+                    bounds=bounds,
+                    constraints=constraints,
+                    options={"maxiter": 300, "ftol": 1e-14},
+                )
+            except (ValueError, ArithmeticError):
+                return None
+        return p._full(np.clip(found.x, p.lower[p.free], p.upper[p.free]))
+
+    def _rows(self, y: Array, chosen: Array, side: str) -> Array:
+        v = self.p._full(y)
+        try:
+            value = self.p.rows.functions.value(v)[chosen]
+        except (ValueError, ArithmeticError):
+            return np.full(chosen.size, -UNDEFINED)
+        if side == "up":
+            return np.asarray(self.p.rows.upper[chosen] - value)
+        return np.asarray(value - self.p.rows.lower[chosen])
+
+
+_CLARABEL = {
+    "Solved": "optimal",
+    "AlmostSolved": "optimal",
+    "PrimalInfeasible": "infeasible",
+    "AlmostPrimalInfeasible": "infeasible",
+    "DualInfeasible": "unbounded",
+    "AlmostDualInfeasible": "unbounded",
+}
+
+
+def _block(matrix: Any, chosen: Array) -> Any:
+    return sp.csr_array(matrix[chosen][:, chosen])

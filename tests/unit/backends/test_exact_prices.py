@@ -1,0 +1,85 @@
+"""Shadow prices, games and discrete leaders in the exact backend."""
+
+from __future__ import annotations
+
+import pytest
+
+import bilevelpy as bl
+
+pytest.importorskip("pyscipopt")
+
+MARKET = """
+upper {{ var x in [0, 100] start 50; maximize dual(market.balance) * own; {more} }}
+lower market {{
+  var own in [0, inf];
+  var rival in [0, inf];
+  var deficit in [0, inf];
+  minimize 50 * rival + 1000 * deficit;
+  subject to
+    balance: own + rival + deficit == 100;
+    limit: own <= x;
+    other: rival <= 80;
+  assume dual(balance) in [{low}, {high}];
+}}
+"""
+
+
+def market(low: float = 0, high: float = 1000, more: str = "") -> str:
+    return MARKET.format(low=low, high=high, more=more)
+
+
+def test_a_degenerate_price_is_the_leader_s_choice() -> None:
+    # At x = 20 every price from 50 to 1000 is a valid dual; the leader takes 1000.
+    result = bl.solve(bl.parse(market()))
+    assert result.success
+    assert pytest.approx(20000, rel=1e-6) == result.F
+    assert result.dual("market.balance") == pytest.approx(1000, rel=1e-6)
+    assert result.certificate is not None
+    assert any("declared bound" in r for r in result.certificate.reasons)
+
+
+def test_a_price_in_an_upper_constraint() -> None:
+    result = bl.solve(bl.parse(market(more="subject to fair: dual(market.balance) <= 60;")))
+    assert result.success
+    # A price of at most 60 is valid from x = 20 on, 50 where the rival's offer is not used up.
+    assert pytest.approx(50 * 100, rel=1e-6) == result.F
+
+
+def test_nash_followers() -> None:
+    text = """
+    set FIRM = {"a", "b"};
+    upper { var Q in [0, 13]; maximize (13 - Q - sum(firm.q[i] for i in FIRM)) * Q - Q; }
+    lower firm[i in FIRM] nash {
+      var q in [0, 13];
+      maximize (13 - Q - sum(firm.q[j] for j in FIRM)) * q - q;
+    }
+    """
+    result = bl.solve(bl.parse(text))
+    assert result.success
+    assert pytest.approx(12, abs=1e-5) == result.F
+    assert result["q"] == pytest.approx([2, 2], abs=1e-3)
+
+
+def test_tolls_are_bilinear() -> None:
+    text = """
+    upper { var toll in [0, 10]; maximize toll * f[1]; }
+    dim k = 2;
+    lower drivers {
+      var f[k] in [0, inf];
+      minimize (2 + toll) * f[1] + 5 * f[2];
+      subject to
+        demand: f[1] + f[2] == 4;
+    }
+    """
+    result = bl.solve(bl.parse(text))
+    assert result.success
+    assert pytest.approx(12, abs=1e-5) == result.F
+    assert result.certificate is not None
+    assert result.certificate.details["F_pessimistic"] == pytest.approx(0, abs=1e-5)
+
+
+def test_a_declared_bound_that_cuts_off_valid_prices_is_doubted() -> None:
+    result = bl.solve(bl.parse(market(high=500)))
+    assert not result.success
+    assert result.certificate is not None
+    assert any("too tight" in r for r in result.certificate.reasons)
