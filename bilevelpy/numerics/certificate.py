@@ -201,7 +201,9 @@ class _Check:
         spread = max(abs(o.f(self.x, o.y0) - best), abs(best), 1e-300)
         relative = gap / max(abs(best), 1e-12 * spread, 1e-300)
         self.details["lower_solves"] = float(len(found))
-        noise = max(1e-13 * abs(best), self.solver.bend * (ROUNDING * self._response_size(base)) ** 2)
+        noise = max(
+            1e-13 * abs(best), self.solver.bend * (ROUNDING * self._response_size(base)) ** 2
+        )
         if gap > max(self.tol * 1e-2 * spread, noise):
             self.failures.append(
                 f"the lower objective still falls by {gap:.2e} when the lower level is re-solved"

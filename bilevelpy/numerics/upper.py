@@ -319,4 +319,9 @@ def _no_response(point: Point) -> Finish:
         return Finish(
             Status.INFEASIBLE, "the lower level is unbounded at the start: no response exists"
         )
-    return Finish(Status.DIVERGED, "the objectives are not finite at the start")
+    level, value = ("upper", point.F) if math.isfinite(point.lower.f) else ("lower", point.lower.f)
+    return Finish(
+        Status.DIVERGED,
+        f"the objectives are not finite at the start: the {level} one is {value}; give the "
+        "variables a `start` where it is defined",
+    )

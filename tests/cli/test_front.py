@@ -198,3 +198,32 @@ def test_a_closed_pipe_is_no_error() -> None:
     )
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
+
+
+def test_a_file_that_cannot_be_read_hides_no_other(capsys: Capture) -> None:
+    Path("binary.blv").write_bytes(b"\x00\xff")
+    assert main(["check", "binary.blv", "bad.blv", "missing.blv", "--format", "concise"]) == 2
+    out, err = capsys.readouterr()
+    assert out.count("error[BLV0201]") == 2
+    assert "binary.blv" in err
+    assert "missing.blv" in err
+
+
+def test_an_extern_file_that_exits_is_the_users(capsys: Capture) -> None:
+    Path("code.py").write_text("raise SystemExit(3)")
+    assert main(["solve", "good.blv", "--extern", "f=code.py:f"]) == 2
+    assert "code.py failed: SystemExit: 3" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_no_fault_of_ours() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "bilevelpy", "check", "bad.blv"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == "error: cannot write the output: no space left on the device\n"

@@ -274,3 +274,41 @@ def test_compare(ridge: bl.Model, tmp_path: Path) -> None:
 def test_plugins_and_lists() -> None:
     assert {"direct", "aid", "qnbo"} <= set(bl.backends())
     assert bl.exporters()[:2] == ["json", "mps-aux"]
+
+
+FOLLOW = " } lower g { var w[2]; minimize sum((w - x)^2); }"
+HELD = " } lower g { var w[2] in [0, 1]; minimize sum((w - x)^2); }"
+
+
+@pytest.mark.parametrize(
+    ("text", "F"),
+    [
+        # A saddle, a maximum, and a response that stands still at its bound: all at the start.
+        ("upper { var x[2] in [-1, 1] start 0; minimize w[1]^2 - w[2]^2;" + FOLLOW, -1.0),
+        ("upper { var x[2] in [-1, 2] start 0; minimize -sum(w^2);" + FOLLOW, -8.0),
+        ("upper { var x[2] in [-5, 5] start 0; minimize sum((w - [3, 0.5])^2);" + HELD, 4.0),
+    ],
+)
+def test_a_run_goes_on_from_lower_ground_that_the_certificate_finds(text: str, F: float) -> None:
+    r = bl.solve(bl.parse(text))
+    assert r.success, r.message
+    assert pytest.approx(F, abs=1e-6) == r.F
+    assert [record.iteration for record in r.history] == list(range(r.iterations + 1))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"tol": "a"}, {"max_iter": 1.5}, {"seed": "a"}, {"seed": -1}, {"time_limit": "1"}],
+)
+def test_options_of_the_wrong_kind_are_usage_errors(options: dict[str, Any]) -> None:
+    with pytest.raises(bl.UsageError, match=f"^{next(iter(options))} "):
+        bl.solve(bl.parse(TOY), weight=1.0, **options)
+
+
+def test_an_objective_that_is_not_finite_at_the_start_is_named() -> None:
+    text = (
+        "upper { var x in [1, 5]; minimize w; } lower g { var w in [0, inf]; minimize x*w-log(w); }"
+    )
+    r = bl.solve(bl.parse(text))
+    assert r.status == "diverged"
+    assert "the lower one is inf" in r.message

@@ -7,11 +7,12 @@ import torch
 
 from bilevelpy.backends.aid import AID
 from bilevelpy.backends.direct import Direct
+from bilevelpy.lowering.domains import Block, ProductSet
 from bilevelpy.numerics.certificate import certify, settle
 from bilevelpy.numerics.driver import run
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Certificate, Status
-from tests.oracles import box_kink, merely_convex, toy, vec
+from tests.oracles import AutoOracle, box_kink, merely_convex, toy, vec
 
 
 def check(oracle, x, y) -> Certificate:
@@ -86,3 +87,42 @@ def test_cheap_certificate_still_checks_stationarity() -> None:
     assert certify(o, x, y, None, SolveOptions(), rng, thorough=False).kind == "local"
     y0 = -torch.linalg.solve(o.A, o.C.T @ o.x0)
     assert certify(o, o.x0, y0, None, SolveOptions(), rng, thorough=False).kind == "none"
+
+
+def test_refuses_a_maximum_of_the_lower_level() -> None:
+    # f = x y - y^2 has no minimum; at (0, 0) its gradient vanishes.
+    o = AutoOracle(
+        lambda x, y: (x**2 + y**2).sum(), lambda x, y: (x * y - y**2).sum(), vec(0.0), vec(0.0)
+    )
+    c = check(o, vec(0.0), vec(0.0))
+    assert c.kind == "none"
+    assert c.lower_gap > 0
+    assert "negative curvature" in " ".join(c.reasons)
+
+
+@pytest.mark.parametrize("s", [1e9, 1e6, 1e-6])
+def test_accepts_an_optimum_at_zero_reached_from_afar(s: float) -> None:
+    # y and f are rounding there; the start of x tells what size they could have.
+    o = AutoOracle(
+        lambda x, y: ((x - s) ** 2 + (y + s) ** 2).sum(),
+        lambda x, y: ((y - x) ** 2).sum(),
+        vec(s / 2),
+        vec(0.0),
+    )
+    c = check(o, vec(0.0), vec(s * 6e-17))
+    assert c.kind == "local", c.reasons
+
+
+def test_accepts_a_response_that_a_ball_hardly_holds() -> None:
+    # y(x) is the projection of x; with x on the sphere the multiplier is rounding.
+    ball = ProductSet([Block("ball", 0, 1, 2, radius=vec(1.0))], 2)
+    o = AutoOracle(
+        lambda x, y: ((y - vec(3.0, 4.0)) ** 2).sum(),
+        lambda x, y: ((y - x) ** 2).sum(),
+        vec(0.0, 0.0),
+        vec(0.0, 0.0),
+        None,
+        ball,
+    )
+    c = check(o, vec(0.6, 0.8), ball.project(vec(0.6 + 1e-16, 0.8)))
+    assert c.kind == "local", c.reasons
