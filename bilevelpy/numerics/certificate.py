@@ -104,6 +104,8 @@ def settle(run: RunResult, certificate: Certificate) -> RunResult:
         return replace(
             run, status=Status.CONVERGED, message=f"{run.message}; the certificate holds there"
         )
+    if run.status is Status.STALLED and certificate.reasons:
+        return replace(run, message=f"{run.message}; {'; '.join(certificate.reasons)}")
     return run
 
 
@@ -125,6 +127,10 @@ class _Check:
         self.x, self.y = x, y
         self.rng = rng
         self.tol = SLACK * options.tol
+        self.convex = structure is not None and (
+            structure.convexity.value in ("convex", "strongly convex")
+            and structure.convexity.evidence is not Evidence.OBSERVED
+        )
         self.proved = (
             structure is not None
             and structure.unique.value is True
@@ -163,6 +169,11 @@ class _Check:
             self.notes.insert(
                 0, "the lower level is solved and first-order conditions of the upper level hold"
             )
+            if not self.convex:
+                self.notes.append(
+                    "the lower level is not known to be convex: a better response that no re-solve "
+                    "has found cannot be excluded"
+                )
         return Certificate(
             kind,
             gap,

@@ -302,7 +302,7 @@ def test_a_run_goes_on_from_lower_ground_that_the_certificate_finds(text: str, F
 )
 def test_options_of_the_wrong_kind_are_usage_errors(options: dict[str, Any]) -> None:
     with pytest.raises(bl.UsageError, match=f"^{next(iter(options))} "):
-        bl.solve(bl.parse(TOY), weight=1.0, **options)
+        bl.solve(bl.parse(TOY, weight=1.0), **options)
 
 
 def test_an_objective_that_is_not_finite_at_the_start_is_named() -> None:
