@@ -83,9 +83,9 @@ class SparseMap:
 class DenseMap:
     """A dense data matrix (or its transpose, ``flip``) as a linear map for few columns.
 
-    Through NumPy: its BLAS multiplies tall matrices by a few columns two to four times as fast as
-    the one that comes with torch on some processors, most of all with the transpose, and as fast
-    on the others.
+    ``A' v`` is computed as ``(v' A)'``, which reads A row by row: two to four times as fast. With
+    one thread NumPy's BLAS is twice as fast as the one of torch on some processors; with more, the
+    waiting threads of two libraries would fight for the cores.
     """
 
     __slots__ = ("flip", "matrix")
@@ -101,8 +101,11 @@ class DenseMap:
 
     def multiply(self, v: Tensor) -> Tensor:
         """The product with a plain matrix."""
-        A, w = self.matrix.numpy(), v.detach().numpy()
-        return torch.from_numpy((w.T @ A).T if self.flip else A @ w)
+        w = v.detach()
+        if torch.get_num_threads() > 1:
+            return torch.mm(w.t(), self.matrix).t() if self.flip else torch.mm(self.matrix, w)
+        A, columns = self.matrix.numpy(), w.numpy()
+        return torch.from_numpy((columns.T @ A).T if self.flip else A @ columns)
 
 
 # A data matrix of fewer entries is multiplied by torch: the detour takes some 10 microseconds.

@@ -80,13 +80,12 @@ class UpperState:
         return max(abs(F), 1e-3 * abs(self.start.value - F), 1e-300)
 
     def is_flat(self) -> bool:
-        """Whether the run is in a long flat tail."""
+        """Whether the run is in a long flat tail; gradients are compared with the largest seen."""
         if len(self.values) <= WINDOW:
             return False
         fall = self.values[-WINDOW - 1] - self.values[-1]
-        return fall <= FALL * self.tol * self.size() and (
-            self.relative_gradient() <= SMALL_GRADIENT * self.tol
-        )
+        slope = norm(self.projected_gradient) / max(*self.norms, 1e-300)
+        return fall <= FALL * self.tol * self.size() and slope <= SMALL_GRADIENT * self.tol
 
     def decrement(self) -> float:
         """Decrease of Phi that the quasi-Newton model predicts for a full step."""
