@@ -139,8 +139,11 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
         if keeper is not None:
             keeper.write()
     clock.lap("solve")
+    within = judge.seconds  # certificates of points from which the run went on, and of the last
     final, certificate = judge.verdict(raw)
     clock.lap("verify")
+    clock.phases["solve"] -= within
+    clock.phases["verify"] += within
     return _packed(model, functions, final, certificate, decision, clock, earlier, options)
 
 
@@ -301,17 +304,21 @@ class _Judge:
     ) -> None:
         self.functions, self.facts, self.options, self.verify = functions, facts, options, verify
         self.known: tuple[torch.Tensor, torch.Tensor, Certificate | None] | None = None
+        self.seconds = 0.0
 
     def onward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor | None:
         """A lower point beside (x, y), if the certificate fails for nothing else."""
         if not self.verify:
             return None
+        began = time.perf_counter()
         try:
             rng = torch.Generator().manual_seed(self.options.seed)
             certificate, downhill = examine(self.functions, x, y, self.facts, self.options, rng)
         except KeyboardInterrupt:
             self.known = (x, y, None)
             return None
+        finally:
+            self.seconds += time.perf_counter() - began
         self.known = (x, y, certificate)
         return downhill
 
