@@ -20,10 +20,12 @@ _HOME = {
     "compile": "bilevelpy.api",
     "solve": "bilevelpy.api",
     "compare": "bilevelpy.api",
+    "sweep": "bilevelpy.api",
     "export": "bilevelpy.api",
     "read": "bilevelpy.api",
     "load_result": "bilevelpy.result",
     "Comparison": "bilevelpy.comparison",
+    "Sweep": "bilevelpy.sweeping",
     "Model": "bilevelpy.model",
     "Oracle": "bilevelpy.compiled",
     "Result": "bilevelpy.result",
@@ -49,12 +51,14 @@ __all__ = [  # noqa: RUF022 - in the order of docs/api.md
     "compile",
     "solve",
     "compare",
+    "sweep",
     "backends",
     "exporters",
     "export",
     "read",
     "load_result",
     "Comparison",
+    "Sweep",
     "Model",
     "Oracle",
     "Result",
@@ -87,6 +91,7 @@ if TYPE_CHECKING:
         parse,
         read,
         solve,
+        sweep,
     )
     from bilevelpy.comparison import Comparison
     from bilevelpy.compiled import Oracle
@@ -102,6 +107,7 @@ if TYPE_CHECKING:
     )
     from bilevelpy.model import Model
     from bilevelpy.result import Certificate, Record, Result, Status, load_result
+    from bilevelpy.sweeping import Sweep
 
     def backends() -> list[str]:
         """List the names of the installed backends."""

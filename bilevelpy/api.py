@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bilevelpy.compiled import Oracle
     from bilevelpy.dispatcher import Decision
     from bilevelpy.result import Result
+    from bilevelpy.sweeping import Sweep
 
 
 def load(
@@ -303,6 +304,74 @@ def compare(
         except BackendError as error:
             refused[name] = str(error)
     return Comparison(bound.name, results, refused)
+
+
+def sweep(
+    model: Model | str | Path,
+    *,
+    params: Mapping[str, Sequence[Any]] | None = None,
+    seeds: Sequence[int] = (0,),
+    starts: int = 1,
+    backends: Sequence[str] = ("auto",),
+    jobs: int | None = None,
+    data: Any = None,
+    externs: Mapping[str, Any] | None = None,
+    tol: float = 1e-6,
+    max_iter: int = 500,
+    time_limit: float | None = None,
+    options: Mapping[str, Any] | None = None,
+    **keywords: Any,
+) -> Sweep:
+    """Solve a model for every combination of data values, seeds, starts and backends.
+
+    Parameters
+    ----------
+    model, data, externs, keywords
+        As in :func:`solve`.
+    params
+        Names of params to lists of values; their combinations are the grid.
+    seeds
+        Of everything random, random starts among it.
+    starts
+        1: the declared start values. More: random starts besides, uniform in bounded domains and
+        normal around the declared values elsewhere. ``Sweep.best()`` is the best run.
+    backends
+        Names, "auto" among them.
+    jobs
+        Processes at a time; by default one a core where joblib is installed (the extra
+        ``parallel``), else one. A ``joblib`` context of the caller (Ray, Dask) is kept.
+    tol, max_iter, time_limit, options
+        As in :func:`solve`, for each run.
+
+    Returns
+    -------
+    Sweep
+        A run that its values make impossible is a row of the table with the reason.
+
+    Raises
+    ------
+    UsageError
+        A name is unknown, or nothing is to be run.
+    BackendError
+        A process was ended from outside.
+    """
+    from bilevelpy.sweeping import sweep as run
+
+    settings = {
+        "tol": tol,
+        "max_iter": max_iter,
+        "time_limit": float("inf") if time_limit is None else time_limit,
+        "backend_options": options or {},
+    }
+    return run(
+        _model(model, data, externs, keywords),
+        params=params or {},
+        seeds=seeds,
+        starts=starts,
+        backends=backends,
+        jobs=jobs,
+        options=settings,
+    )
 
 
 # What `solve` takes besides data; for suggestions where a keyword is unknown.

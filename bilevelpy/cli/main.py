@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bilevelpy import __version__
-from bilevelpy.cli import backends, check, compare, explain, export, fmt, import_, new, solve, test
+from bilevelpy.cli import backends, check, compare, explain, export, fmt, import_, new, solve, sweep, test
 from bilevelpy.cli.guard import INTERRUPTED, guarded
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ app.command("solve")(guarded(solve.solve))
 app.command("check")(guarded(check.check))
 app.command("explain")(guarded(explain.explain))
 app.command("compare")(guarded(compare.compare))
+app.command("sweep")(guarded(sweep.sweep))
 app.command("fmt")(guarded(fmt.fmt))
 app.command("test")(guarded(test.run_tests))
 app.command("new")(guarded(new.new))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,15 @@ def load(
     data: Sequence[str] | None,
     param: Sequence[str] | None,
     extern: Sequence[str] | None = None,
+    values: Mapping[str, Any] | None = None,
 ) -> Model:
-    """Read and bind a model with the values of ``--data``, ``--param`` and ``--extern``."""
+    """Read and bind a model with the values of ``--data``, ``--param`` and ``--extern``; ``values``
+    are further params by name.
+    """
     from bilevelpy.model import Given, read_model
 
-    given = Given(None, arguments.params(param), arguments.files(data), arguments.externs(extern))
+    keywords = {**arguments.params(param), **(values or {})}
+    given = Given(None, keywords, arguments.files(data), arguments.externs(extern))
     return read_model(model, given)
 
 

@@ -1,0 +1,102 @@
+"""``bilevelpy sweep``: one model for many values, seeds and starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bilevelpy.cli import arguments
+from bilevelpy.cli.console import print_json, say
+from bilevelpy.cli.guard import DONE, UNSOLVED
+from bilevelpy.errors import UsageError
+
+
+def sweep(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model file.")],
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param", metavar="NAME=A,B,C", help="Values to sweep over, in JSON; may be repeated."
+        ),
+    ] = None,
+    data: arguments.Data = None,
+    extern: arguments.ExternOption = None,
+    backends: Annotated[str, typer.Option(metavar="A,B", help="Backends, or auto.")] = "auto",
+    seeds: Annotated[str, typer.Option(metavar="N,M", help="Seeds.")] = "0",
+    starts: Annotated[
+        int, typer.Option(metavar="K", help="The declared start, and K - 1 random ones.")
+    ] = 1,
+    jobs: Annotated[
+        int | None, typer.Option(metavar="N", help="Processes at a time; one a core by default.")
+    ] = None,
+    option: arguments.OptionOption = None,
+    tol: Annotated[float, typer.Option(metavar="T", help="Relative tolerance.")] = 1e-6,
+    max_iter: Annotated[int, typer.Option(metavar="N", help="Outer iterations at most.")] = 500,
+    time_limit: Annotated[
+        float | None, typer.Option(metavar="S", help="Seconds at most, for each run.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Save the table (.csv, .json).")
+    ] = None,
+    as_json: arguments.AsJson = False,
+) -> int:
+    """Solve a model for every combination of values, seeds, starts and backends; one table.
+
+    Exit code 1 unless every run is solved and certified.
+    """
+    if out is not None and out.suffix.lower() not in (".csv", ".json"):
+        raise UsageError(f"`{out.name}` must end in .csv or .json")
+    grid = _grid(param)
+    from bilevelpy import api
+    from bilevelpy.cli.sources import load
+
+    # The first values bind the model; whether every other one fits is found out by its run.
+    loaded = load(model, data, None, extern, {name: values[0] for name, values in grid.items()})
+    table = api.sweep(
+        loaded,
+        params=grid,
+        seeds=[_seed(text) for text in seeds.split(",")],
+        starts=starts,
+        backends=[name.strip() for name in backends.split(",") if name.strip()],
+        jobs=jobs,
+        tol=tol,
+        max_iter=max_iter,
+        time_limit=time_limit,
+        options=arguments.options(option),
+    )
+    if as_json:
+        print_json(table.as_dict())
+    else:
+        print(table)
+    if out is not None:
+        table.save(out)
+        say(f"written: {out}")
+    return DONE if table.success else UNSOLVED
+
+
+def _grid(texts: Sequence[str] | None) -> dict[str, list[Any]]:
+    """``cap=10,20,50`` as a list; ``w=[1, 2],[3, 4]`` as a list of vectors."""
+    grid: dict[str, list[Any]] = {}
+    for text in texts or ():
+        name, value = arguments.assignment(text, "--param", "NAME=A,B,C")
+        if name in grid:
+            raise UsageError(f"--param gives `{name}` twice")
+        try:
+            values = json.loads(f"[{value}]")
+        except (ValueError, RecursionError):
+            raise UsageError(
+                f"--param {name} takes values in JSON with commas between, found `{value}`"
+            ) from None
+        grid[name] = values
+    return grid
+
+
+def _seed(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"--seeds takes whole numbers, found `{text}`") from None

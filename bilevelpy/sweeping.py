@@ -1,0 +1,299 @@
+"""One model many times: a grid of values, seeds, starts and backends, in parallel processes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bilevelpy import storage
+from bilevelpy.backends import registry
+from bilevelpy.diagnostics import Source
+from bilevelpy.errors import BackendError, BilevelError, UsageError
+from bilevelpy.ir.evaluate import Interpreter
+from bilevelpy.ir.types import DomainKind
+from bilevelpy.model import Given, Model, build
+from bilevelpy.options import SolveOptions
+from bilevelpy.result import Result
+
+# Beyond this many runs a grid is a mistake of typing rather than a wish.
+MOST_RUNS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run: the values bound by name, and what distinguishes it otherwise."""
+
+    values: Mapping[str, Any]
+    seed: int
+    start: int
+    backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A job and how it ended: a result, or the sentence with which it was refused."""
+
+    job: Job
+    result: Result | None
+    refused: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, repr=False)
+class Sweep:
+    """All runs of a sweep, in the order of its grid. Prints as a table."""
+
+    model: str
+    sense: str
+    runs: tuple[Run, ...]
+    varied: tuple[str, ...] = field(default=())
+
+    @property
+    def success(self) -> bool:
+        """Whether every run has a certified answer."""
+        return bool(self.runs) and all(r.result is not None and r.result.success for r in self.runs)
+
+    def best(self) -> Run:
+        """The certified run with the best upper objective (of those without one, if none has).
+
+        Raises
+        ------
+        UsageError
+            No run has a point.
+        """
+        found = [r for r in self.runs if r.result is not None and math.isfinite(r.result.F)]
+        if not found:
+            raise UsageError("no run of the sweep has a point")
+        sign = -1.0 if self.sense == "maximize" else 1.0
+
+        def rank(run: Run) -> tuple[bool, float]:
+            assert run.result is not None
+            return not run.result.success, sign * run.result.F
+
+        return min(found, key=rank)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a run: what was varied, status, F, hypergradient, scalar reports, time."""
+        return [_row(run, self.varied) for run in self.runs]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything in JSON types."""
+        return {"model": self.model, "success": self.success, "runs": self.rows()}
+
+    def save(self, path: str | Path) -> None:
+        """Write the table: ``.csv``, or ``.json``. The file is complete or absent."""
+        suffix = Path(path).suffix.lower()
+        if suffix == ".json":
+            storage.write_json(path, self.as_dict())
+        elif suffix == ".csv":
+            storage.write_text(path, _csv(self.rows()))
+        else:
+            raise UsageError(f"`{Path(path).name}` must end in .csv or .json")
+
+    def __repr__(self) -> str:
+        rows = self.rows()
+        names = list(dict.fromkeys(n for row in rows for n in row if n != "message"))
+        table = [names, *([_cell(row.get(n)) for n in names] for row in rows)]
+        widths = [max(len(line[k]) for line in table) for k in range(len(names))]
+        lines = [
+            "  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+            for line in table
+        ]
+        notes = [f"{k + 1}: {row['message']}" for k, row in enumerate(rows) if row.get("message")]
+        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], *notes])
+
+
+def sweep(
+    model: Model,
+    *,
+    params: Mapping[str, Sequence[Any]],
+    seeds: Sequence[int],
+    starts: int,
+    backends: Sequence[str],
+    jobs: int | None,
+    options: Mapping[str, Any],
+) -> Sweep:
+    """Solve every combination; see :func:`bilevelpy.sweep`. ``options`` are those of
+    :class:`~bilevelpy.options.SolveOptions`.
+    """
+    for backend in backends:
+        if backend != "auto":
+            registry.get(backend)  # an unknown name is an error before the first run
+    SolveOptions(**options)  # a wrong option is an error before the first run
+    grid = list(_grid(model, params, seeds, starts, backends))
+    runs = _run_all(model, grid, jobs, options)
+    varied = [*params]
+    for name, values in (("seed", seeds), ("start", range(starts)), ("backend", backends)):
+        varied += [name] if len(values) > 1 else []
+    return Sweep(model.name, model.program.upper.sense.value, tuple(runs), tuple(varied))
+
+
+def _grid(
+    model: Model,
+    params: Mapping[str, Sequence[Any]],
+    seeds: Sequence[int],
+    starts: int,
+    backends: Sequence[str],
+) -> Iterator[Job]:
+    """Every combination, the last name running fastest."""
+    for name, values in params.items():
+        if name not in model.program.params and name not in model.program.axes:
+            known = ", ".join(model.program.params) or "none"
+            raise UsageError(f"model `{model.name}` has no param `{name}`; it has: {known}")
+        if not len(values):
+            raise UsageError(f"param `{name}` has no values to sweep over")
+    if starts < 1:
+        raise UsageError(f"starts must be at least 1, found {starts}")
+    if not seeds or not backends:
+        raise UsageError("a sweep needs at least one seed and one backend")
+    count = math.prod(map(len, params.values())) * len(seeds) * starts * len(backends)
+    if count > MOST_RUNS:
+        raise UsageError(f"the sweep has {count} runs; at most {MOST_RUNS} are allowed")
+    for combination in itertools.product(*params.values()):
+        chosen = dict(zip(params, combination, strict=True))
+        for seed, start, backend in itertools.product(seeds, range(starts), backends):
+            yield Job(chosen, seed, start, backend)
+
+
+def _run_all(
+    model: Model, grid: Sequence[Job], jobs: int | None, options: Mapping[str, Any]
+) -> list[Run]:
+    """The runs in the order of ``grid``; in processes of joblib where it is installed."""
+    count = _processes(jobs, len(grid))
+    if count == 1:
+        return [_run(model, job, options) for job in grid]
+    if not model.sources:
+        raise UsageError(
+            "the model has no text that other processes could read: jobs=1"
+        )
+    source = next(iter(model.sources.values()))
+    import joblib
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    # joblib gives every process its share of the cores; a context of the caller's (Ray's) is kept.
+    try:
+        return list(
+            joblib.Parallel(n_jobs=count)(
+                joblib.delayed(_run_apart)(source, model.given, job, options) for job in grid
+            )
+        )
+    except TerminatedWorkerError as error:
+        raise BackendError(
+            "a process of the sweep was ended from outside (out of memory?); "
+            "fewer at a time: `jobs`"
+        ) from error
+
+
+def _processes(jobs: int | None, runs: int) -> int:
+    """How many processes: ``jobs`` if given, else one a core; never more than runs."""
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"jobs must be at least 1, found {jobs}")
+    wanted = min(jobs if jobs is not None else os.cpu_count() or 1, runs)
+    try:
+        import joblib  # noqa: F401
+    except ImportError:
+        if jobs is not None and wanted > 1:
+            raise UsageError("parallel runs need joblib (the extra `parallel`)") from None
+        return 1
+    return wanted
+
+
+def _run_apart(source: Source, given: Given, job: Job, options: Mapping[str, Any]) -> Run:
+    """A run in a process of its own: expressions are compared by identity and stay at home, so the
+    text is checked again.
+    """
+    return _run(build(source, given), job, options)
+
+
+def _run(model: Model, job: Job, options: Mapping[str, Any]) -> Run:
+    """One run; whatever its values make impossible becomes a row, not the end of the sweep."""
+    from bilevelpy.solving import Request, run
+
+    began = time.perf_counter()
+    try:
+        bound = model.bind(**job.values) if job.values else model
+        start = random_start(bound, job.seed, job.start) if job.start else {}
+        settings = SolveOptions(backend=job.backend, seed=job.seed, **options)
+        result = run(bound, settings, Request(start=start, progress=False), began)
+    except BilevelError as error:
+        return Run(job, None, str(error), time.perf_counter() - began)
+    return Run(job, result, "", time.perf_counter() - began)
+
+
+def random_start(model: Model, seed: int, index: int) -> dict[str, np.ndarray]:
+    """Start values of the upper variables: uniform in an interval, on a simplex or in a ball; where
+    a side is open, normal around the declared start.
+    """
+    rng = np.random.default_rng([seed, index])
+    interpreter = Interpreter(model.bound.data)
+    found: dict[str, np.ndarray] = {}
+    for variable in model.program.upper.variables:
+        shape = tuple(model.bound.data.sizes[a] for a in variable.axes)
+        domain = variable.domain
+        start: Any = 0.0 if variable.start is None else interpreter.value(variable.start)
+        center = np.broadcast_to(np.asarray(start, dtype=float), shape)
+        if domain.kind is DomainKind.SIMPLEX:
+            value = rng.dirichlet(np.ones(shape[-1]), size=shape[:-1])
+        elif domain.kind is DomainKind.BALL:
+            assert domain.radius is not None
+            radius = np.asarray(interpreter.value(domain.radius), dtype=float)
+            direction = rng.normal(size=shape)
+            length = rng.uniform() ** (1.0 / max(1, direction.size))
+            value = direction * (radius * length / np.linalg.norm(direction))
+        elif domain.kind in (DomainKind.FREE, DomainKind.INTERVAL):
+            low, high = (
+                np.broadcast_to(
+                    np.asarray(open_end if e is None else interpreter.value(e), dtype=float), shape
+                )
+                for e, open_end in ((domain.lower, -math.inf), (domain.upper, math.inf))
+            )
+            closed = np.isfinite(low) & np.isfinite(high)
+            around = center + (1.0 + np.abs(center)) * rng.normal(size=shape)
+            inside = np.where(closed, low, 0.0) + rng.uniform(size=shape) * np.where(
+                closed, np.where(closed, high, 0.0) - np.where(closed, low, 0.0), 0.0
+            )
+            value = np.clip(np.where(closed, inside, around), low, high)
+        else:
+            continue  # integers and semidefinite matrices keep their declared start
+        found[f"upper.{variable.name}"] = value
+    return found
+
+
+def _row(run: Run, varied: Iterable[str]) -> dict[str, Any]:
+    job, result = run.job, run.result
+    own = {"seed": job.seed, "start": job.start + 1, "backend": job.backend}
+    row: dict[str, Any] = {n: own[n] if n in own else job.values[n] for n in varied}
+    if result is None:
+        refusal = run.refused.splitlines()[0] if run.refused else ""
+        return {**row, "status": "refused", "F": math.nan, "s": run.seconds, "message": refusal}
+    norm = math.nan if result.certificate is None else result.certificate.hypergradient_norm
+    row |= {"status": result.status.value, "F": result.F}
+    row |= {name: v for name, v in result.reports.items() if isinstance(v, float)}
+    row |= {"hypergradient": norm, "iterations": result.iterations, "s": run.seconds}
+    return row if result.success else {**row, "message": result.message}
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    import csv
+    import io
+
+    names = list(dict.fromkeys(n for row in rows for n in row))
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: storage.plain(v) for k, v in row.items()} for row in rows)
+    return stream.getvalue()
