@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 from bilevelpy.errors import BackendError
+from bilevelpy.expectations import environment
+from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.numerics.resolve import Resolver
 
@@ -80,6 +82,13 @@ class Oracle:
         """Upper variables by name, lower ones by follower and name."""
         vectors = _in(x, self.n), _in(y, self.m)
         return self._oracle.unflatten_x(vectors[0]), self._oracle.unflatten_y(vectors[1])
+
+    def reports(self, x: Any, y: Any) -> dict[str, Vector]:
+        """The values of the model's reports, by name."""
+        upper, lower = self.unflatten(x, y)
+        bound = self._oracle.bound
+        run = Interpreter(bound.data, environment(upper, lower))
+        return {n: np.asarray(run.value(r.value)) for n, r in bound.program.reports.items()}
 
     def _answer(self, x: Any) -> tuple[Vector, Vector]:
         point = _in(x, self.n)

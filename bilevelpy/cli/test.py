@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from bilevelpy.expectations import Outcome
 
 
+NO_DATA = "no data"
+# Nothing but missing data is wrong with the model.
+_UNBOUND = ("BLV0401", "BLV0408", "BLV0421")
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One model: how it ended, which expectations hold, and what went wrong."""
@@ -31,6 +36,11 @@ class Row:
     seconds: float
     outcomes: Sequence[Outcome] = ()
     message: str = ""
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the model has no data of its own to be solved with."""
+        return self.status == NO_DATA
 
     @property
     def passed(self) -> bool:
@@ -51,7 +61,7 @@ def run_tests(
 ) -> int:
     """Solve models with their default data and check their `expect` lines.
 
-    Exit code 1 unless all pass.
+    Exit code 1 unless all pass; models that have no data of their own are named and left out.
     """
     limit = math.inf if time_limit is None else time_limit
     options = SolveOptions(backend=backend, tol=tol, time_limit=limit)
@@ -61,11 +71,14 @@ def run_tests(
         rows.append(row)
         if not as_json:
             _show(row)
-    failed = sum(not row.passed for row in rows)
+    skipped = sum(row.skipped for row in rows)
+    failed = sum(not row.passed and not row.skipped for row in rows)
     if as_json:
-        print_json({"models": [_as_dict(row) for row in rows], "failed": failed})
+        found = [_as_dict(row) for row in rows]
+        print_json({"models": found, "failed": failed, "skipped": skipped})
     else:
-        print(f"\n{len(rows) - failed} of {len(rows)} passed")
+        without = f", {skipped} without data" if skipped else ""
+        print(f"\n{len(rows) - failed - skipped} of {len(rows)} passed{without}")
     return UNSOLVED if failed else DONE
 
 
@@ -88,21 +101,29 @@ def _run(path: Path, options: SolveOptions) -> Row:
 
         result = run(model, options, Request(progress=False), began)
     except BilevelError as error:
-        first = error.diagnostics[0].message if isinstance(error, ModelError) else str(error)
-        return Row(str(path), "refused", time.perf_counter() - began, (), first.splitlines()[0])
+        found = error.diagnostics if isinstance(error, ModelError) else []
+        first = found[0].message if found else str(error)
+        unbound = bool(found) and all(d.code in _UNBOUND for d in found)
+        return Row(
+            str(path),
+            NO_DATA if unbound else "refused",
+            time.perf_counter() - began,
+            (),
+            first.splitlines()[0],
+        )
     except Exception as error:  # a fault of ours in one model must not hide the others
         message = f"internal error: {type(error).__name__}: {error}"
         return Row(str(path), "failed", time.perf_counter() - began, (), message)
     message = "" if result.success else result.message
-    found = outcomes(model.bound, result)
-    return Row(str(path), result.status.value, time.perf_counter() - began, found, message)
+    checked = outcomes(model.bound, result)
+    return Row(str(path), result.status.value, time.perf_counter() - began, checked, message)
 
 
 def _show(row: Row) -> None:
     """A line for the model, and one for everything that is wrong with it."""
     count = len(row.outcomes)
     expectations = f"{count} expectation{'' if count == 1 else 's'}" if count else "no expectations"
-    verdict = "pass" if row.passed else "FAIL"
+    verdict = "skip" if row.skipped else "pass" if row.passed else "FAIL"
     print(f"{verdict}  {row.model}  {row.status}, {expectations}, {row.seconds:.2f} s", flush=True)
     if row.message:
         print(f"      {row.message}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -32,9 +33,8 @@ class BoundExtern:
         self.name = name
         self._shapes = tuple(shapes)
         self._call: Callable[..., Any] = _with_constants(function)
-        probes = [_probe(shape, k).to(dtype=dtype, device=device) for k, shape in enumerate(shapes)]
-        _check(name, self._call, probes, result, dtype)
-        self._batched = _vectorises(self._call, probes)
+        examine = _examine if isinstance(function, Hashable) else _examine.__wrapped__
+        self._batched = examine(name, function, self._shapes, result, dtype, device)
 
     def __call__(self, *arguments: Tensor) -> Tensor:
         """The value; leading axes beyond the declared ones are applied over, element by element."""
@@ -66,6 +66,24 @@ class BoundExtern:
 def call_extern(function: BoundExtern, *arguments: Tensor) -> Tensor:
     """Call an extern from a graph."""
     return function(*arguments)
+
+
+@lru_cache(maxsize=32)
+def _examine(
+    name: str,
+    function: Any,
+    shapes: tuple[Shape, ...],
+    result: Shape,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> bool:
+    """Check a function and say whether vmap can run it. Once for the shapes: two derivatives of a
+    network cost as much as a step of a solver, and a model may be bound to new data at every step.
+    """
+    call = _with_constants(function)
+    probes = [_probe(shape, k).to(dtype=dtype, device=device) for k, shape in enumerate(shapes)]
+    _check(name, call, probes, result, dtype)
+    return _vectorises(call, probes)
 
 
 def _with_constants(function: Any) -> Callable[..., Any]:

@@ -287,6 +287,14 @@ def test_test(capsys: Capture) -> None:
     assert main(["test", "empty"]) == 2
 
 
+def test_a_model_without_data_is_left_out_of_a_test(capsys: Capture) -> None:
+    Path("bare.blv").write_text(TOY.replace("[0, inf] = 1", "[0, inf]"))
+    assert main(["test", "toy.blv", "bare.blv"]) == 0
+    out = capsys.readouterr().out
+    assert "skip  bare.blv" in out
+    assert "1 of 2 passed, 1 without data" in out
+
+
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_templates_are_solved_as_they_stand(template: str, capsys: Capture) -> None:
     assert main(["new", "mine", "--template", template]) == 0

@@ -1,0 +1,71 @@
+"""The data sets of the experiments, from a folder of files; bad files are told before any run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix, diags
+
+from bilevelpy.errors import UsageError
+
+# Where a file that is missing comes from.
+ORIGINS = {
+    "mnist.npz": "MNIST (LeCun, Cortes, Burges; CC BY-SA 3.0): X_train, y_train, X_test, y_test",
+    "fashion_mnist.npz": "Fashion-MNIST (Zalando; MIT): X_train, y_train, X_test, y_test",
+    "a9a.npz": "a9a (UCI Adult, binary form of LIBSVM): CSR parts X_train_*, X_test_*, y_*",
+    "covtype.npz": "Covertype (UCI): X, y, low, top",
+    "omniglot28.npz": "Omniglot (Lake; MIT) at 28 x 28: images as packed bits, background",
+    "research_use/ijcnn1.npz": "ijcnn1 (LIBSVM collection): X_train, y_train, X_test, y_test",
+    "research_use/w8a.npz": "w8a (LIBSVM collection): CSR parts X_train_*, y_train",
+    "research_use/news20.npz": "20 Newsgroups, by-date split, word counts: CSR parts, y_*",
+}
+
+
+def read(folder: Path, name: str) -> dict[str, NDArray]:
+    """The arrays of a file; what is missing says where it comes from."""
+    path = folder / name
+    if not path.is_file():
+        raise UsageError(f"there is no {path}: {ORIGINS[name]}; --data names the folder")
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return {key: content[key] for key in content.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageError(f"{path} is damaged, or not an .npz file: {error}") from error
+
+
+def sparse(arrays: dict[str, NDArray], part: str) -> csr_matrix:
+    """A CSR matrix from its three arrays and its shape."""
+    data = arrays[f"{part}_data"].astype(float)
+    shape = tuple(int(n) for n in arrays[f"{part}_shape"])
+    return csr_matrix((data, arrays[f"{part}_indices"], arrays[f"{part}_indptr"]), shape=shape)
+
+
+def check_labels(name: str, y: NDArray, classes: int) -> NDArray:
+    """Labels 0..classes-1, each of them present; anything else is an error that names it."""
+    found = np.unique(y)
+    if found.min() < 0 or found.max() >= classes or (found % 1 != 0).any():
+        raise UsageError(f"{name}: labels run from 0 to {classes - 1}, found {found.tolist()[:8]}")
+    missing = sorted(set(range(classes)) - set(found.astype(int).tolist()))
+    if missing:
+        raise UsageError(f"{name}: no row has the label {', '.join(map(str, missing[:5]))}")
+    return y
+
+
+def tf_idf(train: csr_matrix, *others: csr_matrix) -> list[csr_matrix]:
+    """Term frequency times log((1 + rows) / (1 + document frequency)) + 1, rows of length 1."""
+    frequency = np.asarray((train > 0).sum(axis=0)).ravel()
+    weight = diags(np.log((1 + train.shape[0]) / (1 + frequency)) + 1)
+    found = []
+    for counts in (train, *others):
+        rows = counts @ weight
+        norms = np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1)).ravel())
+        scale = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+        found.append(csr_matrix(diags(scale) @ rows))
+    return found
+
+
+def shuffled(rows: int, seed: int) -> NDArray:
+    """A random order of the rows; seed 0 is the given one."""
+    return np.arange(rows) if seed == 0 else np.random.default_rng(seed).permutation(rows)

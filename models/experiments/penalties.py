@@ -1,0 +1,162 @@
+"""Experiment 1: penalties of logistic regressions, one in all and one per feature.
+
+``python models/experiments/penalties.py --data FOLDER --seeds 5 --page PAGE.md``
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import baselines
+import datasets
+import numpy as np
+from harness import Data, Setting, main
+from numpy.typing import NDArray
+from scipy.sparse import issparse
+
+MODELS = Path(__file__).resolve().parents[1]
+REPORTS = ("test_loss", "test_accuracy")
+SMALL = ("auto", "direct", "aid", "qnbo", "nbo", "itd")
+LARGE = ("auto", "aid", "qnbo", "nbo", "bagdc")
+
+
+def settings(folder: Path) -> Sequence[Setting]:
+    """Every data set with the penalties that suit it."""
+    binary: dict[str, tuple[Callable[[int], Data], tuple[str, ...]]] = {
+        "breast_cancer": (breast_cancer, SMALL),
+        "a9a": (partial(a9a, folder), LARGE),
+        "covtype_binary": (partial(covtype_binary, folder), LARGE),
+        "ijcnn1": (partial(ijcnn1, folder), SMALL),
+        "w8a": (partial(w8a, folder), LARGE),
+        "news20_20k": (partial(news20_binary, folder, 20_000), LARGE),
+        "news20_130k": (partial(news20_binary, folder, 130_107), LARGE),
+    }
+    compared = {
+        "grid of 20": baselines.logistic_grid,
+        "random search": baselines.logistic_random,
+    }
+    found = []
+    for name, (data, backends) in binary.items():
+        for model, suffix in (("logistic_scalar", "scalar"), ("logistic", "features")):
+            label = f"{name}_{suffix}"
+            found.append(
+                Setting(label, f"{model}.blv", data, REPORTS, "test_accuracy",
+                        backends=backends, baselines=compared)
+            )  # fmt: skip
+    classes: dict[str, tuple[Callable[[int], Data], tuple[str, ...]]] = {
+        "digits": (digits, SMALL),
+        "covtype": (partial(covtype, folder), LARGE),
+        "news20_20_classes": (partial(news20, folder, 20_000), ("auto", "aid")),
+    }
+    for name, (data, backends) in classes.items():
+        found.append(
+            Setting(f"{name}_features", "softmax.blv", data, REPORTS, "test_accuracy",
+                    backends=backends, baselines={"grid of 20": baselines.softmax_grid})
+        )  # fmt: skip
+    return found
+
+
+def _parts(X: Any, y: NDArray, seed: int, sizes: Sequence[int]) -> dict[str, Any]:
+    """Training, validation and test rows, drawn by the seed; dense ones standardised."""
+    order = datasets.shuffled(len(y), seed + 1)
+    a, b = sizes[0], sizes[0] + sizes[1]
+    c = b + sizes[2]
+    rows = order[:a], order[a:b], order[b:c]
+    X = X if issparse(X) else np.asarray(X, dtype=float)
+    parts = [X[r] for r in rows]
+    if not issparse(X):
+        mean, deviation = parts[0].mean(axis=0), parts[0].std(axis=0)
+        parts = [(P - mean) / np.where(deviation > 0, deviation, 1.0) for P in parts]
+    names = ("X", "y"), ("Xv", "yv"), ("Xt", "yt")
+    found: dict[str, Any] = {}
+    for (X_name, y_name), part, r in zip(names, parts, rows, strict=True):
+        found |= {X_name: part, y_name: np.asarray(y[r], dtype=float)}
+    return found
+
+
+def breast_cancer(seed: int) -> Data:
+    """569 rows of 30 features, from the model's own file."""
+    with np.load(MODELS / "data" / "breast_cancer.npz") as z:
+        X, y = np.vstack([z["X"], z["Xv"]]), np.concatenate([z["y"], z["yv"]])
+    return _parts(X, y, seed, (250, 150, 169))
+
+
+def digits(seed: int) -> Data:
+    """1,797 images of 8 x 8 pixels, ten classes, from the model's own file."""
+    with np.load(MODELS / "data" / "digits.npz") as z:
+        X = np.vstack([z["X"], z["Xv"], z["Xt"]]) / 16.0
+        y = np.concatenate([z["y"], z["yv"], z["yt"]])
+    parts = _parts(X, y, seed, (600, 600, 597))
+    return parts | {"classes": 10}
+
+
+def a9a(folder: Path, seed: int) -> Data:
+    """32,561 sparse rows of 123 features, halved for training and validation; 16,281 test rows."""
+    z = datasets.read(folder, "a9a.npz")
+    found = _parts(datasets.sparse(z, "X_train"), z["y_train"], seed, (16_281, 16_280, 0))
+    return found | {"Xt": datasets.sparse(z, "X_test"), "yt": z["y_test"].astype(float)}
+
+
+def _covtype(folder: Path) -> tuple[NDArray, NDArray]:
+    z = datasets.read(folder, "covtype.npz")
+    return (z["X"] - z["low"]) / (z["top"] - z["low"]).astype(float), z["y"]
+
+
+def covtype_binary(folder: Path, seed: int) -> Data:
+    """Class 2 against the rest: 35,000 / 35,000 / 22,962 rows of 54 features."""
+    X, y = _covtype(folder)
+    return _parts(X, np.where(y == 2, 1, -1), seed, (35_000, 35_000, 22_962))
+
+
+def covtype(folder: Path, seed: int) -> Data:
+    """Seven classes: 20,000 / 20,000 / 20,000 rows of 54 features."""
+    X, y = _covtype(folder)
+    datasets.check_labels("covtype.npz", y - 1, 7)
+    return _parts(X, y - 1, seed, (20_000, 20_000, 20_000)) | {"classes": 7}
+
+
+def ijcnn1(folder: Path, seed: int) -> Data:
+    """49,990 rows of 22 features, halved; 91,701 test rows."""
+    z = datasets.read(folder, "research_use/ijcnn1.npz")
+    X, Xt = z["X_train"].astype(float), z["X_test"].astype(float)
+    found = _parts(X, z["y_train"], seed, (24_995, 24_995, 0))
+    rows = datasets.shuffled(len(X), seed + 1)[:24_995]
+    mean, deviation = X[rows].mean(axis=0), X[rows].std(axis=0)
+    return found | {"Xt": (Xt - mean) / deviation, "yt": z["y_test"].astype(float)}
+
+
+def w8a(folder: Path, seed: int) -> Data:
+    """49,749 sparse rows of 300 features in three parts."""
+    z = datasets.read(folder, "research_use/w8a.npz")
+    return _parts(datasets.sparse(z, "X_train"), z["y_train"], seed, (20_000, 20_000, 9_749))
+
+
+def _news(folder: Path, columns: int) -> tuple[Any, NDArray, Any, NDArray]:
+    z = datasets.read(folder, "research_use/news20.npz")
+    train = datasets.sparse(z, "X_train")[:, :columns]
+    test = datasets.sparse(z, "X_test")[:, :columns]
+    A, T = datasets.tf_idf(train, test)
+    return A, z["y_train"], T, z["y_test"]
+
+
+def news20_binary(folder: Path, columns: int, seed: int) -> Data:
+    """The first ten groups against the others, tf-idf: 5,657 / 5,657 / 7,532 rows."""
+    A, y, T, yt = _news(folder, columns)
+    found = _parts(A, np.where(y < 10, 1, -1), seed, (5_657, 5_657, 0))
+    return found | {"Xt": T, "yt": np.where(yt < 10, 1.0, -1.0)}
+
+
+def news20(folder: Path, columns: int, seed: int) -> Data:
+    """All twenty groups, a penalty per word: 20 times as many lower variables as columns."""
+    A, y, T, yt = _news(folder, columns)
+    datasets.check_labels("news20.npz", y, 20)
+    found = _parts(A, y, seed, (5_657, 5_657, 0))
+    return found | {"Xt": T, "yt": yt.astype(float), "classes": 20}
+
+
+if __name__ == "__main__":
+    sys.exit(main(settings, "Penalties of logistic regressions"))
