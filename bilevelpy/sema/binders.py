@@ -292,7 +292,8 @@ def _body_context(
             point = plain(state.builder, made) if single else Point(iterator.axis, position)
         names.update(_points(state, binder.names, point))
     outside = {i: v for i, v in stage.items() if i not in raw}
-    moved = replace(context, moves=(*context.moves, outside)) if outside else context
+    # Conditions further out are about iterators that are no longer there.
+    moved = replace(context, moves=(*context.moves, outside), guards=()) if outside else context
     return moved.bind(names)
 
 

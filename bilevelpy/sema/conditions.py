@@ -203,10 +203,16 @@ def negation(state: State, context: Context, node: ast.Not) -> Steps:
 
 
 def if_else(state: State, context: Context, node: ast.IfElse) -> Steps:
-    """`if c then a else b`: both branches are evaluated, entry by entry."""
+    """`if c then a else b`: both branches are evaluated, entry by entry; subscripts only have to be
+    in range where theirs is taken.
+    """
     condition = yield node.condition, context.data("a condition reads data only")
-    then = yield node.then, context
-    otherwise = yield node.otherwise, context
+    under, beside = context, context
+    if condition is not None and not condition.axes:
+        under = context.under(condition)
+        beside = context.under(elementwise(state.builder, "not", [condition], node.condition.span))
+    then = yield node.then, under
+    otherwise = yield node.otherwise, beside
     if condition is None or then is None or otherwise is None:
         return None
     values = [condition, then, otherwise]

@@ -19,7 +19,16 @@ from bilevelpy.sema.names import (
 )
 from bilevelpy.sema.points import ancestors, climb, part, parts_of
 from bilevelpy.sema.scope import Context, Declaration, State, Steps, closest
-from bilevelpy.sema.values import Iterator, Point, Value, plain, spread, take, union
+from bilevelpy.sema.values import (
+    Iterator,
+    Point,
+    Value,
+    elementwise,
+    plain,
+    spread,
+    take,
+    union,
+)
 from bilevelpy.syntax import ast
 
 
@@ -247,7 +256,8 @@ def element(
         if isinstance(node, ir.Const) and not _within(axis, node.value):
             _no_element(state, context, axis, f"{node.value:g}", "", subscript.span)
             return None
-        return Value(builder.locate(axis, (node,), True, subscript.span), content.iters)
+        place = _guarded(state, context, axis, content, subscript.span)
+        return Value(builder.locate(axis, (place.expr,), True, subscript.span), place.iters)
     if isinstance(node, ir.Const):
         label = int(node.value) if node.value % 1 == 0 else node.value
         if axis.labels is not None and label not in axis.labels:
@@ -265,6 +275,20 @@ def element(
         axis=axis.name,
     )
     return None
+
+
+def _guarded(state: State, context: Context, axis: Axis, number: Value, span: Span) -> Value:
+    """``number`` where the branches of ``if`` around it are taken, elsewhere the first element."""
+    first: ir.Expr | None = state.builder.const(1.0)
+    if axis.kind is AxisKind.RANGE:
+        first = axis.low
+    elif axis.kind is AxisKind.SUBSET:
+        first = None  # its elements come with the data
+    if first is None or first.rank or not number.iters:
+        return number
+    for condition in context.guards:
+        number = elementwise(state.builder, "select", [condition, number, Value(first)], span)
+    return number
 
 
 def _within(axis: Axis, number: float) -> bool:

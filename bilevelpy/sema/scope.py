@@ -73,7 +73,8 @@ class Context:
 
     ``reads_only`` says in words why only data may be read here (empty: anything). ``moves``
     replaces iterators by positions, stage by stage (inside a sum whose condition joined them into
-    one axis).
+    one axis). ``guards`` are the conditions under which a branch of an ``if`` is taken: a subscript
+    in it need not exist elsewhere.
     """
 
     level: str
@@ -83,10 +84,15 @@ class Context:
     reads_only: str = ""
     moves: tuple[Mapping[Iterator, Value], ...] = ()
     trail: tuple[Call, ...] = ()
+    guards: tuple[Value, ...] = ()
 
     def data(self, why: str) -> Context:
         """The same place, reading data only."""
         return self if self.reads_only else replace(self, reads_only=why)
+
+    def under(self, condition: Value) -> Context:
+        """The branch that is taken where ``condition`` holds."""
+        return replace(self, guards=(*self.guards, condition))
 
     def bind(self, names: Mapping[str, Local]) -> Context:
         """The same place with more names."""
