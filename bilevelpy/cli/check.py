@@ -14,6 +14,7 @@ from bilevelpy import storage
 from bilevelpy.cli import arguments
 from bilevelpy.cli.console import complain, print_diagnostics, print_json, say
 from bilevelpy.cli.guard import DONE, UNSOLVED
+from bilevelpy.cli.sources import model_files
 from bilevelpy.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ class Format(StrEnum):
 
 
 def check(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Model files.")],
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Model files, or directories of them.")
+    ],
     data: arguments.Data = None,
     param: arguments.Param = None,
     output: Annotated[
@@ -56,7 +59,8 @@ def check(
     found: list[Diagnostic] = []
     sources: dict[str, Source] = {}
     unread: list[UsageError] = []
-    for path in models:
+    files = model_files(models)
+    for path in files:
         try:
             if fix:
                 _apply_fixes(path)
@@ -66,14 +70,14 @@ def check(
             continue
         found += diagnostics
         sources |= texts
-    if len(unread) < len(models):
+    if len(unread) < len(files):
         _show(found, sources, output)
     if unread:
         for other in unread[:-1]:
             complain(str(other))
         raise unread[-1]
     if output is Format.FULL and not found:
-        say(f"{len(models)} model{'s' if len(models) > 1 else ''} checked, no problems")
+        say(f"{len(files)} model{'s' if len(files) > 1 else ''} checked, no problems")
     return UNSOLVED if any(d.severity == "error" for d in found) else DONE
 
 

@@ -11,10 +11,13 @@ import typer
 from bilevelpy import storage
 from bilevelpy.cli.console import print_diagnostics, say
 from bilevelpy.cli.guard import DONE, UNSOLVED, WRONG
+from bilevelpy.cli.sources import model_files
 
 
 def fmt(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Model files.")],
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Model files, or directories of them.")
+    ],
     check: Annotated[
         bool, typer.Option("--check", help="Change nothing; exit 1 if something would.")
     ] = False,
@@ -27,7 +30,7 @@ def fmt(
     from bilevelpy.syntax.format import format_source
 
     changed, broken = 0, 0
-    for path in models:
+    for path in model_files(models):
         source = read_source(path)
         formatted = format_source(source.text, source.name)
         if formatted.text is None:

@@ -13,6 +13,19 @@ if TYPE_CHECKING:
     from bilevelpy.model import Model
 
 
+def model_files(paths: Sequence[str]) -> list[str]:
+    """Model files among ``paths`` and below those that are directories; one without any is a
+    mistake.
+    """
+    found: list[str] = []
+    for path in paths:
+        below = sorted(map(str, Path(path).rglob("*.blv"))) if Path(path).is_dir() else [path]
+        if not below:
+            raise UsageError(f"there is no model (*.blv) in {path}")
+        found += below
+    return found
+
+
 def load(
     model: str,
     data: Sequence[str] | None,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,8 +13,8 @@ import typer
 from bilevelpy.cli import arguments
 from bilevelpy.cli.console import print_json
 from bilevelpy.cli.guard import DONE, UNSOLVED
-from bilevelpy.cli.sources import load
-from bilevelpy.errors import BilevelError, ModelError, UsageError
+from bilevelpy.cli.sources import load, model_files
+from bilevelpy.errors import BilevelError, ModelError
 from bilevelpy.options import SolveOptions
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class Row:
 
 def run_tests(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Model files, or directories of them.")
+        list[str], typer.Argument(metavar="PATH...", help="Model files, or directories of them.")
     ],
     backend: Annotated[str, typer.Option(metavar="NAME", help="Solve with this backend.")] = "auto",
     tol: Annotated[float, typer.Option(metavar="T", help="Relative tolerance.")] = 1e-6,
@@ -66,7 +65,7 @@ def run_tests(
     limit = math.inf if time_limit is None else time_limit
     options = SolveOptions(backend=backend, tol=tol, time_limit=limit)
     rows = []
-    for path in _models(paths):
+    for path in model_files(paths):
         row = _run(path, options)
         rows.append(row)
         if not as_json:
@@ -82,20 +81,11 @@ def run_tests(
     return UNSOLVED if failed else DONE
 
 
-def _models(paths: Sequence[Path]) -> Iterator[Path]:
-    """The model files among and below ``paths``; a path without any is a mistake."""
-    for path in paths:
-        found = sorted(path.rglob("*.blv")) if path.is_dir() else [path]
-        if not found:
-            raise UsageError(f"there is no model (*.blv) in {path}")
-        yield from found
-
-
-def _run(path: Path, options: SolveOptions) -> Row:
+def _run(path: str, options: SolveOptions) -> Row:
     """Solve one model; whatever is wrong with it becomes its row."""
     began = time.perf_counter()
     try:
-        model = load(str(path), None, None)
+        model = load(path, None, None)
         from bilevelpy.expectations import outcomes
         from bilevelpy.solving import Request, run
 
@@ -113,10 +103,10 @@ def _run(path: Path, options: SolveOptions) -> Row:
         )
     except Exception as error:  # a fault of ours in one model must not hide the others
         message = f"internal error: {type(error).__name__}: {error}"
-        return Row(str(path), "failed", time.perf_counter() - began, (), message)
+        return Row(path, "failed", time.perf_counter() - began, (), message)
     message = "" if result.success else result.message
     checked = outcomes(model.bound, result)
-    return Row(str(path), result.status.value, time.perf_counter() - began, checked, message)
+    return Row(path, result.status.value, time.perf_counter() - began, checked, message)
 
 
 def _show(row: Row) -> None:
