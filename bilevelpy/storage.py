@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,9 +35,9 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], object]) -> 
         handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         with os.fdopen(handle, "wb") as stream:
             write(stream)
-        # mkstemp makes private files; a result is as readable as any other file that the user
-        # makes.
-        os.chmod(temporary, 0o666 & ~_umask())
+        # mkstemp makes private files; a new one is as readable as any other file that the user
+        # makes, and one that takes the place of another keeps its mode.
+        os.chmod(temporary, _mode(target))
         os.replace(temporary, target)
         temporary = None
     except OSError as error:
@@ -44,6 +45,14 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], object]) -> 
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def _mode(target: Path) -> int:
+    """The mode of a file that is there, else that of new files."""
+    try:
+        return stat.S_IMODE(target.stat().st_mode)
+    except FileNotFoundError:
+        return 0o666 & ~_umask()
 
 
 def _umask() -> int:
@@ -70,10 +79,17 @@ def plain(value: Any) -> Any:
     if isinstance(value, str):
         return str(value)
     if hasattr(value, "tolist"):  # NumPy arrays and scalars, without importing NumPy here
-        return plain(value.tolist())
+        return value.tolist() if _is_plain(value) else plain(value.tolist())
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"no JSON form for {type(value).__name__}")
+
+
+def _is_plain(array: Any) -> bool:
+    """Whether every entry of an array is a JSON number already: no need to visit each."""
+    if array.dtype.kind == "f":
+        return bool((abs(array) < math.inf).all())
+    return array.dtype.kind in "iub"
 
 
 def number(value: Any) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,14 @@ from bilevelpy.cli.console import print_json, say
 from bilevelpy.cli.guard import DONE, UNSOLVED
 from bilevelpy.cli.sources import load
 from bilevelpy.errors import UsageError
+
+if TYPE_CHECKING:
+    from bilevelpy.exporters.verify import Report
+    from bilevelpy.model import Model
+
+OURS = 60.0
+"""Seconds for our own optimum, which a consumer's is compared with."""
+AGREEMENT = 1e-4
 
 
 def export(
@@ -29,7 +37,8 @@ def export(
         typer.Option(
             "--option",
             metavar="KEY=VALUE",
-            help="reformulation=sos1|indicators|big-m, dual_bound, epsilon, force.",
+            help="reformulation=sos1|indicators|big-m|strong-duality|products, dual_bound, "
+            "epsilon, force.",
         ),
     ] = None,
     verify: Annotated[
@@ -49,7 +58,8 @@ def export(
 
     exporter = registry.get(to)
     options = Options.of(arguments.options(option))
-    bound = load(model, data, param).bound
+    loaded = load(model, data, param)
+    bound = loaded.bound
     written, files = write(bound, to, out, options)
     for text in files.warnings:
         say(f"warning: {text}")
@@ -57,7 +67,7 @@ def export(
     if verify:
         from bilevelpy.exporters.verify import verify as check
 
-        report = check(bound, to, written[-1])
+        report = compared(loaded, check(bound, to, written[-1]))
     if as_json:
         found = None if report is None else report.as_dict()
         print_json({"files": written, "warnings": files.warnings, "verified": found})
@@ -68,6 +78,28 @@ def export(
         if report is not None:
             say(report.message)
     return DONE if report is None or report.passed is not False else UNSOLVED
+
+
+def compared(model: Model, report: Report) -> Report:
+    """A consumer's optimum beside ours, where there is one."""
+    if report.F is None or report.passed is not True:
+        return report
+    from dataclasses import replace
+
+    from bilevelpy import api
+
+    ours = api.solve(model, time_limit=OURS, progress=False)
+    if not ours.success or ours.F is None:
+        return replace(report, message=f"{report.message}; ours: {ours.status}, nothing to compare")
+    better = float(ours.F - report.F) * (-1 if model.program.upper.sense == "maximize" else 1)
+    told = f"{report.message}; ours: F = {ours.F:.9g} by `{ours.backend}`"
+    if abs(better) <= AGREEMENT * (1 + abs(float(ours.F))):
+        return replace(report, message=f"{told}, the same")
+    if better > 0:
+        return replace(report, message=f"{told}, theirs is better")
+    if report.is_global:
+        return replace(report, passed=False, message=f"{told}, which the file has lost")
+    return replace(report, message=f"{told}; theirs is a local optimum")
 
 
 def exporters(as_json: arguments.AsJson = False) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,11 +13,16 @@ from bilevelpy.cli.console import print_diagnostics, say
 from bilevelpy.cli.guard import DONE
 from bilevelpy.errors import UsageError
 
+# Values of an array that JSON holds at most; larger ones go into a .npz file.
+INLINE = 5_000
+
 
 def import_model(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="MPS or LP and AUX, canonical JSON, or records."),
+        typer.Argument(
+            metavar="FILE...", help="MPS or LP and AUX, canonical JSON, AMPL, or records."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="MODEL.blv", help="The model to write.")],
     name: Annotated[
@@ -27,6 +32,7 @@ def import_model(
     """Write a model of another system as a model file."""
     from bilevelpy.diagnostics import Source
     from bilevelpy.importers.read import read_bound, read_text
+    from bilevelpy.ir.serial import digest
     from bilevelpy.model import Given, build
 
     aux = [f for f in files if f.suffix.lower() == ".aux"]
@@ -36,14 +42,17 @@ def import_model(
     if out.suffix.lower() != ".blv":
         raise UsageError(f"import writes a .blv file, not `{out.name}`")
     bound = read_bound(others[0], {})
+    beside: list[Path] = []
     if bound is not None:
         from bilevelpy.importers.unbind import texts
 
         text, values = texts(bound)
-        if values:
-            beside = out.with_suffix(".data.json")
-            storage.write_json(beside, values)
-            print(beside)
+        again = build(Source(str(out), text), Given(data=values))
+        if digest(again.bound) != digest(bound):
+            raise UsageError(f"cannot import {others[0]}: its text does not give the model in it")
+        for path in _write_data(out, values):
+            beside.append(path)
+            print(path)
     else:
         text = read_text(others[0], aux[0] if aux else None, name)
         # What is written must be a model: a fault here is told before there is a file.
@@ -51,6 +60,25 @@ def import_model(
         print_diagnostics(model.warnings, model.sources, sys.stderr)
     storage.write_text(out, text)
     print(out)
-    if bound is not None and values:
-        say(f"solve it with: bilevelpy solve {out} --data {beside}")
+    if beside:
+        options = " ".join(f"--data {path}" for path in beside)
+        say(f"solve it with: bilevelpy solve {out} {options}")
     return DONE
+
+
+def _write_data(out: Path, values: dict[str, Any]) -> list[Path]:
+    """The data of a model beside its text: large arrays in a ``.npz`` file, the rest as JSON."""
+    import numpy as np
+
+    large = {n: v for n, v in values.items() if isinstance(v, np.ndarray) and v.size > INLINE}
+    small = {n: v for n, v in values.items() if n not in large}
+    written: list[Path] = []
+    if large:
+        written.append(out.with_suffix(".data.npz"))
+        storage.write_atomically(
+            written[-1], lambda f: np.savez_compressed(f, allow_pickle=False, **large)
+        )
+    if small:
+        written.append(out.with_suffix(".data.json"))
+        storage.write_json(written[-1], small)
+    return written

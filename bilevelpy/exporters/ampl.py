@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from bilevelpy.exporters.ampl_tables import tabled_data, tabled_model
 from bilevelpy.exporters.base import Files, Options
 from bilevelpy.exporters.conditions import Line, Writer, conditions, slack_tree
 from bilevelpy.exporters.expressions import Style, simple
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram
     from bilevelpy.reductions.columns import Columns
 
+INLINE = 5_000
+"""Coefficients that are written into a model; more of them go into a data file."""
 RESERVED = [
     "and",
     "binary",
@@ -104,10 +107,10 @@ class Ampl:
     name: ClassVar[str] = "ampl"
     title: ClassVar[str] = "AMPL model with `complements`, or GMPL with big-M"
     suffix: ClassVar[str] = ".mod"
-    consumer: ClassVar[str] = "ampl {file}    (big-M: glpsol --model {file})"
+    consumer: ClassVar[str] = "ampl {file}    (big-M: glpsol --model {file} [--data {stem}.dat])"
 
     def export(self, bound: BoundProgram, options: Options, stem: str) -> Files:
-        """The model; its data is written into it."""
+        """The model; many coefficients of a GMPL model stand in ``stem.dat`` beside it."""
         form = options.form("ampl", "complements", "big-m")
         return _gmpl(bound, options) if form == "big-m" else _complements(bound, options)
 
@@ -149,6 +152,9 @@ def _gmpl(bound: BoundProgram, options: Options) -> Files:
         raise refuse(
             bound.program, "BLV0701", span, "quadratic", target=target, what="this objective"
         )
+    if mixed.rows.functions.linear.nnz + mixed.objective.linear.nnz > INLINE:
+        head = commented(header(bound.program, TITLES["big-m"], lines), "#")
+        return Files(tabled_model(head), {".dat": tabled_data(mixed)}, mixed.kkt.warnings)
     objective = write.function(mixed.objective, 0, bound.program.upper.objective.span)
     out.append(f"minimize F: {objective};")
     out += [_row(line) for line in write.lines(mixed.rows)]

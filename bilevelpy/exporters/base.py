@@ -13,16 +13,17 @@ if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram
 
 
-FORMS = ("sos1", "indicators", "big-m", "products", "complements")
+FORMS = ("sos1", "indicators", "big-m", "strong-duality", "products", "complements")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a user may choose; every exporter takes those that mean something to it.
 
-    ``reformulation``: "sos1", "indicators", "big-m" or "products" (slack times multiplier); every
-    format has its own default.
-    ``dual_bound``: constant of big-M for multipliers that the model does not bound. ``epsilon``:
+    ``reformulation``: "sos1", "indicators", "big-m", "strong-duality", "products" (slack times
+    multiplier), "complements"; every format has its own default.
+    ``dual_bound``: bound of multipliers that the model does not bound, for big-M and strong
+    duality. ``epsilon``:
     right-hand side of products of slack and multiplier (Scholtes); 0 keeps them exact. ``force``:
     write optimality conditions of followers that are not known to be convex, with a warning.
     """

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram
 
 # Values of an array that are written into the text; larger arrays go beside it.
-INLINE = 50_000
+INLINE = 5_000
 
 
 class CanonicalJson:
@@ -27,7 +27,7 @@ class CanonicalJson:
     consumer: ClassVar[str] = "bilevelpy import {file} --out MODEL.blv"
 
     def export(self, bound: BoundProgram, options: Options, stem: str) -> Files:
-        """The document, with arrays of more than 50,000 values in ``stem.npz`` beside it."""
+        """The document, with arrays of more than 5,000 values in ``stem.npz`` beside it."""
         large: dict[str, np.ndarray[Any, Any]] = {}
 
         def keep(array: np.ndarray[Any, Any]) -> str | None:

@@ -77,5 +77,8 @@ class CasadiScript:
             "               ubg=[r[3] for r in rows])",
             'print(solver.stats()["return_status"])',
             f'print("F =", {int(found.system.sign)} * float(point["f"]))',
+            f"for (variable, *_), value in zip(variables[:{found.system.columns.count}], "
+            'point["x"].full().flat):',
+            '    print(variable.name(), "=", value)',
         ]
         return Files("\n".join(out) + "\n", warnings=found.warnings)

@@ -71,6 +71,8 @@ class CvxpyScript:
         out += [
             "print(problem.status)",
             f'print("F =", {int(mixed.kkt.system.sign)} * problem.value)',
+            f"for variable in [{', '.join(write.names[: mixed.kkt.system.columns.count])}]:",
+            '    print(variable.name(), "=", float(variable.value))',
         ]
         return Files("\n".join(out) + "\n", warnings=mixed.kkt.warnings)
 

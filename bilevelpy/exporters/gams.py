@@ -303,6 +303,9 @@ def _report(model: str, values: list[str], names: tuple[str, ...], sign: int) ->
     return [
         *_wrapped(["display", *(f"{s}," for s in shown[:-1]), f"{shown[-1]};"]),
         f"* the objective of the model is {sign} * zu.l; look at MODEL STATUS, gams exits with 0",
+        "* status, objective, then every variable in the order of their declaration",
         "file res /res.txt/; put res;",
-        f"put {model}.modelstat:0:0 / zu.l:0:10 /; putclose res;",
+        f"put {model}.modelstat:0:0 / zu.l:0:10 /;",
+        *(f"put {n}.l:0:12 /;" for n in names),
+        "putclose res;",
     ]

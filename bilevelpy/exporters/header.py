@@ -37,6 +37,13 @@ def mixed_lines(mixed: Mixed) -> list[str]:
         lines += [
             f"  {one_line(n)}: P = {p:.17g}, D = {d:.17g}" for n, p, d in mixed.constants[:SHOWN]
         ]
+    elif mixed.multiplier_limits:
+        lines.append("every multiplier is bounded. One at its bound means that the bound is too")
+        lines.append("small and the optimum wrong.")
+        names = mixed.columns.names
+        lines += [
+            f"  |{one_line(names[j])}| <= {d:.17g}" for j, d in mixed.multiplier_limits[:SHOWN]
+        ]
     return lines
 
 

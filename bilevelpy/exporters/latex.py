@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from bilevelpy.exporters.base import Files, Options
+from bilevelpy.exporters.header import one_line
+from bilevelpy.exporters.latex_conditions import FORMS, conditions_block
 from bilevelpy.exporters.latex_terms import Indices, Terms, axis_text, escape
 from bilevelpy.ir.types import DomainKind, Relation, Sense, Stance
 
@@ -24,9 +26,14 @@ class Latex:
     consumer: ClassVar[str] = r"\input{{{file}}} in a document with amsmath"
 
     def export(self, bound: BoundProgram, options: Options, stem: str) -> Files:
-        """The aligned block."""
-        title = escape(bound.program.title or bound.program.name)
-        return Files(f"% {title}\n\\[\n{latex(bound.program)}\n\\]\n")
+        """The aligned block; with ``reformulation`` that of one level, with the data in it."""
+        title = escape(one_line(bound.program.title or bound.program.name))
+        if options.reformulation is None:
+            return Files(f"% {title}\n\\[\n{latex(bound.program)}\n\\]\n")
+        form = options.form("latex", *FORMS)
+        block, warnings = conditions_block(bound, options, form)
+        remarks = "".join(f"% WARNING: {one_line(w)}\n" for w in warnings)
+        return Files(f"% {title}: {form}\n{remarks}\\[\n{block}\n\\]\n", warnings=warnings)
 
 
 def latex(program: Program) -> str:

@@ -92,7 +92,9 @@ def number(value: float) -> str:
 
 def axis_text(axis: Axis) -> str:
     """An index set."""
-    return symbol(axis.name) if axis.name.isidentifier() else rf"\{{{escape(axis.name)}\}}"
+    if axis.name.isidentifier():
+        return symbol(axis.name)
+    return rf"\{{\text{{{escape(axis.name)}}}\}}"
 
 
 class Terms:

@@ -68,7 +68,7 @@ class Lp:
     """Mixed-integer programs with a linear or quadratic objective and rows, in LP format."""
 
     name: ClassVar[str] = "lp"
-    title: ClassVar[str] = "LP file of the KKT conditions (SOS1, indicators or big-M)"
+    title: ClassVar[str] = "LP file of the KKT conditions (SOS1, indicators, big-M, strong duality)"
     suffix: ClassVar[str] = ".lp"
     consumer: ClassVar[str] = "scip -f {file}"
 

@@ -8,6 +8,7 @@ from bilevelpy.reductions.kkt import kkt
 from bilevelpy.reductions.mixed import Mixed, big_m, indicators, sos1
 from bilevelpy.reductions.refusal import refuse
 from bilevelpy.reductions.rows import system
+from bilevelpy.reductions.strong_duality import strong_duality
 
 if TYPE_CHECKING:
     from bilevelpy.exporters.base import Options
@@ -17,6 +18,7 @@ TITLES = {
     "sos1": "optimality conditions of the followers, complementarity as SOS1 sets",
     "indicators": "optimality conditions of the followers, complementarity as indicators",
     "big-m": "optimality conditions of the followers, complementarity with big-M constants",
+    "strong-duality": "optimality conditions of the followers, strong duality for complementarity",
 }
 
 
@@ -43,28 +45,36 @@ def mixed_program(
             hint="nl, gams-emp, pyomo, ampl and casadi take nonlinear functions",
             what="this objective",
         )
-    rows = conditions.rows
-    for r in range(rows.count):
-        curved = "nonlinear" if r in rows.functions.trees else "quadratic"
-        if r in rows.functions.trees or (r in rows.functions.quadratic and not quadratic_rows):
-            span = rows.spans[r]
-            if span is None:
-                owner = int(rows.follower[r])
-                level = (
-                    conditions.system.followers[owner - 1].level if owner else program.upper.name
-                )
-                span = program.level(level).objective.span
-            raise refuse(
-                program,
-                "BLV0701",
-                span,
-                f"`{rows.names[r]}` is {curved}",
-                target=target,
-                hint="nl, gams-emp, pyomo, ampl and casadi take nonlinear functions",
-                what=f"a {curved} row",
-            )
     if form == "sos1":
-        return sos1(conditions)
-    if form == "indicators":
-        return indicators(conditions)
-    return big_m(conditions, options.dual_bound, target)
+        mixed = sos1(conditions)
+    elif form == "indicators":
+        mixed = indicators(conditions)
+    elif form == "big-m":
+        mixed = big_m(conditions, options.dual_bound, target)
+    else:
+        mixed = strong_duality(conditions, options.dual_bound, target)
+    _fits(mixed, target, quadratic_rows)
+    return mixed
+
+
+def _fits(mixed: Mixed, target: str, quadratic_rows: bool) -> None:
+    """Every row is linear, or quadratic where the format has such rows."""
+    rows, program = mixed.rows, mixed.kkt.system.bound.program
+    for r in (*rows.functions.trees, *rows.functions.quadratic):
+        tree = r in rows.functions.trees
+        if not tree and quadratic_rows:
+            continue
+        curved = "nonlinear" if tree else "quadratic"
+        span = rows.spans[r]
+        if span is None:
+            owner = int(rows.follower[r])
+            followers = mixed.kkt.system.followers
+            level = followers[owner - 1].level if owner else program.upper.name
+            span = program.level(level).objective.span
+        hint = "nl, gams-emp, pyomo, ampl and casadi take nonlinear functions"
+        if rows.names[r].startswith("duality."):
+            hint = "lp takes quadratic rows; whole upper variables make the row linear"
+        raise refuse(
+            program, "BLV0701", span, f"`{rows.names[r]}` is {curved}",
+            target=target, hint=hint, what=f"a {curved} row",
+        )  # fmt: skip

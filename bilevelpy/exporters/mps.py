@@ -29,16 +29,18 @@ def mps_names() -> Namer:
 
 
 class Mps:
-    """Mixed-integer programs with linear rows and a linear or quadratic objective."""
+    """Mixed-integer programs with a linear or quadratic objective and rows."""
 
     name: ClassVar[str] = "mps"
-    title: ClassVar[str] = "MPS file of the KKT conditions (SOS1, indicators or big-M)"
+    title: ClassVar[str] = (
+        "MPS file of the KKT conditions (SOS1, indicators, big-M, strong duality)"
+    )
     suffix: ClassVar[str] = ".mps"
     consumer: ClassVar[str] = "scip -f {file}"
 
     def export(self, bound: BoundProgram, options: Options, stem: str) -> Files:
         """The text of the file."""
-        mixed = mixed_program(bound, options, "an MPS file", quadratic_rows=False)
+        mixed = mixed_program(bound, options, "an MPS file", quadratic_rows=True)
         return Files(
             mixed_text(mixed, TITLES[options.reformulation or "sos1"]), warnings=mixed.kkt.warnings
         )
@@ -60,6 +62,7 @@ def mixed_text(mixed: Mixed, what: str) -> str:
             body += [f"    {names[j]} {weight + 1}" for weight, j in enumerate(members)]
     # Readers want the sections in this order.
     body += quadratic_lines(mixed.objective, names)
+    body += row_quadratic_lines(rows.functions, names, row_names)
     if mixed.indicators:
         body.append("INDICATORS")
         body += [
@@ -142,6 +145,22 @@ def quadratic_lines(objective: Functions, names: tuple[str, ...]) -> list[str]:
         "QUADOBJ",
         *(f"    {names[j]} {names[i]} {number(float(c))}" for i, j, c in entries if i >= j),
     ]
+
+
+def row_quadratic_lines(
+    functions: Functions, names: tuple[str, ...], row_names: tuple[str, ...]
+) -> list[str]:
+    """A QCMATRIX section for each quadratic row: both triangles of the form ``v' Q v``."""
+    lines: list[str] = []
+    for r, matrix in sorted(functions.quadratic.items()):
+        coo = matrix.tocoo()
+        lines.append(f"QCMATRIX {row_names[r]}")
+        lines += [
+            f"    {names[i]} {names[j]} {number(float(c) / 2)}"
+            for i, j, c in sorted(zip(coo.row, coo.col, coo.data, strict=True))
+            if c
+        ]
+    return lines
 
 
 def _kind(low: float, high: float) -> str:

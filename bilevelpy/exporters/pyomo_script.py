@@ -32,16 +32,27 @@ def solve(solver=None):
 
     with tempfile.TemporaryDirectory() as folder:
         file = os.path.join(folder, "model.nl")
-        m.write(file)
+        _, key = m.write(file)
         scip = Model()
         scip.hideOutput()
         scip.readProblem(file)
         scip.optimize()
+        if not scip.getNSols():
+            raise SystemExit(f"SCIP says {scip.getStatus()}")
+        # The file has names of its own: v3 is Pyomo's symbol for what SCIP calls x3.
+        known = m.solutions.symbol_map[key].bySymbol
+        for column in scip.getVars(transformed=False):
+            made = known.get("v" + column.name[1:])
+            if made is not None:
+                variable = made if hasattr(made, "set_value") else made()
+                variable.set_value(scip.getVal(column), skip_validation=True)
         return scip.getObjVal()
 
 
 if __name__ == "__main__":
     print("F =", SIGN * solve(*sys.argv[1:]))
+    for name in NAMES:
+        print(name, "=", pyo.value(m.component(name), exception=False))
 """
 
 
@@ -64,7 +75,9 @@ def pyomo_text(
     """The program, nothing beside it, and warnings."""
     form = options.form("pyomo", "sos1", "products")
     found = conditions(bound_, "a Pyomo program", options)
-    namer = python_names("pyo", "m", "sys", "solve", "sos", "var", "SIGN", *ALL.split())
+    namer = python_names(
+        "pyo", "m", "sys", "solve", "sos", "var", "SIGN", "NAMES", "name", *ALL.split()
+    )
     write = Writer(bound_, "a Pyomo program", STYLE, namer, found.columns.names)
     program = bound_.program
     what = "Optimality conditions of the followers; complementarity as " + (
@@ -92,7 +105,8 @@ def pyomo_text(
             f"{name} = var({columns.names[j]!r}, {bound(low)}, {bound(high)}, {start!r}{domain})"
         )
     objective = write.function(found.objective, 0, program.upper.objective.span)
-    out += ["", f"m.F = pyo.Objective(expr={objective})"]
+    shown = list(columns.names[: found.system.columns.count])
+    out += ["", f"NAMES = {shown!r}", f"m.F = pyo.Objective(expr={objective})"]
     paired = {p.row for p in found.pairs if p.row is not None} if form == "sos1" else set()
     kind = ""
     for line in write.lines(found.rows, found.kinds):

@@ -27,10 +27,13 @@ BUILTIN = {
     "gams-mpec": "bilevelpy.exporters.gams:GamsMpec",
     "ampl": "bilevelpy.exporters.ampl:Ampl",
     "cvxpy": "bilevelpy.exporters.cvxpy_script:CvxpyScript",
+    "blvpy": "bilevelpy.exporters.blvpy_script:BlvpyScript",
     "casadi": "bilevelpy.exporters.casadi_script:CasadiScript",
     "sympy": "bilevelpy.exporters.sympy_script:SympyScript",
     "blv": "bilevelpy.exporters.blv:Blv",
     "bileveljump": "bilevelpy.exporters.bileveljump:BilevelJump",
+    "torch": "bilevelpy.exporters.torch_graph:TorchGraph",
+    "onnx": "bilevelpy.exporters.onnx_graph:OnnxGraph",
     "latex": "bilevelpy.exporters.latex:Latex",
 }
 

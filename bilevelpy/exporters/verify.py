@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,26 +15,35 @@ import numpy as np
 from scipy.optimize import LinearConstraint, linprog, minimize
 
 from bilevelpy.errors import ExportError
+from bilevelpy.exporters import consumers, registry
+from bilevelpy.exporters.consumers import Missing, Outcome
 from bilevelpy.ir.serial import digest
 from bilevelpy.reductions.rows import Functions, System, system
 
 if TYPE_CHECKING:
+    from bilevelpy.exporters.naming import Namer
     from bilevelpy.ir.program import BoundProgram
 
-READ_BY_SCIP = ("lp", "mps", "nl")
 Array = np.ndarray[Any, np.dtype[Any]]
+INSTALLED = {
+    "ampl": "AMPL (proprietary); with reformulation=big-m GLPK does: pip install swiglpk",
+    "bileveljump": "Julia with BilevelJuMP, which no package index of Python, Node or Debian has",
+    "mps-aux": "MibS, to be built from coin-or/MibS",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """``passed`` is None where nothing could be checked; ``F`` is the consumer's optimum, in the
     sense of the model; ``gap`` what the follower can still gain at the consumer's point, relative.
+    ``is_global`` is False where the consumer looks for local optima alone.
     """
 
     passed: bool | None
     message: str
     F: float | None = None
     gap: float | None = None
+    is_global: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -44,70 +58,180 @@ def verify(bound: BoundProgram, target: str, path: Path, tolerance: float = 1e-4
     tolerance
         Of the relative gap and of the objective at the consumer's point.
     """
-    if target == "json":
-        from bilevelpy.importers.canonical import read_document
-
-        same = digest(read_document(path, bound.data.externs)) == digest(bound)
-        return Report(same, "read back: the same model" if same else "read back: another model")
-    if target == "mps-aux":
-        return Report(None, "not verified: MibS is in no package index; build it from coin-or/MibS")
-    if target not in READ_BY_SCIP:
-        from bilevelpy.exporters import registry
-
-        command = registry.get(target).consumer.format(file=path, stem=path.with_suffix(""))
-        return Report(None, f"not verified here: run {command}")
-    return _with_scip(bound, path, tolerance)
+    suffix = registry.get(target).suffix
+    if path.suffix == suffix:
+        return _verify(bound, target, path, tolerance)
+    # Readers go by the ending of a file.
+    with tempfile.TemporaryDirectory() as folder:
+        for file in path.parent.iterdir():
+            if file.is_file() and file.name.startswith(f"{path.stem}."):
+                shutil.copyfile(file, Path(folder) / file.name)
+        place = Path(folder) / f"{path.stem}{suffix}"
+        shutil.copyfile(path, place)
+        return _verify(bound, target, place, tolerance)
 
 
-def _with_scip(bound: BoundProgram, path: Path, tolerance: float) -> Report:
+def _verify(bound: BoundProgram, target: str, path: Path, tolerance: float) -> Report:
+    checks: dict[str, Callable[[], Report]] = {
+        "json": lambda: _json(bound, path),
+        "mps-aux": lambda: _matrix(bound, path),
+        "torch": lambda: _graph(bound, path),
+        "onnx": lambda: _graph(bound, path),
+        "sympy": lambda: _start(bound, path, tolerance),
+        "latex": lambda: Report(True, f"KaTeX: {consumers.katex(path).status}"),
+        "blv": lambda: _one_level(bound, path, tolerance),
+    }
     try:
-        from pyscipopt import Model
-    except ImportError:
-        return Report(None, "not verified: pip install pyscipopt reads this format")
-    scip = Model()
-    scip.hideOutput()
-    try:
-        scip.readProblem(str(path))
-    except OSError as error:
-        raise ExportError(f"SCIP cannot read {path}: {error}") from error
-    scip.optimize()
-    if not scip.getNSols():
-        return Report(None, f"SCIP says {scip.getStatus()}: there is no point to check")
+        if target in checks:
+            return checks[target]()
+        run = _runs(target, path)
+        if run is None:
+            raise Missing(INSTALLED.get(target, "a reader of this format"))
+        return compare(bound, target, path, run(), tolerance)
+    except Missing as missing:
+        return Report(None, f"not verified here: it takes {missing}")
+
+
+def _runs(target: str, path: Path) -> Callable[[], Outcome] | None:
+    """What solves the files of a target."""
+    if target == "ampl":
+        # `complements` needs AMPL itself.
+        gmpl = " complements " not in path.read_text(encoding="utf-8")
+        return (lambda: consumers.glpk(path)) if gmpl else None
+    found: dict[str, Callable[[], Outcome]] = {
+        "lp": lambda: consumers.scip(path),
+        "mps": lambda: consumers.scip(path),
+        "nl": lambda: consumers.scip(path),
+        "pyomo": lambda: consumers.program(path, "Pyomo with SCIP", ["pyomo", "pyscipopt"]),
+        "cvxpy": lambda: consumers.program(path, "CVXPY with SCIP", ["pyscipopt"], "SCIP"),
+        "casadi": lambda: consumers.program(path, "CasADi with Ipopt", ["casadi"]),
+        "blvpy": lambda: consumers.blvpy(path),
+        "gams-emp": lambda: consumers.gams(path, "emp=reshop"),
+        "gams-mpec": lambda: consumers.gams(path, "mpec=nlpec"),
+    }
+    return found.get(target)
+
+
+def compare(
+    bound: BoundProgram, target: str, path: Path, outcome: Outcome, tolerance: float = 1e-4
+) -> Report:
+    """Compare a consumer's optimum with the model at its point, and re-solve the follower there."""
+    who = f"{outcome.solver}: {outcome.status}"
+    if outcome.objective is None or outcome.values is None:
+        return Report(None, f"{who}; there is no point to check")
     found = system(bound)
-    point = _point(found, scip, path)
-    if point is None:
-        return Report(None, f"SCIP: {scip.getStatus()}, but its columns cannot be told apart")
+    names = _names(target, found)
+    if any(n not in outcome.values for n in names):
+        return Report(None, f"{who}, but its columns cannot be told apart")
+    point = np.array([outcome.values[n] for n in names])
     value = found.sign * float(found.objective.value(point)[0])
-    solver = found.sign * float(scip.getObjVal())
+    # Programs print the objective in the sense of the model, files are minimisations.
+    theirs = outcome.objective * (1.0 if path.suffix == ".py" else found.sign)
     gap = follower_gap(found, point)
-    agrees = abs(value - solver) <= tolerance * (1 + abs(value))
-    passed = bool(agrees and gap <= tolerance)
+    agrees = abs(value - theirs) <= tolerance * (1 + abs(value))
     words = "optimal for the follower" if gap <= tolerance else "NOT optimal for the follower"
-    message = f"SCIP: {scip.getStatus()}, F = {value:.9g}; its point is {words} (gap {gap:.2g})"
+    message = f"{who}, F = {value:.9g}; its point is {words} (gap {gap:.2g})"
     if not agrees:
-        message += f"; the file's objective there is {solver:.9g}"
-    return Report(passed, message, value, gap)
+        message += f"; the file's objective there is {theirs:.9g}"
+    passed = bool(agrees and gap <= tolerance)
+    return Report(passed, message, value, gap, outcome.is_global)
 
 
-def _point(found: System, scip: Any, path: Path) -> Array | None:
-    """The consumer's values by column; names are those of the file."""
-    values = {v.name: scip.getVal(v) for v in scip.getVars(transformed=False)}
-    if path.suffix == ".nl":
-        beside = path.with_suffix(".col")
-        listed = beside.read_text().split("\n") if beside.is_file() else []
-        values |= {n: values[f"x{k}"] for k, n in enumerate(listed) if f"x{k}" in values}
-        names: tuple[str, ...] = found.columns.names
-    elif path.suffix == ".lp":
-        from bilevelpy.exporters.lp import lp_names
+def _names(target: str, found: System) -> tuple[str, ...]:
+    """The names that the columns of the model have in a file."""
+    from bilevelpy.exporters.ampl import ampl_names
+    from bilevelpy.exporters.gams import gams_names
+    from bilevelpy.exporters.lp import lp_names
+    from bilevelpy.exporters.mps import mps_names
 
-        names = lp_names().names(found.columns.names)
-    else:
-        from bilevelpy.exporters.mps import mps_names
+    namers: dict[str, Callable[[], Namer]] = {
+        "lp": lp_names,
+        "mps": mps_names,
+        "ampl": ampl_names,
+        "gams-emp": gams_names,
+        "gams-mpec": gams_names,
+    }
+    if target not in namers:
+        return found.columns.names
+    return namers[target]().names(found.columns.names)
 
-        names = mps_names().names(found.columns.names)
-    if any(n not in values for n in names):
-        return None
-    return np.array([values[n] for n in names])
+
+def _json(bound: BoundProgram, path: Path) -> Report:
+    from bilevelpy.importers.canonical import read_document
+
+    same = digest(read_document(path, bound.data.externs)) == digest(bound)
+    return Report(same, "read back: the same model" if same else "read back: another model")
+
+
+def _matrix(bound: BoundProgram, path: Path) -> Report:
+    """MibS is in no package index: HiGHS reads the matrix, and its numbers are compared."""
+    from bilevelpy.exporters.mps import mps_names
+    from bilevelpy.importers.aux_file import read_aux
+    from bilevelpy.importers.faults import Text
+    from bilevelpy.importers.mps_file import read_matrix
+
+    found = system(bound)
+    matrix, split = read_matrix(path), read_aux(Text(path.with_suffix(".aux")))
+    names = mps_names().names(found.columns.names)
+    costs = {e.key: e.cost for e in split.columns}
+    lower = np.asarray(found.lower_objectives.linear.sum(axis=0)).reshape(-1)
+    same = (
+        matrix.names == names
+        and np.array_equal(matrix.lower, found.columns.lower)
+        and np.array_equal(matrix.upper, found.columns.upper)
+        and np.array_equal(matrix.integer, found.columns.integer)
+        and np.array_equal(matrix.cost, found.objective.linear.toarray()[0])
+        and sum(len(r) for r in matrix.rows)
+        == found.upper_rows.functions.linear.nnz + found.lower_rows.functions.linear.nnz
+        and costs == {names[int(j)]: float(lower[j]) for j in found.lower_columns}
+        and len(split.rows) == found.lower_rows.count
+    )
+    words = "the same coefficients" if same else "OTHER coefficients"
+    return Report(bool(same), f"read back by HiGHS: {words}. It takes {INSTALLED['mps-aux']}")
+
+
+def _graph(bound: BoundProgram, path: Path) -> Report:
+    """A graph at a point that it was not traced at, against the oracle."""
+    from bilevelpy.exporters.graphs import difference
+
+    found = difference(bound, path)
+    reader = "ONNX Runtime" if path.suffix == ".onnx" else "torch.export.load"
+    return Report(found <= 1e-9, f"{reader}: differs from the oracle by {found:.2g}, relative")
+
+
+def _start(bound: BoundProgram, path: Path, tolerance: float) -> Report:
+    """SymPy's value at the start of the model."""
+    outcome = consumers.program(path, "SymPy", ["sympy"])
+    found = system(bound)
+    value = found.sign * float(found.objective.value(found.columns.start)[0])
+    same = outcome.objective is not None and abs(outcome.objective - value) <= tolerance * (
+        1 + abs(value)
+    )
+    return Report(same, f"SymPy at the start: F = {outcome.objective}, the model says {value:.9g}")
+
+
+def _one_level(bound: BoundProgram, path: Path, tolerance: float) -> Report:
+    """The model of one level by way of .nl in SCIP."""
+    from bilevelpy.exporters.blv import blv_names
+
+    for package in ("pyomo", "pyscipopt"):
+        consumers.need(package)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "model.nl"
+        command = [sys.executable, "-m", "bilevelpy", "export", str(path), "--to", "nl"]
+        done = subprocess.run(
+            [*command, "--out", str(place)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise ExportError(f"{path} is no model of this language: {done.stderr.strip()}")
+        outcome = consumers.scip(place)
+    found = system(bound)
+    if outcome.values is None or outcome.objective is None:
+        return Report(None, f"SCIP: {outcome.status}; there is no point to check")
+    named = blv_names().names(found.columns.names)
+    values = {o: outcome.values[n] for o, n in zip(found.columns.names, named, strict=True)}
+    again = Outcome("SCIP", outcome.status, outcome.objective, values)
+    return compare(bound, "blv", path, again, tolerance)
 
 
 def follower_gap(found: System, point: Array) -> float:

@@ -1,7 +1,8 @@
 """AUX files: which columns and rows of an MPS file belong to the follower, in all spellings in use.
 
-Name-based (``@VARSBEGIN`` ...) and index-based (``N``, ``M``, ``LC``, ``LR``, ``LO``, ``OS``). What
-is not listed belongs to the upper level; the path after ``@MPS`` is ignored.
+Name-based (``@VARSBEGIN`` ...) and index-based (``N``, ``M``, ``LC``, ``LR``, ``LO``, ``OS``; with
+``IC`` and ``IB`` an interdiction). What is not listed belongs to the upper level; the path after
+``@MPS`` is ignored.
 """
 
 from __future__ import annotations
@@ -40,14 +41,28 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Interdiction:
+    """What it costs to take each column away (in the order of the columns, with its line), and the
+    budget for it.
+    """
+
+    costs: tuple[tuple[float, int], ...]
+    budget: float
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
 class Aux:
-    """The follower's columns (with costs), rows and sense."""
+    """The follower's columns (with costs), rows and sense. With ``interdiction`` the other file
+    holds the follower alone: the leader takes columns away, and the objectives are opposite.
+    """
 
     text: Text
     columns: tuple[Entry, ...]
     rows: tuple[Entry, ...]
     maximize: bool
     name: str | None = None
+    interdiction: Interdiction | None = None
 
 
 def read_aux(text: Text) -> Aux:
@@ -147,20 +162,15 @@ def _indexed(text: Text) -> Aux:
     columns: list[tuple[int, int]] = []
     rows: list[Entry] = []
     costs: list[float] = []
+    prices: list[tuple[float, int]] = []
+    budget: tuple[float, int] | None = None
     maximize = False
     for at, raw in enumerate(text.lines, 1):
         words = raw.split()
         if not words:
             continue
         key = words[0].upper()
-        if key in ("IC", "IB"):
-            raise text.foreign(
-                at,
-                "an interdiction file",
-                "its upper level is not in the MPS file",
-                "write the upper level as a model, with one binary for each interdicted column",
-            )
-        if key not in ("N", "M", "LC", "LR", "LO", "OS"):
+        if key not in ("N", "M", "LC", "LR", "LO", "OS", "IC", "IB"):
             raise text.bad(at, f"`{words[0]}` is no keyword of AUX files")
         if len(words) != 2:
             raise text.bad(at, f"`{key}` takes one value")
@@ -172,6 +182,10 @@ def _indexed(text: Text) -> Aux:
             rows.append(Entry(_whole(text, at, words[1]), at))
         elif key == "LO":
             costs.append(_number(text, at, words[1]))
+        elif key == "IC":
+            prices.append((_number(text, at, words[1]), at))
+        elif key == "IB":
+            budget = (_number(text, at, words[1]), at)
         else:
             maximize = _number(text, at, words[1]) < 0
     for key, listed in (("N", len(columns)), ("M", len(rows))):
@@ -181,4 +195,12 @@ def _indexed(text: Text) -> Aux:
         line = columns[0][1] if columns else 1
         raise text.bad(line, f"{len(columns)} columns have {len(costs)} costs (LO)")
     made = tuple(Entry(k, at, c) for (k, at), c in zip(columns, costs, strict=True))
-    return Aux(text, made, tuple(rows), maximize)
+    interdiction = None
+    if budget is not None or prices:
+        if budget is None:
+            raise text.bad(prices[0][1], "costs of an interdiction (IC) need its budget (IB)")
+        if len(prices) != len(columns):
+            reason = f"{len(columns)} columns have {len(prices)} costs of interdiction (IC)"
+            raise text.bad(prices[0][1] if prices else budget[1], reason)
+        interdiction = Interdiction(tuple(prices), *budget)
+    return Aux(text, made, tuple(rows), maximize, interdiction=interdiction)

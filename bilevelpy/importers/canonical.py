@@ -29,6 +29,7 @@ def read_document(path: str | Path, externs: Mapping[str, Any]) -> BoundProgram:
 
 def _arrays(path: Path, name: str) -> dict[str, Any]:
     import zipfile
+    import zlib
 
     import numpy as np
 
@@ -40,5 +41,5 @@ def _arrays(path: Path, name: str) -> dict[str, Any]:
             return {key: content[key] for key in content.files}
     except OSError as error:
         raise UsageError(f"cannot read {place}: {error.strerror or error}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise UsageError(f"cannot read {place}: it is damaged") from error

@@ -7,17 +7,21 @@ from pathlib import Path
 import numpy as np
 
 from bilevelpy.importers import blv_text as blv
-from bilevelpy.importers.aux_file import Aux, Entry, read_aux
+from bilevelpy.importers.aux_file import read_aux
 from bilevelpy.importers.faults import Text
-from bilevelpy.importers.mps_file import Matrix, read_matrix
+from bilevelpy.importers.interdiction import interdiction_text
+from bilevelpy.importers.matrix_text import objective_text, places
+from bilevelpy.importers.mps_file import read_matrix
 
 
 def mps_aux_text(path: str | Path, aux: str | Path) -> str:
     """The text of the model in an MPS (or LP) and an AUX file."""
     split = read_aux(Text(aux))
     matrix = read_matrix(path)
-    columns = _places(split, split.columns, matrix.names, "column")
-    rows = set(_places(split, split.rows, matrix.row_names, "row"))
+    if split.interdiction is not None:
+        return interdiction_text(split, matrix, path, aux)
+    columns = places(split, split.columns, matrix.names, "column")
+    rows = set(places(split, split.rows, matrix.row_names, "row"))
     below = set(columns)
     names = blv.names(matrix.names, ["follower"])
     row_names = blv.names(matrix.row_names, names.values())
@@ -50,7 +54,7 @@ def mps_aux_text(path: str | Path, aux: str | Path) -> str:
     lines += blv.level(
         "upper",
         [v for j, v in enumerate(variables) if j not in below],
-        f"{sense} {_objective(matrix, shown)}",
+        f"{sense} {objective_text(matrix, shown)}",
         upper_rows,
     )
     costs = blv.linear([(shown[j], e.cost) for j, e in zip(columns, split.columns, strict=True)])
@@ -58,24 +62,3 @@ def mps_aux_text(path: str | Path, aux: str | Path) -> str:
     own = [variables[j] for j in sorted(below)]
     lines += ["", *blv.level("lower follower", own, f"{sense} {costs}", lower_rows)]
     return "\n".join(lines) + "\n"
-
-
-def _places(split: Aux, entries: tuple[Entry, ...], known: tuple[str, ...], what: str) -> list[int]:
-    place = {name: k for k, name in enumerate(known)}
-    found: list[int] = []
-    for entry in entries:
-        k = entry.key if isinstance(entry.key, int) else place.get(entry.key, -1)
-        if not 0 <= k < len(known):
-            raise split.text.bad(entry.line, f"the other file has no {what} `{entry.key}`")
-        if k in found:
-            raise split.text.bad(entry.line, f"{what} `{entry.key}` is listed twice")
-        found.append(k)
-    return found
-
-
-def _objective(matrix: Matrix, shown: list[str]) -> str:
-    terms = [(shown[j], float(c)) for j, c in enumerate(matrix.cost)]
-    terms += [
-        (f"{shown[i]}^2" if i == j else f"{shown[i]}*{shown[j]}", c) for i, j, c in matrix.hessian
-    ]
-    return blv.linear(terms, matrix.offset)

@@ -75,8 +75,11 @@ def read_matrix(path: str | Path) -> Matrix:
     except ImportError:
         raise missing_package("highspy", "reading MPS and LP files") from None
     with _plain(Path(path)) as (place, text):
+        _is_text(text, "*" if place.suffix.lower() == ".mps" else "\\")
         if place.suffix.lower() == ".mps":
             _scan(text)
+        else:
+            _scan_lp(text)
         # The class on top of this one prints a banner as soon as it is made.
         highs: Any = highspy._core._Highs()
         highs.setOptionValue("output_flag", False)
@@ -105,6 +108,13 @@ def _plain(path: Path) -> Iterator[tuple[Path, Text]]:
         yield Path(name), Text(path, content.decode("utf-8", errors="replace"))
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _is_text(text: Text, comment: str) -> None:
+    """Names come back as text; comments may be in any encoding."""
+    for at, line in enumerate(text.lines, 1):
+        if "\ufffd" in line and not line.startswith(comment):
+            raise text.bad(at, "this line is not UTF-8 text")
 
 
 def _last_line(text: Text, last: int) -> int:
@@ -146,6 +156,34 @@ def _scan(text: Text) -> None:
             if words[0].upper() in ("LO", "UP", "FX", "LI", "UI"):
                 _value(text, at, words[-1])
     raise text.bad(_last_line(text, max(1, len(text.lines))), "the file ends without ENDATA")
+
+
+# What an LP file may hold that cannot be taken over, by the line that begins it.
+FOREIGN_LP = {
+    "sos": "SOS sets",
+    "sos1": "SOS sets",
+    "sos2": "SOS sets",
+    "semi": "a semi-continuous column",
+    "semis": "a semi-continuous column",
+    "semi-continuous": "a semi-continuous column",
+    "pwlobj": "a piecewise linear objective",
+}
+
+
+def _scan_lp(text: Text) -> None:
+    """Find what HiGHS would leave out without a word: sections, and the end of a cut file."""
+    last = ""
+    for at, line in enumerate(text.lines, 1):
+        content = line.partition("\\")[0].strip()
+        if not content:
+            continue
+        last = content.lower()
+        if last in FOREIGN_LP:
+            raise text.foreign(at, FOREIGN_LP[last], "the language has no such part")
+        if "->" in content:
+            raise text.foreign(at, "an indicator constraint", "the language has no such rows")
+    if last != "end":
+        raise text.bad(_last_line(text, max(1, len(text.lines))), "the file ends without End")
 
 
 def _entries(text: Text, at: int, words: list[str], rows: set[str]) -> None:

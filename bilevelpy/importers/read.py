@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bilevelpy.errors import UsageError
+from bilevelpy.importers.ampl_text import ampl_text
 from bilevelpy.importers.canonical import read_document
 from bilevelpy.importers.mps_aux import mps_aux_text
 from bilevelpy.importers.records import is_record, record_text
@@ -38,9 +39,11 @@ def read_text(path: str | Path, aux: str | Path | None = None, name: str | None 
     ending = Path(place.stem).suffix if place.suffix.lower() == ".gz" else place.suffix
     if ending.lower() == ".json":
         return record_text(place, name)
+    if ending.lower() == ".mod":
+        return ampl_text(place)
     if ending.lower() not in MATRIX:
         raise UsageError(
-            f"cannot read {path}: files to import end in .mps, .lp (with .aux), or .json"
+            f"cannot read {path}: files to import end in .mps, .lp (with .aux), .mod or .json"
         )
     beside = place.with_name(place.name.split(".")[0] + ".aux") if aux is None else Path(aux)
     if aux is None and not beside.is_file():

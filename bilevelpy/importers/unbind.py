@@ -45,5 +45,5 @@ def texts(bound: BoundProgram) -> tuple[str, dict[str, Any]]:
     for name, param in program.params.items():
         if name in data.arrays and (param.default is None or isinstance(param.default, Read)):
             value = data.arrays[name]
-            values[name] = np.asarray(value.toarray() if is_sparse(value) else value).tolist()
+            values[name] = np.asarray(value.toarray() if is_sparse(value) else value)
     return next(iter(program.sources.values())).text, values

@@ -92,9 +92,23 @@ def document(bound: BoundProgram) -> dict[str, Any]:
 
 
 def digest(bound: BoundProgram) -> str:
-    """The name of a program and its data: equal for equal models."""
-    text = dumps(encode(bound, source=False))
+    """The name of a program and its data: equal for equal models.
+
+    Arrays count by their bytes (numbers of eight bytes, lowest first), everything else by its JSON
+    text: writing millions of numbers as text would take minutes.
+    """
+    text = dumps(as_json(encode(bound, source=False), _fingerprint))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _fingerprint(array: np.ndarray[Any, Any]) -> str:
+    whole = array.dtype.kind in "iub"
+    values = np.ascontiguousarray(array, dtype="<i8" if whole else "<f8")
+    if not whole and np.isnan(values).any():
+        # There are many bit patterns of NaN, and they mean the same.
+        values = np.where(np.isnan(values), np.nan, values)
+    kind = f"{'int' if whole else 'float'}{list(array.shape)}:"
+    return kind + hashlib.blake2b(values.tobytes(), digest_size=16).hexdigest()
 
 
 def _labels(values: tuple[Any, ...]) -> list[Any]:

@@ -56,7 +56,8 @@ class KKT:
     ``columns`` are those of ``system`` followed by the multipliers. ``rows`` holds, in this order
     and marked in ``kinds``: "upper" rows (with lower rows that were moved), "lower" rows,
     "stationarity" (equations, ``stationary[k]`` is the column of the k-th), "price" (equations that
-    tie shadow prices to multipliers). ``warnings`` say what was let through by force.
+    tie shadow prices to multipliers). ``equations`` are the pairs' counterpart for equations and
+    fixed variables: a free multiplier and no slack. ``warnings`` say what was let through by force.
     """
 
     system: System
@@ -67,6 +68,7 @@ class KKT:
     pairs: tuple[Pair, ...]
     stationary: tuple[int, ...]
     warnings: tuple[str, ...] = ()
+    equations: tuple[Pair, ...] = ()
 
     @property
     def degree(self) -> int:
@@ -85,12 +87,14 @@ class KKT:
             value, low, high = v[pair.column], self.columns.lower, self.columns.upper
             place = pair.column
         else:
-            value = self.rows.functions.take([pair.row]).value(v)[0]
+            value = self.rows.functions.at(pair.row, v)
             low, high, place = self.rows.lower, self.rows.upper, pair.row
         return float(high[place] - value if pair.side == "upper" else value - low[place])
 
 
-def kkt(system: System, target: str = "this form", force: bool = False) -> KKT:
+def kkt(
+    system: System, target: str = "this form", force: bool = False, optimistic: bool = False
+) -> KKT:
     """Replace the followers by their optimality conditions.
 
     Parameters
@@ -99,13 +103,16 @@ def kkt(system: System, target: str = "this form", force: bool = False) -> KKT:
         Name of the format, for messages.
     force
         Let followers through that are not known to be convex.
+    optimistic
+        Take a pessimistic model by the optimistic reading: the caller knows what that means.
 
     Raises
     ------
     Refused
         Where the conditions would not be equivalent, or a function has kinks.
     """
-    require_optimistic(system, target)
+    if not optimistic:
+        require_optimistic(system, target)
     warnings = require_convex(system, force)
     return _Conditions(system).build(warnings)
 
@@ -127,6 +134,7 @@ class _Conditions:
         self.products: dict[int, list[tuple[int, int, float]]] = {}
         self.trees: dict[int, list[sc.Scalar]] = {}
         self.pairs: list[Pair] = []
+        self.equations: list[Pair] = []
         # lower row -> (multiplier, sign) of its multipliers
         self.of_row: dict[int, list[tuple[int, float]]] = {}
 
@@ -161,6 +169,7 @@ class _Conditions:
             tuple(self.pairs),
             tuple(self.stationary),
             warnings,
+            tuple(self.equations),
         )
 
     def _split(self, rows: Rows) -> tuple[list[int], list[int]]:
@@ -200,7 +209,9 @@ class _Conditions:
         name, low, high = rows.names[r], rows.lower[r], rows.upper[r]
         sides: list[tuple[int, float]] = []
         if low == high:
-            sides.append((self._multiplier(f"nu.{name}", True), 1.0))
+            column = self._multiplier(f"nu.{name}", True)
+            sides.append((column, 1.0))
+            self.equations.append(Pair(name, column, "equation", shown_at, span=rows.spans[r]))
         else:
             for side, sign, end in (("upper", 1.0, high), ("lower", -1.0, low)):
                 if np.isfinite(end):
@@ -257,7 +268,9 @@ class _Conditions:
         block = columns.block_of(j)
         span = block.span if block is not None else None
         if low == high:
-            self.linear.append((self.place[j], self._multiplier(f"nu.{name}", True), 1.0))
+            column = self._multiplier(f"nu.{name}", True)
+            self.linear.append((self.place[j], column, 1.0))
+            self.equations.append(Pair(name, column, "equation", column=j, span=span))
             return
         for side, sign, end in (("lower", -1.0, low), ("upper", 1.0, high)):
             if np.isfinite(end):

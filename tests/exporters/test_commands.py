@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import problems
 import pytest
 
@@ -75,3 +76,55 @@ def test_data_goes_beside_the_text(tmp_path):
     assert main(["import", str(out), "--out", str(tmp_path / "again.blv")]) == 0
     beside = json.loads((tmp_path / "again.data.json").read_text())
     assert beside == {"S": ["a", "b"], "c": [1.0, 2.0]}
+
+
+def test_large_data_stays_out_of_the_text(tmp_path, capsys):
+    path = tmp_path / "m.blv"
+    path.write_text(
+        "model m; dim n; param c[n]; upper { var x in [0, 1]; minimize x; } "
+        "lower f { var y[n] in [0, 1]; minimize sum(c[i]*y[i] for i in 1..n); }"
+    )
+    np.save(tmp_path / "c.npy", np.arange(20_000.0))
+    out = tmp_path / "m.json"
+    data = ["--data", f"c={tmp_path / 'c.npy'}"]
+    assert main(["export", str(path), "--to", "json", "--out", str(out), *data, "--verify"]) == 0
+    assert out.stat().st_size < 10_000
+    assert main(["import", str(out), "--out", str(tmp_path / "again.blv")]) == 0
+    with np.load(tmp_path / "again.data.npz") as content:
+        assert np.array_equal(content["c"], np.arange(20_000.0))
+
+
+def test_verify_compares_with_our_optimum(model, capsys):
+    pytest.importorskip("pyscipopt", reason="needs SCIP (pip install pyscipopt)")
+    out = model.with_suffix(".lp")
+    assert main(["export", str(model), "--to", "lp", "--out", str(out), "--verify"]) == 0
+    assert "ours: F = 17 by" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("to", "needed"), [("bileveljump", "Julia"), ("ampl", "AMPL")])
+def test_verify_names_what_would_do_it(to, needed, model, capsys):
+    out = model.with_suffix(".x")
+    assert main(["export", str(model), "--to", to, "--out", str(out), "--verify"]) == 0
+    assert f"not verified here: it takes {needed}" in capsys.readouterr().err
+
+
+def test_verify_without_the_consumers_folder(model, capsys, monkeypatch):
+    monkeypatch.setenv("BILEVELPY_CONSUMERS", str(model.parent))
+    monkeypatch.setenv("PATH", "")
+    for to in ("latex", "blvpy", "gams-emp"):
+        out = model.with_suffix(f".{to}")
+        assert main(["export", str(model), "--to", to, "--out", str(out), "--verify"]) == 0
+        assert "install" in capsys.readouterr().err
+
+
+def test_verify_takes_files_of_any_ending(tmp_path, capsys):
+    pytest.importorskip("pyscipopt", reason="needs SCIP (pip install pyscipopt)")
+    pytest.importorskip("casadi", reason="needs casadi (pip install casadi)")
+    path = tmp_path / "leader.blv"
+    path.write_text(problems.STACKELBERG)
+    for to in ("lp", "casadi"):
+        command = ["export", str(path), "--to", to, "--out", str(tmp_path / f"{to}.txt")]
+        assert main([*command, "--verify", "--json"]) == 0
+        report = json.loads(capsys.readouterr().out)["verified"]
+        assert report["passed"] is True
+        assert report["F"] == pytest.approx(18.0, rel=1e-4)

@@ -31,6 +31,7 @@ PAGE = re.compile(
 MPS = "NAME p\nROWS\n N OBJ\n L c1\nCOLUMNS\n    x OBJ 1 c1 1\n    y OBJ -4 c1 1\nRHS\n" + (
     "    RHS c1 3\nBOUNDS\n UP BND x 1\nENDATA\n"
 )
+AUX = "N 1\nM 1\nLC 1\nLR 0\nLO 1\nOS 1\n"
 
 
 def parts(code):
@@ -65,10 +66,13 @@ def test_import_pages(code, tmp_path, monkeypatch):
     pytest.importorskip("highspy", reason="needs HiGHS (pip install highspy)")
     monkeypatch.chdir(tmp_path)
     wrong, message, right = parts(code)
+    # The page shows the file that is at fault.
+    shown = "model.aux" if "model.aux" in message else "model.mps"
     Path("model.mps").write_text(MPS)
-    Path("model.aux").write_text(wrong)
+    Path("model.aux").write_text(AUX)
+    Path(shown).write_text(wrong)
     with pytest.raises(bl.ModelError) as caught:
         bl.read("model.mps")
     assert str(caught.value).rstrip() == message
-    Path("model.aux").write_text(right)
+    Path(shown).write_text(right)
     assert bl.read("model.mps").program.lowers

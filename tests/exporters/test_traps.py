@@ -60,8 +60,8 @@ def test_numpy_scalars_are_written_as_numbers(tmp_path):
     assert number(np.float64(0.1)) == "0.1"
     assert float(number(np.nextafter(1.0, 2.0))) == np.nextafter(1.0, 2.0)
     for to in bl.exporters():
-        if to in ("nl",):
-            continue
+        if to in ("nl", "torch", "onnx"):
+            continue  # numbers are in binary form there, or written by Pyomo
         text = problems.STACKELBERG if to not in ("mps-aux", "bileveljump") else problems.P1
         path = tmp_path / "f.txt"
         options = {"force": True, "dual_bound": 30}
@@ -148,3 +148,51 @@ def test_forced_export_warns_in_the_file(tmp_path):
             bl.parse(problems.CONCAVE), to="lp", path=tmp_path / "c.lp", options={"force": True}
         )
     assert "\\ WARNING: f is not known to be convex" in (tmp_path / "c.lp").read_text()
+
+
+def test_an_unbounded_multiplier_is_refused_before_a_constant_is_guessed(tmp_path):
+    for form in ("big-m", "strong-duality"):
+        with pytest.raises(bl.ExportError, match="BLV0705"):
+            written(problems.P1, "lp", tmp_path, reformulation=form)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_strong_duality_takes_linear_rows_of_followers(tmp_path):
+    options = {"reformulation": "strong-duality", "dual_bound": 10}
+    for text in (problems.BALL, problems.EXP):
+        with pytest.raises(bl.ExportError, match="BLV0701"):
+            written(text, "lp", tmp_path, **options)
+
+
+def test_strong_duality_is_linear_where_the_leader_has_whole_numbers(tmp_path, scip, highs):
+    path = written(problems.FLOW, "mps", tmp_path, reformulation="strong-duality", dual_bound=3)
+    assert "QCMATRIX" not in path.read_text()
+    assert scip(path)[1] == pytest.approx(5.0)
+    assert highs(path) == pytest.approx(5.0)
+    text = problems.P1.replace("x in [0, 10]", "x in integers(-3, 10)")
+    path = written(text, "lp", tmp_path, reformulation="strong-duality", dual_bound=20)
+    assert highs(path) == pytest.approx(-12.0)
+    assert "|lam.f.c1| <= 20" in path.read_text()
+
+
+def test_graphs_refuse_what_is_no_function_of_the_variables(tmp_path):
+    for text in (problems.BIDDING, problems.TOLL, "model m; upper { var x; minimize x^2; }"):
+        with pytest.raises(bl.ExportError, match="cannot hold"):
+            bl.export(bl.parse(text), to="torch", path=tmp_path / "m.pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_blvpy_refuses_games_prices_and_whole_numbers(tmp_path):
+    for text in (problems.NASH, problems.BIDDING, problems.TOLL, problems.CONCAVE):
+        with pytest.raises(bl.ExportError, match=r"BLV070[12]"):
+            bl.export(bl.parse(text), to="blvpy", path=tmp_path / "m.py")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_keeps_its_mode(tmp_path):
+    path = tmp_path / "m.lp"
+    path.write_text("")
+    path.chmod(0o600)
+    bl.export(bl.parse(problems.P1), to="lp", path=path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.read_text().startswith("\\")

@@ -11,12 +11,7 @@ import bilevelpy as bl
 from bilevelpy.exporters.latex import latex
 from bilevelpy.ir.serial import digest
 
-# The images of the cleaning model are a minute's worth of digits.
-MODELS = [
-    path
-    for path in sorted((Path(__file__).parents[2] / "models").glob("*.blv"))
-    if path.stem != "hyper_cleaning"
-]
+MODELS = sorted((Path(__file__).parents[2] / "models").glob("*.blv"))
 TEXTS = [text for text, *_ in problems.KNOWN.values()]
 TEXTS += [problems.INTEGER, problems.PESSIMISTIC, problems.FAMILY, problems.BALL, problems.EXP]
 

@@ -211,3 +211,104 @@ def test_missing_files(tmp_path):
         bl.read(tmp_path / "none.mps", aux=other)
     with pytest.raises(bl.UsageError, match="end in"):
         bl.read(tmp_path / "model.xls")
+
+
+KNAPSACK = """\
+NAME knapsack
+ROWS
+ N OBJ
+ L cap
+COLUMNS
+    M1 'MARKER' 'INTORG'
+    a OBJ -6 cap 2
+    b OBJ -5 cap 3
+    c OBJ -4 cap 2
+    M2 'MARKER' 'INTEND'
+RHS
+    RHS cap 5
+BOUNDS
+ BV BND a
+ BV BND b
+ BV BND c
+ENDATA
+"""
+CUTS = "N 3\nM 1\nLC 0\nLC 1\nLC 2\nLR 0\nLO 6\nLO 5\nLO 4\nOS -1\nIC 1\nIC 2\nIC 1\nIB 1\n"
+
+
+def test_interdiction(tmp_path):
+    # Without a: b and c for 9; without c: a and b for 11; b costs more than the budget.
+    pytest.importorskip("pyscipopt", reason="needs SCIP (pip install pyscipopt)")
+    text = read_text(files(tmp_path, KNAPSACK, CUTS))
+    assert "budget: cut_a + 2*cut_b + cut_c <= 1;" in text
+    assert "open_b: b + cut_b <= 1;" in text
+    assert "not opposite" not in text
+    result = bl.solve(bl.parse(text))
+    assert result.success
+    assert pytest.approx(-9.0) == result.F
+    assert result["cut_a"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("mps", "aux", "line", "message"),
+    [
+        (KNAPSACK, CUTS.replace("IB 1\n", ""), 11, "need its budget"),
+        (KNAPSACK, CUTS.replace("IC 2\n", ""), 11, "2 costs of interdiction"),
+        (KNAPSACK, CUTS.replace("IC 2", "IC two"), 12, "not a number"),
+        (KNAPSACK.replace(" BV BND b", " PL BND b"), CUTS, 12, "no upper bound"),
+        (KNAPSACK.replace(" BV BND b", " FX BND b 1"), CUTS, 12, "positive lower bound"),
+        (
+            KNAPSACK,
+            "N 2\nM 1\nLC 0\nLC 1\nLR 0\nLO 6\nLO 5\nOS -1\nIC 1\nIC 1\nIB 1\n",
+            11,
+            "every column",
+        ),
+    ],
+)
+def test_broken_interdiction_files(mps, aux, line, message, tmp_path):
+    with pytest.raises(bl.ModelError) as caught:
+        bl.read(files(tmp_path, mps, aux))
+    assert message in str(caught.value)
+    assert f"p1.aux:{line}:" in str(caught.value)
+
+
+LP = """\\ a comment
+Minimize
+ obj: x - 4 y
+Subject To
+ c1: - x - y <= -3
+ c2: - 2 x + y <= 0
+ c3: 2 x + y <= 12
+ c4: 3 x - 2 y <= 4
+Bounds
+ 0 <= x <= 10
+General
+ x
+End
+"""
+
+
+def lp_files(tmp_path, text=LP):
+    (tmp_path / "p1.lp").write_text(text)
+    (tmp_path / "p1.aux").write_text(named().replace("@MPS", "@LP"))
+    return tmp_path / "p1.lp"
+
+
+def test_lp_files_mean_the_same_as_mps_files(tmp_path):
+    assert content(bl.read(lp_files(tmp_path))) == content(bl.read(files(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "message"),
+    [
+        (("End\n", ""), 12, "without End"),
+        (("End", "SOS\n s1: S1:: x:1 y:2\nEnd"), 13, "SOS sets"),
+        (("General", "Semi"), 11, "semi-continuous"),
+        ((" c2: -", " c2: x = 1 -> -"), 6, "indicator"),
+        (("c3: 2 x", "c3: 2 x <= <= 3"), 13, "does not take"),
+    ],
+)
+def test_broken_lp_files(change, line, message, tmp_path):
+    with pytest.raises(bl.ModelError) as caught:
+        bl.read(lp_files(tmp_path, LP.replace(*change)))
+    assert message in str(caught.value)
+    assert f"p1.lp:{line}:" in str(caught.value)

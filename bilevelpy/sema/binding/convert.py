@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from bilevelpy.ir.mapped import is_mapped
 from bilevelpy.ir.sparse import is_sparse
 from bilevelpy.ir.types import Label
 from bilevelpy.sema.binding.raw import Array, Grid, Long, NotNumbers
@@ -72,7 +73,8 @@ def numeric(value: Any, words: bool = False) -> Array:
         raise NotNumbers(f"text, first {str(array.ravel()[0])!r}" if array.size else "text")
     if array.dtype.kind not in "biuf":
         raise NotNumbers(f"values of type {array.dtype}")
-    array = np.asarray(array.astype(np.float64, copy=False))
+    if not is_mapped(array):  # data in files keeps its type until rows of it are read
+        array = np.asarray(array.astype(np.float64, copy=False))
     # Views with negative or overlapping strides are no input of a compiled graph.
     return (
         array
@@ -129,7 +131,10 @@ def kind(value: Any) -> str:
     if value is None:
         return "None"
     if isinstance(value, str):
-        return f"the text {value!r}" if len(value) <= 40 else "a text"
+        shown = f"the text {value!r}" if len(value) <= 80 else "a text"
+        if value.lower().endswith((".npy", ".npz", ".csv", ".json")):
+            shown += " (a mapping holds arrays: load the file first, as with `numpy.load`)"
+        return shown
     return f"a value of type {type(value).__name__}"
 
 

@@ -1,0 +1,164 @@
+"""Several processes: shares of the data add up to the whole, ranks that die end the run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import bilevelpy as bl
+from bilevelpy.lowering import sharded
+from bilevelpy.lowering.oracle import TorchOracle
+from bilevelpy.lowering.sharded import Share
+
+RIDGE = """\
+model ridge;
+dim n, m, p;
+param X[n, p], y[n], Xv[m, p], yv[m];
+upper {
+  var lam[p] in [-5, 5] start 0;
+  minimize mean((Xv @ w - yv)^2) + 0.01 * sumsq(lam);
+}
+lower fit {
+  var w[p];
+  minimize mean((X @ w - y)^2) + sum(exp(lam) * w^2);
+}
+"""
+# Followers are divided like rows of data, though each has its own variables.
+FAMILY = """\
+model family;
+set FIRM = 1..7;
+param a[FIRM] = [1, 2, 3, 4, 5, 6, 7];
+upper { var x start 0.3; minimize sum((firm.q[i] - a[i])^2 for i in FIRM) + x^2; }
+lower firm[i in FIRM] { var q; minimize a[i] * (q - x)^2 + exp(q); }
+"""
+BARE = "upper { var x; minimize (y - 1)^2; } lower g { var y; minimize (y - x)^2; }"
+
+
+def _data(rows: int = 23, p: int = 4) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    X, Xv = rng.normal(size=(rows, p)), rng.normal(size=(rows - 6, p))
+    w = rng.normal(size=p)
+    return {
+        "X": X, "y": X @ w + rng.normal(size=rows),
+        "Xv": Xv, "yv": Xv @ w + rng.normal(size=rows - 6),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 30])
+@pytest.mark.parametrize("text", [RIDGE, FAMILY])
+def test_the_parts_of_all_ranks_add_up_to_the_whole(text: str, world: int) -> None:
+    """Thirty ranks are more than there are rows: some have none."""
+    model = bl.parse(text, data=_data() if "param X" in text else None)
+    whole = TorchOracle(model.bound)
+    shares = [Share(TorchOracle(model.bound), rank, world) for rank in range(world)]
+    rng = torch.Generator().manual_seed(0)
+    x, y, v = (
+        torch.randn(k, generator=rng, dtype=torch.float64) for k in (whole.n, whole.m, whole.m)
+    )
+
+    def total(request: int, number: int = 0) -> torch.Tensor:
+        found = [s.answer(request, number, x, y, v) for s in shares]
+        assert all(part is not None for part in found)
+        return sum(part for part in found if part is not None)  # type: ignore[return-value]
+
+    value, by_x, by_y = whole.value_grad_F(x, y)
+    expected = torch.cat([torch.tensor([value], dtype=torch.float64), by_x, by_y])
+    assert torch.allclose(total(sharded._DF), expected, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(total(sharded._DF_Y)[1:], whole.grad_f(x, y), rtol=1e-12, atol=1e-12)
+    assert torch.allclose(total(sharded._DF_X), whole.grad_f_x(x, y), rtol=1e-12, atol=1e-12)
+    for kind in range(3):
+        for share in shares:
+            share.answer(sharded._MAKE, 3 * 5 + kind, x, y, v)
+        made = getattr(whole, ("pullback", "hvp", "cross")[kind])(x, y)(v)
+        exact = torch.cat(made) if isinstance(made, tuple) else made
+        assert torch.allclose(total(sharded._USE, 5), exact, rtol=1e-12, atol=1e-12)
+
+
+def test_a_model_without_sums_is_refused() -> None:
+    with pytest.raises(bl.UsageError, match="nothing to divide"):
+        Share(TorchOracle(bl.parse(BARE).bound), 0, 2)
+
+
+def _torchrun(folder: Path, *arguments: str) -> list[str]:
+    return [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+        "--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0",
+        "-m", "bilevelpy", *arguments,
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "ridge.blv").write_text(RIDGE)
+    np.savez(tmp_path / "data.npz", **_data())
+    return tmp_path
+
+
+def test_two_processes_find_what_one_finds(folder: Path) -> None:
+    given = ["solve", "ridge.blv", "--data", "data.npz", "--json", "--tol", "1e-9"]
+    both = subprocess.run(
+        _torchrun(folder, *given), cwd=folder, capture_output=True, text=True, timeout=240
+    )  # fmt: skip
+    assert both.returncode == 0, both.stderr
+    found = json.loads(both.stdout)  # one object: the other rank prints nothing
+    alone = bl.solve(folder / "ridge.blv", data=folder / "data.npz", tol=1e-9)
+    assert found["success"]
+    assert found["objective"]["upper"] == pytest.approx(alone.F, rel=1e-8)
+    assert np.allclose(found["upper"]["lam"], alone["lam"], rtol=1e-6, atol=1e-6)
+    assert np.allclose(found["lower"]["fit"]["w"], alone["w"], rtol=1e-8, atol=1e-8)
+
+
+def _ranks(parent: int) -> dict[int, int]:
+    """Rank -> process, of the children of torchrun."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            status = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            if entry.name.isdigit() and int(status[1]) == parent:
+                environment = (entry / "environ").read_bytes().split(b"\0")
+                rank = [e for e in environment if e.startswith(b"RANK=")]
+                if rank:
+                    found[int(rank[0][5:])] = int(entry.name)
+        except (OSError, ValueError, IndexError):
+            continue
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes by /proc")
+def test_a_killed_rank_ends_the_run_and_leaves_a_checkpoint(folder: Path) -> None:
+    # Plain hypergradient steps of a small size: a run that is never done.
+    text = RIDGE.replace("sumsq(lam)", "sum(lam^4)")
+    (folder / "ridge.blv").write_text(text)
+    kept = folder / "run.ckpt"
+    process = subprocess.Popen(
+        _torchrun(
+            folder, "solve", "ridge.blv", "--data", "data.npz", "--backend", "f2ba",
+            "--checkpoint", "run.ckpt", "--max-iter", "1000000", "--tol", "1e-14",
+        ),
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 150
+        while not kept.exists() and time.monotonic() < deadline:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.1)
+        assert kept.exists()
+        os.kill(_ranks(process.pid)[1], signal.SIGKILL)
+        process.communicate(timeout=100)  # an error, not a hang
+        assert process.returncode != 0
+    finally:
+        process.kill()
+    again = bl.solve(
+        folder / "ridge.blv", data=folder / "data.npz", backend="f2ba", checkpoint=kept,
+        resume=True, max_iter=1,
+    )  # fmt: skip
+    assert again.iterations > 1, "the run went on from the checkpoint"

@@ -1,0 +1,247 @@
+"""Ten models and more for each consumer: their optimum is the known one and not the high point's,
+and the follower, solved again at their point, has nothing to gain.
+
+The optima come from enumeration of vertices and from closed forms (families.py). Consumers that
+look for local optima get models with one local optimum.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import families
+import problems
+import pytest
+
+import bilevelpy as bl
+from bilevelpy.exporters import consumers
+from bilevelpy.exporters.consumers import Missing, Outcome, beside, printed
+from bilevelpy.exporters.verify import compare, verify
+
+BIG_M = {"reformulation": "big-m", "dual_bound": families.DUAL_BOUND}
+
+
+def written(text, to, tmp_path, name="m", **options):
+    model = bl.parse(text)
+    path = tmp_path / f"{name}.{to.split('-')[0]}"
+    bl.export(model, to=to, path=path, options=options)
+    return model.bound, path
+
+
+def holds(report, expected, high_point, tolerance=1e-4):
+    assert report.passed, report.message
+    assert pytest.approx(expected, rel=tolerance, abs=tolerance) == report.F
+    assert abs(report.F - high_point) > 1e-3
+
+
+@pytest.mark.parametrize("form", ["sos1", "indicators", "big-m", "strong-duality"])
+@pytest.mark.parametrize("to", ["lp", "mps"])
+def test_scip(to, form, tmp_path):
+    pytest.importorskip("pyscipopt", reason="needs SCIP (pip install pyscipopt)")
+    for text, expected, high_point in families.LINEAR:
+        bound, path = written(text, to, tmp_path, reformulation=form, dual_bound=100)
+        holds(verify(bound, to, path), expected, high_point)
+    # Products of continuous columns take spatial branching: seconds a model.
+    count = 2 if form == "strong-duality" else 10
+    for text, expected, high_point in families.QUADRATIC[:count]:
+        bound, path = written(text, to, tmp_path, reformulation=form, dual_bound=1000)
+        holds(verify(bound, to, path), expected, high_point)
+
+
+def test_scip_on_nl(tmp_path):
+    pytest.importorskip("pyscipopt", reason="needs SCIP (pip install pyscipopt)")
+    pytest.importorskip("pyomo", reason="needs pyomo (pip install pyomo)")
+    for text, expected, high_point in families.QUADRATIC:
+        bound, path = written(text, "nl", tmp_path)
+        holds(verify(bound, "nl", path), expected, high_point)
+
+
+def test_ipopt_on_nl(tmp_path):
+    ca = pytest.importorskip("casadi", reason="needs casadi (pip install casadi)")
+    pytest.importorskip("pyomo", reason="needs pyomo (pip install pyomo)")
+    for text, expected, high_point in families.SMOOTH:
+        options = {"reformulation": "products", "epsilon": 1e-8}
+        bound, path = written(text, "nl", tmp_path, **options)
+        nlp = ca.NlpBuilder()
+        nlp.import_nl(str(path))
+        problem = {"x": ca.vertcat(*nlp.x), "f": nlp.f, "g": ca.vertcat(*nlp.g)}
+        quiet = {"print_time": False, "ipopt.print_level": 0, "ipopt.sb": "yes"}
+        solver = ca.nlpsol("solver", "ipopt", problem, quiet)
+        point = solver(x0=nlp.x_init, lbx=nlp.x_lb, ubx=nlp.x_ub, lbg=nlp.g_lb, ubg=nlp.g_ub)
+        names = path.with_suffix(".col").read_text().split()
+        values = dict(zip(names, point["x"].full().flat, strict=True))
+        outcome = Outcome("Ipopt", "done", float(point["f"]), values, False)
+        holds(compare(bound, "nl", path, outcome), expected, high_point)
+
+
+@pytest.mark.parametrize("to", ["lp", "mps"])
+def test_highs(to, tmp_path, highs):
+    for text, expected, high_point in families.LINEAR:
+        _, path = written(text, to, tmp_path, **BIG_M)
+        value = highs(path)
+        assert value == pytest.approx(expected, abs=1e-6)
+        assert value != pytest.approx(high_point, abs=1e-3)
+
+
+def test_glpk(tmp_path, glpk):
+    for text, expected, high_point in families.LINEAR:
+        bound, path = written(text, "ampl", tmp_path, **BIG_M)
+        holds(verify(bound, "ampl", path), expected, high_point)
+        _, path = written(text, "lp", tmp_path, **BIG_M)
+        assert glpk(path) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.skipif(shutil.which("glpsol") is None, reason="needs glpsol (apt install glpk-utils)")
+def test_glpsol_runs_the_text(tmp_path):
+    for k, (text, expected, _) in enumerate(families.LINEAR):
+        path = tmp_path / f"{k}.mod"
+        bl.export(bl.parse(text), to="ampl", path=path, options=BIG_M)
+        done = subprocess.run(
+            ["glpsol", "--model", str(path)], capture_output=True, text=True, check=True
+        )
+        line = next(line for line in done.stdout.splitlines() if line.startswith("F.val"))
+        assert float(line.split("=")[1]) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.skipif(shutil.which("glpsol") is None, reason="needs glpsol (apt install glpk-utils)")
+def test_glpsol_with_the_data_beside(tmp_path, monkeypatch):
+    monkeypatch.setattr("bilevelpy.exporters.ampl.INLINE", 0)
+    for k, (text, expected, _) in enumerate(families.LINEAR):
+        path = tmp_path / f"{k}.mod"
+        bl.export(bl.parse(text), to="ampl", path=path, options=BIG_M)
+        data = path.with_suffix(".dat")
+        assert "'f.r1' 'y1' " in data.read_text() or "'f.r1' 'y2' " in data.read_text()
+        done = subprocess.run(
+            ["glpsol", "--model", str(path), "--data", str(data)],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        line = next(line for line in done.stdout.splitlines() if line.startswith("F.val"))
+        assert float(line.split("=")[1]) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.skipif(shutil.which("cbc") is None, reason="needs CBC (apt install coinor-cbc)")
+@pytest.mark.parametrize("form", ["sos1", "big-m"])
+def test_cbc(form, tmp_path):
+    # Not on indicators: CBC 2.10 calls them infeasible.
+    for text, expected, high_point in families.LINEAR:
+        _, path = written(text, "lp", tmp_path, reformulation=form, dual_bound=100)
+        done = subprocess.run(
+            ["cbc", str(path), "solve", "solution", str(tmp_path / "s.txt")],
+            capture_output=True, text=True, check=True, timeout=60,
+        )  # fmt: skip
+        first = (tmp_path / "s.txt").read_text().splitlines()[0]
+        assert first.startswith("Optimal"), done.stdout
+        value = float(first.rpartition(" ")[2])
+        assert value == pytest.approx(expected, abs=1e-4)
+        assert value != pytest.approx(high_point, abs=1e-3)
+
+
+def programs(to, cases, tmp_path, interpreter, *arguments, tolerance=1e-4, **options):
+    """Run exported programs, all in one process of the consumer's, and check what each printed."""
+    made = []
+    for k, (text, *known) in enumerate(cases):
+        model = bl.parse(text)
+        path = tmp_path / f"{to}_{k}.py"
+        bl.export(model, to=to, path=path, options=options)
+        made.append((model.bound, path, known))
+    driver = (
+        "import runpy, sys\n"
+        f"for path in {[str(p) for _, p, _ in made]!r}:\n"
+        f"    sys.argv = [path, *{list(arguments)!r}]\n"
+        "    print('==', path)\n"
+        "    runpy.run_path(path, run_name='__main__')\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [str(interpreter), "-c", driver],
+        capture_output=True, text=True, timeout=250, env=environment, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    parts = done.stdout.split("== ")[1:]
+    for (bound, path, (expected, high_point)), part in zip(made, parts, strict=True):
+        report = compare(bound, to, path, printed(part, to))
+        holds(report, expected, high_point, tolerance)
+
+
+def test_pyomo(tmp_path):
+    pytest.importorskip("pyomo", reason="needs pyomo (pip install pyomo)")
+    pytest.importorskip("pyscipopt", reason="needs SCIP (pip install pyscipopt)")
+    cases = [*families.LINEAR[:5], *families.QUADRATIC]
+    programs("pyomo", cases, tmp_path, sys.executable)
+
+
+def test_cvxpy(tmp_path):
+    pytest.importorskip("pyscipopt", reason="needs SCIP (pip install pyscipopt)")
+    cases = [*families.LINEAR, *families.SMOOTH[:3]]
+    programs("cvxpy", cases, tmp_path, sys.executable, "SCIP", dual_bound=1000)
+
+
+def test_casadi(tmp_path):
+    pytest.importorskip("casadi", reason="needs casadi (pip install casadi)")
+    programs("casadi", families.SMOOTH, tmp_path, sys.executable)
+
+
+def test_blvpy(tmp_path):
+    interpreter = beside("py312", "bin", "python")
+    if interpreter is None:
+        pytest.skip(f"needs BLVPY (tests/exporters/setup_consumers.sh; {consumers.FOLDER})")
+    programs("blvpy", families.SMOOTH, tmp_path, interpreter, "3", tolerance=1e-3)
+
+
+@pytest.mark.parametrize("to", ["gams-emp", "gams-mpec"])
+def test_gams(to, tmp_path):
+    for k, (text, expected, high_point) in enumerate(families.SMOOTH):
+        model = bl.parse(text)
+        path = tmp_path / f"{k}.gms"
+        bl.export(model, to=to, path=path)
+        try:
+            report = consumers.gams(path, "emp=reshop" if to == "gams-emp" else "mpec=nlpec")
+        except Missing as missing:
+            pytest.skip(f"needs {missing} (proprietary; {consumers.FOLDER})")
+        holds(compare(model.bound, to, path, report), expected, high_point)
+
+
+@pytest.mark.parametrize("to", ["torch", "onnx"])
+def test_graphs_give_the_numbers_of_the_oracle(to, tmp_path):
+    pytest.importorskip("onnxscript", reason="needs onnxscript (pip install onnx onnxscript)")
+    pytest.importorskip("onnxruntime", reason="needs ONNX Runtime (pip install onnxruntime)")
+    texts = [problems.EXP, problems.BALL, problems.FAMILY, problems.NASH, problems.STACKELBERG]
+    texts += [text for text, *_ in (*families.LINEAR[:3], *families.QUADRATIC[:2])]
+    for text in texts:
+        suffix = {"torch": "pt2", "onnx": "onnx"}[to]
+        model = bl.parse(text)
+        path = tmp_path / f"m.{suffix}"
+        bl.export(model, to=to, path=path)
+        report = verify(model.bound, to, path)
+        assert report.passed, report.message
+
+
+def test_katex(tmp_path):
+    models = [text for text, *_ in problems.KNOWN.values()]
+    models += [problems.EXP, problems.BALL, problems.FAMILY, problems.PESSIMISTIC]
+    paths = [written(text, "latex", tmp_path, str(k))[1] for k, text in enumerate(models)]
+    for form in ("complements", "sos1", "products", "indicators", "strong-duality"):
+        for k, (text, *_) in enumerate((*families.LINEAR[:2], *families.QUADRATIC[:2])):
+            options = {"reformulation": form, "dual_bound": 100}
+            paths.append(written(text, "latex", tmp_path, f"{form}{k}", **options)[1])
+    broken = tmp_path / "broken.tex"
+    broken.write_text("\\[\n\\foo{\n\\]\n")
+    try:
+        assert consumers.katex(*paths).status == "accepted"
+    except Missing as missing:
+        pytest.skip(f"needs {missing}")
+    with pytest.raises(bl.ExportError, match="does not take"):
+        consumers.katex(broken)
+
+
+def test_a_lost_follower_is_noticed(tmp_path):
+    # What a reader that ignores SOS1 sets would find: the point of the relaxation.
+    pytest.importorskip("pyscipopt", reason="needs SCIP (pip install pyscipopt)")
+    text, *_ = families.LINEAR[0]
+    bound, path = written(text, "lp", tmp_path)
+    content = path.read_text()
+    path.write_text(content[: content.index("SOS\n")] + "End\n")
+    report = verify(bound, "lp", path)
+    assert report.passed is False
+    assert "NOT optimal for the follower" in report.message

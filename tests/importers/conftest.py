@@ -1,0 +1,6 @@
+"""Tests of importers share their small files."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
