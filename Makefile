@@ -44,7 +44,7 @@ layers: $(STAMP)-dev  ## who may import whom (import-linter)
 bench: $(STAMP)-bench  ## measure speed against hand-written code
 	@$(PY) -m benchmarks $(BENCH_ARGS)
 
-docs: $(STAMP)-docs gallery  ## build the documentation with warnings as errors (docs/_build/html)
+docs: $(STAMP)-docs  ## build the documentation with warnings as errors (docs/_build/html)
 	@$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 gallery: $(STAMP)-docs  ## write the pages of models that have changed

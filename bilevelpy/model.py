@@ -66,6 +66,25 @@ class Model:
         given = self.given.updated(data=data, externs=externs, keywords=keywords)
         return Model(bind_program(self.program, given), self.warnings, given)
 
+    def picture(
+        self, result: Any, kind: str = "landscape", path: str | Path | None = None, **options: Any
+    ) -> Any:
+        """Draw a picture of an answer to this model, and write it to ``path`` if one is given.
+
+        ``kind``: "landscape" (F(x, y(x)) over one or two upper variables, with the path of the
+        run), "response" (y(x) along a line through the answer; ``along="lam"`` or ``"lam[3]"``),
+        "network" (flows and decisions on the arcs of a set of pairs), "images" (a sheet of images
+        with the weights learned for them). ``points`` sets how many points are sampled.
+
+        Raises
+        ------
+        UsageError
+            The model has no such picture; the text says why.
+        """
+        from bilevelpy.pictures import draw
+
+        return draw(self.bound, result, kind, path, **options)
+
     def summary(self) -> str:
         """Sizes, data and variables, a line each."""
         program, bound = self.program, self.bound
@@ -93,6 +112,23 @@ class Model:
     def __repr__(self) -> str:
         levels = [self._algebra(level) for level in self.program.levels]
         return "\n\n".join([self.summary(), *levels])
+
+    def _repr_latex_(self) -> str:
+        from bilevelpy.exporters.latex import latex
+
+        return f"$$\n{latex(self.program)}\n$$"
+
+    def _repr_html_(self) -> str | None:
+        # Front ends prefer HTML to LaTeX; without latex2mathml they get the LaTeX.
+        from bilevelpy.exporters.latex import latex
+        from bilevelpy.markup.html import escape
+        from bilevelpy.markup.mathml import mathml
+
+        try:
+            formulas = mathml(latex(self.program))
+        except UsageError:
+            return None
+        return f"{formulas}\n<pre>{escape(self.summary())}</pre>"
 
     def _algebra(self, level: Level) -> str:
         """A level as it is written in the model."""

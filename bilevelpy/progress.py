@@ -11,6 +11,8 @@ from typing import TextIO
 from bilevelpy.result import Record
 
 _WIDTH = 20
+# Columns that a line in a notebook is erased over.
+_NOTEBOOK = 79
 # Seconds between two refreshes of the line, and between two lines where there is no terminal.
 _REFRESH, _LINES = 0.1, 5.0
 
@@ -20,13 +22,17 @@ class Progress:
     fallen.
 
     The bar is full where the norm has come down by the factor ``tol``. Where standard error is no
-    terminal and progress was asked for all the same, a plain line appears every few seconds.
+    terminal and progress was asked for all the same, a plain line appears every few seconds; in a
+    notebook one line is kept up to date, as on a terminal.
     """
 
     def __init__(self, tol: float, stream: TextIO | None = None) -> None:
         self.stream = sys.stderr if stream is None else stream
         self.tol = tol
-        self.live = self.stream.isatty()
+        terminal = self.stream.isatty()
+        self.live = terminal or is_notebook(self.stream)
+        # Notebooks understand a return to the start of the line, but no escape sequences.
+        self.erase = "\r\x1b[2K" if terminal else "\r" + " " * _NOTEBOOK + "\r"
         self.first = math.nan
         self.share = 0.0
         self.shown = -math.inf
@@ -47,7 +53,7 @@ class Progress:
         self.shown = now
         if self.live:
             room = shutil.get_terminal_size().columns - 1
-            self.stream.write("\r\x1b[2K" + self._line(record)[:room])
+            self.stream.write(self.erase + self._line(record)[:room])
             self.open = True
         else:
             self.stream.write(self._line(record) + "\n")
@@ -56,17 +62,23 @@ class Progress:
     def close(self) -> None:
         """Take the line away: the result follows."""
         if self.open:
-            self.stream.write("\r\x1b[2K")
+            self.stream.write(self.erase)
             self.stream.flush()
             self.open = False
 
     def _line(self, record: Record) -> str:
         filled = round(self.share * _WIDTH)
         bar = "#" * filled + "." * (_WIDTH - filled)
+        norm = record.hypergradient_norm
+        shown = "" if math.isnan(norm) else f"hypergradient {norm:.1e}  "
         return (
-            f"[{bar}] iteration {record.iteration}  F {record.F:.6g}  "
-            f"hypergradient {record.hypergradient_norm:.1e}  {record.time:.1f} s"
+            f"[{bar}] iteration {record.iteration}  F {record.F:.6g}  {shown}{record.time:.1f} s"
         )
+
+
+def is_notebook(stream: TextIO) -> bool:
+    """Whether ``stream`` is that of a notebook's kernel."""
+    return type(stream).__module__.partition(".")[0] == "ipykernel"
 
 
 def wanted(progress: bool | None) -> bool:

@@ -53,10 +53,15 @@ class Certificate:
     reasons: tuple[str, ...]
     details: Mapping[str, Any] = field(default_factory=dict)
 
+    def _repr_html_(self) -> str:
+        from bilevelpy.markup import fragments
+
+        return fragments.certificate(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One outer iteration in the history."""
+    """One outer iteration in the history; ``x`` is kept where it is one or two numbers."""
 
     iteration: int
     time: float
@@ -66,6 +71,7 @@ class Record:
     lower_residual: float
     counts: Mapping[str, int]
     reports: Mapping[str, float] = field(default_factory=dict)
+    x: tuple[float, ...] = ()
 
 
 @dataclass
@@ -92,6 +98,18 @@ class Result:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     duals: Mapping[str, np.ndarray] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        from bilevelpy.markup import fragments, html
+
+        shown = fragments.result(self)
+        if len(self.history) < 2:
+            return shown
+        try:
+            drawn = html.figure(self.plot(), "Convergence of the run")
+        except UsageError:  # without matplotlib the tables have to do
+            return shown
+        return f"{shown}\n{drawn}"
 
     @property
     def success(self) -> bool:
@@ -195,10 +213,27 @@ class Result:
         else:
             raise UsageError(f"a result is saved as .json or .npz, not as `{Path(path).name}`")
 
-    def plot(self, path: str | Path | None = None) -> Figure:
-        """The convergence of the run against time and evaluations; written to ``path`` (.png, .svg)
-        if one is given.
+    def plot(
+        self,
+        path: str | Path | None = None,
+        *,
+        kind: str = "convergence",
+        model: Any = None,
+        **options: Any,
+    ) -> Figure:
+        """A picture of the run; written to ``path`` (.png, .svg) if one is given.
+
+        ``kind`` "convergence" shows the run against time and evaluations. The other kinds need the
+        ``model`` that was solved: "landscape", "response" (``along="lam"``), "network", "images";
+        :meth:`Model.picture` documents them.
         """
+        if kind != "convergence":
+            if model is None:
+                raise UsageError(f"the picture `{kind}` needs the model: plot(kind=..., model=...)")
+            drawn: Figure = model.picture(self, kind, path, **options)
+            return drawn
+        if options:
+            raise UsageError(f"the picture `convergence` takes no {', '.join(options)}")
         from bilevelpy.plotting import convergence
 
         return convergence(
@@ -244,7 +279,8 @@ def _from_saved(content: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Re
     history = []
     for record in content["history"]:
         numbers = {name: storage.number(record[name]) for name in _NUMBERS & record.keys()}
-        history.append(Record(**(record | numbers)))
+        point = tuple(storage.number(v) for v in record.get("x", ()))
+        history.append(Record(**(record | numbers | {"x": point})))
     return Result(
         model=content["model"],
         status=Status(content["status"]),

@@ -36,9 +36,11 @@ def compare(
     it.
     """
     from bilevelpy import api
+    from bilevelpy.cli.solve import check_targets
     from bilevelpy.cli.sources import load
     from bilevelpy.result import Status
 
+    check_targets(None, plot)
     names = (
         None if backends is None else [name.strip() for name in backends.split(",") if name.strip()]
     )

@@ -51,12 +51,16 @@ def explain(
         )
         print_json({**analysis.to_json(structure), "decision": chosen})
         return DONE
+    from bilevelpy.backends import registry
     from bilevelpy.cli.tables import console, decision_table, structure_table
+    from bilevelpy.lowering.memory import memory_words
 
+    needs = registry.get(decision.chosen).cost(structure).memory if decision is not None else 0.0
     screen = console(errors=False)
     screen.print(structure_table(structure, full=True))
     screen.print()
     screen.print(decision_table(decision) if decision is not None else refusal, markup=False)
+    screen.print(f"\nmemory: {memory_words(model.bound, needs)}", markup=False)
     return DONE
 
 

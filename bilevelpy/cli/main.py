@@ -9,7 +9,21 @@ from typing import Annotated
 import typer
 
 from bilevelpy import __version__
-from bilevelpy.cli import backends, check, compare, explain, export, fmt, import_, new, solve, sweep, test
+from bilevelpy.cli import (
+    backends,
+    check,
+    compare,
+    explain,
+    export,
+    fmt,
+    import_,
+    lsp,
+    new,
+    report,
+    solve,
+    sweep,
+    test,
+)
 from bilevelpy.cli.guard import INTERRUPTED, guarded
 
 app = typer.Typer(
@@ -53,6 +67,8 @@ app.command("backends")(guarded(backends.backends))
 app.command("export")(guarded(export.export))
 app.command("import")(guarded(import_.import_model))
 app.command("exporters")(guarded(export.exporters))
+app.command("lsp")(guarded(lsp.lsp))
+app.command("report")(guarded(report.report))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import signal
 import sys
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +23,9 @@ from bilevelpy.options import SolveOptions
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure
     from bilevelpy.dispatcher import Decision
+    from bilevelpy.model import Model
     from bilevelpy.result import Result
+    from bilevelpy.solving import Request
 
 
 def solve(
@@ -47,7 +52,15 @@ def solve(
         Path | None, typer.Option(metavar="FILE", help="Save the result (.json, .npz).")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw the convergence (.png, .svg).")
+        Path | None, typer.Option(metavar="FILE", help="Draw the run (.png, .svg).")
+    ] = None,
+    plot_kind: Annotated[
+        str,
+        typer.Option(metavar="KIND", help="convergence, landscape, response, network or images."),
+    ] = "convergence",
+    plot_along: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The upper variable that moves, for a response."),
     ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Save the run now and then.")
@@ -64,7 +77,7 @@ def solve(
     command line is wrong, or no backend takes the model; 130 interrupted (the best point is printed
     and saved).
     """
-    _check_targets(out, plot)
+    check_targets(out, plot)
     limit = math.inf if time_limit is None else time_limit
     options = SolveOptions(backend, tol, max_iter, limit, seed, force, arguments.options(option))
     began = time.perf_counter()
@@ -72,8 +85,15 @@ def solve(
     if loaded.warnings and not quiet:
         print_diagnostics(loaded.warnings, loaded.sources, sys.stderr)
     # Only now, when the model is known to be right, the libraries that take seconds to load.
-    from bilevelpy.solving import Request, run
+    from bilevelpy.solving import Request
 
+    along = {} if plot_along is None else {"along": plot_along}
+    if plot is not None and (plot_kind != "convergence" or along):
+        from bilevelpy.pictures import require
+
+        require(
+            loaded.bound, plot_kind, plot_along
+        )  # a picture that cannot be drawn is said before the solve
     request = Request(
         start=start_values(start),
         progress=False if quiet else None,
@@ -81,8 +101,11 @@ def solve(
         resume=resume,
         decided=None if quiet or as_json else _announce,
     )
-    result = run(loaded, options, request, began)
-    _save(result, out, plot, quiet)
+    result = _run(loaded, options, request, began)
+    if result is None:  # a process that served the one which solves
+        return DONE
+    draw = partial(result.plot, kind=plot_kind, model=loaded, **along)
+    _save([(out, result.save), (plot, draw)], quiet)
     if as_json:
         print_json(result.as_dict())
     else:
@@ -94,7 +117,24 @@ def solve(
     return INTERRUPTED if result.status == "interrupted" else UNSOLVED
 
 
-def _check_targets(out: Path | None, plot: Path | None) -> None:
+def _run(loaded: Model, options: SolveOptions, request: Request, began: float) -> Result | None:
+    """Solve, in one process or, under ``torchrun``, with the evaluations divided among several."""
+    from bilevelpy import distributed
+    from bilevelpy.solving import run
+
+    # Schedulers end a job with this signal: then, too, the best point is kept.
+    signal.signal(signal.SIGTERM, _interrupt)
+    if distributed.world() == 1:
+        return run(loaded, options, request, began)
+    with distributed.shared(loaded) as leads:
+        return run(loaded, options, request, began) if leads else None
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def check_targets(out: Path | None, plot: Path | None) -> None:
     """Refuse a file that could not be written before the solve, not after it."""
     for path, kinds in ((out, (".json", ".npz")), (plot, (".png", ".svg", ".pdf"))):
         if path is None:
@@ -117,9 +157,8 @@ def _announce(structure: Structure, decision: Decision) -> None:
     screen.print()
 
 
-def _save(result: Result, out: Path | None, plot: Path | None, quiet: bool) -> None:
+def _save(writers: Sequence[tuple[Path | None, Callable[[Path], Any]]], quiet: bool) -> None:
     """Write the files that were asked for, and say so."""
-    writers: list[tuple[Path | None, Any]] = [(out, result.save), (plot, result.plot)]
     for path, write in writers:
         if path is not None:
             write(path)

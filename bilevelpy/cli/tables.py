@@ -78,8 +78,14 @@ def decision_table(d: Decision) -> RenderableType:
     table.add_row("backend", Text(d.chosen, "bold"))
     for k, reason in enumerate(d.why):
         table.add_row("" if k else "why", Text(reason))
+    # Many backends share a reason: it is said once.
+    against: dict[str, list[str]] = {}
     for name, reason in d.rejected.items():
-        table.add_row(f"not {name}", Text(_words(reason), "dim"))
+        against.setdefault(_words(reason), []).append(name)
+    for reason, names in against.items():
+        table.add_row(f"not {names[0]}", Text(reason, "dim"))
+        if len(names) > 1:
+            table.add_row("", Text(f"nor {', '.join(names[1:])}", "dim"))
     for warning in d.warnings:
         table.add_row(Text("warning", "yellow"), Text(str(warning)))
     return Padding(table, (0, 0, 0, 2))

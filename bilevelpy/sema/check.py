@@ -32,6 +32,15 @@ class CheckResult:
     sources: dict[str, Source]
 
 
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """A check with all that it collected on its way: what editors ask about unfinished files."""
+
+    result: CheckResult
+    state: State
+    files: list[ast.File]
+
+
 def check(source: Source, *, loader: Callable[[str], Source] | None = None) -> CheckResult:
     """Parse and check ``source`` without data.
 
@@ -47,6 +56,11 @@ def check(source: Source, *, loader: Callable[[str], Source] | None = None) -> C
     CheckResult
         All diagnostics are collected; one mistake gives one message.
     """
+    return examine(source, loader=loader).result
+
+
+def examine(source: Source, *, loader: Callable[[str], Source] | None = None) -> Examination:
+    """Check ``source`` as :func:`check` does, and keep declarations, shapes and trees."""
     state = State(sources={source.name: source})
     items, files = read_all(state, source, loader)
     broken = bool(state.diagnostics)
@@ -59,7 +73,8 @@ def check(source: Source, *, loader: Callable[[str], Source] | None = None) -> C
         warn(state, program)
     files_in_order = {name: k for k, name in enumerate(state.sources)}
     state.diagnostics.sort(key=lambda d: _place(d, files_in_order))
-    return CheckResult(None if failed else program, state.diagnostics, state.sources)
+    result = CheckResult(None if failed else program, state.diagnostics, state.sources)
+    return Examination(result, state, files)
 
 
 def _place(found: Diagnostic, files: dict[str, int]) -> tuple[int, int]:

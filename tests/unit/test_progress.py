@@ -51,3 +51,21 @@ def test_strange_norms_do_no_harm() -> None:
         progress.shown = -math.inf
         progress(record(1, norm))
     assert progress.share == 1.0
+
+
+def test_a_notebook_keeps_one_line() -> None:
+    class Stream(io.StringIO):
+        """Stands for the standard error of a kernel."""
+
+    Stream.__module__ = "ipykernel.iostream"
+    stream = Stream()
+    line = Progress(1e-6, stream)
+    for k, norm in enumerate((1.0, 0.1, 0.01)):
+        line.shown = -float("inf")
+        line(record(k, norm))
+    line.close()
+    written = stream.getvalue()
+    assert "\n" not in written
+    assert "\x1b" not in written
+    assert "iteration 2" in written
+    assert written.endswith(" \r")

@@ -1,0 +1,66 @@
+"""``bilevelpy report``: solve a model and write everything about it as one page."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bilevelpy.cli import arguments
+from bilevelpy.cli.console import say
+from bilevelpy.cli.guard import DONE, INTERRUPTED, UNSOLVED
+from bilevelpy.cli.sources import load
+from bilevelpy.errors import UsageError
+from bilevelpy.options import SolveOptions
+
+
+def report(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model file.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.html", help="The page to write.")],
+    data: arguments.Data = None,
+    param: arguments.Param = None,
+    extern: arguments.ExternOption = None,
+    backend: Annotated[
+        str, typer.Option(metavar="NAME", help="One of `bilevelpy backends`, or auto.")
+    ] = "auto",
+    tol: Annotated[float, typer.Option(metavar="T", help="Relative tolerance.")] = 1e-6,
+    max_iter: Annotated[int, typer.Option(metavar="N", help="Outer iterations at most.")] = 500,
+    time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds at most.")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of everything random.")] = 0,
+    option: arguments.OptionOption = None,
+) -> int:
+    """Solve a model and write one page: formulas, data, structure, decision, run, certificate.
+
+    The page holds its style and its pictures and opens without a network. Exit codes as `solve`.
+    """
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"`{out.name}` must end in .html")
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"cannot write {out}: its directory does not exist")
+    _check_extra()
+    began = time.perf_counter()
+    loaded = load(model, data, param, extern)
+    from bilevelpy import api
+    from bilevelpy.reporting import write
+    from bilevelpy.solving import Request, run
+
+    limit = math.inf if time_limit is None else time_limit
+    options = SolveOptions(backend, tol, max_iter, limit, seed, False, arguments.options(option))
+    result = run(loaded, options, Request(), began)
+    write(out, loaded, api.analyze(loaded, seed=seed), result)
+    say(f"{result.status}: written {out}")
+    if result.success:
+        return DONE
+    return INTERRUPTED if result.status == "interrupted" else UNSOLVED
+
+
+def _check_extra() -> None:
+    """Say before the solve that the page cannot be written, not after it."""
+    from importlib.util import find_spec
+
+    for library in ("latex2mathml", "matplotlib"):
+        if find_spec(library) is None:
+            raise UsageError(f"reports need {library}: install the extra `report`")

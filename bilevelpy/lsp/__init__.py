@@ -1,0 +1,1 @@
+"""The language server behind ``bilevelpy lsp``. Needs the extra ``lsp``."""

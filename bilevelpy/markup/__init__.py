@@ -1,0 +1,1 @@
+"""HTML and MathML fragments: for notebooks, reports and pages. Imports nothing of the package."""

@@ -1,0 +1,69 @@
+"""The LaTeX of models as MathML, which browsers show without scripts and without a network.
+
+latex2mathml translates the formulas; the two columns of ``aligned``, which it does not know, become
+a table here.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+
+from bilevelpy.errors import UsageError
+
+_OPEN, _CLOSE = "\\begin{aligned}", "\\end{aligned}"
+_BELOW = re.compile(r"\\(sum|prod|min|max)_")
+_INNER = re.compile(r"^<math[^>]*>(.*)</math>$", re.DOTALL)
+
+
+def mathml(latex: str, *, block: bool = True) -> str:
+    """``latex`` as a ``<math>`` element; its source is kept as an annotation.
+
+    Raises
+    ------
+    UsageError
+        latex2mathml is not installed.
+    """
+    text = latex.strip()
+    if block:  # what sums and minima run over stands below them
+        text = _BELOW.sub(r"\\\1\\limits_", text)
+    if text.startswith(_OPEN) and text.endswith(_CLOSE):
+        body = _aligned(text[len(_OPEN) : -len(_CLOSE)])
+    else:
+        body = _inner(text)
+    display = ' display="block"' if block else ""
+    source = html.escape(latex, quote=False)
+    return (
+        f'<math xmlns="http://www.w3.org/1998/Math/MathML"{display}><semantics>{body}'
+        f'<annotation encoding="application/x-tex">{source}</annotation></semantics></math>'
+    )
+
+
+def _aligned(body: str) -> str:
+    """Lines ended by a double backslash, each of two cells: right and left of the ampersand."""
+    rows = []
+    for line in re.split(r"\\\\\s*\n", body.strip()):
+        left, _, right = re.sub(r"(?<!\\)&", "\0", line.strip(), count=1).partition("\0")
+        cells = [
+            f'<mtd style="text-align: right">{_inner(left)}</mtd>',
+            f'<mtd style="text-align: left">{_inner(right)}</mtd>',
+        ]
+        rows.append(f"<mtr>{''.join(cells)}</mtr>")
+    return f'<mtable displaystyle="true">{"".join(rows)}</mtable>'
+
+
+def _inner(latex: str) -> str:
+    """The content of the ``<math>`` element of one formula."""
+    try:
+        from latex2mathml.converter import convert
+    except ImportError as error:
+        raise UsageError(
+            "formulas in pages need latex2mathml: install the extra `report`"
+        ) from error
+    if not latex.strip():
+        return "<mrow></mrow>"
+    try:
+        found = _INNER.match(convert(latex))
+    except Exception:
+        found = None  # a formula beyond the translator is shown as it is written
+    return found[1] if found else f"<mtext>{html.escape(latex)}</mtext>"

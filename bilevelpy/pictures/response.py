@@ -1,0 +1,141 @@
+"""The response y(x) and F(x, y(x)) at any x, each time with the lower level solved anew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from bilevelpy.errors import BackendError, UsageError
+from bilevelpy.lowering.oracle import TorchOracle
+from bilevelpy.numerics.constrained_certificate import follower_program
+from bilevelpy.numerics.resolve import Resolver
+from bilevelpy.reductions.columns import entry_names
+from bilevelpy.reductions.refusal import Refused
+from bilevelpy.reductions.rows import system
+
+if TYPE_CHECKING:
+    from bilevelpy.ir.program import BoundProgram
+    from bilevelpy.result import Result
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+# Violations of upper rows up to this share of one count as met.
+_FEASIBLE = 1e-6
+
+
+class Response(Protocol):
+    """x -> (F, y): NaN where the lower level has no solution or a row of the leader is violated."""
+
+    names: list[str]
+    lower_names: list[str]
+    bounds: tuple[Array, Array]
+    integer: np.ndarray
+
+    def __call__(self, x: Array) -> tuple[float, Array]:
+        """The value and the response at x."""
+        ...
+
+
+class SmoothResponse:
+    """Smooth lower levels over domains with a projection, by Newton's method from the last y."""
+
+    def __init__(self, bound: BoundProgram) -> None:
+        self.oracle = o = TorchOracle(bound)
+        self.names = _upper_names(bound)
+        self.lower_names = _lower_names(bound)
+        self.bounds = (o.domain_x.lower.numpy().copy(), o.domain_x.upper.numpy().copy())
+        self.integer = np.zeros(o.n, dtype=bool)
+        self.solver = Resolver(o, o.x0, o.y0, torch.Generator().manual_seed(0))
+        self.last = o.y0
+
+    def __call__(self, x: Array) -> tuple[float, Array]:
+        """F with the sign of the model, and y(x)."""
+        point = torch.from_numpy(np.ascontiguousarray(x))
+        found = self.solver.respond(point, self.last)
+        if not math.isfinite(found.f) or found.ended in ("unbounded", "nonfinite"):
+            return math.nan, np.full(self.oracle.m, math.nan)
+        self.last = found.y
+        value = self.oracle.F_sign * self.oracle.F(point, found.y)
+        return value, found.y.detach().numpy().copy()
+
+
+class RowResponse:
+    """Small models in scalar rows: every follower by the solver that its rows need."""
+
+    def __init__(self, bound: BoundProgram) -> None:
+        self.system = s = system(bound)
+        if any(level.nash for level in bound.program.lowers):
+            raise UsageError("followers that play a Nash game are no single lower level to draw")
+        columns = s.columns
+        if (columns.owner < 0).any():
+            raise UsageError("the leader reads shadow prices, which a picture does not follow")
+        self.up, self.down = s.upper_columns, s.lower_columns
+        self.names = [columns.names[j] for j in self.up]
+        self.lower_names = [columns.names[j] for j in self.down]
+        self.bounds = (columns.lower[self.up], columns.upper[self.up])
+        self.integer = columns.integer[self.up].astype(bool)
+        self.start = np.where(np.isfinite(columns.start), columns.start, 0.0)
+        self.rng = np.random.default_rng(0)
+
+    def __call__(self, x: Array) -> tuple[float, Array]:
+        """F with the sign of the model, and y(x)."""
+        v = self.start.copy()
+        v[self.up] = x
+        for k in range(len(self.system.followers)):
+            program = follower_program(self.system, k, v)
+            answer = program.solve(self.rng)
+            if answer.values is None or answer.status not in ("optimal", "local"):
+                return math.nan, np.full(len(self.down), math.nan)
+            v[program.free] = answer.values[program.free]
+        outside = self.system.upper_rows.violation(v)
+        value = self.system.sign * float(self.system.objective.value(v)[0])
+        return (math.nan if outside.max(initial=0.0) > _FEASIBLE else value), v[self.down]
+
+
+def response(bound: BoundProgram) -> Response:
+    """The response of a bound program, by whatever solves its lower level."""
+    rows = any(level.constraints for level in bound.program.levels)
+    if not rows:
+        try:
+            return SmoothResponse(bound)
+        except BackendError:
+            pass  # integers or domains without a projection: as rows
+    try:
+        return RowResponse(bound)
+    except Refused as error:
+        raise UsageError(f"the lower level cannot be drawn: {error}") from error
+
+
+def flat_upper(bound: BoundProgram, result: Result) -> Array:
+    """The upper variables of an answer as one vector, in the order of the program."""
+    return _flat([result.upper[v.name] for v in bound.program.upper.variables])
+
+
+def _flat(parts: list[np.ndarray]) -> Array:
+    flat = [np.asarray(p, dtype=float).ravel() for p in parts]
+    return np.concatenate(flat) if flat else np.zeros(0)
+
+
+def _upper_names(bound: BoundProgram) -> list[str]:
+    return [n for v in bound.program.upper.variables for n in entry_names(bound, v.name, v.axes)]
+
+
+def _lower_names(bound: BoundProgram) -> list[str]:
+    counts: Mapping[str, int] = _counts(bound)
+    found: list[str] = []
+    for level in bound.program.lowers:
+        for v in level.variables:
+            name = v.name if counts[v.name] == 1 else f"{level.name}.{v.name}"
+            found += entry_names(bound, name, v.axes)
+    return found
+
+
+def _counts(bound: BoundProgram) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for level in bound.program.levels:
+        for v in level.variables:
+            counts[v.name] = counts.get(v.name, 0) + 1
+    return counts

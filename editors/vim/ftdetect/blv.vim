@@ -1,0 +1,1 @@
+autocmd BufNewFile,BufRead *.blv setfiletype blv

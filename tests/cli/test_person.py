@@ -1,0 +1,154 @@
+"""A person's path: write a model, mistype, mend, bind a table, solve, plot, report, export. And
+what the program needs for it: a light start, plain output, messages that name what is missing.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bilevelpy.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+LIBRARIES = {
+    *("torch", "cvxpy", "sympy", "scipy", "numpy", "pandas", "matplotlib", "rich", "lark"),
+    *("pygls", "lsprotocol", "IPython", "pygments", "latex2mathml", "networkx"),
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_persons_path(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # A model to start from runs as it is.
+    assert main(["new", "market", "--template", "tuning"]) == 0
+    assert main(["solve", "market.blv", "--quiet"]) == 0
+
+    # A table and a model of one's own, with a mistake in it.
+    (folder / "roads.csv").write_text("ROAD,free,slope\nshort,1,0.2\nwide,2,0.05\n")
+    model = folder / "roads.blv"
+    model.write_text(
+        "model roads;\nset ROAD;\nparam free[ROAD], slope[ROAD];\nparam demand = 10;\n"
+        "upper {\n  var toll[ROAD] in [0, 5] start 1;\n"
+        "  minimize sum(share[r] * (free[r] + slope[r] * demand * share[r]) for r in ROAD)\n"
+        "      + 0.01 * sumsq(tol);\n}\n"
+        "lower drivers {\n  var share[ROAD] in simplex;\n"
+        "  minimize sum((free[r] + toll[r]) * share[r] + slope[r] * demand * share[r]^2 / 2\n"
+        "      for r in ROAD);\n}\n"
+    )
+    capsys.readouterr()
+    assert main(["check", "roads.blv"]) == 1
+    message = capsys.readouterr().out
+    assert "error[BLV0201]: unknown name `tol`" in message
+    assert "did you mean `toll`?" in message
+    assert " --> roads.blv:8:22" in message
+
+    # The fix that the message offers is applied by the program.
+    assert main(["check", "roads.blv", "--fix"]) == 0
+    assert "sumsq(toll)" in model.read_text()
+
+    # Data that does not fit is an error with the name and the row.
+    bad = folder / "bad.csv"
+    bad.write_text("ROAD,free,slope\nshort,1,0.2\nwide,2,none\n")
+    capsys.readouterr()
+    assert main(["solve", "roads.blv", "--data", "bad.csv"]) == 2
+    assert re.search(r"error\[BLV04\d\d\].*slope", capsys.readouterr().err)
+
+    # Solve, keep, plot, report, export.
+    arguments = ["roads.blv", "--data", "roads.csv"]
+    saved = ["--out", "answer.json", "--plot", "toll.svg", "--plot-kind", "landscape"]
+    assert main(["solve", *arguments, *saved]) == 0
+    assert "converged" in capsys.readouterr().out
+    assert main(["export", *arguments, "--to", "latex", "--out", "roads.tex"]) == 0
+    for name in ("answer.json", "toll.svg", "roads.tex"):
+        assert (folder / name).stat().st_size > 500
+    pytest.importorskip("latex2mathml", reason="reports need the extra `report`")
+    assert main(["report", *arguments, "--out", "roads.html"]) == 0
+    assert (folder / "roads.html").stat().st_size > 10_000
+
+
+def loaded_by(arguments: list[str]) -> set[str]:
+    """Top-level modules in a fresh process after a command."""
+    script = (
+        "import sys\nfrom bilevelpy.cli.main import main\n"
+        f"main({arguments!r})\n"
+        "print(*{m.split('.')[0] for m in sys.modules}, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["report", "--help"]])
+def test_help_loads_no_library(arguments: list[str]) -> None:
+    assert not loaded_by(arguments) & LIBRARIES
+
+
+def test_a_check_loads_no_server_and_no_plots() -> None:
+    assert not loaded_by(["check", "models/box_kink.blv"]) & (LIBRARIES - {"lark"})
+
+
+@pytest.mark.parametrize(
+    ("library", "arguments", "extra"),
+    [
+        ("pygls", ["lsp"], "lsp"),
+        ("matplotlib", ["solve", "models/box_kink.blv", "--plot", "p.png"], "plot"),
+    ],
+)
+def test_a_missing_library_names_its_extra(
+    library: str,
+    arguments: list[str],
+    extra: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    folder: Path,
+) -> None:
+    (folder / "models").symlink_to(ROOT / "models")
+    for name in [m for m in sys.modules if m.split(".")[0] in (library, "bilevelpy.lsp")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in [m for m in sys.modules if m.startswith("bilevelpy.lsp")]:
+        monkeypatch.delitem(sys.modules, name)
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any, **more: Any) -> Any:
+        if name.split(".")[0] == library:
+            raise ImportError(f"No module named {library!r}", name=library)
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    assert main(arguments) == 2
+    assert f"install the extra `{extra}`" in capsys.readouterr().err
+
+
+def test_output_is_plain_and_fits_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    model = str(ROOT / "models" / "box_kink.blv")
+    assert main(["explain", model]) == 0
+    assert main(["solve", model, "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert max(len(line) for line in printed.splitlines()) <= 80
+
+
+def test_the_shell_completes_commands() -> None:
+    program = Path(sys.executable).parent / "bilevelpy"
+    if not program.exists():
+        pytest.skip("the package is not installed in this environment")
+    completion = {
+        "_BILEVELPY_COMPLETE": "complete_bash",
+        "COMP_WORDS": "bilevelpy re",
+        "COMP_CWORD": "1",
+    }
+    done = subprocess.run(
+        [program], capture_output=True, text=True, env=os.environ | completion, check=False
+    )
+    assert "report" in done.stdout.split()

@@ -1,0 +1,175 @@
+"""Pictures of answers show F(x, y(x)) in closed form; what cannot be drawn says why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bilevelpy as bl
+from bilevelpy.pictures import drawable
+from bilevelpy.pictures.response import response
+from bilevelpy.plotting.landscape import broken, kinks
+
+MODELS = Path(__file__).parents[3] / "models"
+TOLL = """\
+model roads;
+set NODE = {"a", "b", "c"};
+set ARC within NODE * NODE = {("a", "b"), ("b", "c"), ("a", "c"), ("c", "a")};
+param cost[ARC] = {("a", "b"): 1, ("b", "c"): 1, ("a", "c"): 3, ("c", "a"): 1};
+param place[NODE, 2] = [[0, 0], [1, 1], [2, 0]];
+upper {
+  var t[ARC] in [0, 1] start 0.5;
+  maximize sum(t[a] * f[a] for a in ARC) - sumsq(t);
+}
+lower flow {
+  var f[ARC] in [0, 2];
+  minimize sum((cost[a] + t[a]) * f[a] + f[a]^2 - 4 * f[a] for a in ARC);
+}
+"""
+CLEANING = """\
+model clean;
+dim n, p;
+param X[n, p], y[n];
+upper {
+  var weight[n] in [0, 1] start 0.5;
+  minimize sum((X @ w - y)^2) / 100 + sumsq(weight);
+}
+lower fit {
+  var w[p];
+  minimize sum(weight * (X @ w - y)^2) + sumsq(w);
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def kink() -> tuple[bl.Model, bl.Result]:
+    model = bl.load(MODELS / "box_kink.blv")
+    return model, bl.solve(model)
+
+
+def lines(figure: Any, label: str) -> Any:
+    return next(x for axes in figure.axes for x in axes.lines if x.get_label() == label)
+
+
+def test_a_landscape_is_the_value_function_with_its_kinks(kink: tuple[bl.Model, bl.Result]) -> None:
+    """y(x) is x, cut to [0, 1]; F = (y - 2)^2 / 2 + 0.05 x^2 has kinks at 0 and 1."""
+    model, result = kink
+    figure = result.plot(kind="landscape", model=model)
+    x, F = lines(figure, "$F(x, y(x))$").get_data()
+    expected = (np.clip(x, 0, 1) - 2) ** 2 / 2 + 0.05 * x**2
+    np.testing.assert_allclose(F, expected, atol=1e-9)
+    marked = sorted(
+        float(np.ravel(v.get_xdata())[0]) for v in figure.axes[0].lines if v.get_linestyle() == ":"
+    )
+    np.testing.assert_allclose(marked, [0, 1], atol=0.03)
+    path_x, path_F = lines(figure, "path of the run").get_data()
+    assert path_x[0] == 3.0  # where the model starts
+    np.testing.assert_allclose(path_F, (np.clip(path_x, 0, 1) - 2) ** 2 / 2 + 0.05 * path_x**2)
+
+
+def test_the_response_along_a_line(kink: tuple[bl.Model, bl.Result]) -> None:
+    model, result = kink
+    x, y = lines(result.plot(kind="response", model=model, along="x", points=31), "y").get_data()
+    assert len(x) == 31
+    np.testing.assert_allclose(y, np.clip(x, 0, 1), atol=1e-9)
+    with pytest.raises(bl.UsageError, match="no upper variable `lam`"):
+        result.plot(kind="response", model=model, along="lam")
+
+
+def test_a_landscape_over_two_variables(tmp_path: Path) -> None:
+    model = bl.parse(
+        "model two; upper { var x[2] in [-1, 1]; minimize (y - 1)^2 + sumsq(x); }"
+        " lower low { var y; minimize (y - x[1] - 2 * x[2])^2; }"
+    )
+    result = bl.solve(model)
+    sample = response(model.bound)
+    F, y = sample(np.array([0.25, -0.5]))
+    assert pytest.approx((-0.75 - 1) ** 2 + 0.0625 + 0.25) == F
+    assert y == pytest.approx([-0.75])
+    for suffix in ("png", "svg"):
+        path = tmp_path / f"two.{suffix}"
+        result.plot(path, kind="landscape", model=model, points=9)
+        assert path.stat().st_size > 1000
+    assert result.history[0].x == (0.0, 0.0)
+
+
+def test_rows_of_the_lower_level_are_solved_too() -> None:
+    """Bard (1998), example 5.2.2: y = 4 at the answer x = 4, and no response beyond."""
+    model = bl.load(MODELS / "applications" / "bard_lp.blv")
+    sample = response(model.bound)
+    assert isinstance(model.bound.program.lowers[0].constraints, tuple)
+    F, _ = sample(np.array([4.0]))
+    assert pytest.approx(F) == bl.solve(model).F
+    assert np.isnan(sample(np.array([100.0]))[0])
+
+
+def test_jumps_are_gaps_and_smooth_curves_have_no_kinks() -> None:
+    x = np.linspace(0, 1, 101)
+    step = np.where(x < 0.505, 0.1 * x, 5.0 + 0.1 * x)
+    assert np.isnan(broken(step)).sum() == 1
+    assert not np.isnan(broken(np.exp(3 * x))).any()
+    assert kinks(x, np.sin(6 * x)).size == 0
+    np.testing.assert_allclose(kinks(x, np.abs(x - 0.5)), [0.5])
+
+
+def test_a_network_with_coordinates(tmp_path: Path) -> None:
+    model = bl.parse(TOLL)
+    result = bl.solve(model)
+    assert drawable(model.bound)[0] == "network"
+    figure = result.plot(tmp_path / "n.svg", kind="network", model=model)
+    texts = [t.get_text() for t in figure.axes[0].texts]
+    assert {"a", "b", "c"} <= set(texts)
+    assert "width and number: f   [brackets]: t" in texts
+    f, t = result["f"], result["t"]
+    assert f"{f[0]:.3g} [{t[0]:.3g}]" in texts
+
+
+def test_a_sheet_of_images_in_the_order_of_their_weights(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    model = bl.parse(CLEANING, X=rng.normal(size=(12, 25)), y=rng.normal(size=12))
+    result = bl.solve(model, max_iter=5)
+    figure = result.plot(tmp_path / "s.png", kind="images", model=model)
+    shown = [float(a.get_title()) for part in figure.subfigs for a in part.axes if a.get_title()]
+    least, greatest = shown[:6], shown[6:]
+    assert least == sorted(least)
+    assert greatest == sorted(greatest, reverse=True)
+    labelled = model.bind(y=np.arange(12.0) % 3)
+    figure = result.plot(kind="images", model=labelled)
+    shown_labels = [a.get_title() for a in figure.subfigs[0].axes if a.get_title()]
+    order = np.argsort(result["weight"], kind="stable")[:6]
+    assert shown_labels == [f"label {i % 3}" for i in order]
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("network", "has no network to draw: that takes a set of pairs"),
+        ("images", "has no images to draw"),
+        ("landscap", "did you mean `landscape`"),
+    ],
+)
+def test_a_picture_that_a_model_lacks(
+    kink: tuple[bl.Model, bl.Result], kind: str, why: str
+) -> None:
+    model, result = kink
+    with pytest.raises(bl.UsageError, match=why):
+        result.plot(kind=kind, model=model)
+
+
+def test_a_picture_that_needs_what_is_not_given(kink: tuple[bl.Model, bl.Result]) -> None:
+    with pytest.raises(bl.UsageError, match="only the picture `response` moves"):
+        kink[1].plot(kind="landscape", model=kink[0], along="x")
+    with pytest.raises(bl.UsageError, match="takes no along"):
+        kink[1].plot(along="x")
+    with pytest.raises(bl.UsageError, match="needs the model"):
+        kink[1].plot(kind="landscape")
+    model = bl.parse(TOLL)
+    result = bl.solve(model)
+    with pytest.raises(bl.UsageError, match="`roads` has 4"):
+        result.plot(kind="landscape", model=model)
+    alone = bl.parse("model a; upper { var x in [0, 1]; minimize x; }")
+    with pytest.raises(bl.UsageError, match="has no lower level"):
+        kink[1].plot(kind="response", model=alone)
