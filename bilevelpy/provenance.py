@@ -6,19 +6,20 @@ import hashlib
 import platform
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bilevelpy import __version__
+from bilevelpy.ir.mapped import blocks, is_mapped
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram
     from bilevelpy.options import SolveOptions
 
 _LIBRARIES = ("numpy", "scipy", "torch", "cvxpy", "sympy", "lark")
-_CHUNK = 1 << 24  # bytes hashed at a time where an array has to be copied
 
 
 def provenance(bound: BoundProgram, options: SolveOptions, backend: str) -> dict[str, Any]:
@@ -68,15 +69,15 @@ def _array_hash(value: Any) -> str:
     digest.update(str(tuple(value.shape)).encode())
     for part in parts:
         digest.update(str(part.dtype).encode())
-        if part.flags.c_contiguous:
+        if part.flags.c_contiguous and not is_mapped(part):
             digest.update(part.reshape(-1).data)
             continue
-        rows = max(1, _CHUNK // max(1, part[:1].nbytes))
-        for first in range(0, part.shape[0], rows):
-            digest.update(np.ascontiguousarray(part[first : first + rows]).reshape(-1).data)
+        for block in blocks(part):
+            digest.update(np.ascontiguousarray(block).reshape(-1).data)
     return digest.hexdigest()
 
 
+@cache
 def _versions() -> Mapping[str, str]:
     """Versions of the libraries that do the numbers."""
     found = {}

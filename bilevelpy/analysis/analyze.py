@@ -13,6 +13,7 @@ from bilevelpy.analysis.declared import declared_facts, refute
 from bilevelpy.analysis.feasible import (
     coupling_fact,
     discrete_fact,
+    domain_word,
     domains_fact,
     nonaffine,
     parts,
@@ -23,7 +24,7 @@ from bilevelpy.analysis.messages import curvature_warnings
 from bilevelpy.analysis.predictors import hessian_passes
 from bilevelpy.analysis.probe import Probe, ProbeOracle, probe
 from bilevelpy.analysis.scope import make_scope, names_of, place
-from bilevelpy.analysis.separable import block_axes, finite_sums
+from bilevelpy.analysis.separable import block_axes, block_count, finite_sums
 from bilevelpy.analysis.signs import Signs
 from bilevelpy.analysis.smooth import smooth_fact
 from bilevelpy.analysis.structure import Evidence, Fact, LevelFacts, Structure
@@ -31,6 +32,7 @@ from bilevelpy.analysis.terms import split
 from bilevelpy.analysis.unsupported import unsupported_facts, unsupported_tags
 from bilevelpy.errors import ModelError
 from bilevelpy.ir.expr import Expr, ExternCall
+from bilevelpy.ir.mapped import budget, streamed_bytes
 from bilevelpy.ir.walk import postorder
 
 if TYPE_CHECKING:
@@ -136,7 +138,9 @@ def analyze(
         warnings=warnings,
         spectrum=curvature.spectrum,
         hessian_passes=hessian_passes(bound),
+        streamed=_streamed_fact(bound),
         sources=program.sources,
+        blocks=block_count(bound, lowers),
     )
 
 
@@ -200,6 +204,15 @@ def _externs_fact(bound: BoundProgram) -> Fact[tuple[str, ...]]:
     return Fact(names, Evidence.PROVED, f"uses {', '.join(names)}", place(calls[0]))
 
 
+def _streamed_fact(bound: BoundProgram) -> Fact[int] | None:
+    """Bytes of data that memory does not hold."""
+    size = streamed_bytes(bound.data.arrays.values())
+    if not size:
+        return None
+    reason = f"{size / 1e9:.3g} GB of data stay in files: memory may take {budget() / 1e9:.3g} GB"
+    return Fact(size, Evidence.PROVED, reason)
+
+
 def _refute(bound: BoundProgram, levels: list[LevelVerdict], seen: Probe, constant: bool) -> None:
     """Raise where a probed point contradicts an assumption; followers are probed together, so all
     must declare it.
@@ -213,6 +226,10 @@ def _refute(bound: BoundProgram, levels: list[LevelVerdict], seen: Probe, consta
             min((v.declared[name] for v in levels), key=lambda d: d.value or 0.0)
             for name in sorted(names)
         ]
-    errors = refute(facts, seen, exact)
+    free = all(
+        not v.level.constraints and all(domain_word(y.domain) == "free" for y in v.level.variables)
+        for v in levels
+    )
+    errors = refute(facts, seen, exact, free)
     if errors:
         raise ModelError(errors, bound.program.sources)

@@ -40,15 +40,16 @@ def declared_facts(ranges: Ranges, level: Level) -> dict[str, Declared]:
     return found
 
 
-def refute(facts: list[Declared], probe: Probe, exact: bool) -> list[Diagnostic]:
+def refute(facts: list[Declared], probe: Probe, exact: bool, free: bool) -> list[Diagnostic]:
     """One BLV0504 for each fact of the followers that a probed point contradicts.
 
-    ``exact`` says that the spectrum is that of a constant Hessian, so that a zero eigenvalue
-    refutes uniqueness.
+    ``exact`` says that the spectrum is that of a constant Hessian, ``free`` that no bound or row
+    restricts the followers; together a zero eigenvalue refutes uniqueness. Bounds and rows can make
+    the solution of a linear problem unique.
     """
     errors = []
     for fact in facts:
-        found = _contradiction(fact, probe, exact)
+        found = _contradiction(fact, probe, exact, free)
         if found:
             errors.append(
                 diagnostic(
@@ -76,7 +77,7 @@ def _written(fact: Declared) -> str:
     return fact.name if fact.value is None else f"{fact.name}({fact.value:.6g})"
 
 
-def _contradiction(fact: Declared, probe: Probe, exact: bool) -> tuple[str, ...]:
+def _contradiction(fact: Declared, probe: Probe, exact: bool, free: bool) -> tuple[str, ...]:
     """The label and notes of a refutation; empty where nothing contradicts the fact."""
     lowest = probe.lowest
     if fact.name in ("convex", "strongly_convex"):
@@ -104,7 +105,7 @@ def _contradiction(fact: Declared, probe: Probe, exact: bool) -> tuple[str, ...]
         seen = max(probe.high or 0.0, probe.steepest)
         if seen > fact.value * (1 + MARGIN):
             return (f"the gradient of f changes at the rate {seen:.6g} at a sampled point",)
-    if fact.name == "unique" and exact and probe.singular:
+    if fact.name == "unique" and exact and free and probe.singular:
         return ("f has directions without curvature, along which solutions do not differ",)
     return ()
 

@@ -41,6 +41,8 @@ def facts_of(structure: Structure) -> list[tuple[str, Fact[Any]]]:
         ("coupling constraints", s.coupling),
         ("externs", s.externs),
     ]
+    if s.streamed is not None:
+        rows.append(("bytes in files", s.streamed))
     rows += [(f"needs: {key.replace('_', ' ')}", fact) for key, fact in s.unsupported.items()]
     return rows
 
@@ -68,6 +70,16 @@ def value_words(value: object) -> str:
             return " to ".join(f"{v:.4g}" for v in value)
         return ", ".join(str(v) for v in value) or "none"
     return str(value)
+
+
+def rows_of(structure: Structure) -> list[tuple[str, str, str, str, str]]:
+    """Name, value, evidence, reason and place of every fact that says something."""
+    return [
+        (name, value_words(f.value), str(f.evidence), f.reason, place)
+        for name, f in facts_of(structure)
+        if value_words(f.value) != "none" or name.endswith("constraints")
+        for place in [place_words(f.span, structure.sources)]
+    ]
 
 
 def describe(structure: Structure, sources: Mapping[str, Source] | None = None) -> str:

@@ -124,7 +124,10 @@ def _is_affine(
     if isinstance(node, ir.VarRef):
         return True
     if isinstance(node, ir.Apply):
-        return node.function in _LINEAR_APPLY and all(affine[c] for c in node.operands)
+        # What is added may read the other level: the linear part is what counts.
+        return node.function in _LINEAR_APPLY and all(
+            affine[c] or not depends[c] for c in node.operands
+        )
     if isinstance(node, ir.Einsum):
         return sum(depends[c] for c in node.operands) == 1 and all(affine[c] for c in node.operands)
     if isinstance(node, ir.Align):
@@ -235,10 +238,13 @@ def _move(
 Factors = list[tuple[Expr, tuple[int, ...]]]
 
 
-def _linear_terms(
+def linear_terms(
     node: Expr, labels: tuple[int, ...], depends: dict[Expr, bool], fresh: list[int]
 ) -> list[tuple[Factors, ir.VarRef, tuple[int, ...]]] | None:
-    """The linear terms of an affine node: data factors with labels, the variable with labels."""
+    """The linear terms of an affine node: fixed factors with labels, the variable with labels.
+
+    None where a node is not known here. A sign is the factor :data:`MINUS`.
+    """
     if not depends[node]:
         return []
     if isinstance(node, ir.VarRef):
@@ -246,16 +252,16 @@ def _linear_terms(
     if isinstance(node, ir.Apply):
         found = []
         for child in node.operands:
-            inner = _linear_terms(child, labels if child.axes else (), depends, fresh)
+            inner = linear_terms(child, labels if child.axes else (), depends, fresh)
             if inner is None:
                 return None
             found += inner
         if node.function == "neg":
-            found = [([*f, _MINUS], v, ls) for f, v, ls in found]
+            found = [([*f, MINUS], v, ls) for f, v, ls in found]
         return found
     if isinstance(node, ir.Align):
         back = {s: labels[d] for d, s in enumerate(node.source) if s is not None}
-        return _linear_terms(
+        return linear_terms(
             node.operand, tuple(back[d] for d in range(node.operand.rank)), depends, fresh
         )
     if isinstance(node, ir.Einsum):
@@ -271,7 +277,7 @@ def _linear_terms(
         ]
         factors = [(o, ls) for o, ls in moved if not depends[o]]
         (variable_part,) = [(o, ls) for o, ls in moved if depends[o]]
-        inner = _linear_terms(*variable_part, depends, fresh)
+        inner = linear_terms(*variable_part, depends, fresh)
         return None if inner is None else [([*f, *factors], v, ls) for f, v, ls in inner]
     if isinstance(node, ir.Reduce):
         full: list[int] = []
@@ -282,11 +288,12 @@ def _linear_terms(
                 full.append(fresh[0])
             else:
                 full.append(next(kept))
-        return _linear_terms(node.operand, tuple(full), depends, fresh)
+        return linear_terms(node.operand, tuple(full), depends, fresh)
     return None
 
 
-_MINUS: tuple[Expr, tuple[int, ...]] = (ir.Const((), None, -1.0), ())
+# The sign of a term, in a form that callers replace by a constant of their builder.
+MINUS: tuple[Expr, tuple[int, ...]] = (ir.Const((), None, -1.0), ())
 
 
 def _factor(
@@ -294,7 +301,7 @@ def _factor(
 ) -> Predictor | None:
     """Bring an affine node to the form of :class:`Predictor`."""
     labels = tuple(range(node.rank))
-    found = _linear_terms(node, labels, depends, [node.rank])
+    found = linear_terms(node, labels, depends, [node.rank])
     if found is None:
         return None
     separable = [d for d in labels if d not in mixed]
@@ -320,7 +327,7 @@ def _factor(
                 axis_of |= dict(zip(ls, o.axes, strict=True))
         used = {*batch, *samples, *contracted, *inner}
         coefficient = builder.product(
-            [(builder.const(-1.0), ()) if f is _MINUS else f for f in factors],
+            [(builder.const(-1.0), ()) if f is MINUS else f for f in factors],
             (*batch, *samples, *contracted),
             {s: axis_of[s] for s in used},
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilevelpy.ir import expr as ir
+from bilevelpy.ir.mapped import extent
 from bilevelpy.ir.types import AxisKind, Domain, DomainKind
 from bilevelpy.ir.walk import postorder
 
@@ -200,7 +201,7 @@ class Ranges:
         array = self.bound.data.arrays.get(node.name) if self.use_data else None
         if array is None or 0 in array.shape:
             return declared
-        low, high = float(array.min()), float(array.max())
+        low, high = extent(array)
         return _pair(max(low, float(declared[0])), min(high, float(declared[1])))
 
     def _range(self, node: ir.Expr) -> Range:

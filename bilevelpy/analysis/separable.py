@@ -5,6 +5,7 @@ sum over.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from bilevelpy.analysis.scope import Scope, make_scope, names_of, place
 from bilevelpy.analysis.structure import Evidence, Fact
@@ -48,6 +49,13 @@ def block_axes(bound: BoundProgram, lowers: tuple[Level, ...]) -> Fact[tuple[str
     return Fact(
         (), Evidence.PROVED, "no axis of the lower variables splits f into independent blocks"
     )
+
+
+def block_count(bound: BoundProgram, lowers: tuple[Level, ...]) -> int:
+    """How many blocks :func:`block_axes` finds."""
+    names = block_axes(bound, lowers).value
+    axes = {a.name: a for level in lowers for v in level.variables for a in v.axes}
+    return prod(bound.data.sizes[axes[name]] for name in names)
 
 
 def _level_splits(bound: BoundProgram, level: Level, axis: Axis) -> bool:

@@ -114,6 +114,8 @@ def _kink(node: ir.Expr, scope: Scope, forms: Forms, ranges: Ranges) -> str:
             # Its condition reads data only, so it picks between functions entry by entry and adds
             # no kink.
             return ""
+        case ir.Apply(function="abs") if isinstance(node.operands[0], ir.VarRef):
+            return "`abs` of a variable has a kink"
         case ir.Apply():
             if not ELEMENTWISE[node.function].smooth:
                 return f"`{_NAMES.get(node.function, node.function)}` has a kink"

@@ -63,7 +63,8 @@ class Structure:
     "psd", "pessimistic", "single_level", "moving_bounds". ``spectrum`` holds the least and the
     greatest curvature of f seen at the start (``modulus`` covers the whole upper domain and can be
     far smaller); ``hessian_passes`` the passes that a dense f_yy takes where f is a function of
-    affine predictors; ``sources`` are the texts that spans point at.
+    affine predictors; ``streamed`` the bytes of data that stay in files because memory does not
+    hold them (None: all is in memory); ``sources`` are the texts that spans point at.
     """
 
     model: str
@@ -89,7 +90,15 @@ class Structure:
     warnings: tuple[Any, ...] = ()
     spectrum: Fact[tuple[float, float] | None] | None = None
     hessian_passes: Fact[int | None] | None = None
+    streamed: Fact[int] | None = None
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
+    blocks: int = 1
+
+    def _repr_html_(self) -> str:
+        from bilevelpy.analysis.explain import rows_of
+        from bilevelpy.markup import fragments
+
+        return fragments.structure(rows_of(self))
 
     @property
     def condition(self) -> float | None:

@@ -1,119 +1,248 @@
 """Which backend is preferred for which structure: one table, first match wins.
 
-The thresholds are constants here, so that a benchmark can measure them and the documentation can
-show them. A rule prefers; whether a backend can take a model at all is its own ``accepts``.
+A rule prefers; whether a backend can take a model at all is its own ``accepts``. ``row`` is the row
+of the decision table of the documentation that a rule belongs to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from bilevelpy.analysis.structure import Structure
-
-# A dense Hessian of this size takes 32 MB, its Cholesky factor some tenths of a second on two
-# cores, and the hypergradient is exact. The number is that of row 4 of the methods' decision table.
-DENSE = 2000
-# Where f_yy moves with y, every Newton step assembles it anew. One product per variable is too much
-# beyond some 500 of them; where f has affine predictors, a Hessian is a few passes and a product
-# with the data (digits, 650 variables and 10 classes: 24 s, against 50 s by conjugate gradients).
-DENSE_MOVING = 500
-FEW_PASSES = 64
+from bilevelpy.dispatcher import conditions as c
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A row: where ``when`` holds, ``backend`` is preferred for the reason ``why`` (formatted with
-    the sizes).
+    """A row: where every condition of ``when`` holds, ``backend`` is preferred for the reason
+    ``why`` (formatted with the sizes).
     """
 
+    row: int
     name: str
     backend: str
-    when: Callable[[Structure], bool]
+    when: tuple[c.Condition, ...]
     why: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    def matches(self, structure: Structure) -> bool:
+        """Whether every condition holds."""
+        return all(condition(structure) for condition in self.when)
 
-def _eliminates(s: Structure) -> bool:
-    """A quadratic lower level without constraints whose Hessian never moves: one factor in the
-    whole run.
-    """
-    return (
-        s.lower_hessian.value == "constant"
-        and s.lower.constraints.value == "none"
-        and s.lower.form.value in ("linear", "quadratic")
-        and s.dim_y <= DENSE
-    )
-
-
-def _is_set(s: Structure) -> bool:
-    return s.lower.constraints.value == "bounds"
-
-
-def _small(s: Structure) -> bool:
-    moves = s.lower_hessian.value in ("depends on y", "depends on both")
-    passes = s.hessian_passes.value if s.hessian_passes is not None else None
-    structured = passes is not None and passes <= FEW_PASSES
-    return s.dim_y <= (DENSE_MOVING if moves and not structured else DENSE)
-
-
-# What only a backend that takes a program as a whole can solve.
-_WHOLE = frozenset(
-    {
-        "lower_constraints",
-        "upper_constraints",
-        "coupling",
-        "duals",
-        "nash",
-        "discrete",
-        "moving_bounds",
-    }
-)
-
-
-def _is_whole(s: Structure) -> bool:
-    """Constraints and the like; and linear followers, whose responses jump between vertices."""
-    return bool(_WHOLE & s.unsupported.keys()) or s.lower.form.value == "linear"
+    def reason(self, structure: Structure) -> str:
+        """Why, with the sizes of the model."""
+        s = structure
+        return self.why.format(m=s.dim_y, n=s.dim_x, kappa=s.condition or 0.0)
 
 
 RULES: tuple[Rule, ...] = (
     Rule(
-        "constrained",
+        1,
+        "whole program",
         "exact",
-        _is_whole,
-        "constraints, multipliers, integers or a linear follower: solved to global optimality",
+        (c.WHOLE,),
+        "multipliers, whole numbers, games or moving bounds: solved to global optimality",
     ),
     Rule(
+        1,
+        "linear follower",
+        "exact",
+        (c.LINEAR_BELOW,),
+        "a linear follower jumps between vertices, where gradients are useless: solved to global "
+        "optimality",
+    ),
+    Rule(
+        1,
+        "constrained, small",
+        "exact",
+        (c.CONSTRAINED, c.FEW_ROWS),
+        "constraints and {m} lower variables: solved to global optimality",
+    ),
+    Rule(
+        15,
+        "data in files",
+        "saba",
+        (c.STREAMED, c.UNIQUE, c.SMOOTH, c.FREE_BELOW),
+        "the data does not fit into memory: batches of its rows, with variance reduction",
+    ),
+    Rule(
+        2,
         "constant quadratic",
         "direct",
-        _eliminates,
+        (c.CONSTANT,),
         "the lower Hessian is constant: one Cholesky factor of size {m} serves the whole run",
         {"constant_hessian": True},
     ),
     Rule(
+        8,
         "simple set, small",
         "direct",
-        lambda s: _is_set(s) and _small(s),
+        (c.SIMPLE_SET, c.UNIQUE, c.SMALL),
         "{m} lower variables in a simple set: Newton on the free face, exact adjoint there",
     ),
     Rule(
+        4,
         "small",
         "direct",
-        lambda s: _small(s),
+        (c.UNIQUE, c.SMALL),
         "{m} lower variables: a dense Newton solve and an exact Cholesky adjoint are cheap",
     ),
     Rule(
+        9,
+        "constrained, smooth",
+        "nlp",
+        (c.CONSTRAINED, c.SMALL_SYSTEM),
+        "constraints and {m} lower variables: optimality conditions of the lower level",
+    ),
+    Rule(
+        9,
+        "constrained, quadratic",
+        "nlp",
+        (c.CONSTRAINED, c.POLYNOMIAL),
+        "constraints and {m} lower variables, quadratic: solved jointly, with the KKT adjoint",
+    ),
+    Rule(
+        10,
+        "constrained, large, strongly convex",
+        "blocc",
+        (c.CONSTRAINED, c.UNIQUE),
+        "constraints that couple the levels, {m} lower variables: gradients of the Lagrangian",
+    ),
+    Rule(
+        10,
+        "constrained, merely convex",
+        "gaffa",
+        (c.CONSTRAINED,),
+        "constraints, {m} lower variables: a regularised gap function, gradients only",
+    ),
+    Rule(
+        10,
+        "constrained, single loop",
+        "lvhba",
+        (c.CONSTRAINED,),
+        "constraints, {m} lower variables: projections onto the rows, gradients only",
+    ),
+    Rule(
+        11,
+        "merely convex",
+        "slbamm",
+        (c.MERELY_CONVEX, c.SMOOTH),
+        "the lower level may have several solutions: aggregation with a vanishing weight of F "
+        "selects the one that is best for the leader",
+    ),
+    Rule(
+        11,
+        "merely convex, penalty",
+        "meha",
+        (c.MERELY_CONVEX, c.SMOOTH),
+        "the lower level may have several solutions: the Moreau envelope needs no unique one",
+    ),
+    Rule(
+        12,
+        "kinks below, small",
+        "exact",
+        (c.NONSMOOTH, c.TINY),
+        "the lower level has kinks and {m} variables: solved to global optimality",
+    ),
+    Rule(
+        12,
+        "kinks below",
+        "meha",
+        (c.NONSMOOTH,),
+        "the lower level has kinks: proximal steps take them",
+    ),
+    Rule(
+        13,
+        "not convex, small",
+        "exact",
+        (c.NOT_CONVEX,),
+        "the lower level is not known to be convex, and small: solved to global optimality",
+    ),
+    Rule(
+        13,
+        "not convex",
+        "pbgd",
+        (c.NOT_CONVEX,),
+        "the lower level is not known to be convex: a penalty on its value; claims are local",
+    ),
+    Rule(
+        5,
         "large",
         "aid",
-        lambda s: s.condition is not None,
+        (c.UNIQUE, c.KNOWN_CONDITION),
         "{m} lower variables, condition number about {kappa:.3g}: Newton and adjoint systems by "
         "conjugate gradients that share a preconditioner",
     ),
     Rule(
+        5,
         "large, condition unknown",
         "aid",
-        lambda s: True,
+        (c.UNIQUE,),
         "{m} lower variables, condition number unknown: conjugate gradients stop by their residual",
+    ),
+    Rule(
+        6,
+        "large, by Newton steps",
+        "nbo",
+        (c.UNIQUE,),
+        "{m} lower variables: one Newton system serves response and adjoint",
+    ),
+    Rule(
+        7,
+        "large, by quasi-Newton steps",
+        "qnbo",
+        (c.UNIQUE,),
+        "{m} lower variables: few Hessian products, pairs of gradients in their place",
+    ),
+    Rule(
+        15,
+        "finite sum",
+        "saba",
+        (c.UNIQUE, c.FINITE_SUM),
+        "the objectives are sums over data: one batch a step, variances reduced by tables",
+    ),
+    Rule(
+        7,
+        "gradients only",
+        "f2ba",
+        (c.UNIQUE,),
+        "gradients of both objectives only: a penalty on the lower value",
+    ),
+    Rule(
+        13,
+        "not convex, few lower variables",
+        "bvfsm",
+        (c.NOT_CONVEX, c.FEW_LOWERS),
+        "{m} lower variables: restarts look for the global lower value; claims are local",
+    ),
+    Rule(
+        13,
+        "weakly convex",
+        "meha",
+        (c.NOT_CONVEX,),
+        "the lower level is not known to be convex: the Moreau envelope takes what is weakly so",
+    ),
+    Rule(
+        3,
+        "few upper variables",
+        "pzobo",
+        (c.FEW_UPPERS,),
+        "{n} upper variables: a lower solve per direction, no derivatives of the response",
+    ),
+    Rule(
+        3,
+        "values only",
+        "zo",
+        (c.FEW_UPPERS, c.FEW_LOWERS),
+        "{n} upper and {m} lower variables: differences of values where there are no derivatives",
+    ),
+    Rule(
+        1,
+        "anything small",
+        "exact",
+        (c.ALWAYS,),
+        "no gradient method takes this model: small ones are solved to global optimality",
     ),
 )

@@ -28,23 +28,27 @@ class OutOfTime(Exception):
 
 
 class DeadlineOracle:
-    """Forwards everything; evaluations after the deadline raise :class:`OutOfTime`, products
-    included.
+    """Forwards everything; evaluations after ``deadline``, which may be moved, raise
+    :class:`OutOfTime`, products included.
     """
 
     def __init__(self, oracle: Oracle, deadline: float) -> None:
         self._oracle = oracle
-        self._deadline = deadline
+        self.deadline = deadline
         for name in _TIMED:
             setattr(self, name, self._timed(getattr(oracle, name)))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._oracle, name)
 
+    def check_deadline(self) -> None:
+        """Raise where the time is up; for work that is done beside the oracle."""
+        if time.perf_counter() > self.deadline:
+            raise OutOfTime
+
     def _timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
-            if time.perf_counter() > self._deadline:
-                raise OutOfTime
+            self.check_deadline()
             out = function(*args)
             return self._timed(out) if callable(out) else out
 

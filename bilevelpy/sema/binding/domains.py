@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bilevelpy.diagnostics import Span
+from bilevelpy.ir.mapped import blocks, is_mapped
 from bilevelpy.ir.program import Param
 from bilevelpy.ir.sparse import is_sparse
 from bilevelpy.ir.types import Domain, DomainKind
@@ -138,6 +139,8 @@ def _finite(state: State, param: Param, array: Any) -> bool:
 
 def offenders(array: Any, wrong: Callable[..., Any], *bounds: Any) -> tuple[int, list[int]]:
     """How many entries are wrong, and the flat positions (among stored entries) of three."""
+    if is_mapped(array) and all(np.ndim(b) == 0 for b in bounds):
+        return _mapped_offenders(array, wrong, *bounds)
     values = _stored(array)
     if is_sparse(array):
         coo = array.tocoo()
@@ -161,6 +164,18 @@ def offenders(array: Any, wrong: Callable[..., Any], *bounds: Any) -> tuple[int,
                 count += len(found)
                 first += [done + int(k) for k in found[: 3 - len(first)]]
             done += len(parts[0])
+    return count, first
+
+
+def _mapped_offenders(array: Any, wrong: Callable[..., Any], *bounds: Any) -> tuple[int, list[int]]:
+    """The same for data in a file, block by block."""
+    count, done = 0, 0
+    first: list[int] = []
+    for block in blocks(array):
+        places = np.flatnonzero(wrong(block, *bounds))
+        count += len(places)
+        first += [done + int(k) for k in places[: 3 - len(first)]]
+        done += block.size
     return count, first
 
 

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from bilevelpy.ir.mapped import budget
 from bilevelpy.sema.binding.raw import Array
 
 UNREADABLE = (
@@ -31,6 +32,10 @@ UNREADABLE = (
 """What broken files make readers raise (RuntimeError covers deep recursion)."""
 
 SPARSE_PARTS = ("data", "indices", "indptr", "shape")
+
+
+MAPPED = 1 << 28
+"""Bytes from which on an .npy file is not read into memory."""
 
 
 class FileProblem(Exception):
@@ -96,18 +101,22 @@ class Npz:
 
 
 def read_npy(path: Path, limit: int) -> Array:
-    """The array of an .npy file."""
+    """The array of an .npy file; a large one stays there and is read where it is looked at."""
     try:
         with path.open("rb") as stream:
-            return read_array(stream, path.stat().st_size, limit)
+            size = path.stat().st_size
+            if size < min(MAPPED, budget()):
+                return read_array(stream, size, limit)
+            checked_header(stream, size, limit)
+        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
     except FileNotFoundError:
         raise FileProblem("there is no such file") from None
     except UNREADABLE as error:
         raise FileProblem(f"it is damaged ({reason(error)})") from None
 
 
-def read_array(stream: IO[bytes], size: int, limit: int) -> Array:
-    """One array; its header must agree with ``size`` before anything is allocated."""
+def checked_header(stream: IO[bytes], size: int, limit: int) -> tuple[tuple[int, ...], bool, Any]:
+    """Shape, order and type of an array that the file really holds."""
     version = np.lib.format.read_magic(stream)
     header = (
         np.lib.format.read_array_header_1_0
@@ -122,6 +131,13 @@ def read_array(stream: IO[bytes], size: int, limit: int) -> Array:
         raise FileProblem(f"its {wanted:,} bytes exceed the limit of {limit:,}")
     if wanted > size:
         raise FileProblem(f"it is cut off: {wanted:,} bytes announced, at most {size:,} there")
+    return shape, fortran, dtype
+
+
+def read_array(stream: IO[bytes], size: int, limit: int) -> Array:
+    """One array; its header must agree with ``size`` before anything is allocated."""
+    shape, fortran, dtype = checked_header(stream, size, limit)
+    wanted = math.prod(shape) * dtype.itemsize
     array = np.empty(math.prod(shape), dtype=dtype)
     view = array.view(np.uint8).data if wanted else memoryview(b"")
     done = 0

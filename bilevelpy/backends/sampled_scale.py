@@ -1,0 +1,107 @@
+"""Where a stochastic run starts, and how long its steps are: from the bilevel problem on a part of
+the data.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bilevelpy.backends.aid import AID, AIDOptions
+from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.linear_solve import cholesky, norm
+from bilevelpy.numerics.pilot import (
+    Metric,
+    curvature_range,
+    identity,
+    lower_metric,
+    trust_radius,
+    upper_bend,
+    upper_curvature,
+)
+from bilevelpy.numerics.upper_lipschitz import accurate
+
+if TYPE_CHECKING:
+    from bilevelpy.backends.sampled_state import SampledState
+
+Vec = torch.Tensor
+
+METRICS = ("pilot", "none")
+STARTS = ("solve", "respond", "none")
+# Rows of a pilot: enough for its curvatures to be those of all rows, at most half of them.
+PILOT_ROWS, PILOT_FACTOR = 250, 20
+# Batches whose largest curvature is looked at.
+LOOKED = 5
+# Step of x on the time scale of y and u: single loops converge only where x is the slower one.
+SLOWER = 0.5
+# Accuracy and upper steps of the solution on a part of the data.
+CLOSE, MOST = 1e-4, 60
+# A hypergradient that is this many times its difference between two pilots is none.
+NOISE = 3.0
+
+
+def pilot_rows(oracle: Oracle, size: int) -> int:
+    """Rows of a pilot."""
+    return max(1, min(max(PILOT_ROWS, PILOT_FACTOR * oracle.m), size // 2))
+
+
+def prepared(oracle: Oracle, state: SampledState, options: Any) -> None:
+    """Move x, y and u to the solution of a pilot, as far as the option asks for.
+
+    x stays where two pilots cannot tell it from a solution (a run that goes on, a good start).
+    """
+    x, rows = state.x, pilot_rows(oracle, state.data.lower.elements)
+    pilot: Any = state.data.subset(rows, state.rng)
+    start = accurate(pilot, x, state.y, tol=1e-4)
+    state.first = norm(oracle.domain_x.projected_gradient(x, start.h))
+    if options.prepare == "none":
+        return
+    other = accurate(state.data.subset(rows, state.rng), x, start.y, start.u, tol=1e-4)
+    mean, apart = 0.5 * (start.h + other.h), 0.5 * (start.h - other.h)
+    near = norm(oracle.domain_x.projected_gradient(x, mean)) <= NOISE * norm(apart)
+    if near and bool((x != oracle.x0).any()):
+        far = accurate(pilot, oracle.domain_x.project(oracle.x0), start.y, start.u, tol=1e-2)
+        state.first = max(state.first, norm(oracle.domain_x.projected_gradient(oracle.x0, far.h)))
+    if options.prepare == "respond" or near:
+        state.y, state.u = start.y, start.u
+        return
+    aid, settings = AID(), AIDOptions(tol=CLOSE)
+    run = aid.init(pilot, x, start.y, settings, state.rng)
+    for _ in range(MOST):
+        if run.finish is not None or run.stationarity() <= CLOSE:
+            break
+        run = aid.step(pilot, run, settings)
+    point = run.point
+    state.first = max(run.norms, default=0.0)
+    state.wait = 1
+    if point.adjoint is None or not bool(torch.isfinite(torch.cat([point.x, point.y])).all()):
+        return
+    state.x, state.y, state.u = point.x, point.y, point.adjoint.u
+
+
+def scaled(oracle: Oracle, state: SampledState, options: Any, factor: float, inner: int) -> None:
+    """Metric and steps of y, u (``factor / L``) and x, by a pilot at the present x; ``inner`` lower
+    steps are made for each step of x.
+    """
+    data, x, rng = state.data, state.x, state.rng
+    rows = pilot_rows(oracle, data.lower.elements)
+    pilot: Any = data.subset(rows, rng)
+    start = accurate(pilot, x, state.y, state.u, tol=1e-6)
+    plain = options.metric == "none"
+    metric = identity if plain else lower_metric(pilot, x, start.y)
+    batches: list[Any] = [data.at(*state.draw()) for _ in range(LOOKED)]
+    low, top = curvature_range(data.subset(rows, rng), batches, x, start.y, metric, rng)
+    top = 1.1 * top if top > 0 else 1.0
+    curvature = None if plain else upper_curvature(pilot, x, start)
+    bend = 1.0 if curvature is not None else upper_bend(pilot, x, start, rng) or 1.0
+    state.metric = Metric(metric, low, top, curvature, bend)
+    if curvature is not None:
+        state.metric.factor = cholesky(curvature)
+    state.anchor = x
+    state.radius = math.inf if plain else trust_radius(oracle, pilot, state.metric, x, start)
+    halved = 0.5**state.halvings
+    state.beta = options.lower_step or halved * factor / top
+    rate = 1.0 - (1.0 - min(state.beta * low, 1.0)) ** inner
+    state.alpha = options.upper_step or halved * SLOWER * rate / bend

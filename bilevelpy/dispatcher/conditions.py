@@ -1,0 +1,131 @@
+"""What the rows of the decision table ask of a structure: named tests, for rules and for readers.
+
+The thresholds are measured by ``python -m benchmarks.dispatch``; ``docs/dispatcher.md`` shows the
+figures behind each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bilevelpy.analysis.structure import Structure
+
+# A dense Hessian that never changes is factorised once (on sets: once for every face): up to the
+# largest that the backend takes, and on sets somewhat less.
+DENSE_CONSTANT, DENSE = 3000, 2000
+# One that moves is assembled anew at every point. Conjugate gradients are faster beyond these sizes
+# where it comes from few passes over the data, and where it takes a product per variable; twice as
+# late where the condition number at the start is above ILL.
+DENSE_MOVING, DENSE_BY_PRODUCTS, ILL = 400, 200, 30.0
+# Independent blocks of at most so many variables are factorised as a batch, however many there are.
+BLOCK = 200
+FEW_PASSES = 64
+# Upper variables for which a lower solve per direction is affordable.
+FEW_UPPER = 10
+# Lower variables that restarts can look for everywhere, and that a global solver settles at once.
+FEW_LOWER = 10
+# Complementarity pairs of followers that a branch and bound may have to branch on.
+PAIRS = 1000
+# Lower variables and constraints of a dense optimality system.
+KKT = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A test of the structure, and its name in words."""
+
+    words: str
+    holds: Callable[[Structure], bool]
+
+    def __call__(self, structure: Structure) -> bool:
+        """Whether the structure passes."""
+        return self.holds(structure)
+
+
+def _small(s: Structure) -> bool:
+    boxes = s.lower.domains.value <= {"free", "box"}
+    if s.blocks > 1 and s.dim_y <= BLOCK * s.blocks and boxes:
+        return True
+    if s.lower_hessian.value == "constant":
+        return s.dim_y <= DENSE
+    passes = s.hessian_passes.value if s.hessian_passes is not None else None
+    by_products = s.lower_hessian.value != "depends on x" and (
+        passes is None or passes > FEW_PASSES
+    )
+    ill = s.condition is not None and s.condition > ILL
+    return s.dim_y <= (2 if ill else 1) * (DENSE_BY_PRODUCTS if by_products else DENSE_MOVING)
+
+
+# What only a backend that takes a program as a whole can solve.
+_WHOLE = frozenset({"duals", "nash", "discrete", "moving_bounds"})
+_CONSTRAINED = frozenset({"lower_constraints", "upper_constraints", "coupling"})
+
+ALWAYS = Condition("any model", lambda s: True)
+WHOLE = Condition(
+    "multipliers, whole numbers, games, or bounds that move",
+    lambda s: bool(_WHOLE & s.unsupported.keys()),
+)
+LINEAR_BELOW = Condition("linear follower", lambda s: s.lower.form.value == "linear")
+CONSTRAINED = Condition(
+    "constraints in either level", lambda s: bool(_CONSTRAINED & s.unsupported.keys())
+)
+FEW_ROWS = Condition(
+    f"at most {PAIRS:,} lower constraints", lambda s: s.lower_constraints + s.dim_y <= PAIRS
+)
+POLYNOMIAL = Condition(
+    "linear or quadratic levels",
+    lambda s: (
+        s.lower.form.value in ("linear", "quadratic")
+        and s.upper.form.value in ("linear", "quadratic")
+    ),
+)
+SMALL_SYSTEM = Condition(
+    f"at most {KKT:,} lower variables and constraints",
+    lambda s: s.dim_y + s.lower_constraints <= KKT,
+)
+CONSTANT = Condition(
+    f"quadratic, constant Hessian, free, at most {DENSE_CONSTANT:,} lower variables",
+    lambda s: (
+        s.lower_hessian.value == "constant"
+        and s.lower.constraints.value == "none"
+        and s.lower.form.value in ("linear", "quadratic")
+        and s.dim_y <= DENSE_CONSTANT
+    ),
+)
+SIMPLE_SET = Condition(
+    "box, simplex or ball below", lambda s: s.lower.constraints.value == "bounds"
+)
+SMALL = Condition(
+    f"at most {DENSE:,} lower variables with a constant Hessian, {DENSE_MOVING} with one that "
+    f"moves, {DENSE_BY_PRODUCTS} where it takes more than {FEW_PASSES} passes (twice as many "
+    f"beyond condition number {ILL:g}), or independent blocks of at most {BLOCK}",
+    _small,
+)
+FEW_UPPERS = Condition(f"at most {FEW_UPPER} upper variables", lambda s: 0 < s.dim_x <= FEW_UPPER)
+FEW_LOWERS = Condition(f"at most {FEW_LOWER} lower variables", lambda s: 0 < s.dim_y <= FEW_LOWER)
+TINY = Condition(
+    f"at most {FEW_LOWER} variables of each level",
+    lambda s: s.dim_x <= FEW_LOWER and s.dim_y <= FEW_LOWER,
+)
+FINITE_SUM = Condition("sums over data", lambda s: bool(s.finite_sum_lower.value))
+UNIQUE = Condition(
+    "strongly convex below, or one solution by assumption",
+    lambda s: s.convexity.value == "strongly convex" or bool(s.unique.value),
+)
+SMOOTH = Condition("smooth lower level", lambda s: s.lower.smooth.value)
+NONSMOOTH = Condition("lower level with kinks", lambda s: not s.lower.smooth.value)
+MERELY_CONVEX = Condition(
+    "convex below, not strongly; several solutions",
+    lambda s: s.convexity.value == "convex" and not s.unique.value,
+)
+NOT_CONVEX = Condition(
+    "not known to be convex below",
+    lambda s: s.convexity.value in ("nonconvex", "unknown") and not s.unique.value,
+)
+STREAMED = Condition(
+    "data larger than memory, in sums over its rows below",
+    lambda s: s.streamed is not None and bool(s.finite_sum_lower.value),
+)
+FREE_BELOW = Condition("free lower variables", lambda s: s.lower.constraints.value == "none")
+KNOWN_CONDITION = Condition("condition number known", lambda s: s.condition is not None)

@@ -1,0 +1,106 @@
+"""Which backend goes on where one has failed: the decision anew, with what its run has shown.
+
+The reaction to each sign is a row of :data:`REACTIONS`: facts that the run has refuted are
+replaced, and the decision table does the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from bilevelpy.analysis.structure import Evidence, Fact, Structure
+from bilevelpy.dispatcher.dispatch import dispatch
+from bilevelpy.errors import BackendError
+from bilevelpy.result import Result, Status
+
+if TYPE_CHECKING:
+    from bilevelpy.backends.base import Backend
+
+# Further backends that a solve tries at most.
+MOST = 3
+# Ends that another backend may better. Limits, interruptions and proofs are final.
+FAILED = (Status.STALLED, Status.DIVERGED)
+
+
+@dataclass(frozen=True, slots=True)
+class Reaction:
+    """Where a result shows ``sign``, the next decision is made on ``corrected`` facts; ``words``
+    say what was seen.
+    """
+
+    sign: Callable[[Result], bool]
+    corrected: Callable[[Structure], Structure]
+    words: str
+
+
+def _curved_down(result: Result) -> bool:
+    seen = result.certificate.reasons if result.certificate is not None else ()
+    return any("negative curvature" in text for text in (*seen, *result.warnings))
+
+
+def _tied(result: Result) -> bool:
+    certificate = result.certificate
+    return certificate is not None and "F_pessimistic" in certificate.details
+
+
+def _nonconvex(s: Structure) -> Structure:
+    seen = Fact("nonconvex", Evidence.OBSERVED, "negative curvature was met", s.convexity.span)
+    open_: Fact[bool | None] = Fact(
+        None, Evidence.OBSERVED, "the lower level is not convex", s.convexity.span
+    )
+    return replace(s, convexity=seen, unique=open_)
+
+
+def _convex(s: Structure) -> Structure:
+    kind = "convex" if s.convexity.value == "strongly convex" else s.convexity.value
+    shape = Fact(kind, Evidence.OBSERVED, "several lower solutions were met", s.convexity.span)
+    several: Fact[bool | None] = Fact(False, Evidence.OBSERVED, shape.reason, s.convexity.span)
+    return replace(s, convexity=shape, unique=several)
+
+
+REACTIONS: tuple[Reaction, ...] = (
+    Reaction(_curved_down, _nonconvex, "met negative curvature of the lower level"),
+    Reaction(_tied, _convex, "met several lower solutions"),
+    Reaction(lambda r: r.status is Status.DIVERGED, lambda s: s, "diverged"),
+    Reaction(lambda r: True, lambda s: s, "came to no certified end"),
+)
+
+
+def successor(
+    structure: Structure,
+    result: Result,
+    tried: Collection[str],
+    passed: Collection[str] = (),
+    backends: Sequence[Backend[Any]] | None = None,
+) -> tuple[str, str] | None:
+    """The next backend after a failed ``result``, and the note that tells so; None where there is
+    none left, or nothing to better.
+
+    Parameters
+    ----------
+    structure
+        The facts that the failed choice was made on.
+    result
+        What came of it.
+    tried
+        Backends that need not be tried again.
+    passed
+        Backends that cannot be used here.
+    backends
+        As for :func:`~bilevelpy.dispatcher.dispatch`.
+    """
+    if result.status not in FAILED or len(tried) > MOST:
+        return None
+    reaction = next(r for r in REACTIONS if r.sign(result))
+    try:
+        decision = dispatch(reaction.corrected(structure), backends=backends)
+    except BackendError:
+        return None
+    name = next((n for n in decision.ranked if n not in tried and n not in passed), None)
+    if name is None:
+        return None
+    reached = f" at F = {result.F:.6g}" if math.isfinite(result.F) else ""
+    return name, f"`{result.backend}` {reaction.words}{reached}; went on with `{name}`"

@@ -1,0 +1,170 @@
+"""From a model to a result: compile, analyse, decide, run, certify, pack; and another backend
+where the first one fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from bilevelpy.backends import registry
+from bilevelpy.backends.whole import ProgramBackend
+from bilevelpy.checkpoint import Checkpoint, Saved, add_counts
+from bilevelpy.checkpoint import read as read_checkpoint
+from bilevelpy.dispatcher import dispatch, successor
+from bilevelpy.errors import BackendError
+from bilevelpy.ir.types import Sense
+from bilevelpy.model import Model
+from bilevelpy.options import SolveOptions
+from bilevelpy.result import Record, Result
+from bilevelpy.solving.driven import solve_driven
+from bilevelpy.solving.facts import oracle, structure
+from bilevelpy.solving.request import Clock, Request
+from bilevelpy.solving.whole import solve_whole
+
+if TYPE_CHECKING:
+    from bilevelpy.analysis.structure import Structure
+    from bilevelpy.dispatcher import Decision
+
+__all__ = ["Clock", "Request", "oracle", "run", "structure"]
+
+# A further backend is tried only where this part of the time limit is left.
+WORTHWHILE = 0.05
+# How far a point may be off to count as bilevel feasible, and by how much F has to be better.
+FEASIBLE, BETTER = 1e-5, 1e-3
+
+
+def run(model: Model, options: SolveOptions, request: Request, began: float) -> Result:
+    """Solve ``model`` and certify the answer.
+
+    A backend that was asked for by name is the only one that runs. A chosen one that stalls,
+    diverges or is refuted by its certificate is followed by the next of the decision, which is
+    made anew where the run has shown facts to be wrong; ``decision.notes`` tell.
+    """
+    clock = Clock(began)
+    with contextlib.suppress(BackendError):
+        oracle(model)
+    clock.lap("compile")
+    facts = structure(model, options.seed)
+    decision = dispatch(facts, backend=options.backend, force=options.force)
+    clock.lap("analyze")
+    if request.decided is not None:
+        request.decided(facts, decision)
+    earlier, keeper = _checkpoint(model, request)
+    # The backend's own defaults < what the dispatcher chose for this model < what the user says.
+    settings = replace(
+        options, backend_options={**decision.options, **dict(options.backend_options)}
+    )
+    results = [
+        _attempt(model, decision.chosen, facts, decision, settings, request, clock, earlier, keeper)
+    ]
+    passed = _without_checkpoints() if keeper is not None else frozenset()
+    while options.backend == "auto" and request.verify and _time_is_left(options, clock):
+        tried = [r.backend for r in results]
+        following = successor(facts, results[-1], tried, passed)
+        if following is None:
+            break
+        name, note = following
+        decision = decision.noted(note)
+        settings = replace(options, backend_options={})
+        results.append(
+            _attempt(model, name, facts, decision, settings, request, clock, None, keeper)
+        )
+    sign = -1.0 if model.program.upper.sense is Sense.MAXIMIZE else 1.0
+    return _best(results, decision, clock, sign)
+
+
+def _attempt(
+    model: Model,
+    name: str,
+    facts: Structure,
+    decision: Decision,
+    options: SolveOptions,
+    request: Request,
+    clock: Clock,
+    earlier: Saved | None,
+    keeper: Checkpoint | None,
+) -> Result:
+    """The answer of one backend."""
+    backend = registry.get(name)
+    if isinstance(backend, ProgramBackend):
+        return solve_whole(model, name, backend, decision, options, request, clock)
+    return solve_driven(model, name, facts, decision, options, request, clock, earlier, keeper)
+
+
+def _without_checkpoints() -> frozenset[str]:
+    """Backends that keep no checkpoints."""
+    known = registry.all_backends()
+    return frozenset(b.name for b in known if isinstance(b, ProgramBackend))
+
+
+def _time_is_left(options: SolveOptions, clock: Clock) -> bool:
+    return options.time_limit - clock.elapsed() > WORTHWHILE * min(options.time_limit, 1e9)
+
+
+def _best(results: list[Result], decision: Decision, clock: Clock, sign: float) -> Result:
+    """The certified answer, or the least bad one, with the work of all runs.
+
+    A local claim does not replace a point that its certificate shows to be bilevel feasible and
+    that has a clearly better F (``sign`` is -1 where F is maximised).
+    """
+    if len(results) == 1:
+        return results[0]
+    best = min(results, key=_badness)
+    for result in results:
+        gain = sign * (best.F - result.F)
+        if _is_point(result) and gain > BETTER * max(1.0, abs(best.F)):
+            best = result
+    counts: dict[str, int] = {}
+    history: list[Record] = []
+    for result in results:
+        history += [_after(counts, history, record) for record in result.history]
+        counts = add_counts(counts, result.counts)
+    return replace(
+        best,
+        decision=decision,
+        counts=counts,
+        iterations=sum(r.iterations for r in results),
+        history=history,
+        time=clock.total(),
+        warnings=tuple(dict.fromkeys((*decision.notes, *best.warnings))),
+    )
+
+
+def _after(counts: Mapping[str, int], before: list[Record], record: Record) -> Record:
+    """A record of a further run, counted on from those ``before``."""
+    if not before:
+        return record
+    last = before[-1]
+    return replace(
+        record,
+        iteration=last.iteration + record.iteration,
+        time=last.time + record.time,
+        counts=add_counts(counts, record.counts),
+    )
+
+
+def _is_point(result: Result) -> bool:
+    """Whether the certificate shows a bilevel feasible point, whatever else is wrong with it."""
+    c = result.certificate
+    if c is None or not math.isfinite(result.F):
+        return False
+    return max(c.lower_gap_relative, c.lower_feasibility, c.upper_feasibility) <= FEASIBLE
+
+
+def _badness(result: Result) -> tuple[bool, bool, int]:
+    """Certified ends first, then finite ones, then those with the fewest reasons against them."""
+    c = result.certificate
+    against = len(c.reasons) if c is not None else 99
+    return not result.success, not math.isfinite(result.F), against
+
+
+def _checkpoint(model: Model, request: Request) -> tuple[Saved | None, Checkpoint | None]:
+    """The run to go on from, if there is one, and the keeper of this one."""
+    if request.checkpoint is None:
+        return None, None
+    earlier = read_checkpoint(request.checkpoint, model.bound) if request.resume else None
+    return earlier, Checkpoint(request.checkpoint, model.bound, earlier)

@@ -1,0 +1,176 @@
+"""Solves by backends that the driver steps: run, certify, pack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bilevelpy.backends import registry
+from bilevelpy.backends.rescaled import SCALABLE, Rescaled
+from bilevelpy.checkpoint import Checkpoint, Saved, add_counts, joined
+from bilevelpy.errors import UsageError
+from bilevelpy.expectations import environment
+from bilevelpy.ir.evaluate import Interpreter
+from bilevelpy.lowering.streaming import StreamedOracle
+from bilevelpy.model import Model
+from bilevelpy.numerics.driver import PATH, IterationState, RunResult
+from bilevelpy.numerics.driver import run as drive
+from bilevelpy.options import SolveOptions, did_you_mean
+from bilevelpy.progress import Progress, wanted
+from bilevelpy.provenance import provenance
+from bilevelpy.result import Certificate, Record, Result
+from bilevelpy.solving.facts import oracle, units
+from bilevelpy.solving.judge import Judge
+from bilevelpy.solving.starts import start_vectors
+
+if TYPE_CHECKING:
+    from bilevelpy.analysis.structure import Structure
+    from bilevelpy.dispatcher import Decision
+    from bilevelpy.lowering.oracle import TorchOracle
+    from bilevelpy.solving.request import Clock, Request
+
+
+def solve_driven(
+    model: Model,
+    name: str,
+    facts: Structure,
+    decision: Decision,
+    options: SolveOptions,
+    request: Request,
+    clock: Clock,
+    earlier: Saved | None,
+    keeper: Checkpoint | None,
+) -> Result:
+    """The answer of backend ``name``. ``earlier`` is a run to go on from, ``keeper`` saves this
+    one.
+    """
+    functions = oracle(model)  # what cannot be compiled has been refused by the dispatcher
+    line = Progress(options.tol) if wanted(request.progress) else None
+    backend: Any = registry.get(name)
+    # Step lengths and the like that the caller gives are in the model's own units.
+    plain = all(isinstance(value, bool) for value in options.backend_options.values())
+    scaling = units(model) if name in SCALABLE and plain else None
+    judge = Judge(functions, scaling, facts, options, request.verify, clock)
+    try:
+        raw = drive(
+            functions,
+            backend if scaling is None else Rescaled(backend, scaling),
+            facts,
+            replace(options, time_limit=judge.run_limit()),
+            callback=_callback(request.callback, keeper),
+            progress=line,
+            start=start_vectors(functions, request.start, earlier),
+            report=_reports(model, functions, request.watch),
+            onward=judge.onward,
+        )
+    finally:
+        if line is not None:
+            line.close()
+        if keeper is not None:
+            keeper.write()
+    clock.lap("solve")
+    within = judge.seconds  # certificates of points from which the run went on, and of the last
+    final, certificate = judge.verdict(raw)
+    clock.lap("verify")
+    clock.move(within, "solve", "verify")
+    return _packed(model, functions, name, final, certificate, decision, clock, earlier, options)
+
+
+def _callback(
+    callback: Callable[[IterationState], Any] | None, keeper: Checkpoint | None
+) -> Callable[[IterationState], Any] | None:
+    """The user's callback, and the checkpoint's."""
+    if keeper is None:
+        return callback
+
+    def call(state: IterationState) -> Any:
+        keeper.observe(_record(state), state.x, state.y)
+        return callback(state) if callback is not None else False
+
+    return call
+
+
+def _record(state: IterationState) -> Record:
+    """The record of an iteration."""
+    return Record(
+        state.iteration,
+        state.time,
+        state.F,
+        state.f,
+        state.hypergradient_norm,
+        state.lower_residual,
+        state.counts,
+        state.reports,
+        tuple(state.x.tolist()) if len(state.x) <= PATH else (),
+    )
+
+
+def _reports(
+    model: Model, functions: TorchOracle, names: tuple[str, ...]
+) -> Callable[[torch.Tensor, torch.Tensor], Mapping[str, float]] | None:
+    """The reports to watch along the run; scalars only, for each is one number of a record."""
+    known = model.program.reports
+    for name in names:
+        if name not in known:
+            raise UsageError(f"watch: there is no report `{name}`{did_you_mean(name, list(known))}")
+        if known[name].value.axes:
+            raise UsageError(f"watch: report `{name}` is not a single number")
+    if not names:
+        return None
+
+    def call(x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
+        values = environment(functions.unflatten_x(x), functions.unflatten_y(y))
+        interpreter = Interpreter(model.bound.data, values)
+        return {name: float(interpreter.value(known[name].value)) for name in names}
+
+    return call
+
+
+def _packed(
+    model: Model,
+    functions: TorchOracle,
+    name: str,
+    final: RunResult,
+    certificate: Certificate | None,
+    decision: Decision,
+    clock: Clock,
+    earlier: Saved | None,
+    options: SolveOptions,
+) -> Result:
+    """Everything by name, in NumPy, with the signs that the model has."""
+    upper, lower = functions.unflatten_x(final.x), functions.unflatten_y(final.y)
+    interpreter = Interpreter(model.bound.data, environment(upper, lower))
+    program = model.program
+    if isinstance(functions, StreamedOracle):  # by blocks; else by means of their own
+        values = functions.objectives(final.x, final.y)
+        objectives = {v.name: values[v.name] for v in program.lowers}
+        reports = {key: functions.report(key, final.x, final.y) for key in program.reports}
+    else:
+        objectives = {v.name: float(interpreter.value(v.objective).sum()) for v in program.lowers}
+        reports = {key: interpreter.value(r.value) for key, r in program.reports.items()}
+    counts, iterations = dict(final.counts), final.iterations
+    if earlier is not None and earlier.history:
+        counts = add_counts(earlier.history[-1].counts, counts)
+        iterations += earlier.history[-1].iteration
+    return Result(
+        model=program.name,
+        status=final.status,
+        message=final.message,
+        F=final.F,
+        f=objectives,
+        upper=upper,
+        lower=lower,
+        reports={n: float(v) if v.ndim == 0 else v for n, v in reports.items()},
+        certificate=certificate,
+        backend=name,
+        decision=decision,
+        iterations=iterations,
+        counts=counts,
+        time=clock.total(),
+        history=joined(earlier, list(final.history)),
+        provenance=provenance(model.bound, options, name),
+        warnings=(*decision.warnings, *final.warnings),
+    )

@@ -1,0 +1,76 @@
+"""The compiled model and its structure, each made once for a model."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import torch
+
+from bilevelpy.analysis import analyze
+from bilevelpy.errors import BackendError
+from bilevelpy.lowering.oracle import TorchOracle
+from bilevelpy.lowering.streaming import is_streamed, make_oracle
+from bilevelpy.model import Model
+from bilevelpy.numerics.scaled import ScaledOracle
+from bilevelpy.numerics.units import find_units
+
+if TYPE_CHECKING:
+    from bilevelpy.analysis.structure import Structure
+    from bilevelpy.numerics.scaled import Units
+
+STRONGLY = "strongly convex"
+
+
+def oracle(model: Model) -> TorchOracle:
+    """The compiled model, made once; models that differ in their data share what was compiled."""
+    if "oracle" not in model.cache:
+        model.cache["oracle"] = make_oracle(model.bound)
+    made: TorchOracle = model.cache["oracle"]
+    return made
+
+
+def structure(model: Model, seed: int) -> Structure:
+    """The facts about a model, found once for each seed.
+
+    A model that cannot be compiled (multipliers in the upper level, integers) has a structure too:
+    what its text shows.
+    """
+    key = f"structure {seed}"
+    if key not in model.cache:
+        functions: TorchOracle | None = None
+        with contextlib.suppress(BackendError):
+            functions = oracle(model)
+        facts = analyze(model.bound, functions, seed=seed)
+        if functions is not None and facts.convexity.value != STRONGLY:
+            # What looks flat in the model's units may bend in better ones.
+            scaling = units(model)
+            if scaling is not None:
+                seen = ScaledOracle(functions, scaling)
+                again = analyze(model.bound, seen, seed=seed)
+                facts = again if again.convexity.value == STRONGLY else facts
+        model.cache[key] = facts
+    found: Structure = model.cache[key]
+    return found
+
+
+def units(model: Model) -> Units | None:
+    """The units in which the variables of a model have comparable sizes, found once; None where
+    its own will do, for models with constraints, whose rows have units of their own, and where a
+    pass over the data means reading files.
+    """
+    if "units" not in model.cache:
+        functions, program = oracle(model), model.program
+        rows = any(level.constraints for level in program.levels)
+        model.cache["units"] = (
+            None
+            if rows or is_streamed(model.bound)
+            else find_units(
+                functions,
+                [(p.start, p.stop) for p in functions.upper.pieces],
+                [(p.start, p.stop) for p in functions.lower.pieces],
+                torch.Generator().manual_seed(0),
+            )
+        )
+    found: Units | None = model.cache["units"]
+    return found

@@ -1,0 +1,113 @@
+"""The certificates of a run, within the time that the caller gave."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bilevelpy.numerics.certificate import examine, settle
+from bilevelpy.numerics.coupled_certificate import examine_rows
+from bilevelpy.numerics.driver import RunResult
+from bilevelpy.numerics.scaled import ScaledOracle, Units
+from bilevelpy.options import SolveOptions
+from bilevelpy.result import Certificate, Status
+
+if TYPE_CHECKING:
+    from bilevelpy.analysis.structure import Structure
+    from bilevelpy.lowering.oracle import TorchOracle
+    from bilevelpy.solving.request import Clock
+
+# This part of a time limit is kept for the certificate, which gets at least so many seconds.
+SHARE, LEAST = 0.2, 0.5
+# Without a limit, what a claim can do without may take as long as the run, or so many seconds.
+PATIENCE = 5.0
+
+
+class Judge:
+    """Certifies the points that a run ends with; the last certificate is that of the result."""
+
+    def __init__(
+        self,
+        functions: TorchOracle,
+        units: Units | None,
+        facts: Structure,
+        options: SolveOptions,
+        verify: bool,
+        clock: Clock,
+    ) -> None:
+        self.facts, self.options, self.verify = facts, options, verify
+        self.compiled, self.units = functions, units
+        self.functions: Any = functions if units is None else ScaledOracle(functions, units)
+        self.clock, self.began = clock, time.perf_counter()
+        self.known: tuple[torch.Tensor, torch.Tensor, Certificate | None] | None = None
+        self.seconds = 0.0
+
+    def run_limit(self) -> float:
+        """Seconds that the run itself may take."""
+        limit = self.options.time_limit
+        if math.isinf(limit) or not self.verify:
+            return limit
+        return max(limit - self.clock.elapsed() - SHARE * limit, 1e-9)
+
+    def onward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor | None:
+        """A lower point beside (x, y), if the certificate fails for nothing else."""
+        if not self.verify:
+            return None
+        began = time.perf_counter()
+        limit = self.options.time_limit
+        left = limit if math.isinf(limit) else max(limit - self.clock.elapsed(), LEAST)
+        try:
+            rng = torch.Generator().manual_seed(self.options.seed)
+            if self.compiled.g.size:
+                certificate, downhill = examine_rows(
+                    self.compiled, x, y, self.facts, self.options, rng, seconds=left
+                )
+            else:
+                certificate, downhill = examine(
+                    self.functions,
+                    x if self.units is None else x / self.units.x,
+                    y if self.units is None else y / self.units.y,
+                    self.facts,
+                    self.options,
+                    rng,
+                    seconds=left,
+                    patience=max(PATIENCE, began - self.began),
+                )
+        except KeyboardInterrupt:
+            self.known = (x, y, None)
+            return None
+        finally:
+            self.seconds += time.perf_counter() - began
+        self.known = (x, y, certificate)
+        if self.units is not None and downhill is not None:
+            return self.units.x * downhill
+        return downhill
+
+    def verdict(self, raw: RunResult) -> tuple[RunResult, Certificate | None]:
+        """The run with its final status; without a certificate it is never "converged"."""
+        raw = self._limited(raw)
+        if not self.verify:
+            done = raw.status is Status.CONVERGED
+            message = f"{raw.message}; not verified"
+            return (replace(raw, status=Status.STALLED, message=message) if done else raw), None
+        if self.known is None or self.known[0] is not raw.x or self.known[1] is not raw.y:
+            self.onward(raw.x, raw.y)
+        certificate = self.known[2] if self.known is not None else None
+        if certificate is None:
+            message = "interrupted while the certificate was computed; the point is kept"
+            return replace(raw, status=Status.INTERRUPTED, message=message), None
+        return settle(raw, certificate), certificate
+
+    def _limited(self, raw: RunResult) -> RunResult:
+        """A run that its part of the time limit has ended says so in the caller's terms."""
+        if raw.status is not Status.TIME_LIMIT or not self.verify:
+            return raw
+        message = (
+            f"stopped after {raw.time:.3g} s (time_limit {self.options.time_limit:g} s, of which "
+            f"{SHARE:.0%} are kept for the certificate)"
+        )
+        return replace(raw, message=message)

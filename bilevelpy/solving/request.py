@@ -1,0 +1,63 @@
+"""What a caller wants of a solve besides its options, and the clock of a solve."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bilevelpy.errors import UsageError
+
+if TYPE_CHECKING:
+    from bilevelpy.analysis.structure import Structure
+    from bilevelpy.dispatcher import Decision
+    from bilevelpy.numerics.driver import IterationState
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a caller wants besides the options of the solve itself. ``decided`` sees structure and
+    decision first.
+    """
+
+    start: Mapping[str, Any] = field(default_factory=dict)
+    callback: Callable[[IterationState], Any] | None = None
+    progress: bool | None = None
+    checkpoint: str | Path | None = None
+    resume: bool = False
+    verify: bool = True
+    watch: tuple[str, ...] = ()
+    decided: Callable[[Structure, Decision], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.resume and self.checkpoint is None:
+            raise UsageError("resume needs the checkpoint to go on from")
+
+
+class Clock:
+    """Seconds by phase."""
+
+    def __init__(self, began: float) -> None:
+        self.began = self.last = began
+        self.phases: dict[str, float] = {}
+
+    def lap(self, phase: str) -> None:
+        """What passed since the last lap belongs to ``phase``."""
+        now = time.perf_counter()
+        self.phases[phase] = self.phases.get(phase, 0.0) + now - self.last
+        self.last = now
+
+    def move(self, seconds: float, source: str, target: str) -> None:
+        """Count ``seconds`` of one phase as another's."""
+        self.phases[source] = self.phases.get(source, 0.0) - seconds
+        self.phases[target] = self.phases.get(target, 0.0) + seconds
+
+    def elapsed(self) -> float:
+        """Seconds since the beginning."""
+        return time.perf_counter() - self.began
+
+    def total(self) -> dict[str, float]:
+        """All phases and their sum."""
+        return {**self.phases, "total": self.elapsed()}

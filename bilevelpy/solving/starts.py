@@ -1,0 +1,61 @@
+"""Where a run starts: the model's start values, a checkpoint, and what the caller names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from bilevelpy.checkpoint import Saved
+from bilevelpy.errors import UsageError
+from bilevelpy.options import did_you_mean
+
+if TYPE_CHECKING:
+    from bilevelpy.lowering.oracle import TorchOracle
+
+
+def start_vectors(
+    functions: TorchOracle, values: Mapping[str, Any], earlier: Saved | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where to start: named values replace parts of the default, a checkpoint all of it."""
+    x, y = functions.x0.clone(), functions.y0.clone()
+    if earlier is not None:
+        if earlier.x.shape != x.shape or earlier.y.shape != y.shape:
+            raise UsageError("the checkpoint holds variables of other sizes")
+        x, y = torch.from_numpy(earlier.x), torch.from_numpy(earlier.y)
+    if not values:
+        return x, y
+    upper, lower = functions.unflatten_x(x), functions.unflatten_y(y)
+    places: dict[str, list[np.ndarray]] = {}
+    for name, array in upper.items():
+        places.setdefault(name, []).append(array)
+        places.setdefault(f"upper.{name}", []).append(array)
+    for level, variables in lower.items():
+        for name, array in variables.items():
+            places.setdefault(name, []).append(array)
+            places.setdefault(f"{level}.{name}", []).append(array)
+    for name, value in values.items():
+        found = places.get(name, [])
+        if len(found) != 1:
+            problem = "several variables are called" if found else "there is no variable"
+            raise UsageError(f"start: {problem} `{name}`{did_you_mean(name, list(places))}")
+        _assign(name, found[0], value)
+    return x, y
+
+
+def _assign(name: str, target: np.ndarray, value: Any) -> None:
+    """Write a start value into the part of the vector that ``target`` is a view of."""
+    try:
+        given = np.asarray(value, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"start: `{name}` takes numbers") from error
+    if given.shape not in ((), target.shape):
+        raise UsageError(f"start: `{name}` has shape {target.shape}, found {given.shape}")
+    if not np.isfinite(given).all():
+        place = tuple(int(i) for i in np.argwhere(~np.isfinite(np.atleast_1d(given)))[0])
+        where = f" at index {list(place)}" if given.ndim else ""
+        bad = np.atleast_1d(given)[place]
+        raise UsageError(f"start: `{name}` must be finite, found {bad}{where}")
+    target[...] = given

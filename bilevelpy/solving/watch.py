@@ -1,0 +1,58 @@
+"""Whoever watches a run of a backend that takes the program as a whole: the caller's callback and
+the progress line see every better point.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bilevelpy.numerics.driver import IterationState
+from bilevelpy.progress import Progress, wanted
+from bilevelpy.result import Record
+
+if TYPE_CHECKING:
+    from bilevelpy.options import SolveOptions
+    from bilevelpy.reductions.rows import System
+    from bilevelpy.solving.request import Request
+
+
+class Watch:
+    """Shows better points to the callback and on the progress line, and keeps them as history."""
+
+    def __init__(self, request: Request, options: SolveOptions) -> None:
+        self.callback = request.callback
+        self.line = Progress(options.tol) if wanted(request.progress) else None
+        self.history: list[Record] = []
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody looks."""
+        return self.callback is not None or self.line is not None
+
+    def __call__(
+        self, system: System, values: np.ndarray, objective: float, bound: float, seconds: float
+    ) -> bool:
+        """A better point; True where the caller wants no more."""
+        below = system.lower_objectives.value(values)
+        signs = np.array([f.sign for f in system.followers])
+        F, f = system.sign * objective, float(signs @ below)
+        nan = math.nan
+        record = Record(len(self.history), seconds, F, f, nan, nan, {})
+        self.history.append(record)
+        if self.line is not None:
+            self.line(record)
+        if self.callback is None:
+            return False
+        x, y = values[system.upper_columns].copy(), values[system.lower_columns].copy()
+        for part in (x, y):
+            part.setflags(write=False)
+        state = IterationState(record.iteration, seconds, x, y, F, f, nan, nan, {}, {})
+        return bool(self.callback(state))
+
+    def close(self) -> None:
+        """Take the progress line away."""
+        if self.line is not None:
+            self.line.close()

@@ -1,0 +1,119 @@
+"""Reports followed along a run: when the best value was passed, and stopping by one of them.
+
+Many upper variables overfit the data that the upper level sees. A report on data that neither level
+sees tells when: ``watch=["max test_accuracy"]`` says at which iteration it was best, and
+``stop_by="max test_accuracy"`` ends the run there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from bilevelpy.errors import UsageError
+from bilevelpy.options import did_you_mean
+from bilevelpy.result import Record, Status
+
+if TYPE_CHECKING:
+    from bilevelpy.ir.program import Program
+    from bilevelpy.numerics.driver import IterationState, RunResult
+
+SENSES = {"max": -1.0, "min": 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A report, and the sign that makes less of it better; None where it is only recorded."""
+
+    name: str
+    sign: float | None = None
+
+    @classmethod
+    def read(cls, text: str, program: Program, option: str) -> Watched:
+        """``"max test_accuracy"``, ``"min test_loss"`` or ``"test_loss"``."""
+        first, _, rest = text.strip().partition(" ")
+        sign = SENSES.get(first) if rest else None
+        name = rest.strip() if sign is not None else text.strip()
+        known = program.reports
+        if name not in known:
+            hint = did_you_mean(name, list(known))
+            raise UsageError(f"{option}: there is no report `{name}`{hint}")
+        if known[name].value.axes:
+            raise UsageError(f"{option}: report `{name}` is not a single number")
+        return cls(name, sign)
+
+
+class Stop:
+    """Ends a run when a report has not become better for ``patience`` iterations, and goes back to
+    where it was best.
+    """
+
+    def __init__(self, watched: Watched, patience: int) -> None:
+        if watched.sign is None:
+            raise UsageError(f"stop_by takes `max {watched.name}` or `min {watched.name}`")
+        if patience < 1:
+            raise UsageError(f"patience must be at least 1, found {patience}")
+        self.watched, self.sign, self.patience = watched, watched.sign, patience
+        self.best: IterationState | None = None
+        self.done = False
+
+    def observe(self, state: IterationState) -> bool:
+        """Whether to stop."""
+        value = self.sign * state.reports[self.watched.name]
+        if math.isfinite(value) and (self.best is None or value < self._least()):
+            self.best = state
+        since = state.iteration - (self.best.iteration if self.best is not None else 0)
+        self.done = since >= self.patience
+        return self.done
+
+    def _least(self) -> float:
+        assert self.best is not None
+        return self.sign * self.best.reports[self.watched.name]
+
+    def settle(self, raw: RunResult) -> RunResult:
+        """The run at its best point, if it was stopped here."""
+        if not self.done or self.best is None:
+            return raw
+        best, name = self.best, self.watched.name
+        message = (
+            f"stopped by `{name}`: best at iteration {best.iteration} "
+            f"({best.reports[name]:.6g}), which is returned"
+        )
+        return replace(
+            raw,
+            x=torch.from_numpy(best.x.copy()),
+            y=torch.from_numpy(best.y.copy()),
+            F=best.F,
+            f=best.f,
+            status=Status.STALLED,
+            message=message,
+            candidate=False,
+            hypergradient_norm=best.hypergradient_norm,
+            lower_residual=best.lower_residual,
+        )
+
+
+def passed(watched: Sequence[Watched], history: Sequence[Record]) -> list[str]:
+    """A sentence for each report whose best value the run went past."""
+    found = []
+    for w in watched:
+        rows = [r for r in history if w.name in r.reports and math.isfinite(r.reports[w.name])]
+        if w.sign is None or not rows:
+            continue
+        sign = w.sign
+
+        def score(record: Record, name: str = w.name, sign: float = sign) -> float:
+            return sign * record.reports[name]
+
+        best, last = min(rows, key=score), rows[-1]
+        if score(best) < score(last):
+            found.append(
+                f"`{w.name}` was best at iteration {best.iteration} of {last.iteration}, after "
+                f"{best.time:.2g} s: {best.reports[w.name]:.6g}, and {last.reports[w.name]:.6g} "
+                f"at the end (to end there: stop_by)"
+            )
+    return found

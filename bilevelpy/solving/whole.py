@@ -1,0 +1,79 @@
+"""Solves by backends that take the program as a whole and bring their own certificate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from bilevelpy.backends import registry
+from bilevelpy.backends.whole import Hooks, ProgramBackend
+from bilevelpy.errors import UsageError
+from bilevelpy.expectations import environment
+from bilevelpy.ir.evaluate import Interpreter
+from bilevelpy.model import Model
+from bilevelpy.options import SolveOptions
+from bilevelpy.provenance import provenance
+from bilevelpy.result import Record, Result
+from bilevelpy.solving.watch import Watch
+
+if TYPE_CHECKING:
+    from bilevelpy.dispatcher import Decision
+    from bilevelpy.solving.request import Clock, Request
+
+# Seconds that a backend gets however late it is.
+LEAST = 0.1
+
+
+def solve_whole(
+    model: Model,
+    name: str,
+    backend: ProgramBackend,
+    decision: Decision,
+    options: SolveOptions,
+    request: Request,
+    clock: Clock,
+) -> Result:
+    """The answer of backend ``name``, with its own certificate."""
+    if request.checkpoint is not None:
+        raise UsageError(f"backend `{name}` keeps no checkpoints")
+    given = {**options.backend_options, "tol": options.tol}
+    settings = registry.get(name).options.from_mapping(given, name)
+    watch = Watch(request, options)
+    try:
+        hooks = Hooks(request.start, watch if watch.is_wanted else None)
+        left = replace(options, time_limit=max(options.time_limit - clock.elapsed(), LEAST))
+        answer = backend.solve(model.bound, left, settings, request.verify, hooks)
+    finally:
+        watch.close()
+    clock.lap("solve")
+    clock.move(clock.phases["solve"] - answer.seconds, "solve", "verify")
+    upper, lower = answer.variables()
+    F, objectives = answer.objectives()
+    program, reports, history = model.program, {}, []
+    if answer.has_point:
+        interpreter = Interpreter(model.bound.data, environment(upper, lower, answer.duals))
+        reports = {n: interpreter.value(r.value) for n, r in program.reports.items()}
+        total = sum(objectives.values())
+        last = Record(len(watch.history), answer.seconds, F, total, math.nan, math.nan, {})
+        history = [*watch.history, last]
+    return Result(
+        model=program.name,
+        status=answer.status,
+        message=answer.message,
+        F=F,
+        f=objectives,
+        upper=upper,
+        lower=lower,
+        reports={n: float(r) if r.ndim == 0 else r for n, r in reports.items()},
+        certificate=answer.certificate,
+        backend=name,
+        decision=decision,
+        iterations=answer.iterations,
+        counts={},
+        time=clock.total(),
+        history=history,
+        provenance=provenance(model.bound, options, name),
+        duals=answer.duals,
+        warnings=(*decision.warnings, *answer.warnings),
+    )
