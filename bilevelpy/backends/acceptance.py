@@ -26,6 +26,42 @@ def refuse_nonconvex(structure: Structure) -> Reject | None:
     return None
 
 
+def refuse_other_than_rows(structure: Structure, whose: str) -> Reject | None:
+    """Reject what no first-order method for lower constraints takes, and models without any."""
+    s = structure
+    if s.lower.constraints.value in ("none", "bounds"):
+        return Reject(f"is for lower levels with constraints; {whose}", s.lower.constraints)
+    if not s.upper.smooth.value:
+        return Reject("needs an upper objective with a derivative", s.upper.smooth)
+    if "moving_bounds" in s.unsupported:
+        return Reject(
+            "does not take bounds that depend on variables", s.unsupported["moving_bounds"]
+        )
+    nothing = Fact("none", s.lower.constraints.evidence, "left to the backend")
+    rest = {k: v for k, v in s.unsupported.items() if k != "lower_constraints"}
+    free = replace(
+        s, lower_constraints=0, lower=replace(s.lower, constraints=nothing), unsupported=rest
+    )
+    return refuse_shape(free)
+
+
+def with_smooth_lower(structure: Structure) -> Structure:
+    """The facts with the kinks of the lower level left to the backend."""
+    smooth = Fact(True, Evidence.DECLARED, "left to the backend")
+    return replace(structure, lower=replace(structure.lower, smooth=smooth))
+
+
+def refuse_any_function(structure: Structure) -> Reject | None:
+    """Reject constraints, integers and coupling, and domains other than boxes, but no function."""
+    refusal = refuse_shape(with_smooth_lower(structure))
+    if refusal is not None:
+        return refusal
+    for level in (structure.upper, structure.lower):
+        if level.domains.value - {"free", "box"}:
+            return Reject("takes free and box variables only", level.domains)
+    return None
+
+
 def refuse_lower_bounds(structure: Structure) -> Reject | None:
     """Reject lower variables with a domain: the method differentiates unconstrained lower steps."""
     if structure.lower.domains.value - {"free"}:

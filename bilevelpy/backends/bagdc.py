@@ -9,20 +9,21 @@ from typing import ClassVar
 import torch
 
 from bilevelpy.analysis.structure import Structure
+from bilevelpy.backends.aggregated import Aggregated
 from bilevelpy.backends.aid import StepLength
+from bilevelpy.backends.alternate import DUALS, ORDERS, alternate
 from bilevelpy.backends.base import Accept, Cost, Reject, refuse_common
 from bilevelpy.backends.loop import LoopState, check_choices, check_range, guard, measure_loop
+from bilevelpy.errors import UsageError
 from bilevelpy.lowering.protocol import Oracle
-from bilevelpy.numerics.linear_solve import dot, norm
-from bilevelpy.numerics.lower_krylov import on_face
+from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.measure import Measure
 from bilevelpy.numerics.upper_lipschitz import accurate, upper_lipschitz
 from bilevelpy.options import BackendOptions
 
 Vec = torch.Tensor
 
-ORDERS = ("sequential", "parallel")
-DUALS = ("line-search", "constant")
+FORMS = ("plain", "aggregated")
 # Beyond this condition number a single loop needs thousands of iterations.
 WARN_CONDITION = 300.0
 # The steps are estimated anew after a relative move of x, and after so many records.
@@ -36,7 +37,10 @@ NOISE = 1e-6
 class BAGDCOptions(BackendOptions):
     """Options of ``bagdc``.
 
-    ``order``: sequential (every update sees the newest values) or parallel (all see the old ones).
+    ``form``: plain, or aggregated for lower levels that are merely convex: f is replaced by ``(1 -
+    mu_k) f + mu_k F`` with ``mu_k = weight (k+1)^(-1/power)`` and alpha_k by ``alpha mu_k^3``; both
+    steps must be given. ``order``: sequential (every update sees the newest values) or parallel
+    (all see the old ones).
     ``dual``: line-search (exact step on v) or constant (``dual_step`` eta; 0: the lower step).
     ``lower_step`` beta, 0: ``2 / (L + mu)``; ``upper_step`` alpha, 0: estimated. ``decay`` tau:
     ``alpha_k = alpha (k+1)^-tau``, ``eta_k = eta (k+1)^(-tau/2)``. ``warm``: begin at the response
@@ -44,6 +48,9 @@ class BAGDCOptions(BackendOptions):
     iterations between two records of the run.
     """
 
+    form: str = "plain"
+    weight: float = 0.9
+    power: float = 10.0
     order: str = "sequential"
     dual: str = "line-search"
     dual_step: float = 0.0
@@ -54,10 +61,14 @@ class BAGDCOptions(BackendOptions):
     stride: int = 20
 
     def __post_init__(self) -> None:
-        check_choices(self, "bagdc", order=ORDERS, dual=DUALS)
+        check_choices(self, "bagdc", form=FORMS, order=ORDERS, dual=DUALS)
+        check_range(self, "bagdc", 0.0, 1.0, "weight", closed=False)
+        check_range(self, "bagdc", 1.0, math.inf, "power")
         check_range(self, "bagdc", 0.0, math.inf, "dual_step", "lower_step", "upper_step")
         check_range(self, "bagdc", 0.0, 1.0, "decay")
         check_range(self, "bagdc", 1, 10**6, "stride")
+        if self.form == "aggregated" and not (self.upper_step and self.lower_step):
+            raise UsageError("bagdc.form=aggregated needs upper_step and lower_step")
 
 
 class BAGDC:
@@ -117,7 +128,7 @@ class BAGDC:
         if not options.upper_step:
             state.sync = Sync(rng)
             state.sync.check(oracle, state, options)
-        elif options.warm:
+        elif options.warm and options.form == "plain":
             start = accurate(oracle, x, y)
             state.y, state.u = start.y, start.u
         if not state.beta:
@@ -184,35 +195,15 @@ class Sync:
 
 def _iterate(oracle: Oracle, state: LoopState, options: BAGDCOptions) -> bool:
     """One round of the three updates; False where x did not step."""
-    x, y, v = state.x, state.y, state.u
-    g = oracle.grad_f(x, y)
-    state.residual = oracle.domain_y.projected_gradient_norm(y, g)
-    face = oracle.domain_y.face(y, g)
-    y_next = oracle.domain_y.project(y - state.beta * g)
-    sequential = options.order == "sequential"
-    at = y_next if sequential else y
-    H = on_face(oracle.hvp(x, at), face)
-    gF_x, gF_y = oracle.grad_F(x, at)
-    d, v = face.project(gF_y), face.project(v)
-    r = H(v) - d
-    rr = dot(r, r)
-    if options.dual == "constant":
-        eta = (options.dual_step or state.beta) * (state.k + 1) ** (-0.5 * options.decay)
-    else:
-        bend = dot(r, H(r)) if rr > 0 else 0.0
-        if bend < 0:
-            state.warn("negative curvature of the lower level was met on the way")
-        eta = rr / bend if bend > 0 else state.beta
-    v_next = v - eta * r
-    used = v_next if sequential else v
-    cross = oracle.cross(x, at)(used)
-    state.y, state.u, state.h = y_next, v_next, gF_x - cross
-    state.size = norm(gF_x) + norm(cross)
-    size = norm(d)
-    state.adjoint = min(math.sqrt(rr) / size, 1.0) if size > 0 else 0.0
-    state.k += 1
+    k, x = state.k, state.x
+    problem, mu = oracle, 1.0
+    if options.form == "aggregated":
+        mu = options.weight * (k + 1) ** (-1.0 / options.power)
+        problem = Aggregated(oracle, mu)
+    eta = (options.dual_step or state.beta) * (k + 1) ** (-0.5 * options.decay)
+    alternate(problem, state, order=options.order, dual=options.dual, eta=eta)
     if not guard(oracle, state, fixed=bool(options.upper_step)):
         return False
-    alpha = state.alpha * state.k ** (-options.decay)
+    alpha = state.alpha * mu**3 * state.k ** (-options.decay)
     state.x = oracle.domain_x.project(x - alpha * state.h)
     return True

@@ -11,7 +11,15 @@ import torch
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.acceptance import refuse_shape
 from bilevelpy.backends.base import Accept, Cost, Reject
-from bilevelpy.backends.loop import LoopState, check_choices, check_range, guard, measure_loop
+from bilevelpy.backends.loop import (
+    LoopState,
+    check_choices,
+    check_range,
+    curvatures,
+    guard,
+    measure_loop,
+    repeat,
+)
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.linear_solve import dot, norm
 from bilevelpy.numerics.measure import Measure
@@ -88,12 +96,8 @@ class BOME:
         self, oracle: Oracle, x: Vec, y: Vec, options: BOMEOptions, rng: torch.Generator
     ) -> LoopState:
         """Estimate what is not given."""
-        w = torch.cat([x, y])
-        lower = power_iteration(lambda z: torch.cat(_lower(oracle, z)), w, rng)
+        upper, lower = curvatures(oracle, x, y, rng)
         inner = power_iteration(lambda z: oracle.grad_f(x, z), y, rng)
-        upper = power_iteration(
-            lambda z: torch.cat(oracle.grad_F(z[: oracle.n], z[oracle.n :])), w, rng
-        )
         beta = options.lower_step or (1.0 / inner if inner > 0 else 1.0)
         state = LoopState(x, y, y, oracle.grad_F(x, y)[0], options.step, beta)
         state.sync = (upper, lower)
@@ -101,19 +105,11 @@ class BOME:
 
     def step(self, oracle: Oracle, state: LoopState, options: BOMEOptions) -> LoopState:
         """``stride`` iterations."""
-        for _ in range(options.stride):
-            if state.finish is None:
-                _iterate(oracle, state, options)
-        return state
+        return repeat(_iterate, oracle, state, options)
 
     def measure(self, oracle: Oracle, state: LoopState) -> Measure:
         """Read the state."""
         return measure_loop(oracle, state)
-
-
-def _lower(oracle: Oracle, w: Vec) -> tuple[Vec, Vec]:
-    x, y = w[: oracle.n], w[oracle.n :]
-    return oracle.grad_f_x(x, y), oracle.grad_f(x, y)
 
 
 def _iterate(oracle: Oracle, state: LoopState, options: BOMEOptions) -> None:

@@ -32,6 +32,8 @@ BIASED = "a penalty of fixed weight solves a perturbed problem, off by about 1/w
 RAISE, RAISES = 10.0, 8
 # In the place of the lower and adjoint methods, which a penalised response does not have.
 _UNUSED: Any = None
+# Both sides of a central difference lie within this ratio of one another, or this close to z.
+SKEW, SAME = 5.0, 0.1
 # First weight: minimisers differ by about this fraction of y.
 APART = 0.03
 
@@ -95,19 +97,19 @@ class F2BA:
             gradients=60.0 * math.sqrt(kappa), products=0.0, memory=1000.0 * structure.dim_y
         )
 
+    def penalised(
+        self, oracle: Oracle, accuracy: Accuracy, options: F2BAOptions, rng: torch.Generator
+    ) -> Penalised:
+        """The response by which Phi is known."""
+        return Penalised(oracle, _UNUSED, _UNUSED, accuracy, options=options, rng=rng)
+
     def init(
         self, oracle: Oracle, x: Vec, y: Vec, options: F2BAOptions, rng: torch.Generator
     ) -> UpperState:
         """Evaluate at the start."""
         floor = min(1e-3 * options.tol, 1e-7)
-        response = Penalised(
-            oracle,
-            _UNUSED,
-            _UNUSED,
-            Accuracy(level=1e-5, change=1.0, floor=floor),
-            options=options,
-            rng=rng,
-        )
+        accuracy = Accuracy(level=1e-5, change=1.0, floor=floor)
+        response = self.penalised(oracle, accuracy, options, rng)
         response.prepare(x, y)
         state = begin(response, x, y, 0.0)
         if options.upper == "gd" and not options.upper_step and state.finish is None:
@@ -166,14 +168,19 @@ class Penalised(Response):
     beta: float = 0.0
     settled: bool = False
     raises: int = 0
+    extent: float = 0.0
     inner: dict[int, Inner] = field(default_factory=dict)
+
+    def make(self, x: Vec, y: Vec) -> Inner:
+        """An inner problem without memories."""
+        return Inner(y, self.rng)
 
     def prepare(self, x: Vec, y: Vec) -> None:
         """Inner problems at nu = 0, 1, -1 (over lambda), the first weight, and the steps of the
         paper's loop.
         """
         o, oracle = self.options, self.oracle
-        self.inner = {sign: Inner(y, self.rng) for sign in (0, 1, -1)}
+        self.inner = {sign: self.make(x, y) for sign in (0, 1, -1)}
         self.alpha, self.weight, self.settled = o.upper_step, o.weight, bool(o.weight)
         if o.upper == "gd":
             self.beta = StepLength(o.lower_step, self.rng).at(oracle, x, y)
@@ -194,25 +201,47 @@ class Penalised(Response):
                     oracle, x, 1.0, b, self.beta / (1.0 + abs(b)), o.lower_steps
                 )
         else:
-            for sign in signs:
-                found = self._solve(x, sign)
-                if found.ended in ("nonfinite", "unbounded"):
-                    none = torch.zeros_like(x), torch.zeros_like(y)
-                    return Point(x, found, math.nan, math.nan, *none)
+            found = self._solve_all(x, signs)
+            if found.ended in ("nonfinite", "unbounded"):
+                none = torch.zeros_like(x), torch.zeros_like(y)
+                return Point(x, found, math.nan, math.nan, *none)
             weight = self.weight
         z = self.inner[0].y
-        f, g = oracle.value_grad_f(x, z)
+        f, g = self.inner[0].value_gradient(oracle, x)
         lower = finish(oracle.domain_y, z, f, g, 0, "limit" if o.upper == "gd" else "reached")
         self.scale = max(self.scale, self.inner[0].scale, lower.residual)
         F_up, Fx_up, gF_y = oracle.value_grad_F(x, self.inner[1].y)
-        f_up = oracle.f(x, self.inner[1].y)
+        f_up = self.inner[1].value(oracle, x)
         if o.order == 1:
             value, gF_x = F_up + weight * (f_up - f), Fx_up
         else:
             F_down, Fx_down, _ = oracle.value_grad_F(x, self.inner[-1].y)
-            f_down = oracle.f(x, self.inner[-1].y)
+            f_down = self.inner[-1].value(oracle, x)
             value, gF_x = 0.5 * (F_up + F_down + weight * (f_up - f_down)), 0.5 * (Fx_up + Fx_down)
         return Point(x, lower, oracle.F(x, z), value, gF_x, gF_y)
+
+    def _solve_all(self, x: Vec, signs: tuple[int, ...]) -> LowerSolution:
+        """All inner problems; the first that fails, or the last.
+
+        The minimiser of ``f - F/lambda`` may have run off to where F bends f down; it belongs
+        about as far from z as that of ``f + F/lambda``, on the other side. Otherwise the weight is
+        too small.
+        """
+        while True:
+            for sign in signs:
+                found = self._solve(x, sign)
+                if found.ended in ("nonfinite", "unbounded"):
+                    return found
+            if -1 not in signs or self.options.weight or self.raises >= RAISES:
+                return found
+            z, up, down = (self.inner[sign].y for sign in (0, 1, -1))
+            self.extent = max(self.extent, norm(z), norm(up))
+            if norm(down - z) <= SKEW * norm(up - z) + SAME * self.extent:
+                return found
+            self.weight *= RAISE
+            self.raises += 1
+            for sign in (1, -1):
+                self.inner[sign].restart(z)
 
     def _solve(self, x: Vec, sign: int) -> LowerSolution:
         """An inner problem; where it is unbounded because F bends it down, the weight grows
@@ -225,7 +254,7 @@ class Penalised(Response):
                 return found
             self.weight *= RAISE
             self.raises += 1
-            self.inner[sign].memory.reset()
+            self.inner[sign].reset()
 
     def differentiate(self, point: Point, near: Point | None) -> Point:
         """``F_x + lambda (f_x(y) - f_x(z))``; u stands for ``lambda (z - y)``, which tends to the
@@ -233,10 +262,10 @@ class Penalised(Response):
         """
         oracle, x = self.oracle, point.x
         if self.options.order == 1:
-            other, factor = self.inner[0].y, self.weight
+            other, factor = self.inner[0], self.weight
         else:
-            other, factor = self.inner[-1].y, 0.5 * self.weight
-        up = self.inner[1].y
-        cross = -factor * (oracle.grad_f_x(x, up) - oracle.grad_f_x(x, other))
-        adjoint = Adjoint(factor * (other - up), cross, math.nan, 0)
+            other, factor = self.inner[-1], 0.5 * self.weight
+        up = self.inner[1]
+        cross = -factor * (up.slope(oracle, x) - other.slope(oracle, x))
+        adjoint = Adjoint(factor * (other.y - up.y), cross, math.nan, 0)
         return replace(point, adjoint=adjoint, gradient=point.gF_x - cross)

@@ -11,6 +11,7 @@ import torch
 
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.hypergradient import Adjoint, dense_adjoint
+from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.lower_newton import DenseCurvature, newton
 from bilevelpy.numerics.lower_solve import LowerSolution
 from bilevelpy.numerics.measure import Measure
@@ -44,22 +45,38 @@ class Implicit:
 
 @dataclass(slots=True)
 class DenseSolver:
-    """Newton steps and adjoints that share one Cholesky factor."""
+    """Newton steps and adjoints that share one Cholesky factor, to accuracies tied to the upper
+    level's.
+    """
 
     curvature: DenseCurvature
     tol: float = 1e-10
     size: float = 0.0
 
-    def solve_lower(self, oracle: Oracle, x: Vec, y: Vec) -> LowerSolution:
-        """Newton from y; remembers the size of responses, for those that pass through 0."""
-        found = newton(oracle, x, y, self.curvature, tol=self.tol, scale=self.size)
+    def solve_lower(self, oracle: Oracle, x: Vec, y: Vec, accuracy: Accuracy) -> LowerSolution:
+        """Newton from y; remembers the size of responses, for those that pass through 0.
+
+        An error e in y changes Phi by about e^2 and its gradient by about e, hence the tenth.
+        """
+        found = newton(
+            oracle,
+            x,
+            y,
+            self.curvature,
+            tol=max(self.tol, 0.1 * accuracy.level),
+            change=accuracy.change,
+            scale=self.size,
+        )
         if found.usable:
-            self.size = max(self.size, float(torch.linalg.vector_norm(found.y)))
+            self.size = max(self.size, norm(found.y))
         return found
 
-    def solve_adjoint(self, oracle: Oracle, point: Point) -> Adjoint:
+    def solve_adjoint(self, oracle: Oracle, point: Point, accuracy: Accuracy) -> Adjoint:
         """Adjoint at the point, by the factor of its last Newton step."""
-        return dense_adjoint(oracle, point.x, point.y, point.lower.face, point.gF_y, self.curvature)
+        tol = min(max(1e-11, 0.1 * accuracy.level), 1e-4)
+        return dense_adjoint(
+            oracle, point.x, point.y, point.lower.face, point.gF_y, self.curvature, tol=tol
+        )
 
 
 @dataclass(slots=True)
@@ -71,9 +88,9 @@ class DenseLower:
     def solve(
         self, oracle: Oracle, x: Vec, y: Vec, accuracy: Accuracy, scale: float
     ) -> tuple[LowerSolution, float]:
-        """Always solves to the solver's own tolerance: a last Newton step is cheap."""
-        found = self.solver.solve_lower(oracle, x, y)
-        return found, found.residual
+        """To the accuracy asked for, and no finer than the solver's own tolerance."""
+        found = self.solver.solve_lower(oracle, x, y, accuracy)
+        return found, found.started
 
 
 @dataclass(slots=True)
@@ -83,5 +100,5 @@ class DenseAdjoint:
     solver: DenseSolver
 
     def solve(self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy) -> Adjoint:
-        """Exact to rounding whatever the accuracy asked for."""
-        return self.solver.solve_adjoint(oracle, point)
+        """To a tenth of the accuracy asked for: residuals of a fresh factor are rounding anyway."""
+        return self.solver.solve_adjoint(oracle, point, accuracy)

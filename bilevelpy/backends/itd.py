@@ -11,8 +11,15 @@ import torch
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.aid import StepLength, tied
 from bilevelpy.backends.base import Accept, Cost, Reject, refuse_common
-from bilevelpy.backends.descent import Path, SteppedResponse, extend, interior, packed
-from bilevelpy.backends.loop import check_choices, check_range
+from bilevelpy.backends.descent import (
+    CHECKPOINTS,
+    Path,
+    SteppedResponse,
+    extend,
+    interior,
+    packed,
+)
+from bilevelpy.backends.loop import check_choices, check_range, check_step
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.hypergradient import Adjoint
 from bilevelpy.numerics.linear_solve import norm
@@ -20,6 +27,7 @@ from bilevelpy.numerics.lower_solve import LowerSolution
 from bilevelpy.numerics.measure import Measure
 from bilevelpy.numerics.response import Accuracy, Point
 from bilevelpy.numerics.upper import UpperState, advance, begin, measure
+from bilevelpy.numerics.upper_adam import Adam
 from bilevelpy.numerics.upper_gd import gradient_step
 from bilevelpy.numerics.upper_lipschitz import accurate, upper_lipschitz
 from bilevelpy.options import BackendOptions
@@ -27,7 +35,7 @@ from bilevelpy.options import BackendOptions
 Vec = torch.Tensor
 
 MODES = ("reverse", "forward")
-UPPER = ("auto", "lbfgs", "gd")
+UPPER = ("auto", "lbfgs", "gd", "adam")
 FIRST, MOST = 50, 200_000
 # Steps below this fraction of y are rounding.
 ROUNDING = 1e-15
@@ -46,8 +54,9 @@ class ITDOptions(BackendOptions):
     ``mode``: reverse, or forward (n_x tangents: for few upper variables). ``lower_steps`` T: 0
     means as many as the response and its derivative need. ``truncate`` K: only the last K steps are
     differentiated; 0: all. ``warm``: start the lower steps at the last response. ``lower_step`` s,
-    0: ``2 / (L + mu)``. ``upper``: lbfgs, gd with ``upper_step`` (0: estimated); auto means gd for
-    a fixed T or K.
+    0: ``2 / (L + mu)``. ``checkpoint``: keep only every sqrt(T)-th iterate and compute the others
+    again on the way back, always, never, or (auto) from 256 MB. ``upper``: lbfgs, gd or adam with
+    ``upper_step`` (gd 0: estimated); auto means gd for a fixed T or K.
     """
 
     mode: str = "reverse"
@@ -55,11 +64,13 @@ class ITDOptions(BackendOptions):
     truncate: int = 0
     warm: bool = True
     lower_step: float = 0.0
+    checkpoint: str = "auto"
     upper: str = "auto"
     upper_step: float = 0.0
 
     def __post_init__(self) -> None:
-        check_choices(self, "itd", mode=MODES, upper=UPPER)
+        check_choices(self, "itd", mode=MODES, upper=UPPER, checkpoint=CHECKPOINTS)
+        check_step(self, "itd")
         check_range(self, "itd", 0, 10**6, "lower_steps", "truncate")
         check_range(self, "itd", 0.0, math.inf, "lower_step", "upper_step")
 
@@ -83,7 +94,7 @@ class ITD:
     problem "the answer is what T steps reach".
 
     Cost per upper step: T lower gradients and T pullbacks (reverse), or 2 n_x T lower gradients
-    (forward); T iterates of memory.
+    (forward); T iterates of memory, or with checkpoints about 2 sqrt(T) and T more lower gradients.
     """
 
     name: ClassVar[str] = "itd"
@@ -120,6 +131,7 @@ class ITD:
             accuracy,
             correct=not options.biased and options.mode == "reverse",
         )
+        response.adam = Adam(options.upper_step) if options.upper == "adam" else None
         if options.upper == "gd" or (options.upper == "auto" and options.biased):
             response.alpha = options.upper_step
             if not response.alpha:
@@ -134,6 +146,8 @@ class ITD:
         """A step of the optimizer, or of plain gradient descent."""
         response = state.response
         assert isinstance(response, SteppedResponse)
+        if response.adam is not None:
+            return response.adam.step(state)
         return gradient_step(state, response.alpha) if response.alpha else advance(state)
 
     def measure(self, oracle: Oracle, state: UpperState) -> Measure:
@@ -166,7 +180,7 @@ class Along:
         y = y if o.warm else shared.start
         fixed = bool(o.lower_steps)
         step = shared.steps.at(oracle, x, y, renew=not (fixed or o.lower_step))
-        shared.path = path = Path([y], step, [interior(oracle.domain_y, y)])
+        shared.path = path = Path(y, step, o.checkpoint)
         if fixed:
             first = extend(oracle, x, path, 1)
             extend(oracle, x, path, o.lower_steps - 1)
@@ -178,7 +192,7 @@ class Along:
             lower = packed(oracle, x, path, exact=True, ended="reached")
             if lower.residual <= tol or not math.isfinite(lower.f):
                 return lower, first
-            if len(path.points) > MOST or norm(path.end) > 1e30:
+            if path.count > MOST or norm(path.end) > 1e30:
                 return replace(
                     lower, ended="limit" if norm(path.end) <= 1e30 else "unbounded"
                 ), first
@@ -204,10 +218,10 @@ class Back:
         size = norm(point.gF_y)
         while True:
             found, left = _reverse(oracle, point, path, o)
-            if o.biased or left <= accuracy.level * size or len(path.points) > MOST:
+            if o.biased or left <= accuracy.level * size or path.count > MOST:
                 return replace(found, residual=left / size if size > 0 else 0.0)
-            self.shared.T = 2 * len(path.points)
-            extend(oracle, point.x, path, len(path.points))
+            self.shared.T = 2 * path.count
+            extend(oracle, point.x, path, path.count)
 
     def _tangents(self, oracle: Oracle, point: Point, path: Path) -> Adjoint:
         """Forward mode: ``Z' F_y`` with the tangents Z of all upper variables."""
@@ -221,15 +235,14 @@ def _reverse(
 ) -> tuple[Adjoint, float]:
     """One pass back over the path; also the norm of what is left of p."""
     x, s = point.x, path.step
-    last = len(path.points) - 1
-    stop = max(last - options.truncate, 0) if options.truncate else 0
+    stop = max(path.count - options.truncate, 0) if options.truncate else 0
     p = point.gF_y
     u, cross = torch.zeros_like(p), torch.zeros_like(x)
     products = 0
-    for t in range(last, stop, -1):
-        mask = path.masks[t]
+    for before, after in path.backward(oracle, x, stop):
+        mask = interior(oracle.domain_y, after)
         q = p if mask is None else mask * p
-        Hq, Jq = oracle.pullback(x, path.points[t - 1])(q)
+        Hq, Jq = oracle.pullback(x, before)(q)
         u, cross, p = u + s * q, cross + s * Jq, q - s * Hq
         products += 1
     return Adjoint(u, cross, math.nan, products), norm(p)
@@ -238,11 +251,10 @@ def _reverse(
 def _forward(oracle: Oracle, x: Vec, path: Path, truncate: int) -> Vec:
     """``Z <- P' (I - s H) Z - s P' f_yx`` by central differences along ``(e_i, Z e_i)``."""
     Z = torch.zeros(oracle.m, oracle.n, dtype=torch.float64)
-    last = len(path.points) - 1
-    first = max(last - truncate, 0) if truncate else 0
+    first = max(path.count - truncate, 0) if truncate else 0
     eye = torch.eye(oracle.n, dtype=torch.float64)
-    for t in range(first, last):
-        y, mask = path.points[t], path.masks[t + 1]
+    for y, after in path.forward(oracle, x, first):
+        mask = interior(oracle.domain_y, after)
         for i in range(oracle.n):
             e = DIFFERENCE * (1.0 + norm(y)) / (1.0 + norm(Z[:, i]))
             up = oracle.grad_f(x + e * eye[i], y + e * Z[:, i])

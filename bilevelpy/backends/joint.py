@@ -15,18 +15,25 @@ from bilevelpy.lowering.domains import ProductSet
 from bilevelpy.lowering.protocol import Counts, Oracle
 from bilevelpy.numerics.hypergradient import Adjoint
 from bilevelpy.numerics.linear_solve import norm
-from bilevelpy.numerics.measure import Measure
+from bilevelpy.numerics.measure import Finish, Measure
 from bilevelpy.numerics.response import Accuracy, Point, Response
 from bilevelpy.numerics.upper import UpperState, advance, begin, measure
 from bilevelpy.numerics.upper_lipschitz import power_iteration
+from bilevelpy.result import Status
 
 Vec = torch.Tensor
 
-RAISE, RAISES = 10.0, 9
+# In the place of the lower and adjoint methods, which a penalised response does not have.
+_UNUSED: Any = None
+RAISE, RAISES = 4.0, 15
+# Minimisers that are extrapolated at once.
+MOST = 4
 # The first weight makes y differ from the lower solution by about this fraction.
 APART = 0.1
 # Distance of y from the lower solution, in tolerances, at which the penalty counts as exact.
 CLOSE = 3.0
+# The same for an extrapolated y, whose digits are those of several minimisers.
+NEAR = 100.0
 
 
 def product_set(one: ProductSet, two: ProductSet) -> ProductSet:
@@ -36,12 +43,16 @@ def product_set(one: ProductSet, two: ProductSet) -> ProductSet:
 
 
 class Joint:
-    """What the upper optimizer asks of an oracle, for the variables ``w = (x, y)``."""
+    """What the upper optimizer asks of an oracle, for the variables ``w = (x, y)``, or ``(x, y,
+    z)`` with z in ``more``.
+    """
 
-    def __init__(self, oracle: Oracle) -> None:
+    def __init__(self, oracle: Oracle, more: ProductSet | None = None) -> None:
         self.oracle = oracle
-        self.n, self.m = oracle.n + oracle.m, oracle.m
         self.domain_x = product_set(oracle.domain_x, oracle.domain_y)
+        if more is not None:
+            self.domain_x = product_set(self.domain_x, more)
+        self.n, self.m = self.domain_x.dim, oracle.m
         self.domain_y = oracle.domain_y
         self.counts: Counts = oracle.counts
 
@@ -66,6 +77,10 @@ class JointPenalty(Response):
     settled: bool = False
     raises: int = 0
     inner: Inner | None = None
+    limit: Limit = field(default_factory=lambda: Limit(0))
+
+    def __post_init__(self) -> None:
+        self.limit = Limit(self.base.n)
 
     def evaluate(self, x: Vec, near: Point | None, y: Vec, expected: float = 0.0) -> Point:
         """``F + c (f - v)``; the lower solution kept is the minimiser in v."""
@@ -89,6 +104,19 @@ class JointPenalty(Response):
         adjoint = Adjoint(torch.zeros_like(y), cross, math.nan, 0)
         value = F + self.weight * (f - lower.f)
         return Point(x, lower, F, value, torch.cat([F_x, F_y]), F_y, adjoint)
+
+    def apart(self, point: Point) -> float:
+        """Distance of y from the lower solution, relative to its size.
+
+        The minimiser in an envelope lies between y and the lower solution, nearer to y the worse
+        conditioned f is: the solution itself is what counts.
+        """
+        n, z = self.base.n, point.y
+        if self.gamma:
+            solver = Inner(z, self.rng)
+            solver.scale = self.inner.scale if self.inner is not None else 0.0
+            z = solver.solve(self.base, point.x[:n], 1.0, 0.0, self.accuracy.floor).y
+        return norm(point.x[n:] - z) / max(norm(z), 1e-300)
 
     def differentiate(self, point: Point, near: Point | None) -> Point:
         """The gradient, whose parts the value has brought along."""
@@ -115,7 +143,15 @@ class Proximal:
 
 
 def start_joint(
-    oracle: Oracle, x: Vec, y: Vec, tol: float, rng: torch.Generator, *, weight: float, gamma: float
+    oracle: Oracle,
+    x: Vec,
+    y: Vec,
+    tol: float,
+    rng: torch.Generator,
+    *,
+    weight: float,
+    gamma: float,
+    made: type[JointPenalty] = JointPenalty,
 ) -> UpperState:
     """The first point; weight 0 means one that grows, from a first one on the scale of both
     objectives.
@@ -123,17 +159,13 @@ def start_joint(
     settled = weight > 0
     z = Inner(y, rng).solve(oracle, x, 1.0, 0.0, 1e-3).y
     if not settled:
-        top = power_iteration(lambda at: oracle.grad_f(x, at), z, rng)
-        size = max(norm(z), norm(y)) or 1.0
-        weight = norm(oracle.grad_F(x, z)[1]) / max(APART * top * size, 1e-300) or 1.0
-    unused: Any = None
-    accuracy = Accuracy(level=1e-5, change=1.0, floor=min(1e-3 * tol, 1e-7))
+        weight = first_weight(oracle, x, z, max(norm(z), norm(y)) or 1.0, rng)
     joint: Any = Joint(oracle)
-    response = JointPenalty(
+    response = made(
         joint,
-        unused,
-        unused,
-        accuracy,
+        _UNUSED,
+        _UNUSED,
+        joint_accuracy(tol),
         base=oracle,
         rng=rng,
         weight=weight,
@@ -143,29 +175,135 @@ def start_joint(
     return raised(begin(response, torch.cat([x, z]), z, 0.0), tol)
 
 
+def first_weight(oracle: Oracle, x: Vec, z: Vec, size: float, rng: torch.Generator) -> float:
+    """The weight with which F moves y by a tenth of its size, on the curvature of f."""
+    top = power_iteration(lambda at: oracle.grad_f(x, at), z, rng)
+    push, bend = norm(oracle.grad_F(x, z)[1]), APART * top * size
+    return push / bend if push > 0 and bend > 1e-12 * push else 1.0
+
+
+def joint_accuracy(tol: float) -> Accuracy:
+    """The accuracy of lower values: gradients are known to it times the weight."""
+    return Accuracy(level=1e-5, change=1.0, floor=min(1e-3 * tol, 1e-7))
+
+
 def step_joint(state: UpperState, tol: float) -> UpperState:
     """A step on (x, y); a larger weight where the present one is solved."""
     return raised(advance(state), tol)
 
 
 def raised(state: UpperState, tol: float) -> UpperState:
-    """Raise the weight until y and the lower solution agree, or the limit is reached."""
+    """Raise the weight until y and the lower solution agree, or the minimisers of growing weights
+    have a limit, or there are too many of them.
+    """
     response = state.response
     assert isinstance(response, JointPenalty)
     while state.finish is None and not response.settled and state.stationarity() <= tol:
-        z = state.point.y
-        apart = norm(state.point.x[response.base.n :] - z)
-        if response.raises >= RAISES or apart <= CLOSE * tol * max(norm(z), 1e-300):
+        if response.raises >= RAISES or response.apart(state.point) <= CLOSE * tol:
             response.settled = True
+            break
+        limit, change = response.limit.add(1.0 / response.weight, state.point.x)
+        if change <= tol * max(norm(limit[: response.base.n]), state.extent) and _ends_at(
+            state, limit, tol
+        ):
             break
         response.raises += 1
         response.weight *= RAISE
         new = response.again(state.point)
         if new.gradient is None:
             break
-        state.point = new
+        state.point = _better(response, new, response.limit.at(1.0 / response.weight))
         state.memory.reset()
+    if state.finish is not None and state.finish.status is Status.STALLED:
+        _end_early(state)
     return state
+
+
+def _better(response: JointPenalty, here: Point, there: Vec) -> Point:
+    """The point that extrapolation predicts for a new weight, if it is the lower one."""
+    w = response.oracle.domain_x.project(there)
+    guess = response.evaluate(w, here, here.y)
+    if not response.finite(guess) or guess.value >= here.value:
+        return here
+    return response.differentiate(guess, here)
+
+
+def _ends_at(state: UpperState, limit: Vec, tol: float) -> bool:
+    """End at the limit of the minimisers, if y is a lower solution there."""
+    response = state.response
+    assert isinstance(response, JointPenalty)
+    new = _at(state, limit)
+    if new is None or response.apart(new) > NEAR * tol:
+        return False
+    state.point = new
+    state.finish = Finish(
+        Status.CONVERGED,
+        "the minimisers of growing weights, extrapolated to no end of them, agree to the tolerance",
+    )
+    return True
+
+
+def _end_early(state: UpperState) -> None:
+    """Where the last weight is too large for the digits there are: the limit of those before."""
+    response, finish = state.response, state.finish
+    assert isinstance(response, JointPenalty)
+    assert finish is not None
+    new = _at(state, response.limit.at(0.0)) if len(response.limit.points) > 1 else None
+    if new is not None and response.apart(new) < response.apart(state.point):
+        state.point = new
+        message = f"{finish.message} at the weight {response.weight:.0e}; extrapolated from those"
+        state.finish = Finish(finish.status, f"{message} before")
+
+
+def _at(state: UpperState, limit: Vec) -> Point | None:
+    """The point at a limit; the gradient kept is that of the last minimiser."""
+    response, old = state.response, state.point
+    keep = response.accuracy.level
+    response.accuracy.level = response.accuracy.floor
+    new = response.evaluate(response.oracle.domain_x.project(limit), old, old.y)
+    response.accuracy.level = keep
+    if not response.finite(new):
+        return None
+    return replace(new, adjoint=old.adjoint, gradient=old.gradient)
+
+
+@dataclass(slots=True)
+class Limit:
+    """Polynomials in h through minimisers w(h) for h = 1/weight, evaluated by Neville's scheme.
+
+    The minimiser of a penalty with a smooth path is ``w(0) + O(h)``: through two of them it is
+    known to ``O(h^2)``, through k to ``O(h^k)``.
+    """
+
+    size: int
+    places: list[float] = field(default_factory=list)
+    points: list[Vec] = field(default_factory=list)
+    last: Vec | None = None
+
+    def add(self, h: float, w: Vec) -> tuple[Vec, float]:
+        """Take a minimiser; the limit and how far its first entries have moved since the last
+        one.
+        """
+        self.places.append(h)
+        self.points.append(w)
+        if len(self.points) > MOST:
+            del self.places[0], self.points[0]
+        found, last = self.at(0.0), self.last
+        self.last = found
+        if last is None or len(self.points) < 3:
+            return found, math.inf
+        return found, norm(found[: self.size] - last[: self.size])
+
+    def at(self, h: float) -> Vec:
+        """The interpolation at h."""
+        row, places = list(self.points), self.places
+        for k in range(1, len(row)):
+            row = [
+                ((h - places[i + k]) * row[i] - (h - places[i]) * row[i + 1])
+                / (places[i] - places[i + k])
+                for i in range(len(row) - 1)
+            ]
+        return row[0]
 
 
 def measure_joint(oracle: Oracle, state: UpperState) -> Measure:

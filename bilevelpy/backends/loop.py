@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from bilevelpy.errors import UsageError
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.measure import Finish, Measure
+from bilevelpy.numerics.upper_lipschitz import power_iteration
 from bilevelpy.options import BackendOptions
 from bilevelpy.result import Status
 
@@ -21,8 +22,9 @@ Vec = torch.Tensor
 # A hypergradient this many times the smallest one of the run means that the loop drifts apart.
 GROWTH = 1e3
 HALVINGS = 40
-# With a given step length, growth by this factor is divergence.
-EXPLODED = 1e10
+# With a given step length, growth by this factor is divergence. The first hypergradients are the
+# measure: a start may be stationary in x alone.
+EXPLODED, FIRST = 1e10, 20
 # Growth from below this fraction of the first hypergradient is left alone: near the end small
 # numbers fluctuate.
 QUIET = 1e-6
@@ -49,6 +51,12 @@ def check_range(
             ends = "[]" if closed else "()"
             range_ = f"{ends[0]}{low:g}, {high:g}{ends[1]}"
             raise UsageError(f"{backend}.{name} must lie in {range_}, found {value!r}")
+
+
+def check_step(options: Any, backend: str) -> None:
+    """Raise where steps of a given length are asked for without the length."""
+    if options.upper == "adam" and not options.upper_step > 0.0:
+        raise UsageError(f"{backend}.upper=adam needs a positive {backend}.upper_step")
 
 
 @dataclass(slots=True)
@@ -114,6 +122,42 @@ def measure_loop(oracle: Oracle, state: LoopState) -> Measure:
     )
 
 
+SLOW = "the penalty of the single loop grows like (k+1)^power: the error falls no faster"
+
+
+def curvatures(oracle: Oracle, x: Vec, y: Vec, rng: torch.Generator) -> tuple[float, float]:
+    """Largest curvatures of F and of f over x and y together, by differences of gradients."""
+
+    def upper(w: Vec) -> Vec:
+        return torch.cat(oracle.grad_F(w[: oracle.n], w[oracle.n :]))
+
+    def lower(w: Vec) -> Vec:
+        u, v = w[: oracle.n], w[oracle.n :]
+        return torch.cat([oracle.grad_f_x(u, v), oracle.grad_f(u, v)])
+
+    w = torch.cat([x, y])
+    return power_iteration(upper, w, rng), power_iteration(lower, w, rng)
+
+
+def repeat(
+    iterate: Callable[[Oracle, LoopState, Any], Any],
+    oracle: Oracle,
+    state: LoopState,
+    options: Any,
+) -> LoopState:
+    """``stride`` iterations, or as many as there are before the loop ends."""
+    for _ in range(options.stride):
+        if state.finish is None:
+            iterate(oracle, state, options)
+    return state
+
+
+def penalised_parts(state: LoopState, oracle: Oracle, F_x: Vec, push: Vec, slope: Vec) -> None:
+    """Note ``h = F_x + push`` with the size of its parts, and the residual of the lower slope."""
+    state.h, state.size = F_x + push, norm(F_x) + norm(push)
+    state.residual, state.adjoint = oracle.domain_y.projected_gradient_norm(state.y, slope), 0.0
+
+
 def guard(oracle: Oracle, state: LoopState, *, fixed: bool = False) -> bool:
     """Whether x may step; where the hypergradient grows out of bounds, go back with half the upper
     step.
@@ -122,7 +166,7 @@ def guard(oracle: Oracle, state: LoopState, *, fixed: bool = False) -> bool:
     A step length that the user gave (``fixed``) is left alone, and growth without end is reported.
     """
     size = state.note(oracle)
-    best, first = state.best, next((n for n in state.norms if n > 0.0), 0.0)
+    best, first = state.best, max(state.norms[:FIRST])
     if math.isfinite(size) and (best is None or size < best[0]):
         state.best, state.idle = (size, state.x, state.y, state.u), 0
         return True

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, cast
 
 import torch
 
 from bilevelpy.analysis.structure import Structure
-from bilevelpy.backends.acceptance import refuse_shape
+from bilevelpy.backends.acceptance import refuse_shape, with_smooth_lower
 from bilevelpy.backends.base import Accept, Cost, Reject
-from bilevelpy.backends.joint import measure_joint, start_joint, step_joint
-from bilevelpy.backends.loop import LoopState, check_choices, check_range, guard, measure_loop
+from bilevelpy.backends.joint import JointPenalty, measure_joint, start_joint, step_joint
+from bilevelpy.backends.loop import (
+    SLOW,
+    LoopState,
+    check_choices,
+    check_range,
+    curvatures,
+    guard,
+    measure_loop,
+    repeat,
+)
 from bilevelpy.backends.slbamm import OPTIMISTIC
+from bilevelpy.lowering.absolute import AbsoluteParts, SplitOracle, absolute_parts
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.measure import Measure
 from bilevelpy.numerics.upper import UpperState
-from bilevelpy.numerics.upper_lipschitz import power_iteration
 from bilevelpy.options import BackendOptions
 
 Vec = torch.Tensor
 
+# The reason of the analysis for a kink of the form that has a proximal step.
+ABSOLUTE = "`abs` of a variable has a kink"
 LOOPS = ("continuation", "single")
 WEAK = (
     "the lower level is not known to be convex: claims are local, and gamma must be below 1/(2 rho)"
 )
-SLOW = "the penalty of the single loop grows like (k+1)^power: the error falls no faster"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +75,17 @@ class MEHA:
     ``v = min_theta f(x, theta) + |theta - y|^2 / (2 gamma)``, which is smooth even where lower
     solutions are many::
 
-        theta <- P(theta - eta (f_y(x, theta) + (theta - y) / gamma))
+        theta <- prox(theta - eta (f_y(x, theta) + (theta - y) / gamma))
         x <- P(x - alpha (F_x / c_k + f_x(x, y) - f_x(x, theta)))
-        y <- P(y - beta (F_y / c_k + f_y(x, y) - (y - theta) / gamma)),    c_k = c (k+1)^p
+        y <- prox(y - beta (F_y / c_k + f_y(x, y) - (y - theta) / gamma)),    c_k = c (k+1)^p
+
+    prox is the projection onto the lower domain, after soft thresholds where f has terms ``w(x)
+    |y_j|`` (f_y is then the gradient of the rest).
 
     The error of this loop falls like 1/c_k, so that by default ``F + c (f - v)`` is minimised over
-    (x, y) by L-BFGS with c growing by tens. Cost per iteration of the loop: 1 upper gradient, 4
-    lower gradients; no products.
+    (x, y) by L-BFGS with c growing, absolute values in positive and negative parts, and the
+    minimisers are extrapolated to c without end. Cost per iteration of the loop: 1 upper gradient,
+    4 lower gradients; no products.
     """
 
     name: ClassVar[str] = "meha"
@@ -81,10 +95,15 @@ class MEHA:
     perturbed_start: ClassVar[bool] = True
 
     def accepts(self, structure: Structure) -> Accept | Reject:
-        """A smooth lower level, convex or weakly convex, over variables with a cheap projection."""
-        refusal = refuse_shape(structure)
+        """A convex or weakly convex lower level over variables with a cheap projection; smooth, or
+        with weighted absolute values of single variables.
+        """
+        absolute = structure.lower.smooth.reason == ABSOLUTE
+        refusal = refuse_shape(with_smooth_lower(structure) if absolute else structure)
         if refusal is not None:
             return refusal
+        if absolute and structure.lower.domains.value - {"free", "box"}:
+            return Reject("takes `abs` terms over free and box variables", structure.lower.domains)
         convex = structure.convexity.value in ("convex", "strongly convex")
         unique = structure.convexity.value == "strongly convex" or bool(structure.unique.value)
         return Accept(
@@ -103,18 +122,20 @@ class MEHA:
         self, oracle: Oracle, x: Vec, y: Vec, options: MEHAOptions, rng: torch.Generator
     ) -> UpperState | LoopState:
         """Estimate what is not given."""
-        top = power_iteration(lambda z: _joint_gradient(oracle, z), torch.cat([x, y]), rng)
+        parts = absolute_parts(oracle, x, rng)
+        if parts is not None and options.loop == "continuation":
+            split = SplitOracle(parts)
+            y = split.split(y)
+            oracle = cast(Oracle, split)
+        upper, top = curvatures(oracle, x, y, rng)
         gamma = options.gamma or (10.0 / top if top > 0 else 1.0)
         if options.loop == "continuation":
             return start_joint(oracle, x, y, options.tol, rng, weight=0.0, gamma=gamma)
-        upper = power_iteration(
-            lambda z: torch.cat(oracle.grad_F(*_split(oracle, z))), torch.cat([x, y]), rng
-        )
         safe = 0.5 / max(top + upper / options.c + 1.0 / gamma, 1e-300)
         state = LoopState(
             x, y, y, oracle.grad_F(x, y)[0], options.alpha or safe, options.beta or safe
         )
-        state.sync = (gamma, options.eta or 1.0 / (top + 1.0 / gamma))
+        state.sync = Loop(gamma, options.eta or 1.0 / (top + 1.0 / gamma), parts)
         state.warn(SLOW)
         return state
 
@@ -124,37 +145,47 @@ class MEHA:
         """A step on (x, y), or ``stride`` iterations of the loop."""
         if isinstance(state, UpperState):
             return step_joint(state, options.tol)
-        for _ in range(options.stride):
-            if state.finish is None:
-                _iterate(oracle, state, options)
-        return state
+        return repeat(_iterate, oracle, state, options)
 
     def measure(self, oracle: Oracle, state: UpperState | LoopState) -> Measure:
         """Read the state."""
-        return (
-            measure_joint(oracle, state)
-            if isinstance(state, UpperState)
-            else measure_loop(oracle, state)
-        )
+        if isinstance(state, LoopState):
+            return measure_loop(oracle, state)
+        response = state.response
+        assert isinstance(response, JointPenalty)
+        m = measure_joint(response.base, state)
+        if isinstance(response.base, SplitOracle):
+            m = replace(m, y=response.base.join(m.y))
+        return m
 
 
-def _split(oracle: Oracle, z: Vec) -> tuple[Vec, Vec]:
-    return z[: oracle.n], z[oracle.n :]
+@dataclass(slots=True)
+class Loop:
+    """Constants of the single loop, and the parts of f where it has kinks."""
 
+    gamma: float
+    eta: float
+    parts: AbsoluteParts | None
 
-def _joint_gradient(oracle: Oracle, z: Vec) -> Vec:
-    """(f_x, f_y)."""
-    x, y = _split(oracle, z)
-    return torch.cat([oracle.grad_f_x(x, y), oracle.grad_f(x, y)])
+    def slope(self, oracle: Oracle, x: Vec, y: Vec) -> Vec:
+        """Gradient in y of the smooth part of f."""
+        return oracle.grad_f(x, y) if self.parts is None else self.parts.smooth(x, y)[1]
+
+    def prox(self, oracle: Oracle, x: Vec, y: Vec, step: float) -> Vec:
+        """``argmin |z - y|^2 / (2 step) + w(x)'|z|`` over the domain: soft thresholds, clipped."""
+        if self.parts is not None:
+            size = y.abs() - step * self.parts.weights(x)
+            y = torch.sign(y) * size.clamp(min=0.0)
+        return oracle.domain_y.project(y)
 
 
 def _iterate(oracle: Oracle, state: LoopState, options: MEHAOptions) -> None:
     """One round of the three updates; ``state.u`` is theta."""
-    gamma, eta = state.sync
-    x, y, theta = state.x, state.y, state.u
+    loop: Loop = state.sync
+    x, y, theta, gamma, eta = state.x, state.y, state.u, loop.gamma, loop.eta
     c = options.c * (state.k + 1) ** options.power
-    domain = oracle.domain_y
-    theta = domain.project(theta - eta * (oracle.grad_f(x, theta) + (theta - y) / gamma))
+    slope = loop.slope(oracle, x, theta) + (theta - y) / gamma
+    theta = loop.prox(oracle, x, theta - eta * slope, eta)
     push = oracle.grad_f_x(x, y) - oracle.grad_f_x(x, theta)
     F_x = oracle.grad_F(x, y)[0]
     state.h, state.u = F_x + c * push, theta
@@ -163,7 +194,10 @@ def _iterate(oracle: Oracle, state: LoopState, options: MEHAOptions) -> None:
     if not guard(oracle, state, fixed=True):
         return
     state.x = oracle.domain_x.project(x - (state.alpha / c) * state.h)
-    f_y = oracle.grad_f(state.x, y)
-    state.residual, state.adjoint = domain.projected_gradient_norm(y, f_y), 0.0
+    f_y = loop.slope(oracle, state.x, y)
+    # How far one proximal step moves y: the projected gradient where f is smooth.
+    moved = y - loop.prox(oracle, state.x, y - eta * f_y, eta)
+    state.residual, state.adjoint = norm(moved) / eta, 0.0
     F_y = oracle.grad_F(state.x, y)[1]
-    state.y = domain.project(y - state.beta * (F_y / c + f_y - (y - theta) / gamma))
+    y = y - state.beta * (F_y / c + f_y - (y - theta) / gamma)
+    state.y = loop.prox(oracle, state.x, y, state.beta)

@@ -11,15 +11,22 @@ import torch
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.acceptance import refuse_shape
 from bilevelpy.backends.base import Accept, Cost, Reject
-from bilevelpy.backends.joint import measure_joint, start_joint, step_joint
-from bilevelpy.backends.loop import check_range
+from bilevelpy.backends.joint import JointPenalty, measure_joint, start_joint, step_joint
+from bilevelpy.backends.loop import check_choices, check_range
+from bilevelpy.backends.weighted import Inner
+from bilevelpy.errors import BackendError
 from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.hypergradient import Adjoint
+from bilevelpy.numerics.linear_solve import dot, norm
+from bilevelpy.numerics.lower_solve import finish
 from bilevelpy.numerics.measure import Measure
+from bilevelpy.numerics.response import Point
 from bilevelpy.numerics.upper import UpperState
 from bilevelpy.options import BackendOptions
 
 Vec = torch.Tensor
 
+PENALTIES = ("value", "gradient")
 BIASED = "a penalty of fixed weight solves a perturbed problem, off by about 1/weight"
 LOCAL = (
     "the lower level is not known to be convex: its value is that of the minimiser reached from y"
@@ -30,27 +37,35 @@ LOCAL = (
 class PBGDOptions(BackendOptions):
     """Options of ``pbgd``.
 
-    ``weight`` gamma of the penalty: fixed; 0: grows by tens until y and the lower solution agree.
+    ``penalty``: value (``f(x, y) - f(x, z)``) or gradient (``|f_y|^2``: no lower solves but
+    products; free lower variables; may end at a stationary point of f that is no minimiser).
+    ``weight`` gamma of the penalty: fixed; 0: grows until y and the lower solution agree, or the
+    minimisers have a limit.
     """
 
+    penalty: str = "value"
     weight: float = 0.0
 
     def __post_init__(self) -> None:
+        check_choices(self, "pbgd", penalty=PENALTIES)
         check_range(self, "pbgd", 0.0, math.inf, "weight")
 
 
 class PBGD:
-    """Penalty-based bilevel gradient descent, value form [Shen2023]_.
+    """Penalty-based bilevel gradient descent, value and gradient form [Shen2023]_.
 
-    Both levels' variables descend together on::
+    Both levels' variables descend together on one of::
 
         F(x, y) + gamma (f(x, y) - f(x, z)),   z = argmin f(x, .) reached from y
+        F(x, y) + gamma |f_y(x, y)|^2
 
-    whose gradient needs no derivative of z. The paper takes gradient steps of length ``a/gamma``;
-    here (x, y) moves by projected L-BFGS with a Wolfe search, z is solved by L-BFGS, and gamma
-    grows by tens, because the curvature in y grows with it. The answer returned is (x, z).
+    The gradient of the first needs no derivative of z, that of the second one product. The paper
+    takes gradient steps of length ``a/gamma``; here (x, y) moves by projected L-BFGS with a Wolfe
+    search, z is solved by L-BFGS, gamma grows, because the curvature in y grows with it, and the
+    minimisers are extrapolated to gamma without end. The answer returned is (x, z).
 
-    Cost per step: one lower solve by gradients, 1 upper gradient, 3 lower gradients.
+    Cost per step: value, one lower solve by gradients, 1 upper gradient, 3 lower gradients;
+    gradient, 1 upper gradient, 1 lower gradient, 1 pullback.
     """
 
     name: ClassVar[str] = "pbgd"
@@ -80,7 +95,14 @@ class PBGD:
         self, oracle: Oracle, x: Vec, y: Vec, options: PBGDOptions, rng: torch.Generator
     ) -> UpperState:
         """Evaluate at the start."""
-        state = start_joint(oracle, x, y, options.tol, rng, weight=options.weight, gamma=0.0)
+        made: type[JointPenalty] = JointPenalty
+        if options.penalty == "gradient":
+            if not oracle.domain_y.is_free:
+                raise BackendError("pbgd.penalty=gradient takes free lower variables only")
+            made = GradientPenalty
+        state = start_joint(
+            oracle, x, y, options.tol, rng, weight=options.weight, gamma=0.0, made=made
+        )
         if options.weight:
             state.warnings = (BIASED,)
         return state
@@ -92,3 +114,29 @@ class PBGD:
     def measure(self, oracle: Oracle, state: UpperState) -> Measure:
         """Read the state."""
         return measure_joint(oracle, state)
+
+
+@dataclass(slots=True)
+class GradientPenalty(JointPenalty):
+    """Value and gradient of ``F + c |f_y|^2`` at w."""
+
+    def evaluate(self, x: Vec, near: Point | None, y: Vec, expected: float = 0.0) -> Point:
+        """``F + c |f_y|^2``; the lower solution kept is y itself."""
+        oracle, n = self.base, self.base.n
+        u, y = x[:n], x[n:]
+        F, F_x, F_y = oracle.value_grad_F(u, y)
+        f, g = oracle.value_grad_f(u, y)
+        lower = finish(oracle.domain_y, y, f, g, 0, "rounding")
+        self.scale = max(self.scale, lower.residual)
+        H, J = oracle.pullback(u, y)(g)
+        cross = -2.0 * self.weight * torch.cat([J, H])
+        adjoint = Adjoint(torch.zeros_like(y), cross, math.nan, 0)
+        value = F + self.weight * dot(g, g)
+        return Point(x, lower, F, value, torch.cat([F_x, F_y]), F_y, adjoint)
+
+    def apart(self, point: Point) -> float:
+        """Distance of y from the stationary point of f that descent from y reaches."""
+        solver = Inner(point.y, self.rng, scale=self.scale)
+        x = point.x[: self.base.n]
+        z = solver.solve(self.base, x, 1.0, 0.0, self.accuracy.floor).y
+        return norm(point.y - z) / max(norm(z), 1e-300)

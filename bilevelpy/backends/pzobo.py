@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -12,26 +12,31 @@ from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.aid import tied
 from bilevelpy.backends.base import Accept, Cost, Reject, refuse_common
 from bilevelpy.backends.descent import Path, SteppedResponse, extend, packed
-from bilevelpy.backends.loop import check_choices, check_range
+from bilevelpy.backends.loop import check_choices, check_range, check_step
 from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.lowering.together import Gradients, gradients_together
+from bilevelpy.numerics.batched_paths import fixed_paths, solved_paths
 from bilevelpy.numerics.hypergradient import Adjoint
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.lower_solve import LowerSolution
 from bilevelpy.numerics.measure import Measure
 from bilevelpy.numerics.response import Accuracy, Point
 from bilevelpy.numerics.upper import UpperState, advance, begin, measure
+from bilevelpy.numerics.upper_adam import Adam
 from bilevelpy.numerics.upper_gd import gradient_step
 from bilevelpy.numerics.upper_lipschitz import power_iteration
 from bilevelpy.options import BackendOptions
 
 Vec = torch.Tensor
 
-DIRECTIONS = ("orthonormal", "gaussian", "unit")
+DIRECTIONS = ("orthonormal", "gaussian", "unit", "published")
+UPPER = ("auto", "gd", "adam")
 # Up to this many upper variables all directions are taken.
 ALL = 50
 FEW = 10
 MOST = 100_000
 SMALL_UPPER = 50
+UNSCALED = "directions of norm 1 without a factor shrink the indirect part to 1/n_x: biased"
 RANDOM = (
     "the response is differenced along random directions: the hypergradient is noisy, "
     "and its noise does not vanish at the solution"
@@ -43,12 +48,13 @@ BIASED = "a fixed number of lower steps solves a perturbed problem"
 class PZOBOOptions(BackendOptions):
     """Options of ``pzobo``.
 
-    ``directions``: orthonormal (times sqrt(n_x)), gaussian, or unit (uniform on the sphere, times
-    sqrt(n_x)). ``count`` Q, 0: all n_x up to 50, else 10. ``difference`` mu, relative to ``1 +
-    |x|``; ``central``: both sides (by default where Q = n_x). ``lower_steps`` N per path, 0: until
-    solved. ``lower_step``, 0: 1/L by differences of gradients. ``warm``: start paths at the last
-    response. ``upper_step``: plain steps of this length; 0: a line search where all directions are
-    taken, else lengths that fall with the gradients seen.
+    ``directions``: orthonormal (times sqrt(n_x)), gaussian, unit (uniform on the sphere, times
+    sqrt(n_x)), or published (unit without the factor, as in the published code: the indirect part
+    shrinks to 1/n_x; for comparison). ``count`` Q, 0: all n_x up to 50, else 10. ``difference`` mu,
+    relative to ``1 + |x|``; ``central``: both sides (by default where Q = n_x). ``lower_steps`` N
+    per path, 0: until solved. ``lower_step``, 0: 1/L by differences of gradients. ``warm``: start
+    paths at the last response. ``upper``: auto, gd or adam, with ``upper_step`` (0: a line search
+    where all directions are taken, else lengths that fall with the gradients seen).
     """
 
     directions: str = "orthonormal"
@@ -58,13 +64,15 @@ class PZOBOOptions(BackendOptions):
     lower_steps: int = 0
     lower_step: float = 0.0
     warm: bool = True
+    upper: str = "auto"
     upper_step: float = 0.0
 
     def __post_init__(self) -> None:
-        check_choices(self, "pzobo", directions=DIRECTIONS)
+        check_choices(self, "pzobo", directions=DIRECTIONS, upper=UPPER)
         check_range(self, "pzobo", 0, 10**6, "count", "lower_steps")
         check_range(self, "pzobo", 0.0, 1.0, "difference", closed=False)
         check_range(self, "pzobo", 0.0, math.inf, "lower_step", "upper_step")
+        check_step(self, "pzobo")
 
 
 class PZOBO:
@@ -75,7 +83,8 @@ class PZOBO:
 
         delta_j = (y_N(x + mu U_j) - y_N(x)) / mu,   h = F_x + 1/Q sum_j <delta_j, F_y> U_j
 
-    with ``E U U' = I``. (Directions of norm 1 without the factor sqrt(n_x), as in the published
+    with ``E U U' = I``. All Q (or 2Q) perturbed paths run as one batch. (Directions of norm 1
+    without the factor sqrt(n_x), as in the published
     code, shrink the second term to 1/n_x.) Gaussian directions have the variance ``(n_x + 1)/Q
     |J'F_y|^2``; Q = n_x orthonormal ones are exact, so that up to 50 upper variables they are the
     default, with L-BFGS and a line search on top.
@@ -112,7 +121,7 @@ class PZOBO:
         """Evaluate at the start."""
         Q = min(options.count, 10**6) or (oracle.n if oracle.n <= ALL else FEW)
         exact = options.directions == "orthonormal" and oracle.n <= Q
-        paths = Paths(options, Q, exact, y, rng)
+        paths = Paths(options, Q, exact, y, rng, gradients_together(oracle))
         accuracy = Accuracy(level=1e-4, change=1e-4, floor=min(0.1 * options.tol, 1e-6))
         response = SteppedResponse(
             oracle, Along(paths), Differences(paths), accuracy, correct=False
@@ -120,8 +129,10 @@ class PZOBO:
         line_search = exact and not options.lower_steps and not options.upper_step
         state = begin(response, x, y, options.tol if line_search else 0.0)
         response.alpha = 0.0 if line_search else options.upper_step or math.inf
+        response.adam = Adam(options.upper_step) if options.upper == "adam" else None
         state.warnings = (
             *(() if exact else (RANDOM,)),
+            *((UNSCALED,) if options.directions == "published" else ()),
             *((BIASED,) if options.lower_steps else ()),
         )
         return state
@@ -130,6 +141,8 @@ class PZOBO:
         """A step of the optimizer, or a plain one."""
         response = state.response
         assert isinstance(response, SteppedResponse)
+        if response.adam is not None:
+            return response.adam.step(state)
         if response.alpha == 0.0:
             return advance(state)
         return gradient_step(state, response.alpha if options.upper_step else _falling(state))
@@ -156,9 +169,9 @@ class Paths:
     exact: bool
     start: Vec
     rng: torch.Generator
+    gradients: Gradients
     origin: Vec | None = None
     lipschitz: float = 0.0
-    steps: int = 0
 
     def length(self, oracle: Oracle, x: Vec, y: Vec) -> float:
         """1/L along y, by differences of lower gradients."""
@@ -170,13 +183,14 @@ class Paths:
         return 1.0 / self.lipschitz
 
     def draw(self, n: int) -> Vec:
-        """Q directions as rows, with ``E U U' = I``."""
+        """Q directions as rows, with ``E U U' = I`` (not the published ones)."""
         root = math.sqrt(n)
         if self.exact:
             return root * torch.eye(n, dtype=torch.float64)
         U: Vec = torch.randn(self.count, n, generator=self.rng, dtype=torch.float64)
-        if self.options.directions == "unit":
-            U *= root / torch.linalg.vector_norm(U, dim=1, keepdim=True)
+        if self.options.directions in ("unit", "published"):
+            U /= torch.linalg.vector_norm(U, dim=1, keepdim=True)
+            U *= root if self.options.directions == "unit" else 1.0
         elif self.options.directions == "orthonormal":
             U = torch.cat([root * torch.linalg.qr(part.T)[0].T for part in U.split(n)])
         return U
@@ -194,7 +208,7 @@ class Along:
         """The response, and the residual at the start."""
         o, paths = self.paths.options, self.paths
         paths.origin = y = y if o.warm else paths.start
-        path = Path([y], paths.length(oracle, x, y), [None])
+        path = Path(y, paths.length(oracle, x, y), "always")
         if o.lower_steps:
             first = extend(oracle, x, path, 1)
             extend(oracle, x, path, o.lower_steps - 1)
@@ -204,7 +218,7 @@ class Along:
         return packed(
             oracle,
             x,
-            Path([end], path.step, [None]),
+            Path(end, path.step),
             exact=True,
             ended="reached" if reached else "limit",
         ), first
@@ -212,10 +226,9 @@ class Along:
 
 @dataclass(slots=True)
 class Differences:
-    """``1/Q sum_j <delta_j, F_y> U_j`` by perturbed paths."""
+    """``1/Q sum_j <delta_j, F_y> U_j`` by perturbed paths, all in one batch."""
 
     paths: Paths
-    drawn: list[Vec] = field(default_factory=list)
 
     def solve(self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy) -> Adjoint:
         """The indirect part of the hypergradient, with its sign turned as in implicit
@@ -223,32 +236,27 @@ class Differences:
         """
         o, paths = self.paths.options, self.paths
         x, d = point.x, point.gF_y
-        step = paths.length(oracle, x, point.y)
         mu = o.difference * (1.0 + norm(x)) / math.sqrt(max(oracle.n, 1))
-        central = o.central and paths.exact
-        total = torch.zeros_like(x)
-        for U in paths.draw(oracle.n):
-            up = self._path(oracle, x + mu * U, point, step, accuracy)
-            if central:
-                delta = (up - self._path(oracle, x - mu * U, point, step, accuracy)) / (2.0 * mu)
-            else:
-                delta = (up - point.y) / mu
-            total = total + torch.dot(delta, d) * U
-        return Adjoint(torch.zeros_like(d), -total / paths.count, math.nan, 0)
+        U = paths.draw(oracle.n)
+        if o.central and paths.exact:
+            ends = self._ends(oracle, torch.cat([x + mu * U, x - mu * U]), point, accuracy)
+            delta = (ends[: paths.count] - ends[paths.count :]) / (2.0 * mu)
+        else:
+            delta = (self._ends(oracle, x + mu * U, point, accuracy) - point.y) / mu
+        along = (delta @ d) @ U / paths.count
+        return Adjoint(torch.zeros_like(d), -along, math.nan, 0)
 
-    def _path(self, oracle: Oracle, x: Vec, point: Point, step: float, accuracy: Accuracy) -> Vec:
-        """A path at x: N steps from the common start, or from the response until what x changed is
-        answered.
+    def _ends(self, oracle: Oracle, X: Vec, point: Point, accuracy: Accuracy) -> Vec:
+        """Paths at the rows of X: N steps from the common start, or from the response until what x
+        changed is answered.
         """
         o, paths = self.paths.options, self.paths
+        step = paths.length(oracle, point.x, point.y)
         if o.lower_steps:
             assert paths.origin is not None
-            path = Path([paths.origin], step, [None])
-            extend(oracle, x, path, o.lower_steps)
-            return path.end
-        first = oracle.domain_y.projected_gradient_norm(point.y, oracle.grad_f(x, point.y))
-        goal = 0.1 * min(accuracy.level, accuracy.change) * first
-        return _descend(oracle, x, point.y, step, goal)[0]
+            return fixed_paths(oracle, paths.gradients, X, paths.origin, step, o.lower_steps)
+        fraction = 0.1 * min(accuracy.level, accuracy.change)
+        return solved_paths(oracle, paths.gradients, X, point.y, step, fraction, MOST)
 
 
 def _descend(oracle: Oracle, x: Vec, y: Vec, step: float, tol: float) -> tuple[Vec, bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 
@@ -12,10 +12,11 @@ from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.aid import StepLength, tied
 from bilevelpy.backends.base import Accept, Cost, Reject, refuse_common
 from bilevelpy.backends.implicit import Implicit
-from bilevelpy.errors import UsageError
+from bilevelpy.backends.loop import check_choices, check_range
 from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.differences import GradientOracle
 from bilevelpy.numerics.hypergradient import Adjoint, krylov_adjoint
-from bilevelpy.numerics.linear_solve import Operator, norm
+from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.lower_krylov import gradient_descent, lbfgs, on_face
 from bilevelpy.numerics.lower_solve import LowerSolution, finish
 from bilevelpy.numerics.quasi_newton import BFGS, SR1, InverseHessian, quasi_newton_solve
@@ -30,7 +31,10 @@ Vec = torch.Tensor
 UPDATES = ("bfgs", "sr1")
 ADJOINTS = ("auto", "precondition", "refine", "share")
 SCHEDULES = ("tolerance", "constant", "increasing")
+UPPER = ("lbfgs", "gd")
 MOST = 2000
+# Pairs of a solve until a tolerance; those of a fixed number of steps are all kept.
+KEPT = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +47,8 @@ class QNBOOptions(BackendOptions):
     tolerance (as many products as the tied accuracy asks for), constant (``adjoint_steps``),
     increasing (Q_k = k + 1, the paper's theory). ``lower_steps`` T and ``warmup`` P: fixed numbers
     of quasi-Newton and gradient steps, T = 0: until the tied tolerance, with a line search.
-    ``scale``: H_0 = scale I; 0: 1/L estimated at the start. ``hessian_free``: products by
-    differences of gradients. ``upper``, ``upper_step``, ``lower_step`` as in ``aid``.
+    ``scale``: H_0 = scale I; 0: 1/L estimated at the start. ``hessian_free``: all products
+    by differences of gradients. ``upper``, ``upper_step``, ``lower_step`` as in ``aid``.
     """
 
     update: str = "bfgs"
@@ -62,17 +66,11 @@ class QNBOOptions(BackendOptions):
     lower_step: float = 0.0
 
     def __post_init__(self) -> None:
-        known = (
-            ("update", UPDATES),
-            ("adjoint", ADJOINTS),
-            ("schedule", SCHEDULES),
-            ("upper", ("lbfgs", "gd")),
-        )
-        for name, values in known:
-            if getattr(self, name) not in values:
-                raise UsageError(
-                    f"qnbo.{name} is one of {', '.join(values)}; found {getattr(self, name)!r}"
-                )
+        choices = {"update": UPDATES, "adjoint": ADJOINTS, "schedule": SCHEDULES, "upper": UPPER}
+        check_choices(self, "qnbo", **choices)
+        check_range(self, "qnbo", 0, 10**6, "lower_steps", "warmup")
+        check_range(self, "qnbo", 1, 10**6, "adjoint_steps", "memory")
+        check_range(self, "qnbo", 0.0, math.inf, "scale", "upper_step", "lower_step")
 
 
 class QNBO(Implicit):
@@ -116,13 +114,14 @@ class QNBO(Implicit):
     def response(self, oracle: Oracle, options: QNBOOptions) -> Response:
         """Subroutines A and B, which share pairs."""
         pairs = Pairs(options)
+        known = cast(Oracle, GradientOracle(oracle)) if options.hessian_free else oracle
         fixed = (
             bool(options.lower_steps)
             or options.schedule != "tolerance"
             or options.adjoint == "share"
         )
         accuracy = Accuracy(level=1e-3, change=1e-2, floor=min(1e-3 * options.tol, 1e-6))
-        return Response(oracle, SubroutineA(pairs), SubroutineB(pairs), accuracy, correct=not fixed)
+        return Response(known, SubroutineA(pairs), SubroutineB(pairs), accuracy, correct=not fixed)
 
     def step(self, oracle: Oracle, state: UpperState, options: QNBOOptions) -> UpperState:
         """A step of the optimizer, or of plain gradient descent."""
@@ -138,14 +137,14 @@ class Pairs:
     memory: InverseHessian | None = None
     rng: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
 
-    def fresh(self, oracle: Oracle, x: Vec, y: Vec, *, long: bool = False) -> InverseHessian:
-        """An approximation without pairs; ``long`` keeps all pairs of one solve."""
+    def fresh(self, oracle: Oracle, x: Vec, y: Vec, *, pairs: int = 0) -> InverseHessian:
+        """An approximation without pairs; room for those of one solve of so many steps."""
         if not self.scale:
             self.scale = self.options.scale
         if not self.scale:
             top = extreme_eigenvalues(oracle.hvp(x, y), oracle.m, self.rng)[1]
             self.scale = 1.0 / (1.02 * top) if top > 0 else 1.0
-        memory = max(self.options.memory, 60) if long else self.options.memory
+        memory = max(self.options.memory, pairs)
         return (
             BFGS(self.scale, memory)
             if self.options.update == "bfgs"
@@ -226,7 +225,7 @@ class SubroutineB:
             u = face.project(memory.apply(d))
             return Adjoint(u, oracle.cross(x, y)(u), math.nan, 0)
         start = u0 if o.warm else None
-        if kind == "precondition" and not o.hessian_free:
+        if kind == "precondition":
             shared = memory if isinstance(memory, BFGS) and face.is_whole else None
             guess = start if start is not None or shared is None else shared.apply(d)
             return krylov_adjoint(
@@ -241,26 +240,10 @@ class SubroutineB:
                 max_iter=limit,
                 preconditioner=shared.apply if shared is not None else None,
             )
-        H = on_face(
-            differences(oracle, x, y, point.lower.gradient) if o.hessian_free else oracle.hvp(x, y),
-            face,
-        )
+        H = on_face(oracle.hvp(x, y), face)
         guess = None if start is None or not bool(start.any()) else face.project(start)
         tol = accuracy.level * size if tied_to_progress else 1e-14 * size
-        inner = self.pairs.fresh(oracle, x, y, long=True)
+        inner = self.pairs.fresh(oracle, x, y, pairs=KEPT if tied_to_progress else limit)
         found = quasi_newton_solve(H, d, inner, iterations=limit, tol=tol, u0=guess)
         residual = found.residual / max(size, 1e-300)
         return Adjoint(found.u, oracle.cross(x, y)(found.u), residual, found.products)
-
-
-def differences(oracle: Oracle, x: Vec, y: Vec, g: Vec) -> Operator:
-    """``v -> (f_y(y + e v) - f_y(y - e v)) / 2e`` with e scaled to v; exact for quadratics."""
-
-    def product(v: Vec) -> Vec:
-        size = norm(v)
-        if size == 0.0:
-            return torch.zeros_like(v)
-        e = 1e-5 * (1.0 + norm(y)) / size
-        return (oracle.grad_f(x, y + e * v) - oracle.grad_f(x, y - e * v)) / (2.0 * e)
-
-    return product

@@ -11,12 +11,18 @@ import torch
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.acceptance import refuse_nonconvex
 from bilevelpy.backends.aggregated import Aggregated
+from bilevelpy.backends.alternate import DUALS, ORDERS, alternate
 from bilevelpy.backends.base import Accept, Cost, Reject
-from bilevelpy.backends.loop import LoopState, check_choices, check_range, guard, measure_loop
+from bilevelpy.backends.loop import (
+    LoopState,
+    check_choices,
+    check_range,
+    guard,
+    measure_loop,
+    repeat,
+)
 from bilevelpy.backends.nbo import Directions, NewtonLower, SharedAdjoint
 from bilevelpy.lowering.protocol import Oracle
-from bilevelpy.numerics.linear_solve import dot, norm
-from bilevelpy.numerics.lower_krylov import on_face
 from bilevelpy.numerics.measure import Measure
 from bilevelpy.numerics.response import Accuracy, Response
 from bilevelpy.numerics.spectrum import extreme_eigenvalues
@@ -26,8 +32,6 @@ from bilevelpy.options import BackendOptions
 Vec = torch.Tensor
 
 LOOPS = ("continuation", "single")
-ORDERS = ("parallel", "sequential")
-DUALS = ("line-search", "constant")
 # Powers of mu_k in (eta_k, alpha_k) of the three strategies.
 POWERS = {"s1": (2, 7), "s2": (1, 5), "s3": (0, 3)}
 FALL = 10.0
@@ -135,10 +139,7 @@ class SLBAMM:
         """An upper step, or ``stride`` iterations of the single loop."""
         if isinstance(state, UpperState):
             return _lowered(advance(state), options)
-        for _ in range(options.stride):
-            if state.finish is None:
-                _iterate(oracle, state, options)
-        return state
+        return repeat(_iterate, oracle, state, options)
 
     def measure(self, oracle: Oracle, state: UpperState | LoopState) -> Measure:
         """Read the state: f itself, not phi."""
@@ -168,31 +169,11 @@ def _lowered(state: UpperState, options: SLBAMMOptions) -> UpperState:
 
 def _iterate(oracle: Oracle, state: LoopState, options: SLBAMMOptions) -> None:
     """One iteration of the single loop."""
-    k, beta = state.k, state.beta
+    k, x = state.k, state.x
     problem = Aggregated(oracle, options.start * (k + 1) ** (-1.0 / options.power))
-    x, y, v = state.x, state.y, state.u
-    g = problem.grad_f(x, y)
-    state.residual = oracle.domain_y.projected_gradient_norm(y, g)
-    face = oracle.domain_y.face(y, g)
-    y_next = oracle.domain_y.project(y - beta * g)
-    parallel = options.order == "parallel"
-    at = y if parallel else y_next
-    H = on_face(problem.hvp(x, at), face)
-    gF_x, gF_y = oracle.grad_F(x, at)
-    d, v = face.project(gF_y), face.project(v)
-    r = H(v) - d
-    rr = dot(r, r)
-    power = POWERS[options.strategy]
-    eta = (k + 1) ** (-0.5 * options.decay) * problem.mu ** power[0] * beta
-    if options.dual == "line-search" and rr > 0:
-        bend = dot(r, H(r))
-        eta = rr / bend if bend > 0 else eta
-    v_next = v - eta * r
-    cross = problem.cross(x, at)(v if parallel else v_next)
-    state.y, state.u, state.h = y_next, v_next, gF_x - cross
-    state.size = norm(gF_x) + norm(cross)
-    state.adjoint = min(math.sqrt(rr) / norm(d), 1.0) if norm(d) > 0 else 0.0
-    state.k += 1
+    dual_power, upper_power = POWERS[options.strategy]
+    eta = (k + 1) ** (-0.5 * options.decay) * problem.mu**dual_power * state.beta
+    alternate(problem, state, order=options.order, dual=options.dual, eta=eta)
     if guard(oracle, state, fixed=True):
-        alpha = (k + 1) ** (-1.5 * options.decay) * problem.mu ** power[1] * beta
+        alpha = (k + 1) ** (-1.5 * options.decay) * problem.mu**upper_power * state.beta
         state.x = oracle.domain_x.project(x - alpha * state.h)

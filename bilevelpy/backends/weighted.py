@@ -86,3 +86,24 @@ class Inner:
         for _ in range(steps):
             self.y = oracle.domain_y.project(self.y - step * problem.grad_f(x, self.y))
         return self.y
+
+    def value_gradient(self, oracle: Oracle, x: Vec) -> tuple[float, Vec]:
+        """f and the gradient in y whose zero is the solution for a = 1, b = 0."""
+        return oracle.value_grad_f(x, self.y)
+
+    def value(self, oracle: Oracle, x: Vec) -> float:
+        """f at the minimiser."""
+        return oracle.f(x, self.y)
+
+    def slope(self, oracle: Oracle, x: Vec) -> Vec:
+        """What f at the minimiser changes by with x, by the envelope theorem."""
+        return oracle.grad_f_x(x, self.y)
+
+    def restart(self, y: Vec) -> None:
+        """Begin again at y."""
+        self.y = y
+        self.memory.reset()
+
+    def reset(self) -> None:
+        """Forget curvature pairs of another weight."""
+        self.memory.reset()

@@ -19,8 +19,13 @@ def gradient_step(state: UpperState, length: float) -> UpperState:
     """
     if not length > 0.0:
         raise UsageError("upper=gd needs a positive step length: set upper_step")
+    return move(state, length * state.point.g)
+
+
+def move(state: UpperState, step: torch.Tensor) -> UpperState:
+    """``x <- P(x - step)``."""
     response, old = state.response, state.point
-    x = response.oracle.domain_x.project(old.x - length * old.g)
+    x = response.oracle.domain_x.project(old.x - step)
     point = response.differentiate(response.evaluate(x, old, old.y), old)
     if not math.isfinite(point.F) or not bool(torch.isfinite(point.g).all()):
         state.finish = Finish(

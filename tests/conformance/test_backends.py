@@ -20,7 +20,7 @@ LIMITS = {
 # Methods for lower levels with constraints solve others than the rest.
 CONSTRAINED = ("blocc", "gaffa", "lvhba")
 # Seconds of a run where 3 are too many, or too few.
-SECONDS = {"bome": 1.0, "bda": 1.0, "bvfsm": 30.0, "lvhba": 30.0}
+SECONDS = {"bome": 1.0, "bda": 1.0, "bvfsm": 5.0, "lvhba": 8.0}
 # Methods that reach few digits: they solve something, not everything.
 ROUGH = ("bome", "bda", "bvfsm")
 # Stochastic methods whose variance does not vanish: errors fall like a root of the passes made.

@@ -1,0 +1,1 @@
+"""What the field's papers and tables claim, measured with the backends."""

@@ -1,0 +1,278 @@
+"""A local certificate where the lower level has constraints: first-order methods prove no bounds.
+
+The followers are solved again at the returned x by solvers of their own (linear, quadratic or
+smooth programs in scalar rows); the hypergradient comes from the KKT adjoint there, with
+multipliers fitted to the active set, and F(x, y(x)) is probed by further solves.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from bilevelpy.analysis.structure import Evidence
+from bilevelpy.numerics.constrained_certificate import Claim, certify_rows, follower_program
+from bilevelpy.numerics.linear_solve import norm
+from bilevelpy.options import SolveOptions
+from bilevelpy.reductions.refusal import Refused
+from bilevelpy.reductions.rows import System, system
+from bilevelpy.result import Certificate
+
+if TYPE_CHECKING:
+    from bilevelpy.analysis.structure import Structure
+    from bilevelpy.lowering.oracle import TorchOracle
+
+Vec = torch.Tensor
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# As the certificate of free lower levels: multiples of the run's tolerance, radius of probes.
+SLACK, PROBE = 100.0, 1e-3
+# Rows this close to their bound, relative to the size of y, are active.
+ACTIVE = 1e-6
+# Multipliers below this fraction of the largest are weakly active: the response has a kink there.
+WEAK = 1e-6
+# Lower solutions are known to about this fraction of F.
+NOISE = 1e-7
+
+
+def examine_rows(
+    oracle: TorchOracle,
+    x: Vec,
+    y: Vec,
+    structure: Structure | None,
+    options: SolveOptions,
+    rng: torch.Generator,
+    *,
+    seconds: float = math.inf,
+) -> tuple[Certificate, Vec | None]:
+    """The certificate of ``(x, y)``, and a lower point where all that is wrong is that a probe
+    found one. Probes begin only within ``seconds`` of wall time, and are named where they are left
+    out.
+    """
+    try:
+        rows = system(oracle.bound)
+    except Refused as error:
+        reason = f"the constraints cannot be checked: {error}"
+        nothing = (math.nan,) * 6
+        return Certificate("none", *nothing, None, (reason,), {}), None
+    return _Check(oracle, rows, x, y, structure, options, rng, seconds).run()
+
+
+class _Check:
+    """One certification."""
+
+    def __init__(
+        self,
+        oracle: TorchOracle,
+        rows: System,
+        x: Vec,
+        y: Vec,
+        structure: Structure | None,
+        options: SolveOptions,
+        rng: torch.Generator,
+        seconds: float,
+    ) -> None:
+        self.until = time.perf_counter() + seconds
+        self.oracle, self.rows, self.x, self.y = oracle, rows, x, y
+        self.tol, self.seed, self.rng = SLACK * options.tol, options.seed, rng
+        self.convex = structure is not None and (
+            structure.convexity.value in ("convex", "strongly convex")
+            and structure.convexity.evidence is not Evidence.OBSERVED
+            and structure.lower.constraints.value in ("linear", "convex")
+        )
+        self.complete = True
+        self.extent = max(norm(x - oracle.x0), 0.1 * norm(x)) or 1.0
+
+    def run(self) -> tuple[Certificate, Vec | None]:
+        """All checks, the cheap ones first."""
+        v = self._columns(self.x, self.y)
+        solved = self._respond(v)
+        known = None
+        if solved is not None and self.convex:  # a local solution of a convex program is global
+            known = {k: float(f) for k, f in enumerate(self.rows.lower_objectives.value(solved))}
+        base = certify_rows(self.rows, v, Claim(True, math.nan, 0.0), solved=known, seed=self.seed)
+        if base.kind != "global" or solved is None:
+            why = base.reasons if base.kind != "global" else ("the followers have no solution",)
+            return replace(base, kind="none", reasons=why, details={}), None
+        reasons: list[str] = []
+        h, size, weak = self._hypergradient(self.x, self.y)
+        size = max(size, self._elsewhere())
+        pg = norm(self.oracle.domain_x.projected_gradient(self.x, h))
+        relative = pg / size if size > 0 else 0.0
+        stationary = relative <= self.tol
+        fall, place = self._probe(h, size, float(self.rows.objective.value(solved)[0]))
+        if not stationary and not weak:
+            reasons.append(f"the hypergradient is {pg:.2e}, {relative:.0e} of its parts")
+        if place is not None:
+            reasons.append(f"not locally optimal: F(x, y(x)) falls by {fall:.2e} beside x")
+        kind = "none" if reasons else "local"
+        if not reasons:
+            reasons = [
+                "the followers are solved and first-order conditions of the upper level hold"
+            ]
+            if weak:
+                reasons.append(
+                    "constraints are weakly active: F(x, y(x)) has a kink here, probes lead uphill"
+                )
+            if not self.complete:
+                reasons.append("there was no time to look around the point")
+            if not self.convex:
+                reasons.append("the lower level is not known to be convex: other responses may be")
+        details = {"hypergradient_relative": relative, "probe_decrease": max(fall, 0.0)}
+        found = replace(
+            base, kind=kind, hypergradient_norm=pg, reasons=tuple(reasons), details=details
+        )
+        return found, place if place is not None and len(reasons) == 1 else None
+
+    def _columns(self, x: Vec, y: Vec) -> Array:
+        """The point as columns of the scalar rows."""
+        upper, lower = self.oracle.unflatten_x(x), self.oracle.unflatten_y(y)
+        v = np.zeros(self.rows.columns.count)
+        for block in self.rows.columns.blocks:
+            part = (upper if block.level == "upper" else lower[block.level])[block.name]
+            v[block.offset : block.offset + block.size] = np.asarray(part).ravel()
+        return v
+
+    def _respond(self, v: Array) -> Array | None:
+        """The columns with every follower solved again."""
+        new = v.copy()
+        for k in range(len(self.rows.followers)):
+            program = follower_program(self.rows, k, new)
+            answer = program.solve(np.random.default_rng(self.seed))
+            if answer.values is None:
+                return None
+            new[program.free] = answer.values[program.free]
+        return new
+
+    def _elsewhere(self) -> float:
+        """What a hypergradient that is not small looks like: at the start."""
+        x = self.oracle.domain_x.project(self.oracle.x0)
+        found = self._respond(self._columns(x, self.y))
+        if found is None:
+            return 0.0
+        h, _, _ = self._hypergradient(x, self._lower(found))
+        size = norm(self.oracle.domain_x.projected_gradient(x, h))
+        return size if math.isfinite(size) else 0.0
+
+    def _lower(self, v: Array) -> Vec:
+        """The lower variables of columns."""
+        named: dict[str, dict[str, Any]] = {}
+        for block in self.rows.columns.blocks:
+            if block.level != "upper":
+                part = v[block.offset : block.offset + block.size].reshape(block.shape)
+                named.setdefault(block.level, {})[block.name] = part
+        return self.oracle.flatten_y(named)
+
+    def _hypergradient(self, x: Vec, y: Vec) -> tuple[Vec, float, bool]:
+        """The KKT adjoint at (x, y): gradient, size of its parts, whether a row is weakly active.
+
+        With the active rows c_I (bounds of y included) and multipliers l that fit ``f_y + c_I,y' l
+        = 0``: ``H w + c_I,y' r = F_y``, ``c_I,y w = 0`` for ``H = (f + l'c)_yy``, and ``dPhi/dx =
+        F_x - (f + l'c)_xy w - c_I,x' r``. Second derivatives of c are differences.
+        """
+        o = self.oracle
+        values, scale = o.g.values(x, y), max(norm(y), 1e-3)
+        back = o.g.vjp(x, y)
+        eye = torch.eye(o.g.size, dtype=torch.float64)
+        parts = [back(e) for e in eye]
+        lengths = torch.stack([torch.linalg.vector_norm(p[1]) for p in parts])
+        slack = values / lengths.clamp(min=1e-300)
+        active = [i for i in range(o.g.size) if o.g.equality[i] or slack[i] > -ACTIVE * scale]
+        held = [
+            j
+            for j in range(o.m)
+            if min(float(y[j] - o.domain_y.lower[j]), float(o.domain_y.upper[j] - y[j]))
+            <= ACTIVE * scale
+        ]
+        zero = torch.zeros(o.n, dtype=torch.float64)
+        units = torch.eye(o.m, dtype=torch.float64)
+        nothing = torch.zeros(0, o.m, dtype=torch.float64), torch.zeros(0, o.n, dtype=torch.float64)
+        C, Cx = (
+            torch.cat([none, torch.stack(some)]) if some else none
+            for none, some in zip(
+                nothing,
+                (
+                    [*(parts[i][1] for i in active), *(units[j] for j in held)],
+                    [*(parts[i][0] for i in active), *(zero for _ in held)],
+                ),
+                strict=True,
+            )
+        )
+        g = o.grad_f(x, y)
+        fit = torch.linalg.lstsq(C.T, -g[:, None], driver="gelsd").solution[:, 0]
+        prices = torch.zeros(o.g.size, dtype=torch.float64)
+        prices[active] = fit[: len(active)]
+        H = self._curvature(x, y, prices)
+        F_x, F_y = o.grad_F(x, y)
+        k = C.shape[0]
+        M = torch.cat([torch.cat([H, C.T], 1), torch.cat([C, torch.zeros(k, k, dtype=H.dtype)], 1)])
+        rhs = torch.cat([F_y, torch.zeros(k, dtype=H.dtype)])
+        sol = torch.linalg.lstsq(M, rhs[:, None], driver="gelsd").solution[:, 0]
+        w, r = sol[: o.m], sol[o.m :]
+        cross = self._cross(x, y, prices, w)
+        indirect = cross + Cx.T @ r
+        weak = [
+            i
+            for i, p in enumerate(fit)
+            if abs(float(p)) <= WEAK * max(float(fit.abs().max()), norm(g))
+            and (i >= len(active) or not o.g.equality[active[i]])
+        ]
+        return F_x - indirect, norm(F_x) + norm(cross) + norm(Cx.T @ r), bool(weak)
+
+    def _slope(self, x: Vec, y: Vec, prices: Vec) -> tuple[Vec, Vec]:
+        """``(c_x' l, c_y' l)``."""
+        return self.oracle.g.vjp(x, y)(prices)
+
+    def _curvature(self, x: Vec, y: Vec, prices: Vec) -> Vec:
+        """``(f + l'c)_yy``."""
+        o = self.oracle
+        H = o.hessian(x, y).clone()
+        if not bool(prices.any()):
+            return H
+        e = 1e-5 * (1.0 + norm(y))
+        for j, unit in enumerate(torch.eye(o.m, dtype=torch.float64)):
+            up, down = (self._slope(x, y + s * e * unit, prices)[1] for s in (1.0, -1.0))
+            H[:, j] += (up - down) / (2.0 * e)
+        return 0.5 * (H + H.T)
+
+    def _cross(self, x: Vec, y: Vec, prices: Vec, w: Vec) -> Vec:
+        """``(f + l'c)_xy w``."""
+        o = self.oracle
+        size = norm(w)
+        cross = o.cross(x, y)(w)
+        if size == 0.0 or not bool(prices.any()):
+            return cross
+        e = 1e-5 * (1.0 + norm(y)) / size
+        up, down = (self._slope(x, y + s * e * w, prices)[0] for s in (1.0, -1.0))
+        return cross + (up - down) / (2.0 * e)
+
+    def _probe(self, h: Vec, size: float, F: float) -> tuple[float, Vec | None]:
+        """The largest fall of F(x, y(x)) around x, and where it was met."""
+        domain, worst, place = self.oracle.domain_x, 0.0, None
+        directions = [torch.randn(self.x.numel(), generator=self.rng, dtype=torch.float64)]
+        directions = [d / norm(d) for d in directions]
+        pg = domain.projected_gradient(self.x, h)
+        if norm(pg) > 0:
+            directions.append(pg / norm(pg))
+        for d in directions:
+            for sign in (-1.0, 1.0):
+                if time.perf_counter() > self.until:
+                    self.complete = False
+                    return worst, place
+                x = domain.project(self.x + sign * PROBE * self.extent * d)
+                length = norm(x - self.x)
+                found = self._respond(self._columns(x, self.y)) if length > 0 else None
+                if found is None:
+                    continue
+                fall = F - float(self.rows.objective.value(found)[0])
+                if (
+                    fall > 2 * self.tol * size * length + NOISE * max(abs(F), 1e-300)
+                    and fall > worst
+                ):
+                    worst, place = fall, x
+        return worst, place
