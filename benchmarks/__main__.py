@@ -1,4 +1,4 @@
-"""``python -m benchmarks [--write FILE] [NAME...]``: measure, print one table."""
+"""``python -m benchmarks [--write FILE] [--plots DIR] [NAME...]``: measure, print one table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 
 from benchmarks.measure import Row
 
-NAMES = ["startup", "derivatives", "penalties", "memory", "cleaning"]
+NAMES = ["startup", "derivatives", "overhead", "races", "memory", "cleaning", "curves"]
+PLOTS = {"races", "curves"}
 COLUMNS = ["task", "bilevelpy", "yardstick", "ratio", "aim", "remark"]
 
 
@@ -52,13 +53,15 @@ def main() -> None:
         "names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)} (default: all)"
     )
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into this file")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="one plot per race and curve")
     options = parser.parse_args()
     unknown = sorted(set(options.names) - set(NAMES))
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
     rows: list[Row] = []
     for name in options.names or NAMES:
-        for row in importlib.import_module(f"benchmarks.{name}").run():
+        plots = {"plots": options.plots} if name in PLOTS else {}
+        for row in importlib.import_module(f"benchmarks.{name}").run(**plots):
             print("  ".join(filter(None, cells(row))), flush=True)
             rows.append(row)
     print(f"\n{machine()}\n\n{table(rows)}")

@@ -13,20 +13,23 @@ import torch
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.base import Accept, Cost, Reject, refuse_common
 from bilevelpy.backends.implicit import Implicit
+from bilevelpy.backends.loop import check_choices, check_range
 from bilevelpy.errors import UsageError
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.hypergradient import Adjoint, krylov_adjoint
 from bilevelpy.numerics.linear_solve import (
     LinearSolution,
+    Operator,
     fixed_point,
     neumann,
     norm,
     normal_equations,
     richardson,
 )
-from bilevelpy.numerics.lower_krylov import gradient_descent, lbfgs, newton_cg, on_face
+from bilevelpy.numerics.lower_krylov import gradient_descent, lbfgs, newton_cg, offered, on_face
 from bilevelpy.numerics.lower_solve import LowerSolution
 from bilevelpy.numerics.preconditioner import PairPreconditioner
+from bilevelpy.numerics.quasi_newton import BFGS
 from bilevelpy.numerics.response import Accuracy, Point, Response
 from bilevelpy.numerics.spectrum import extreme_eigenvalues
 from bilevelpy.numerics.upper import UpperState, advance
@@ -35,9 +38,11 @@ from bilevelpy.options import BackendOptions
 
 Vec = torch.Tensor
 
-VARIANTS = ("cg", "hoag", "fixed-point", "neumann", "amigo-gd", "normal", "identity")
+VARIANTS = ("cg", "hoag", "fixed-point", "neumann", "amigo-gd", "normal", "shine", "identity")
 LOWER = ("newton-cg", "lbfgs", "gd")
 UPPER = ("lbfgs", "gd")
+# Pairs of an L-BFGS lower solve that SHINE shares with the adjoint.
+SHARED = 30
 # Products that "until the tolerance" may take.
 MOST = 5000
 
@@ -47,7 +52,8 @@ class AIDOptions(BackendOptions):
     """Options of ``aid``.
 
     ``variant``: cg (warm started; AID-BiO, AmIGO-CG), hoag (the same with tolerances 1e-3 *
-    0.78^k), fixed-point, neumann, amigo-gd, normal (least squares), identity (u = s dF/dy:
+    0.78^k), fixed-point, neumann, amigo-gd, normal (least squares), shine (u by the
+    inverse that the pairs of an L-BFGS lower solve approximate: biased), identity (u = s dF/dy:
     biased). ``lower``: newton-cg, lbfgs or gd. ``upper``: lbfgs with a line search, or gd with
     ``upper_step``. ``lower_steps``/``adjoint_steps``: fixed numbers T and Q; 0: as many as the
     tied tolerances ask for. ``lower_step``: step length of gd and of the stationary solvers; 0:
@@ -64,15 +70,16 @@ class AIDOptions(BackendOptions):
     warm: bool = True
 
     def __post_init__(self) -> None:
-        for name, known in (("variant", VARIANTS), ("lower", LOWER), ("upper", UPPER)):
-            if getattr(self, name) not in known:
-                raise UsageError(
-                    f"aid.{name} is one of {', '.join(known)}; found {getattr(self, name)!r}"
-                )
+        check_choices(self, "aid", variant=VARIANTS, lower=LOWER, upper=UPPER)
+        if self.variant == "shine" and self.lower != "lbfgs":
+            raise UsageError("aid.variant=shine shares the pairs of aid.lower=lbfgs: set both")
+        check_range(self, "aid", 0, 10**6, "lower_steps", "adjoint_steps")
+        check_range(self, "aid", 0.0, math.inf, "lower_step", "upper_step")
 
 
 class AID(Implicit):
-    """Approximate implicit differentiation [Ji2021]_ [Arbel2022]_ [Pedregosa2016]_.
+    """Approximate implicit differentiation [Ji2021]_ [Arbel2022]_ [Pedregosa2016]_
+    [Ramzi2022]_.
 
     The lower level is solved from the last response, the adjoint system ``H u = dF/dy`` by
     products from the last u, both to accuracies that follow the progress of the upper level::
@@ -114,7 +121,7 @@ class AID(Implicit):
         """The chosen lower method and linear solver."""
         steps = StepLength(options.lower_step)
         fixed = bool(options.lower_steps or options.adjoint_steps)
-        accuracy = Accuracy(level=1e-3, change=1e-2, floor=min(1e-3 * options.tol, 1e-6))
+        accuracy = Accuracy(level=1e-2, change=1e-1, floor=min(1e-3 * options.tol, 1e-6))
         return Response(
             oracle,
             AIDLower(options, steps),
@@ -135,6 +142,15 @@ class StepLength:
     given: float = 0.0
     rng: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
     pairs: PairPreconditioner = field(default_factory=PairPreconditioner)
+    memory: BFGS = field(default_factory=lambda: BFGS(1.0))
+    known: Operator | None = None
+
+    def prepare(self, oracle: Oracle, x: Vec, y: Vec) -> PairPreconditioner | None:
+        """The preconditioner that f's form gives at a point goes into ``known``; where it gives
+        none, pairs of earlier runs serve.
+        """
+        self.known = offered(oracle, x, y)
+        return self.pairs if self.known is None else None
 
     def at(self, oracle: Oracle, x: Vec, y: Vec, *, renew: bool = False) -> float:
         """The step length."""
@@ -168,14 +184,29 @@ class AIDLower:
         tol = tied(start, scale, accuracy)
         limit = o.lower_steps or (200 if o.lower == "newton-cg" else 5000)
         if o.lower == "newton-cg":
+            shared = self.steps.prepare(oracle, x, y)
             found = newton_cg(
-                oracle, x, y, tol=tol, max_iter=limit, start=(f, g), shared=self.steps.pairs
+                oracle,
+                x,
+                y,
+                tol=tol,
+                max_iter=limit,
+                start=(f, g),
+                shared=shared,
+                preconditioner=self.steps.known,
             )
             return found, start
         if o.lower == "lbfgs":
-            return lbfgs(oracle, x, y, tol=tol, max_iter=limit, start=(f, g)), start
+            memory = self.steps.memory = BFGS(0.0, SHARED, rescale=True)
+            found = lbfgs(oracle, x, y, tol=tol, max_iter=limit, start=(f, g), memory=memory)
+            return found, start
         step = self.steps.at(oracle, x, y, renew=not o.lower_step)
         return gradient_descent(oracle, x, y, step=step, iterations=20000, tol=tol), start
+
+
+def identity(r: Vec) -> Vec:
+    """No preconditioner: fixed numbers of products are those of the plain method."""
+    return r
 
 
 def tied(start: float, scale: float, accuracy: Accuracy) -> float:
@@ -208,6 +239,8 @@ class AIDAdjoint:
         self.solves += 1
         if o.variant in ("cg", "hoag"):
             change = 0.0 if o.adjoint_steps else accuracy.change
+            known = None if o.adjoint_steps else self.steps.known
+            pairs = self.steps.pairs if known is None else None
             return krylov_adjoint(
                 oracle,
                 x,
@@ -217,7 +250,8 @@ class AIDAdjoint:
                 tol=tol,
                 change=change,
                 u0=start,
-                shared=None if o.adjoint_steps else self.steps.pairs,
+                shared=None if o.adjoint_steps else pairs,
+                preconditioner=known or (identity if o.adjoint_steps else None),
                 max_iter=limit,
             )
         d = face.project(point.gF_y)
@@ -245,6 +279,8 @@ class AIDAdjoint:
         if o.variant == "normal":
             u0 = start if start is not None else torch.zeros_like(d)
             return normal_equations(H, d, u0=u0, tol=tol * norm(d), max_iter=limit)
+        if o.variant == "shine":
+            return LinearSolution(self.steps.memory.apply(d), math.nan, 0, False)
         step = self.steps.at(oracle, point.x, point.y, renew=not (o.lower_step or o.adjoint_steps))
         if o.variant == "identity":
             return LinearSolution(step * d, math.nan, 0, False)

@@ -30,10 +30,15 @@ def substitute(builder: Builder, root: Expr, replacements: Mapping[Expr, Expr]) 
                 raise ValueError(f"substitute: axes {replacements[node].axes} for {node.axes}")
             done[node] = replacements[node]
             continue
-        children = tuple(done[c] for c in node.children)
-        changed = any(new is not old for new, old in zip(children, node.children, strict=True))
-        done[node] = _REBUILD[type(node)](builder, node, children) if changed else node
+        done[node] = rebuild(builder, node, tuple(done[c] for c in node.children))
     return done[root]
+
+
+def rebuild(builder: Builder, node: Expr, children: tuple[Expr, ...]) -> Expr:
+    """The node with other operands of the same axes; itself where they are its own."""
+    if all(new is old for new, old in zip(children, node.children, strict=True)):
+        return node
+    return _REBUILD[type(node)](builder, node, children)
 
 
 def _einsum(b: Builder, n: ir.Einsum, c: tuple[Expr, ...]) -> Expr:

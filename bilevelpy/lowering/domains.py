@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 
 Vec = torch.Tensor
@@ -95,6 +96,8 @@ class Face:
 
     def project(self, v: Vec) -> Vec:
         """Orthogonal projection of ``v`` (last axis) onto the tangent space."""
+        if v.dim() == 1 and not self.balls and not v.requires_grad:
+            return self._project_vector(v)
         if self.free is not None:
             v = v * self.free
         elif self.simplices or self.balls:
@@ -108,6 +111,19 @@ class Face:
             along = (rows * b.normal).sum(-1, keepdim=True)
             v[..., b.block.start : b.block.stop] = (rows - along * b.normal).flatten(-2)
         return v
+
+    def _project_vector(self, v: Vec) -> Vec:
+        """The same for one vector; short ones cost a third in NumPy."""
+        if self.free is None and not self.simplices:
+            return v
+        out = v.numpy() * self.free.numpy() if self.free is not None else v.numpy().copy()
+        for s in self.simplices:
+            b = s.block
+            rows = out[b.start : b.stop].reshape(b.count, b.size)
+            rows -= (
+                np.add.reduce(rows, axis=1, keepdims=True) / s.members.numpy() * s.support.numpy()
+            )
+        return torch.from_numpy(out)
 
     def bend(self, v: Vec) -> Vec:
         """Add nothing but the curvature of the face: ``(multiplier / radius) v`` on active
@@ -137,6 +153,8 @@ class ProductSet:
     __slots__ = (
         "_clips",
         "_floor",
+        "_high",
+        "_low",
         "_roof",
         "balls",
         "blocks",
@@ -162,6 +180,11 @@ class ProductSet:
                 if b.upper is not None:
                     self._roof[b.start : b.stop] = b.upper
         self._clips = bool((self._floor > -math.inf).any() or (self._roof < math.inf).any())
+        # Entries up to these lines lie on their bounds; infinite bounds hold nothing.
+        low = self._floor + ON_BOUND * self._floor.abs().clamp(min=1e-300)
+        high = self._roof - ON_BOUND * self._roof.abs().clamp(min=1e-300)
+        self._low = torch.where(self._floor > -math.inf, low, -math.inf)
+        self._high = torch.where(self._roof < math.inf, high, math.inf)
         self.is_box = not self.simplices and not self.balls
         self.is_free = self.is_box and not self._clips
         self.lower, self.upper = self._floor.clone(), self._roof.clone()
@@ -191,9 +214,13 @@ class ProductSet:
         """
         if self.is_free:
             return z
+        if self.is_box and not z.requires_grad:
+            clipped = np.minimum(np.maximum(z.numpy(), self._floor.numpy()), self._roof.numpy())
+            return torch.from_numpy(clipped)
         out = torch.minimum(torch.maximum(z, self._floor), self._roof) if self._clips else z.clone()
         for b in self.simplices:
-            out[..., b.start : b.stop] = project_simplex(b.rows(z)).flatten(-2)
+            project = _project_rows if z.dim() == 1 and not z.requires_grad else project_simplex
+            out[..., b.start : b.stop] = project(b.rows(z)).flatten(-2)
         for b in self.balls:
             rows = b.rows(z)
             norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
@@ -220,6 +247,11 @@ class ProductSet:
         """
         if self.is_free:
             return g
+        if self.is_box:
+            # Short vectors cost a third in NumPy.
+            zs, gs = z.numpy(), g.numpy()
+            below, above = zs <= self._low.numpy(), zs >= self._high.numpy()
+            return torch.from_numpy(np.where((below & (gs > 0)) | (above & (gs < 0)), 0.0, gs))
         low, high = self._at_bounds(z)
         out = g.masked_fill((low & (g > 0)) | (high & (g < 0)), 0.0)
         for b in self.simplices:
@@ -246,21 +278,23 @@ class ProductSet:
         """
         if self.is_free:
             return Face(self.dim, None)
+        if self.is_box:
+            return self._box_face(z.numpy(), g.numpy(), tol)
         slack = tol * float(g.abs().max()) if self.dim else 0.0
         low, high = self._at_bounds(z)
         held = (low & (g >= -slack)) | (high & (g <= slack))
         weak = int((held & (g.abs() <= slack) & (self._floor < self._roof)).sum())
         simplices, balls = [], []
         for b in self.simplices:
-            y, rows = b.rows(z), b.rows(g)
-            price = (y * rows).sum(
-                -1, keepdim=True
-            )  # entries sum to 1: the mean gradient on the support
+            y, rows = b.rows(z).numpy(), b.rows(g).numpy()
+            # Entries sum to 1: the price is the mean gradient on the support.
+            price = (y * rows).sum(-1, keepdims=True)
             out = (y <= ON_BOUND) & (rows - price >= -slack)
-            weak += int((out & ((rows - price).abs() <= slack)).sum())
-            held[b.start : b.stop] = out.flatten()
-            support = (~out).to(z.dtype)
-            simplices.append(SimplexFace(b, support, support.sum(-1, keepdim=True).clamp(min=1.0)))
+            weak += int((out & (np.abs(rows - price) <= slack)).sum())
+            held[b.start : b.stop] = torch.from_numpy(out.reshape(-1))
+            support = (~out).astype(np.float64)
+            members = np.maximum(support.sum(-1, keepdims=True), 1.0)
+            simplices.append(SimplexFace(b, torch.from_numpy(support), torch.from_numpy(members)))
         for b in self.balls:
             normal, active = _sphere(b, b.rows(z))
             multiplier = -(b.rows(g) * normal).sum(-1, keepdim=True)
@@ -273,6 +307,17 @@ class ProductSet:
                 balls.append(BallFace(b, normal * active, curvature))
         free = ~held if bool(held.any()) else None
         return Face(self.dim, free, tuple(simplices), tuple(balls), weak)
+
+    def _box_face(self, z: np.ndarray, g: np.ndarray, tol: float) -> Face:
+        """:meth:`face` of a box."""
+        low, high = z <= self._low.numpy(), z >= self._high.numpy()
+        if not (low.any() or high.any()):
+            return Face(self.dim, None)
+        slack = tol * float(np.abs(g).max())
+        held = (low & (g >= -slack)) | (high & (g <= slack))
+        weak = held & (np.abs(g) <= slack) & (self._floor.numpy() < self._roof.numpy())
+        free = torch.from_numpy(~held) if held.any() else None
+        return Face(self.dim, free, weak=int(weak.sum()))
 
     def longest_step(self, z: Vec, p: Vec) -> float:
         """Largest ``t`` with ``z + t p`` inside the bounds of boxes and simplices (balls are left
@@ -290,9 +335,7 @@ class ProductSet:
 
     def _at_bounds(self, z: Vec) -> tuple[Vec, Vec]:
         """Masks of the entries that lie on their lower and on their upper bound (boxes only)."""
-        low = z - self._floor <= ON_BOUND * self._floor.abs().clamp(min=1e-300)
-        high = self._roof - z <= ON_BOUND * self._roof.abs().clamp(min=1e-300)
-        return low & (self._floor > -math.inf), high & (self._roof < math.inf)
+        return z <= self._low, z >= self._high
 
 
 def _radius(b: Block) -> Vec:
@@ -319,6 +362,17 @@ def project_simplex(rows: Vec) -> Vec:
     keep = (ordered * ranks > excess).sum(-1, keepdim=True).clamp(min=1)
     tau = excess.gather(-1, keep - 1) / keep
     return (rows - tau).clamp(min=0.0)
+
+
+def _project_rows(rows: Vec) -> Vec:
+    """:func:`project_simplex` by NumPy, for rows without batch axes."""
+    v = rows.numpy()
+    ordered = -np.sort(-v, axis=1)
+    excess = np.cumsum(ordered, axis=1) - 1.0
+    ranks = np.arange(1, v.shape[1] + 1)
+    keep = np.maximum((ordered * ranks > excess).sum(1, keepdims=True), 1)
+    tau = np.take_along_axis(excess, keep - 1, axis=1) / keep
+    return torch.from_numpy(np.maximum(v - tau, 0.0))
 
 
 def _simplex_cone(v: Vec, zero: Vec) -> Vec:

@@ -12,7 +12,7 @@ import keyword
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -55,17 +55,22 @@ _TAKEN = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Compiled:
     """A graph of some expressions of a text: valid for all data of that text.
 
-    ``module.forward`` takes the values of ``slots``, then those of ``variables``, and returns the
-    value of the one expression or a tuple of them; ``code`` is its readable source.
+    Its inputs are the values of ``slots``, then those of ``variables``; it returns the value of the
+    one expression or a tuple of them. ``code`` is its readable source.
     """
 
-    module: fx.GraphModule
+    graph: fx.Graph
     slots: tuple[Slot, ...]
     variables: Variables
+
+    @cached_property
+    def module(self) -> fx.GraphModule:
+        """The graph as a module of torch, made when it is first asked for."""
+        return fx.GraphModule(torch.nn.Module(), self.graph)
 
     @property
     def code(self) -> str:
@@ -131,9 +136,8 @@ class _Lowering:
         self.graph.output(outputs[0] if len(outputs) == 1 else tuple(outputs))
         # Parts that were fused away leave nodes and inputs without users.
         self.graph.eliminate_dead_code()
-        module = fx.GraphModule(torch.nn.Module(), self.graph)
         slots = tuple(slot for slot, _ in self.slots.values())
-        return Compiled(module, slots, self.variables)
+        return Compiled(self.graph, slots, self.variables)
 
     # --- order ------------------------------------------------------------------------------------
 

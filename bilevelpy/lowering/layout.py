@@ -78,6 +78,24 @@ class Layout:
         ]
         return torch.cat(blocks)
 
+    def arrays(self, flat: Tensor) -> list[np.ndarray[Any, Any]]:
+        """The parts as arrays: views of the vector's memory."""
+        array = flat.detach().numpy()
+        if len(self.pieces) == 1:
+            shape = self.pieces[0].shape
+            return [array if len(shape) == 1 else array.reshape(shape)]
+        return [array[p.start : p.stop].reshape(p.shape) for p in self.pieces]
+
+    def gather(self, parts: Sequence[Any]) -> Tensor:
+        """A flat vector of its own from arrays in the variables' shapes."""
+        if len(self.pieces) == 1:
+            array = np.array(parts[0], dtype=np.float64).reshape(-1)
+        elif self.pieces:
+            array = np.concatenate([np.ravel(part) for part in parts], dtype=np.float64)
+        else:
+            array = np.zeros(0)
+        return torch.from_numpy(array)
+
     def names(self, flat: Tensor) -> dict[tuple[str, str], np.ndarray[Any, Any]]:
         """Arrays by (level, name): views of the vector's memory."""
         array = flat.detach().cpu().numpy()

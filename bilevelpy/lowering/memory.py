@@ -1,10 +1,15 @@
-"""How large the intermediate results of a program are, from sizes alone."""
+"""How much memory a program takes, from sizes alone: told before anything is allocated."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 
+from bilevelpy.diagnostics import Span, diagnostic
+from bilevelpy.errors import ModelError
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.objectives import lower_objective, upper_objective
@@ -12,7 +17,20 @@ from bilevelpy.ir.program import BoundProgram
 from bilevelpy.ir.walk import postorder
 
 # Leaves that exist anyway, and broadcasts, which are never stored.
-_FREE = (ir.ParamRef, ir.VarRef, ir.Const, ir.Fill, ir.Align, ir.Position)
+_FREE = (ir.ParamRef, ir.VarRef, ir.Const, ir.Fill, ir.Align)
+_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Bytes: of the bound data, of one evaluation of both objectives with their gradients, and of
+    the largest single intermediate result, made by ``widest``.
+    """
+
+    data: int
+    evaluation: int
+    largest: int
+    widest: Expr | None
 
 
 def widest(bound: BoundProgram, roots: Sequence[Expr]) -> tuple[int, Expr | None]:
@@ -26,10 +44,93 @@ def widest(bound: BoundProgram, roots: Sequence[Expr]) -> tuple[int, Expr | None
     return best
 
 
-def largest_intermediate(bound: BoundProgram) -> tuple[int, Expr | None]:
-    """Bytes of the largest intermediate result of F and f in float64, and the node that makes
-    it.
+def forecast(bound: BoundProgram) -> Forecast:
+    """What a program will take in float64.
+
+    An evaluation keeps what it has computed until the gradient has used it, and about as much
+    again for the gradient: an upper bound, since parts are freed on the way.
+    """
+    program, builder = bound.program, bound.program.builder
+    objectives = (upper_objective(program)[0], lower_objective(program)[0])
+    data = sum(_bytes(array) for array in bound.data.arrays.values())
+    evaluation = 0
+    for root in objectives:
+        moving = [
+            prod(bound.data.sizes[a] for a in node.axes)
+            for node in postorder(root)
+            if not isinstance(node, _FREE) and not builder.is_data(node)
+        ]
+        evaluation = max(evaluation, 16 * sum(moving))
+    entries, node = widest(bound, objectives)
+    return Forecast(data, evaluation, 8 * entries, node)
+
+
+def _bytes(array: object) -> int:
+    parts = [array, *(getattr(array, name, None) for name in ("data", "indices", "indptr"))]
+    sparse = hasattr(array, "indptr")
+    return sum(int(getattr(p, "nbytes", 0) or 0) for p in (parts[1:] if sparse else parts[:1]))
+
+
+def machine_memory() -> int:
+    """Bytes that this process may have: of the machine, or of its container where that is less."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        return min(total, int(_LIMIT.read_text("ascii")))
+    except (OSError, ValueError):
+        return total
+
+
+def check_memory(bound: BoundProgram) -> None:
+    """Refuse a program with an intermediate result that cannot exist here.
+
+    Raises
+    ------
+    ModelError
+        BLV0603, at the expression that makes the result, with its size.
     """
     program = bound.program
-    entries, node = widest(bound, (upper_objective(program)[0], lower_objective(program)[0]))
-    return 8 * entries, node
+    roots = [upper_objective(program)[0], lower_objective(program)[0]]
+    roots += [t for level in program.levels for c in level.constraints for t in c.terms]
+    entries, node = widest(bound, roots)
+    limit = machine_memory()
+    if node is None or 8 * entries <= limit:
+        return
+    sizes = " x ".join(f"{bound.data.sizes[a]:,}" for a in node.axes)
+    error = diagnostic(
+        "BLV0603",
+        _place(roots, node),
+        label=f"{sizes} numbers",
+        size=in_words(8 * entries),
+        memory=in_words(limit),
+    )
+    raise ModelError([error], program.sources)
+
+
+def _place(roots: Sequence[Expr], node: Expr) -> Span | None:
+    """The text of a node, or of the smallest expression around it that has one."""
+    around = {node}
+    for parent in postorder(roots):
+        if parent in around or any(c in around for c in parent.children):
+            if parent.span is not None:
+                return parent.span
+            around.add(parent)
+    return None
+
+
+def memory_words(bound: BoundProgram, backend: float) -> str:
+    """The forecast in one line; ``backend`` are the bytes that the chosen method keeps."""
+    found = forecast(bound)
+    total = found.data + found.evaluation + int(backend)
+    return (
+        f"about {in_words(total)} of {in_words(machine_memory())} ({in_words(found.data)} of data, "
+        f"up to {in_words(found.evaluation)} for an evaluation, {in_words(backend)} for the method)"
+    )
+
+
+def in_words(count: float) -> str:
+    """Bytes with a unit that suits them."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            return f"{count:,.0f} {unit}" if unit in ("B", "kB", "MB") else f"{count:,.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"

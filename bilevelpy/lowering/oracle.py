@@ -1,8 +1,10 @@
 """A bound program as functions of two flat vectors.
 
-Gradients are ``torch.autograd.grad``; second-order products differentiate the gradient once more
-in reverse, through one graph that is kept: a product costs about two gradients, and no data matrix
-is ever differentiated.
+Gradients and second-order products are programs of their own, derived from the expressions once
+(:mod:`bilevelpy.lowering.derive`): an evaluation keeps no tape. Where a function has no rule there,
+gradients are reverse differentiation at run time, and products differentiate the gradient once
+more in reverse, through one graph that is kept. Either way a product costs about two gradients,
+and no data matrix is ever differentiated.
 """
 
 from __future__ import annotations
@@ -19,17 +21,33 @@ from bilevelpy.errors import UsageError
 from bilevelpy.ir.expr import Expr, VarRef
 from bilevelpy.ir.objectives import level_total, lower_objective, upper_objective
 from bilevelpy.ir.program import BoundProgram
+from bilevelpy.lowering.arrays import array_function, wrapped
+from bilevelpy.lowering.blocks import block_positions
 from bilevelpy.lowering.constraints import ConstraintFunction
 from bilevelpy.lowering.differentiate import batched_gradients, gradient, gradients
 from bilevelpy.lowering.graph import Compiled, compile_expressions
 from bilevelpy.lowering.layout import Layout, domain, layout, start
-from bilevelpy.lowering.memory import widest
+from bilevelpy.lowering.memory import check_memory, widest
+from bilevelpy.lowering.preconditioning import Preconditioning
 from bilevelpy.lowering.protocol import Counts
+from bilevelpy.lowering.quadratic import (
+    LARGEST,
+    Expanded,
+    QuadraticHessian,
+    expanded,
+    pays,
+    quadratic_form,
+)
 from bilevelpy.lowering.slots import DataTensors
+from bilevelpy.lowering.straight import Straight
 from bilevelpy.lowering.structured import StructuredHessian, structured_hessian
 
 Vec = Tensor
 Named = dict[str, np.ndarray[Any, Any]]
+# Arrays of at most so many entries gain nothing by torch's threads.
+SMALL = 30_000
+# Lower variables from which on blocks are worth their own factors.
+MANY = 200
 # Entries that the batched products of a dense Hessian may take at once (256 MB).
 BATCH_ENTRIES = 32_000_000
 
@@ -52,6 +70,7 @@ class TorchOracle:
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
     ) -> None:
+        check_memory(bound)
         program = bound.program
         self.bound = bound
         self.dtype = dtype
@@ -65,51 +84,102 @@ class TorchOracle:
         self.y0 = start(bound, self.lower, self.domain_y, dtype).to(self.device)
         self.counts = Counts()
         self.tensors = DataTensors(bound.data, dtype, self.device)
-        self._variables = _variables(program.builder, (self.upper, self.lower))
+        self.program_variables = _variables(program.builder, (self.upper, self.lower))
         self._functions: dict[tuple[tuple[Expr, ...], tuple[VarRef, ...]], Callable[..., Any]] = {}
+        self.xs = self.program_variables[: len(self.upper.pieces)]
+        self.ys = self.program_variables[len(self.upper.pieces) :]
         self.F_expr, self.F_sign = upper_objective(program)
         self.f_expr, self.f_sign = lower_objective(program)
-        self._F = self.function((self.F_expr,))
-        self._f = self.function((self.f_expr,))
+        self.arrays = self._prefers_arrays()
+        self._F = self.program((self.F_expr,))
+        self._f = self.program((self.f_expr,))
+        self._dF = self.straight(self.F_expr)
+        self._df = self.straight(self.f_expr)
         layouts = (self.upper, self.lower)
         self.G = ConstraintFunction(bound, [program.upper], layouts, self.function)
         self.g = ConstraintFunction(bound, program.lowers, layouts, self.function)
 
     # --- programs ---------------------------------------------------------------------------------
 
-    def compiled(self, expressions: tuple[Expr, ...], more: tuple[VarRef, ...] = ()) -> Compiled:
+    def compiled(
+        self, expressions: tuple[Expr, ...], inputs: tuple[VarRef, ...] | None = None
+    ) -> Compiled:
         """The graph of expressions of the program; ``.code`` shows it."""
-        variables = (*self._variables, *more)
+        variables = self.program_variables if inputs is None else inputs
         return compile_expressions(
             self.bound.program.builder, expressions, variables, self.tensors.sparse
         )
 
     def function(
-        self, expressions: tuple[Expr, ...], more: tuple[VarRef, ...] = ()
+        self, expressions: tuple[Expr, ...], inputs: tuple[VarRef, ...] | None = None
     ) -> Callable[..., Any]:
-        """Expressions as a function of the variables' tensors (upper, then lower), with the data
-        in place.
+        """Expressions as a function of tensors, with the data in place.
 
-        ``more`` are further inputs, behind the variables of the program.
+        ``inputs`` are what it takes: the variables of the program (upper, then lower) unless given.
         """
-        key = (expressions, more)
+        inputs = self.program_variables if inputs is None else inputs
+        key = (expressions, inputs)
         if key not in self._functions:
-            compiled = self.compiled(expressions, more)
+            compiled = self.compiled(expressions, inputs)
             values = self.tensors.resolve(compiled.slots, self.bound.program.externs)
             self._functions[key] = compiled.bind(values)
         return self._functions[key]
+
+    def program(
+        self, expressions: tuple[Expr, ...], inputs: tuple[VarRef, ...] | None = None
+    ) -> Callable[..., Any]:
+        """The same as a function of NumPy arrays where ``arrays`` says that calls are what costs,
+        else of tensors; inputs and results are what :meth:`parts`, :meth:`Layout.join` and
+        :meth:`Layout.gather` take.
+        """
+        if not self.arrays:
+            return self.function(expressions, inputs)
+        compiled = self.compiled(expressions, inputs)
+        values = self.tensors.resolve(compiled.slots, self.bound.program.externs)
+        found = array_function(compiled.graph, values)
+        return wrapped(self.function(expressions, inputs)) if found is None else found
+
+    def _prefers_arrays(self) -> bool:
+        """Whether the objectives are small, or torch has one thread and gains nothing."""
+        if self.device.type != "cpu" or self.dtype is not torch.float64:
+            return False
+        if torch.get_num_threads() == 1:
+            return True
+        entries, _ = widest(self.bound, (self.F_expr, self.f_expr))
+        arrays = self.bound.data.arrays.values()
+        return bool(max(entries, *(a.size for a in arrays), 0) <= SMALL)
+
+    def straight(self, objective: Expr) -> Straight:
+        """The programs of an objective's derivatives."""
+        return Straight(self.bound.program.builder, self.program, objective, self.xs, self.ys)
+
+    def parts(self, x: Vec, y: Vec) -> list[Any]:
+        """The variables at a point, as programs take them."""
+        if self.arrays:
+            return self.upper.arrays(x) + self.lower.arrays(y)
+        return self.upper.split(x) + self.lower.split(y)
+
+    def along(self, v: Vec) -> list[Any]:
+        """A direction of the lower variables, as programs take it."""
+        return self.lower.arrays(v) if self.arrays else self.lower.split(v)
+
+    def joined(self, where: Layout, parts: Sequence[Any], like: Vec) -> Vec:
+        """Results of a program as a vector."""
+        return where.gather(parts) if self.arrays else where.join(parts, like)
 
     # --- values -----------------------------------------------------------------------------------
 
     def F(self, x: Vec, y: Vec) -> float:
         """The upper objective."""
         self.counts.F += 1
-        return self._F(*self.upper.split(x), *self.lower.split(y)).item()  # type: ignore[no-any-return]
+        return float(self._F(*self.parts(x, y)))
 
     def f(self, x: Vec, y: Vec) -> float:
         """The lower objective."""
         self.counts.f += 1
-        return self._f(*self.upper.split(x), *self.lower.split(y)).item()  # type: ignore[no-any-return]
+        if self.expanded is not None:
+            return self.expanded.value_gradient(x, y)[0]
+        return float(self._f(*self.parts(x, y)))
 
     # --- gradients --------------------------------------------------------------------------------
 
@@ -125,93 +195,211 @@ class TorchOracle:
         return self._value_grad_F(x, y)[1:]
 
     def _value_grad_F(self, x: Vec, y: Vec) -> tuple[float, Vec, Vec]:
-        xs, ys = self.upper.leaves(x), self.lower.leaves(y)
-        value = self._F(*xs, *ys)
-        grads = gradient(value, [*xs, *ys])
+        program = self._dF.gradient(value=True, by_x=True, by_y=True)
+        count = len(self.upper.pieces)
+        if program is None:
+            leaves = [*self.upper.leaves(x), *self.lower.leaves(y)]
+            value = self.function((self.F_expr,))(*leaves)
+            grads = gradient(value, leaves)
+            return (
+                value.item(),
+                self.upper.join(grads[:count], x),
+                self.lower.join(grads[count:], y),
+            )
+        value, *parts = program(*self.parts(x, y))
         return (
-            value.item(),
-            self.upper.join(grads[: len(xs)], x),
-            self.lower.join(grads[len(xs) :], y),
+            float(value),
+            self.joined(self.upper, parts[:count], x),
+            self.joined(self.lower, parts[count:], y),
         )
 
     def value_grad_f(self, x: Vec, y: Vec) -> tuple[float, Vec]:
         """The lower objective and df/dy in one evaluation."""
         self.counts.f += 1
         self.counts.grad_f += 1
-        ys = self.lower.leaves(y)
-        value = self._f(*self.upper.split(x), *ys)
-        return value.item(), self.lower.join(gradient(value, ys), y)
+        if self.expanded is not None:
+            return self.expanded.value_gradient(x, y)
+        program = self._df.gradient(value=True, by_x=False, by_y=True)
+        if program is None:
+            value, grads = self._taped(x, y, self.lower.leaves(y))
+            return value, self.lower.join(grads, y)
+        found, *parts = program(*self.parts(x, y))
+        return float(found), self.joined(self.lower, parts, y)
 
     def grad_f(self, x: Vec, y: Vec) -> Vec:
         """df/dy."""
         self.counts.grad_f += 1
-        ys = self.lower.leaves(y)
-        return self.lower.join(gradient(self._f(*self.upper.split(x), *ys), ys), y)
+        if self.expanded is not None:
+            return self.expanded.value_gradient(x, y)[1]
+        program = self._df.gradient(value=False, by_x=False, by_y=True)
+        if program is None:
+            return self.lower.join(self._taped(x, y, self.lower.leaves(y))[1], y)
+        return self.joined(self.lower, program(*self.parts(x, y)), y)
+
+    def _taped(self, x: Vec, y: Vec, ys: list[Tensor]) -> tuple[float, Sequence[Tensor | None]]:
+        """f and df/dy where a function has no rule for its derivative."""
+        value = self.function((self.f_expr,))(*self.upper.split(x), *ys)
+        return value.item(), gradient(value, ys)
 
     def grad_f_x(self, x: Vec, y: Vec) -> Vec:
         """df/dx."""
         self.counts.grad_f += 1
-        xs = self.upper.leaves(x)
-        return self.upper.join(gradient(self._f(*xs, *self.lower.split(y)), xs), x)
+        program = self._df.gradient(value=False, by_x=True, by_y=False)
+        if program is None:
+            xs = self.upper.leaves(x)
+            value = self.function((self.f_expr,))(*xs, *self.lower.split(y))
+            return self.upper.join(gradient(value, xs), x)
+        return self.joined(self.upper, program(*self.parts(x, y)), x)
 
     # --- second order -----------------------------------------------------------------------------
 
     def pullback(self, x: Vec, y: Vec) -> Callable[[Vec], tuple[Vec, Vec]]:
         """``v -> (f_yy v, f_xy v)``, built once at (x, y) and reused by every product."""
-        xs, ys = self.upper.leaves(x), self.lower.leaves(y)
-        first = self._first(xs, ys)
-        inputs = [*ys, *xs]
+        kept = self._kept_product(x, y)
+        if kept is not None:
+            across = self.cross(x, y)
+
+            def both(v: Vec) -> tuple[Vec, Vec]:
+                self.counts.hvp += 1
+                return kept(v), across(v)
+
+            return both
+        call, join = self._products(x, y, by_x=True, by_y=True)
+        count = len(self.lower.pieces)
 
         def product(v: Vec) -> tuple[Vec, Vec]:
             self.counts.hvp += 1
             self.counts.jvp += 1
-            parts = gradients(first, inputs, self.lower.split(v))
-            return self.lower.join(parts[: len(ys)], v), self.upper.join(parts[len(ys) :], v)
+            parts = call(v)
+            return join(self.lower, parts[:count], v), join(self.upper, parts[count:], v)
 
         return product
 
     def hvp(self, x: Vec, y: Vec) -> Callable[[Vec], Vec]:
         """``v -> f_yy v``."""
-        ys = self.lower.leaves(y)
-        first = self._first(self.upper.split(x), ys)
+        kept = self._kept_product(x, y)
+        if kept is not None:
+            self.counts.grad_f += 1
+
+            def alone(v: Vec) -> Vec:
+                self.counts.hvp += 1
+                return kept(v)
+
+            return alone
+        call, join = self._products(x, y, by_x=False, by_y=True)
 
         def product(v: Vec) -> Vec:
             self.counts.hvp += 1
-            return self.lower.join(gradients(first, ys, self.lower.split(v)), v)
+            return join(self.lower, call(v), v)
 
         return product
 
     def cross(self, x: Vec, y: Vec) -> Callable[[Vec], Vec]:
         """``v -> f_xy v`` (length n)."""
-        xs, ys = self.upper.leaves(x), self.lower.leaves(y)
-        first = self._first(xs, ys)
+        call, join = self._products(x, y, by_x=True, by_y=False)
 
         def product(v: Vec) -> Vec:
             self.counts.jvp += 1
-            return self.upper.join(gradients(first, xs, self.lower.split(v)), v)
+            return join(self.upper, call(v), v)
 
         return product
+
+    def _kept_product(self, x: Vec, y: Vec) -> Callable[[Vec], Vec] | None:
+        """``v -> f_yy v`` by the kept matrix, where that is less work than the data."""
+        if self.expanded is None or self.quadratic is None:
+            return None
+        return self.quadratic.product(x, y)
+
+    def _products(
+        self, x: Vec, y: Vec, *, by_x: bool, by_y: bool
+    ) -> tuple[Callable[[Vec], Sequence[Any]], Callable[[Layout, Sequence[Any], Vec], Vec]]:
+        """A direction -> f_yy v, f_xy v by variable, as asked for; and what makes vectors of
+        them.
+        """
+        program = self._df.product(by_x=by_x, by_y=by_y)
+        if program is not None:
+            self.counts.grad_f += 1
+            at = program.at(self.parts(x, y))
+            return (lambda v: at(self.along(v))), self.joined
+        xs = self.upper.leaves(x) if by_x else self.upper.split(x)
+        ys = self.lower.leaves(y)
+        first = self._first(xs, ys)
+        inputs = [*(ys if by_y else ()), *(xs if by_x else ())]
+        return (lambda v: gradients(first, inputs, self.lower.split(v))), Layout.join
 
     def _first(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Sequence[Tensor | None]:
         """df/dy with its graph."""
         self.counts.grad_f += 1
-        return gradient(self._f(*xs, *ys), ys, create=True)
+        return gradient(self.function((self.f_expr,))(*xs, *ys), ys, create=True)
 
     @cached_property
-    def structured(self) -> StructuredHessian | None:
-        """f_yy by the affine predictors of f, where its form allows it."""
+    def blocks(self) -> Tensor | None:
+        """Positions (B, q) of the variables of independent blocks of the lower level, where there
+        are many small ones.
+        """
+        return None if self.m < MANY else block_positions(self.bound, self.lower)
+
+    @cached_property
+    def quadratic(self) -> QuadraticHessian | None:
+        """f_yy as a matrix of data and a diagonal, where it has that form."""
+        if (
+            self.m > LARGEST
+            or self.blocks is not None
+            or self.device.type != "cpu"
+            or self.dtype is not torch.float64
+        ):
+            return None
+        form = quadratic_form(self, self.f_expr)
+        return None if form is None else QuadraticHessian(self, form)
+
+    @cached_property
+    def expanded(self) -> Expanded | None:
+        """f and its gradient from the kept matrix, where that is less work and as accurate."""
+        found = self.quadratic
+        if found is None or found.reads_y or not pays(self):
+            return None
+        return expanded(self, found)
+
+    @cached_property
+    def predicted(self) -> StructuredHessian | None:
+        """f_yy by the affine predictors of f, where its form allows it; of sparse data the
+        diagonal.
+        """
+        if self.device.type != "cpu" or self.dtype is not torch.float64:
+            return None
         return structured_hessian(self)
+
+    @property
+    def structured(self) -> StructuredHessian | None:
+        """The same where it gives a dense matrix."""
+        found = self.predicted
+        return None if found is None or found.is_sparse else found
+
+    @cached_property
+    def _preconditioning(self) -> Preconditioning | None:
+        return None if self.predicted is None else Preconditioning(self.predicted, self.m)
+
+    def preconditioner(self, x: Vec, y: Vec) -> Callable[[Vec], Vec] | None:
+        """An approximate inverse of f_yy at a point, for conjugate gradients; None where there is
+        none that is better than the identity.
+        """
+        return None if self._preconditioning is None else self._preconditioning.at(x, y)
 
     @property
     def hessian_price(self) -> float:
         """About how many values with gradients a dense Hessian with its factor is worth."""
-        if self.structured is None:
+        if self.blocks is not None:
+            return 2.0 + 2.0 * self.blocks.shape[1]
+        found = self.quadratic or self.structured
+        if found is None:
             return 3.0 + self.m / 50  # batched products
-        gradient, hessian = self.structured.work
+        gradient, hessian = found.work
         return hessian / gradient
 
     def hessian(self, x: Vec, y: Vec) -> Tensor:
         """f_yy as a dense symmetric (m, m) tensor."""
+        if self.quadratic is not None:
+            return self.quadratic.dense(x, y)
         if self.structured is not None:
             return self.structured.dense(x, y)
         ys = self.lower.leaves(y)

@@ -100,6 +100,10 @@ class DataTensors:
         )
         return value
 
+    def linear_map(self, node: ir.Expr) -> SparseMap:
+        """The value of a sparse data expression."""
+        return self._map(node, Interpreter(self.data))
+
     def _value(self, slot: Slot, run: Interpreter, externs: Any) -> Any:
         if slot.kind is SlotKind.SIZE:
             return self.data.sizes[slot.axes[0]]

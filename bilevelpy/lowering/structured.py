@@ -4,18 +4,20 @@ pays.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from bilevelpy.analysis.predictors import Predictor, find_predictors
-from bilevelpy.ir.expr import VarRef
+from bilevelpy.ir.expr import Expr, VarRef
 from bilevelpy.ir.substitute import substitute
-from bilevelpy.lowering.curvature import Curvature
+from bilevelpy.lowering.curvature import Curvature, Shape
+from bilevelpy.lowering.derive import derivatives
 from bilevelpy.lowering.slots import sparse_node
+from bilevelpy.lowering.straight import Product, inner, several
 
 if TYPE_CHECKING:
     from bilevelpy.lowering.oracle import TorchOracle
@@ -25,11 +27,18 @@ MAX_CLASSES = 256
 
 
 class StructuredHessian:
-    """``f_yy`` as ``sum_k J_k' G_k J_k``; the blocks ``G_k`` of the last point are kept."""
+    """``f_yy`` as ``sum_k J_k' G_k J_k``; the blocks ``G_k`` of the last point are kept.
+
+    ``constant[k]`` says that ``G_k`` reads no variable: that predictor enters by least squares.
+    """
 
     def __init__(
         self, oracle: TorchOracle, predictors: tuple[Predictor, ...], curvature: Curvature
     ) -> None:
+        self._oracle = oracle
+        self.curvature = curvature
+        self._point: tuple[Tensor, Tensor] | None = None
+        self._weights: list[Tensor] = []
         builder = oracle.bound.program.builder
         # g takes the predictors as inputs: one that is a variable itself also feeds others, and
         # must not see them.
@@ -37,51 +46,162 @@ class StructuredHessian:
             p.node: builder.var("predictor", str(k), p.node.axes) for k, p in enumerate(predictors)
         }
         g = substitute(builder, oracle.f_expr, cuts)
-        self._oracle = oracle
-        self._predict = oracle.function(tuple(cuts))
-        self._value = oracle.function((g,), tuple(cuts.values()))
-        self._curvature = curvature
-        self._point: tuple[Tensor, Tensor] | None = None
-        self._weights: list[Tensor] = []
+        self._program = _Weights.of(oracle, g, cuts, curvature.shapes)
+        if self._program is not None:
+            self.constant = self._program.constant
+        else:
+            # A function without a rule: its second derivatives are taken at run time.
+            self.constant = (False,) * len(predictors)
+            self._predict = oracle.function(tuple(cuts))
+            self._value = oracle.function((g,), (*oracle.program_variables, *cuts.values()))
 
     def dense(self, x: Tensor, y: Tensor) -> Tensor:
         """The matrix at a point."""
-        return self._curvature.dense(self._at(x, y))
+        known = self.constant if self._program is not None else ()
+        return self.curvature.dense(self.at(x, y), known)
 
-    def product(self, x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
-        """``v -> f_yy v`` at a point."""
-        weights = self._at(x, y)
-        return lambda v: self._curvature.multiply(weights, v)
+    def diagonal(self, x: Tensor, y: Tensor) -> Tensor:
+        """The diagonal at a point."""
+        return self.curvature.diagonal(self.at(x, y))
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether data are sparse: the diagonal is at hand then, the dense matrix is not."""
+        return self.curvature.is_sparse
 
     @property
     def work(self) -> tuple[float, float]:
         """Rough seconds of a gradient and of a dense Hessian with its factor, by their sizes."""
-        return self._curvature.work
+        return self.curvature.work(self.constant)
 
-    def _at(self, x: Tensor, y: Tensor) -> list[Tensor]:
+    def at(self, x: Tensor, y: Tensor) -> list[Tensor]:
         """The blocks at a point, computed once for it."""
         if self._point is None or not (
             torch.equal(self._point[0], x) and torch.equal(self._point[1], y)
         ):
             oracle = self._oracle
             oracle.counts.grad_f += 1
-            inputs = [*oracle.upper.split(x), *oracle.lower.split(y)]
-            found = self._predict(*inputs)
-            nodes = [
-                z.detach().requires_grad_()
-                for z in (found if isinstance(found, tuple) else (found,))
-            ]
-            self._weights = self._curvature.weights(self._value(*inputs, *nodes), nodes)
+            if self._program is not None:
+                self._weights = self._program(oracle.parts(x, y))
+            else:
+                inputs = [*oracle.upper.split(x), *oracle.lower.split(y)]
+                found = self._predict(*inputs)
+                nodes = [
+                    z.detach().requires_grad_()
+                    for z in (found if isinstance(found, tuple) else (found,))
+                ]
+                self._weights = self.curvature.weights(self._value(*inputs, *nodes), nodes)
             self._point = (x.clone(), y.clone())
         return self._weights
+
+
+class _Weights:
+    """The blocks ``G_k`` of all predictors as functions of the point.
+
+    Those of predictors of one class are plain second derivatives, all in one program; the others
+    take a product with a unit vector per class.
+    """
+
+    def __init__(
+        self,
+        oracle: TorchOracle,
+        shapes: Sequence[Shape],
+        roots: Sequence[Expr],
+        along: Sequence[VarRef | None],
+    ) -> None:
+        builder = oracle.bound.program.builder
+        sizes, variables = oracle.bound.data.sizes, oracle.program_variables
+        self._shapes = shapes
+        self._known: dict[int, Tensor] = {}
+        self._products: dict[int, tuple[Product, list[Any]]] = {}
+        constant = []
+        single: list[int] = []
+        for k, (root, shape, v) in enumerate(zip(roots, shapes, along, strict=True)):
+            if v is None:
+                constant.append(builder.is_data(root))
+                single.append(k)
+                continue
+            product = Product(builder, oracle.program, (root,), variables, (v,))
+            constant.append(product.is_constant)
+            size = tuple(sizes[a] for a in v.axes)
+            self._products[k] = (product, _units(shape, size, oracle))
+        self.constant = tuple(constant)
+        fixed = [k for k in single if constant[k]]
+        self._single = [k for k in single if not constant[k]]
+        self._program = None
+        if self._single:
+            wanted = tuple(roots[k] for k in self._single)
+            self._program = several(builder, oracle.program, wanted, variables)
+        for k in fixed:
+            self._known[k] = self._block(k, oracle.tensor(roots[k]))
+
+    @classmethod
+    def of(
+        cls, oracle: TorchOracle, g: Expr, cuts: dict[Expr, VarRef], shapes: Sequence[Shape]
+    ) -> _Weights | None:
+        """From g as a function of the predictors ``cuts``; None where a function has no rule."""
+        builder = oracle.bound.program.builder
+        back: dict[Expr, Expr] = {v: node for node, v in cuts.items()}
+        roots: list[Expr] = []
+        directions: list[VarRef | None] = []
+        for cut, shape in zip(cuts.values(), shapes, strict=True):
+            along = builder.var("along", cut.name, cut.axes) if shape.classes > 1 else None
+            first = derivatives(builder, g, (cut,))
+            if first is None:
+                return None
+            unit = builder.fill(1.0, cut.axes) if along is None else along
+            second = derivatives(builder, inner(builder, first[0], unit), (cut,))
+            if second is None:
+                return None
+            roots.append(substitute(builder, second[0], back))
+            directions.append(along)
+        return cls(oracle, shapes, roots, directions)
+
+    def __call__(self, inputs: list[Any]) -> list[Tensor]:
+        """Shapes (B, N, C, C)."""
+        found = dict(self._known)
+        if self._program is not None:
+            for k, value in zip(self._single, self._program(*inputs), strict=True):
+                found[k] = self._block(k, torch.as_tensor(value))
+        for k, (product, units) in self._products.items():
+            if k in found:
+                continue
+            at, shape = product.at(inputs), self._shapes[k]
+            columns = [torch.as_tensor(at([unit])[0]).permute(shape.permutation) for unit in units]
+            size = (shape.batch, shape.samples, shape.classes)
+            found[k] = torch.stack([c.reshape(size) for c in columns], -1)
+            if self.constant[k]:
+                self._known[k] = found[k]
+        return [found[k] for k in range(len(self._shapes))]
+
+    def _block(self, k: int, value: Tensor) -> Tensor:
+        """One number per sample as a block of one class."""
+        shape = self._shapes[k]
+        if value.dim() > 1:
+            value = value.permute(shape.permutation)
+        return value.reshape(shape.batch, shape.samples, 1, 1)
+
+
+def _units(shape: Shape, size: tuple[int, ...], oracle: TorchOracle) -> list[Any]:
+    """For each class the direction that is 1 there and 0 elsewhere, as programs take it."""
+    inverse = [shape.permutation.index(d) for d in range(len(shape.permutation))]
+    full = [size[d] for d in shape.permutation]
+    found = []
+    for c in range(shape.classes):
+        unit = torch.zeros(
+            (shape.batch, shape.samples, shape.classes), dtype=oracle.dtype, device=oracle.device
+        )
+        unit[:, :, c] = 1.0
+        moved = unit.reshape(full).permute(inverse)
+        found.append(moved.numpy() if oracle.arrays else moved)
+    return found
 
 
 def structured_hessian(oracle: TorchOracle) -> StructuredHessian | None:
     """The structured Hessian of an oracle, or None where the general way is right.
 
     None where the objective has another form, where a predictor is the variable itself with
-    everything mixed (no data to gain from), where there are many classes, and where coefficients
-    are sparse.
+    everything mixed (no data to gain from), and where there are many classes.
     """
     program = oracle.bound.program
     builder, sizes = program.builder, oracle.bound.data.sizes
@@ -98,8 +218,11 @@ def structured_hessian(oracle: TorchOracle) -> StructuredHessian | None:
         )
         if classes > MAX_CLASSES or whole:
             return None
-        if any(sparse_node(term.coefficient, oracle.tensors.sparse) for term in predictor.terms):
-            return None
+        for term in predictor.terms:
+            # One matrix, samples by variables, can stay sparse.
+            plain = len(predictor.samples) == 1 and not predictor.batch and term.contracted == 1
+            if sparse_node(term.coefficient, oracle.tensors.sparse) and not plain:
+                return None
     coefficients = [
         [_coefficient(oracle, predictor, k, shape) for k in range(len(predictor.terms))]
         for predictor, shape in zip(found, shapes, strict=True)
@@ -110,11 +233,13 @@ def structured_hessian(oracle: TorchOracle) -> StructuredHessian | None:
 
 def _coefficient(
     oracle: TorchOracle, predictor: Predictor, position: int, shape: tuple[int, ...]
-) -> Tensor:
+) -> Any:
     """A term's coefficient in the shape batch, samples, contracted (broadcast where it does not
-    carry them).
+    carry them); a sparse one as it is.
     """
     term = predictor.terms[position]
+    if sparse_node(term.coefficient, oracle.tensors.sparse):
+        return oracle.tensors.linear_map(term.coefficient).csr
     sizes = oracle.bound.data.sizes
     start = len(predictor.batch)
     contracted = [sizes[term.variable.axes[d]] for d in term.order[start : start + term.contracted]]

@@ -18,6 +18,7 @@ from bilevelpy.numerics.smooth_program import Program
 from bilevelpy.result import Certificate
 
 if TYPE_CHECKING:
+    from bilevelpy.numerics.local_probe import Probe
     from bilevelpy.reductions.rows import Functions, Rows, System
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -82,6 +83,8 @@ def certify_rows(
     ties: Ties | None = None,
     solved: Mapping[int, float] | None = None,
     seed: int = 0,
+    pessimistic: bool = False,
+    deadline: float = math.inf,
 ) -> Certificate:
     """Check the point ``v`` (values of ``system.columns``) of a program in scalar rows.
 
@@ -94,14 +97,21 @@ def certify_rows(
     solved
         Follower -> its least objective at x, proved by a global solver: for followers that the
         solvers used here cannot settle.
+    pessimistic
+        The worst of the best responses is what the model is about.
+    deadline
+        Reading of ``time.perf_counter`` after which followers whose minimum is known from
+        ``solved`` are not solved once more by a local method.
     """
     found = _Findings()
     _upper(system, v, found)
     rng = np.random.default_rng(seed)
     for k in range(len(system.followers)):
-        _follower(system, k, v, found, rng, (solved or {}).get(k))
+        _follower(system, k, v, found, rng, (solved or {}).get(k), deadline)
     if ties is not None:
-        _ties(system, v, ties, found)
+        _ties(system, v, ties, found, pessimistic)
+    elif pessimistic:
+        found.failures.append("the worst of the best responses at x was not found in time")
     return _verdict(system, claim, found)
 
 
@@ -155,6 +165,7 @@ def _follower(
     found: _Findings,
     rng: np.random.Generator,
     known: float | None,
+    deadline: float,
 ) -> None:
     name = system.followers[k].name
     program = follower_program(system, k, v)
@@ -172,7 +183,7 @@ def _follower(
         if off > FEASIBLE * max(1.0, abs(v[j])):
             found.failures.append(f"`{system.columns.names[j]}` leaves its bounds by {off:.1e}")
     here = program.value(v)
-    answer = program.solve(rng)
+    answer = program.solve(rng, deadline)
     values = [x for x in (answer.objective, known) if x is not None and not math.isnan(x)]
     best = min(values, default=math.nan)
     if answer.status == "unbounded":
@@ -196,7 +207,7 @@ def _follower(
         found.details.setdefault("not_proved", []).append(name)
 
 
-def _ties(system: System, v: Array, ties: Ties, found: _Findings) -> None:
+def _ties(system: System, v: Array, ties: Ties, found: _Findings, pessimistic: bool) -> None:
     sign = system.sign
     here = float(system.objective.value(v)[0])
     found.details["F_optimistic"] = sign * ties.optimistic
@@ -204,7 +215,12 @@ def _ties(system: System, v: Array, ties: Ties, found: _Findings) -> None:
     # F may be 0 where its terms are not: their size is the scale.
     everything = np.arange(v.size)
     size = max(objective_scale(system.objective, 0, v, everything), abs(here), 1e-3)
-    if here - ties.optimistic > 1e-5 * size:
+    if pessimistic and ties.pessimistic - here > 1e-5 * size:
+        found.failures.append(
+            f"the worst best response gives F = {sign * ties.pessimistic:.6g} instead of "
+            f"{sign * here:.6g}: the value may be an infimum that is not attained"
+        )
+    if not pessimistic and here - ties.optimistic > 1e-5 * size:
         found.failures.append(
             f"another best response gives F = {sign * ties.optimistic:.6g} instead of "
             f"{sign * here:.6g}"
@@ -212,7 +228,8 @@ def _ties(system: System, v: Array, ties: Ties, found: _Findings) -> None:
     if ties.pessimistic - ties.optimistic > 1e-5 * size:
         found.notes.append(
             f"the best response is not unique: F lies between {sign * ties.optimistic:.6g} "
-            f"(optimistic, reported) and {sign * ties.pessimistic:.6g} (pessimistic) at this x"
+            f"(optimistic{'' if pessimistic else ', reported'}) and {sign * ties.pessimistic:.6g} "
+            f"(pessimistic{', reported' if pessimistic else ''}) at this x"
         )
 
 
@@ -235,8 +252,9 @@ def _verdict(system: System, claim: Claim, found: _Findings) -> Certificate:
     if not failures:
         found.notes.insert(
             0,
-            f"proved: no feasible point is better by more than {claim.gap:.1e} (relative), and the "
-            "followers, solved again from scratch, confirm the response",
+            f"proved: no feasible point is better by more than {claim.gap:.1e} (relative); rows "
+            f"hold to {FEASIBLE:g} and the followers, solved again from scratch, confirm the "
+            f"response to {LOWER_GAP:g} (of their terms)",
         )
     return Certificate(
         kind,
@@ -250,3 +268,84 @@ def _verdict(system: System, claim: Claim, found: _Findings) -> Certificate:
         (*failures, *found.notes, *claim.notes),
         found.details,
     )
+
+
+def certify_local(
+    system: System,
+    v: Array,
+    seen: Probe,
+    *,
+    convex: bool,
+    known: Mapping[int, float] | None = None,
+    seed: int = 0,
+) -> Certificate:
+    """The certificate of a local claim: feasibility and responses as always, and what ``seen``
+    beside the point says. ``known`` are the followers' least objectives, solved jointly.
+    """
+    found = _Findings()
+    _upper(system, v, found)
+    rng = np.random.default_rng(seed)
+    for k in range(len(system.followers)):
+        if known is None:
+            _follower(system, k, v, found, rng, None, math.inf)
+    if known is not None:
+        _jointly(system, v, found, known)
+    found.details.pop("not_proved", None)
+    if seen.fall > 0.0:
+        found.failures.append(
+            f"not locally optimal: F along the responses falls by {seen.fall:.2e} beside x"
+        )
+    found.details["probed"] = seen.tried
+    found.details["probe_decrease"] = seen.fall
+    if not found.failures:
+        found.notes.insert(
+            0,
+            f"followers, solved again, confirm the response, and F is not lower at {seen.tried} "
+            "points beside x with responses of their own",
+        )
+        if not convex:
+            found.notes.append("the lower level is not known to be convex: better responses may be")
+    return Certificate(
+        "none" if found.failures else "local",
+        found.gap,
+        found.relative,
+        math.nan,
+        found.lower_feasibility,
+        found.upper_feasibility,
+        math.nan,
+        None,
+        (*found.failures, *found.notes),
+        found.details,
+    )
+
+
+def _jointly(system: System, v: Array, found: _Findings, known: Mapping[int, float]) -> None:
+    """Many followers at once: rows, bounds, and their objectives against the least ones."""
+    rows, columns = system.lower_rows, system.columns
+    violation, scale = rows.violation(v), row_scales(rows, v)
+    own = system.lower_columns
+    outside = np.maximum(columns.lower[own] - v[own], v[own] - columns.upper[own])
+    found.lower_feasibility = max(
+        float(violation.max(initial=0.0)), float(outside.max(initial=0.0)), 0.0
+    )
+    for r in np.flatnonzero(violation > FEASIBLE * scale)[:2]:
+        found.failures.append(
+            f"lower constraint `{rows.names[r]}` is violated by {violation[r]:.1e}"
+        )
+    here = system.lower_objectives.value(v)
+    least = np.array([known[k] for k in range(here.size)])
+    size = np.maximum(np.maximum(np.abs(least), np.abs(here)), 1e-3)
+    found.gap = max(found.gap, float((here - least).max(initial=0.0)))
+    found.relative = max(found.relative, float(((here - least) / size).max(initial=0.0)))
+    for k in np.flatnonzero(here - least > LOWER_GAP * size)[:2]:
+        found.failures.append(
+            f"the objective of `{system.followers[k].name}` still falls by "
+            f"{here[k] - least[k]:.2e} when it is solved again"
+        )
+
+
+def without_point(message: str, details: Mapping[str, Any], proved: bool) -> Certificate:
+    """The certificate of an answer without a point: that there is none, and why."""
+    nan = math.nan
+    kind = "global" if proved else "none"
+    return Certificate(kind, nan, nan, nan, nan, nan, nan, None, (message,), dict(details))

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 Vec = torch.Tensor
 
+# Upper variables up to which the history keeps the points: those that a picture can show.
+PATH = 2
+
 
 @dataclass(frozen=True, slots=True)
 class IterationState:
@@ -217,11 +220,7 @@ class _Loop:
 
     def observe(self, iteration: int, m: Measure) -> Finish | None:
         """Record a measure and decide whether the run ends."""
-        if not (
-            math.isfinite(m.F)
-            and bool(torch.isfinite(m.x).all())
-            and bool(torch.isfinite(m.y).all())
-        ):
+        if not (math.isfinite(m.F) and _is_finite(m.x) and _is_finite(m.y)):
             if self.last is None:
                 self.last = m
             if m.finish is not None:
@@ -249,6 +248,7 @@ class _Loop:
             m.lower_residual,
             counts,
             reports,
+            tuple(m.x.tolist()) if o.n <= PATH else (),
         )
         self.history.append(record)
         if self.progress is not None:
@@ -309,6 +309,11 @@ class _Loop:
             self.candidate,
             tuple(self.warnings),
         )
+
+
+def _is_finite(v: Vec) -> bool:
+    """Whether all entries are finite; one inner product tells unless it overflows."""
+    return math.isfinite(torch.dot(v, v).item()) or bool(torch.isfinite(v).all())
 
 
 def _state(record: Record, m: Measure) -> IterationState:

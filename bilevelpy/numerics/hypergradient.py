@@ -18,7 +18,7 @@ import torch
 from bilevelpy.lowering.domains import Face
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.linear_solve import conjugate_gradients, norm
-from bilevelpy.numerics.lower_krylov import on_face
+from bilevelpy.numerics.lower_krylov import offered, on_face
 from bilevelpy.numerics.lower_newton import DenseCurvature
 from bilevelpy.numerics.preconditioner import PairPreconditioner
 
@@ -112,12 +112,15 @@ def krylov_adjoint(
 
     ``change`` asks in addition for this fraction of the residual at the start: the part of u that
     is new since the last point is then known to that accuracy, however small it is. ``shared`` is
-    a preconditioner that also learns from this run.
+    a preconditioner that also learns from this run; where none is given, the oracle is asked for
+    one.
     """
     d = face.project(gF_y)
     size = norm(d)
     if size == 0.0:
         return Adjoint(torch.zeros_like(d), torch.zeros_like(x), 0.0, 0)
+    if shared is None and preconditioner is None and face.is_whole:
+        preconditioner = offered(oracle, x, y)
     H = on_face(oracle.hvp(x, y), face)
     start, rhs, extra = None, d, 0
     if u0 is not None and bool(u0.any()):

@@ -27,6 +27,12 @@ def on_face(H: Operator, face: Face) -> Operator:
     return lambda v: face.project(H(v))
 
 
+def offered(oracle: Oracle, x: Vec, y: Vec) -> Operator | None:
+    """The preconditioner that the oracle has at a point, if it has any."""
+    make = getattr(oracle, "preconditioner", None)
+    return None if make is None else make(x, y)
+
+
 def newton_cg(
     oracle: Oracle,
     x: Vec,
@@ -37,6 +43,7 @@ def newton_cg(
     max_cg: int = 500,
     start: tuple[float, Vec] | None = None,
     shared: PairPreconditioner | None = None,
+    preconditioner: Operator | None = None,
 ) -> LowerSolution:
     """Minimise f(x, .) by inexact Newton steps until the projected gradient norm is at most
     ``tol``.
@@ -50,12 +57,17 @@ def newton_cg(
         Value and gradient at y where they are known already.
     shared
         Preconditions the linear systems of free faces, and learns from them.
+    preconditioner
+        An approximate inverse of f_yy for those systems. Where neither is given, the oracle is
+        asked for one at the start.
     """
     domain = oracle.domain_y
     oracle.counts.lower_solves += 1
     f, g = start if start is not None else oracle.value_grad_f(x, y)
     if not math.isfinite(f):
         return finish(domain, y, f, g, 0, "nonfinite")
+    if shared is None and preconditioner is None:
+        preconditioner = offered(oracle, x, y)
     first, negative, poor = 0.0, False, 0
     for iteration in range(max_iter):
         face = domain.face(y, g)
@@ -72,7 +84,7 @@ def newton_cg(
             rhs,
             tol=max(forcing * norm(rhs), 0.3 * tol),
             max_iter=max_cg,
-            preconditioner=pairs,
+            preconditioner=pairs or (preconditioner if face.is_whole else None),
             observe=pairs.observe if pairs is not None else None,
         )
         if pairs is not None:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
 from bilevelpy.lowering.domains import Face
 from bilevelpy.lowering.protocol import Oracle
-from bilevelpy.numerics.linear_solve import Cholesky, PseudoInverse, cholesky, norm, pseudo_inverse
+from bilevelpy.numerics.linear_solve import (
+    Cholesky,
+    PseudoInverse,
+    cholesky,
+    conjugate_gradients,
+    norm,
+    pseudo_inverse,
+)
+from bilevelpy.numerics.lower_krylov import on_face
 from bilevelpy.numerics.lower_solve import LowerSolution, armijo, descend, finish
 
 Vec = torch.Tensor
@@ -18,6 +27,11 @@ Vec = torch.Tensor
 NEGATIVE = 1e-6
 
 
+# A Hessian that costs so many gradients is replaced by products preconditioned with an old factor,
+# as long as this many of them do.
+DEAR, MOST = 12.0, 15
+# Newton steps below this fraction of y are rounding.
+FINEST = 1e-12
 # Up to this size a singular matrix gets its spectral inverse, beyond it a small ridge.
 SPECTRAL = 1000
 
@@ -49,7 +63,10 @@ class DenseCurvature:
 
     def refresh(self, oracle: Oracle, x: Vec, y: Vec) -> None:
         """Evaluate the Hessian at (x, y)."""
-        self.H = oracle.hessian(x, y)
+        H = oracle.hessian(x, y)
+        if H is self.H:  # constant: its factor stays good
+            return
+        self.H = H
         self.face = None
 
     def settle(self, face: Face) -> bool:
@@ -99,6 +116,7 @@ def newton(
     curvature: DenseCurvature,
     *,
     tol: float = 1e-10,
+    change: float = 0.0,
     scale: float = 0.0,
     max_iter: int = 100,
 ) -> LowerSolution:
@@ -113,6 +131,9 @@ def newton(
     ----------
     tol
         Largest Newton step, relative to ``max(|y|, scale)``, at which y counts as solved.
+    change
+        Where given, the step must also be below this fraction of the first one: what the latest
+        move of x has changed is then known to that accuracy (but steps of 1e-12 are always enough).
     scale
         A size that y is known to have, for responses that pass through 0.
     """
@@ -121,6 +142,24 @@ def newton(
     f, g = oracle.value_grad_f(x, y)
     if not math.isfinite(f):
         return finish(domain, y, f, g, 0, "nonfinite")
+    started = domain.projected_gradient_norm(y, g)
+    found = _iterate(oracle, x, (y, f, g), curvature, tol, change, scale, max_iter)
+    return replace(found, started=started)
+
+
+def _iterate(
+    oracle: Oracle,
+    x: Vec,
+    start: tuple[Vec, float, Vec],
+    curvature: DenseCurvature,
+    tol: float,
+    change: float,
+    scale: float,
+    max_iter: int,
+) -> LowerSolution:
+    """Newton's steps from a point with its value and gradient."""
+    domain = oracle.domain_y
+    y, f, g = start
     fresh = curvature.constant and curvature.H is not None
     if curvature.H is None:
         curvature.refresh(oracle, x, y)
@@ -131,6 +170,7 @@ def newton(
         curvature.refresh(oracle, x, y)
         fresh = True
     last = math.inf
+    first = 0.0
     negative = False
     for iteration in range(max_iter):
         if not curvature.settle(domain.face(y, g)):
@@ -138,16 +178,28 @@ def newton(
         p = -curvature.solve(g)
         size = norm(p)
         scale = max(scale, norm(y))
-        if not fresh and (curvature.negative or _slow(last, size, tol * scale, patience)):
-            curvature.refresh(oracle, x, y)
-            curvature.settle(domain.face(y, g))
-            fresh = True
-            p = -curvature.solve(g)
-            size = norm(p)
+        first = first or size
+        goal = tol * scale
+        if change > 0.0:
+            goal = max(min(goal, change * first), FINEST * scale)
+        trusted = fresh
+        if not fresh and (curvature.negative or _slow(last, size, goal, patience)):
+            corrected = None
+            if patience >= DEAR and not curvature.negative:
+                forcing = min(0.1, max(1e-3, 0.3 * goal / size))
+                corrected = _corrected(oracle, x, y, g, curvature, forcing, int(patience / 4))
+            if corrected is not None:
+                p = corrected
+            else:
+                curvature.refresh(oracle, x, y)
+                curvature.settle(domain.face(y, g))
+                fresh = True
+                p = -curvature.solve(g)
+            trusted, size = True, norm(p)
         negative = curvature.negative
-        if size <= tol * scale or size == 0.0:
+        if size <= goal or size == 0.0:
             return finish(domain, y, f, g, iteration, "reached", negative)
-        step = armijo(oracle, x, y, f, g, p) if not fresh else descend(oracle, x, y, f, g, p)
+        step = descend(oracle, x, y, f, g, p) if trusted else armijo(oracle, x, y, f, g, p)
         if step is None and not fresh:
             curvature.refresh(oracle, x, y)
             fresh, last = True, math.inf
@@ -166,6 +218,30 @@ def newton(
         # The factor is now one step old; whether it still serves shows in the next step's size.
         fresh = curvature.constant
     return finish(domain, y, f, g, max_iter, "limit", negative)
+
+
+def _corrected(
+    oracle: Oracle,
+    x: Vec,
+    y: Vec,
+    g: Vec,
+    curvature: DenseCurvature,
+    forcing: float,
+    products: int,
+) -> Vec | None:
+    """A Newton step at y by conjugate gradients with an old factor as their preconditioner: a few
+    products where a new matrix would cost many. None where they do not suffice.
+    """
+    face = oracle.domain_y.face(y, g)
+    rhs = -face.project(g)
+    found = conjugate_gradients(
+        on_face(oracle.hvp(x, y), face),
+        rhs,
+        tol=forcing * norm(rhs),
+        max_iter=min(products, MOST),
+        preconditioner=curvature.solve,
+    )
+    return found.u if found.converged else None
 
 
 def _slow(last: float, size: float, goal: float, patience: float) -> bool:

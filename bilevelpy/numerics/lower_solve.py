@@ -26,7 +26,8 @@ class LowerSolution:
     """An approximate minimiser of f(x, .) over the lower domain.
 
     ``ended`` is "reached" (the tolerance), "rounding" (no further progress in float64), "limit"
-    (iterations), "unbounded" or "nonfinite"; ``residual`` is the norm of the projected gradient.
+    (iterations), "unbounded" or "nonfinite"; ``residual`` is the norm of the projected gradient,
+    ``started`` what it was at the start where the solver says so.
     """
 
     y: Vec
@@ -37,6 +38,7 @@ class LowerSolution:
     iterations: int
     ended: str
     negative_curvature: bool = False
+    started: float = math.nan
 
     @property
     def usable(self) -> bool:
@@ -89,8 +91,11 @@ def armijo(
     noise = VALUE_NOISE * abs(f)
     t = first
     for _ in range(HALVINGS):
-        trial = y + t * p if domain.is_free else domain.project(y + t * p)
-        move = trial - y
+        move = p if t == 1.0 else t * p
+        trial = y + move
+        if not domain.is_free:
+            trial = domain.project(trial)
+            move = trial - y
         slope = dot(g, move)
         if slope >= 0.0:
             if domain.is_free or not bool(move.any()):

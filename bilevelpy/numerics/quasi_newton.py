@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from scipy.linalg.lapack import dtrtrs
 
 from bilevelpy.numerics.linear_solve import LinearSolution, Operator, dot, norm
 
 Vec = torch.Tensor
+Array = np.ndarray[Any, np.dtype[np.float64]]
 
 # A pair is used only if its curvature is positive beyond rounding.
 CURVATURE = 1e-12
+# Vectors up to this length go through the compact form.
+SHORT = 1000
 # SR1 denominators below this fraction of ||w|| ||g|| are skipped.
 SR1_SKIP = 1e-8
 
@@ -44,26 +50,44 @@ class BFGS:
     L-BFGS); without, it keeps the value given, as subroutine B of [Fang2025]_ needs (h = 1/L).
     """
 
-    __slots__ = ("memory", "pairs", "rescale", "scale")
+    __slots__ = ("_arrays", "_compact", "memory", "pairs", "rescale", "scale", "version")
 
     def __init__(self, scale: float = 1.0, memory: int = 30, *, rescale: bool = False) -> None:
         self.scale = scale
         self.memory = memory
         self.rescale = rescale
+        # Counts the changes, so that results can be kept.
+        self.version = 0
         self.pairs: deque[tuple[Vec, Vec, float]] = deque(maxlen=memory)
+        # The same pairs as NumPy sees them: calls on short vectors cost a third there.
+        self._arrays: deque[tuple[Array, Array, float]] = deque(maxlen=memory)
+        self._compact: tuple[int, Compact] | None = None
 
     def apply(self, d: Vec) -> Vec:
-        """Two-loop recursion: O(memory * m)."""
-        q = d
+        """O(memory * m): four products with matrices where vectors are short, else the two-loop
+        recursion.
+        """
+        array = d.numpy()
+        if len(self._arrays) >= 2 and array.size <= SHORT:
+            if self._compact is None or self._compact[0] != self.version:
+                S, G = (np.array([pair[k] for pair in self._arrays]) for k in (0, 1))
+                self._compact = (self.version, Compact.of(S, G))
+            found = self._compact[1].apply(array, self.scale)
+            if found is not None:
+                return torch.from_numpy(found)
+        return torch.from_numpy(self._two_loops(array))
+
+    def _two_loops(self, d: Array) -> Array:
+        q = d.copy()
         weights = []
-        for s, g, rho in reversed(self.pairs):
-            a = rho * dot(s, q)
+        for s, g, rho in reversed(self._arrays):
+            a = rho * float(s.dot(q))
             weights.append(a)
-            q = q - a * g
-        r = self.scale * q
-        for (s, g, rho), a in zip(self.pairs, reversed(weights), strict=True):
-            r = r + (a - rho * dot(g, r)) * s
-        return r
+            q -= a * g
+        q *= self.scale
+        for (s, g, rho), a in zip(self._arrays, reversed(weights), strict=True):
+            q += (a - rho * float(g.dot(q))) * s
+        return q
 
     def update(self, s: Vec, g: Vec) -> bool:
         """Append ``(s, g)`` unless ``s'g`` is not safely positive; the oldest pair is dropped at
@@ -72,14 +96,69 @@ class BFGS:
         sg, gg = dot(s, g), dot(g, g)
         if not sg > CURVATURE * norm(s) * gg**0.5 or not gg < float("inf"):
             return False
+        self.version += 1
         self.pairs.append((s, g, 1.0 / sg))
+        self._arrays.append((s.numpy(), g.numpy(), 1.0 / sg))
         if self.rescale:
             self.scale = sg / gg
         return True
 
+    def restricted(self, free: Vec, d: Vec) -> Vec:
+        """The same from the parts of the pairs in a coordinate subspace, applied to a vector of
+        it; the answer stays there.
+        """
+        mask, array = free.numpy(), d.numpy()
+        if self._arrays:
+            S, G = (np.array([pair[k] for pair in self._arrays]) * mask for k in (0, 1))
+            sg, gg, ss = (np.einsum("ij,ij->i", a, b) for a, b in ((S, G), (G, G), (S, S)))
+            keep = sg > CURVATURE * np.sqrt(ss * gg)
+            if keep.any():
+                last = int(np.flatnonzero(keep)[-1])
+                scale = float(sg[last] / gg[last]) if self.rescale else self.scale
+                found = Compact.of(S[keep], G[keep]).apply(array, scale)
+                if found is not None:
+                    return torch.from_numpy(found)
+        return torch.from_numpy(self.scale * array)
+
     def reset(self) -> None:
         """Forget all pairs."""
+        self.version += 1
         self.pairs.clear()
+        self._arrays.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Compact:
+    """The BFGS matrix of pairs in the rows of S and G in its compact form (R. H. Byrd, J. Nocedal
+    and R. B. Schnabel, Math. Programming 63, 1994)::
+
+        C d = h d + S'v - h G'u,   u = R^-1 S d,   v = R^-T ((D + h G G') u - h G d)
+
+    with D the diagonal and R the upper triangle of S G'.
+    """
+
+    S: Array
+    G: Array
+    R: Array
+    D: Array
+    GG: Array
+
+    @classmethod
+    def of(cls, S: Array, G: Array) -> Compact:
+        """From the pairs, oldest first."""
+        SG = S @ G.T
+        return cls(S, G, SG, SG.diagonal(), G @ G.T)
+
+    def apply(self, d: Array, h: float) -> Array | None:
+        """Multiply; None where pairs are so nearly dependent that nothing certain comes out."""
+        u, failed = dtrtrs(self.R, self.S @ d, lower=0)
+        if failed:
+            return None
+        w = self.D * u + h * (self.GG @ u - self.G @ d)
+        v, _ = dtrtrs(self.R, w, lower=0, trans=1)
+        out: Array = h * d + v @ self.S - h * (u @ self.G)
+        value = float(out.dot(d))
+        return out if 0.0 < value < np.inf else None
 
 
 class SR1:

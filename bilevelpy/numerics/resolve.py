@@ -11,19 +11,26 @@ import torch
 
 from bilevelpy.lowering.domains import Face
 from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.block_curvature import curvature_of
 from bilevelpy.numerics.hypergradient import Adjoint, dense_adjoint, krylov_adjoint
 from bilevelpy.numerics.linear_solve import dot, norm
 from bilevelpy.numerics.lower_krylov import newton_cg
-from bilevelpy.numerics.lower_newton import DenseCurvature, newton
+from bilevelpy.numerics.lower_newton import newton
 from bilevelpy.numerics.lower_solve import LowerSolution
 
 Vec = torch.Tensor
 
 DENSE = 400
+# Up to this size too where a Hessian with its factor costs no more than so many gradients.
+LARGE, CHEAP = 3000, 50.0
 # Residuals of large lower levels, relative to the gradient that an error of 100 % in y would cause.
 LEVEL = 1e-9
-# The same for large lower levels at points where only the size of the hypergradient is asked for.
+# The same where values are compared: F is corrected for the residual, what is left is its square.
+NEARLY = 1e-7
+# The same at points where only the size of the hypergradient is asked for.
 ROUGH = 1e-5
+# Residuals of the adjoint system: a hundredth of the tightest claim that is made of it.
+ADJOINT, ROUGH_ADJOINT = 1e-6, 1e-3
 # Curvature along a direction, relative to a random direction's, that counts as none at all.
 FLAT = 1e-9
 
@@ -48,13 +55,21 @@ class Resolver:
 
     def __init__(self, oracle: Oracle, x: Vec, y: Vec, rng: torch.Generator) -> None:
         self.oracle = oracle
-        self.dense = oracle.m <= DENSE
-        self.curvature = DenseCurvature()
+        self.dense = self.is_small(oracle)
+        self.curvature = curvature_of(oracle)
         v = torch.randn(oracle.m, generator=rng, dtype=torch.float64)
         v = v / max(norm(v), 1e-300)
         self.bend = norm(oracle.hvp(x, y)(v)) if oracle.m else 0.0
         away = oracle.domain_y.projected_gradient_norm(oracle.y0, oracle.grad_f(x, oracle.y0))
         self.gradient_scale = max(self.bend * norm(y), away if math.isfinite(away) else 0.0)
+
+    @staticmethod
+    def is_small(oracle: Oracle) -> bool:
+        """Whether a dense Hessian is affordable here."""
+        price = getattr(oracle, "hessian_price", math.inf)
+        if getattr(oracle, "blocks", None) is not None and oracle.domain_y.is_box:
+            return True
+        return oracle.m <= DENSE or (oracle.m <= LARGE and price <= CHEAP)
 
     def respond(self, x: Vec, y: Vec, level: float = LEVEL) -> LowerSolution:
         """Minimise f(x, .) from y; ``level`` is for large lower levels."""
@@ -84,7 +99,7 @@ class Resolver:
                 lower.y,
                 lower.face,
                 gF_y,
-                tol=1e-3 if rough else 1e-8,
+                tol=ROUGH_ADJOINT if rough else ADJOINT,
                 change=1e-2 if rough else 1e-4,
                 u0=u0,
                 max_iter=2000,
@@ -96,7 +111,7 @@ class Resolver:
 
     def value(self, x: Vec, base: Answer) -> float | None:
         """Phi at x near the base point, from a response that starts there."""
-        lower = self.respond(x, base.lower.y)
+        lower = self.respond(x, base.lower.y, NEARLY)
         if not math.isfinite(lower.f) or lower.ended in ("unbounded", "nonfinite"):
             return None
         F = self.oracle.F(x, lower.y)

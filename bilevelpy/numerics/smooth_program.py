@@ -8,6 +8,7 @@ for the rest.
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -91,11 +92,13 @@ class Program:
             rows=replace(self.rows, functions=functions),
         )
 
-    def solve(self, rng: np.random.Generator | None = None) -> Answer:
-        """Minimise; integers are allowed where everything is linear."""
-        return self.reduced()._solve(rng)
+    def solve(self, rng: np.random.Generator | None = None, deadline: float = math.inf) -> Answer:
+        """Minimise; integers are allowed where everything is linear. After ``deadline`` (of
+        ``time.perf_counter``) no further start is tried.
+        """
+        return self.reduced()._solve(rng, deadline)
 
-    def _solve(self, rng: np.random.Generator | None) -> Answer:
+    def _solve(self, rng: np.random.Generator | None, deadline: float) -> Answer:
         if not self.free.size:
             return self._nothing_to_choose()
         degree = self.degree
@@ -105,7 +108,7 @@ class Program:
             return Answer("unknown", None, math.nan, False)
         if degree == 2:
             return self._quadratic()
-        return self._smooth(rng or np.random.default_rng(0))
+        return self._smooth(rng or np.random.default_rng(0), deadline)
 
     # --- pieces -----------------------------------------------------------------------------------
 
@@ -212,7 +215,7 @@ class Program:
         """A local solution near a point, or None."""
         return _Slsqp(self).descend(start[self.free])
 
-    def _smooth(self, rng: np.random.Generator) -> Answer:
+    def _smooth(self, rng: np.random.Generator, deadline: float) -> Answer:
         """The best of several SLSQP runs: an upper bound of the minimum."""
         if self.free.size > SMOOTH_LIMIT:
             return Answer("unknown", None, math.nan, False)
@@ -220,6 +223,8 @@ class Program:
         best: Array | None = None
         value = math.inf
         for start in self._starts(rng):
+            if best is not None and time.perf_counter() > deadline:
+                break
             v = run.descend(start)
             if v is not None and self.violation(v) <= FEASIBLE and self.value(v) < value:
                 best, value = v, self.value(v)

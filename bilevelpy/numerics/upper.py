@@ -26,6 +26,8 @@ MEMORY = 30
 RESOLUTION = 1e-13
 # Gradients above this stationarity at vanishing steps are taken for a kink.
 JUMP = 1e-3
+# Stationarities up to this multiple of the accuracy of the solves say little.
+VAGUE = 10.0
 # A long flat tail: over so many iterations F falls by less than so many times tol, while its
 # gradient, though above tol, is small. Upper variables of little effect on F (weights of single
 # samples) drift for ever.
@@ -51,10 +53,34 @@ class UpperState:
     finish: Finish | None = None
     warnings: tuple[str, ...] = ()
 
+    _seen: tuple[Point, Vec, float] | None = None
+    _model: tuple[Point, int, Vec] | None = None
+
     @property
     def projected_gradient(self) -> Vec:
         """Hypergradient without the parts that the upper domain blocks."""
-        return self.response.oracle.domain_x.projected_gradient(self.point.x, self.point.g)
+        return self._projected()[0]
+
+    @property
+    def gradient_norm(self) -> float:
+        """Its norm."""
+        return self._projected()[1]
+
+    def _projected(self) -> tuple[Vec, float]:
+        """Both, computed once for a point."""
+        if self._seen is None or self._seen[0] is not self.point:
+            pg = self.response.oracle.domain_x.projected_gradient(self.point.x, self.point.g)
+            self._seen = (self.point, pg, norm(pg))
+        return self._seen[1:]
+
+    def model_step(self) -> Vec:
+        """The quasi-Newton matrix times the projected gradient, computed once for a point and its
+        pairs.
+        """
+        version = self.memory.version
+        if self._model is None or self._model[0] is not self.point or self._model[1] != version:
+            self._model = (self.point, version, self.memory.apply(self.projected_gradient))
+        return self._model[2]
 
     def stationarity(self) -> float:
         """Projected hypergradient and predicted decrease on the scales of the run, whichever is
@@ -68,7 +94,7 @@ class UpperState:
 
     def relative_gradient(self) -> float:
         """Projected hypergradient on the scale of the run."""
-        pg = norm(self.projected_gradient)
+        pg = self.gradient_norm
         if pg == 0.0:
             return 0.0
         ordered = sorted(self.norms)
@@ -84,15 +110,14 @@ class UpperState:
         if len(self.values) <= WINDOW:
             return False
         fall = self.values[-WINDOW - 1] - self.values[-1]
-        slope = norm(self.projected_gradient) / max(*self.norms, 1e-300)
+        slope = self.gradient_norm / max(*self.norms, 1e-300)
         return fall <= FALL * self.tol * self.size() and slope <= SMALL_GRADIENT * self.tol
 
     def decrement(self) -> float:
         """Decrease of Phi that the quasi-Newton model predicts for a full step."""
         if self.memory.scale == 0.0:
             return 0.0
-        q = self.projected_gradient
-        return abs(dot(q, self.memory.apply(q)))
+        return abs(dot(self.projected_gradient, self.model_step()))
 
 
 def begin(response: Response, x: Vec, y: Vec, tol: float) -> UpperState:
@@ -108,6 +133,14 @@ def begin(response: Response, x: Vec, y: Vec, tol: float) -> UpperState:
     point = response.differentiate(point, None)
     state = UpperState(response, point, tol, point)
     _note(state)
+    while tol < state.stationarity() <= VAGUE * response.accuracy.level:
+        # Perhaps the start is a solution: a gradient this small may be error alone.
+        if not response.accuracy.tighten():
+            break
+        new = response.again(state.point)
+        if new.gradient is None:
+            break
+        state.point = new
     if state.stationarity() <= tol:
         _confirm(state)
     return state
@@ -120,7 +153,7 @@ def advance(state: UpperState) -> UpperState:
     old = state.point
     domain = state.response.oracle.domain_x
     pg = state.projected_gradient
-    size = norm(pg)
+    size = state.gradient_norm
     if size == 0.0:
         return state
     if not math.isfinite(size):
@@ -181,7 +214,7 @@ def measure(state: UpperState) -> Measure:
         p.y,
         p.F,
         f,
-        norm(state.projected_gradient),
+        state.gradient_norm,
         residual,
         state.stationarity(),
         min(lower_accuracy, 1.0),
@@ -205,7 +238,9 @@ def _first_length(state: UpperState) -> float:
 def _direction(state: UpperState, face: Face, pg: Vec) -> Vec:
     """``-H pg`` with pairs projected onto the face; capped at ten times the last step."""
     if face.is_whole:
-        d = -state.memory.apply(pg)
+        d = -state.model_step()
+    elif face.only_fixes and face.free is not None:
+        d = -state.memory.restricted(face.free, face.project(pg))
     else:
         inner = BFGS(state.memory.scale, MEMORY, rescale=True)
         for s, g, _ in state.memory.pairs:
@@ -223,7 +258,7 @@ def _accept(state: UpperState, new: Point) -> None:
     s = new.x - old.x
     state.memory.update(s, new.g - old.g)
     if state.memory.scale == 0.0:
-        state.memory.scale = norm(s) / max(norm(state.projected_gradient), 1e-300)
+        state.memory.scale = norm(s) / max(state.gradient_norm, 1e-300)
     state.point = new
     state.reach = 10.0 * norm(s)
     state.extent = max(state.extent, norm(new.x - state.start.x), norm(s))
@@ -243,7 +278,7 @@ def _accept(state: UpperState, new: Point) -> None:
 
 
 def _note(state: UpperState) -> None:
-    state.norms.append(norm(state.projected_gradient))
+    state.norms.append(state.gradient_norm)
     state.values.append(state.point.value)
     state.recent.append((state.point.x, state.point.g))
 

@@ -11,7 +11,7 @@ from bilevelpy.ir.evaluate import evaluate
 from bilevelpy.ir.program import Data
 from bilevelpy.ir.types import Axis, AxisKind
 from bilevelpy.lowering.graph import compile_expressions
-from bilevelpy.lowering.memory import largest_intermediate
+from bilevelpy.lowering.memory import forecast
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.lowering.slots import DataTensors
 from bilevelpy.sema.bind import bind
@@ -97,9 +97,9 @@ def test_odd_names_are_usable():
 
 
 def test_memory_guard_sees_the_largest_result():
-    size, node = largest_intermediate(bound(RIDGE, **ridge_data(n=300, p=4)))
-    assert size == 8 * 300
-    assert node is not None
+    found = forecast(bound(RIDGE, **ridge_data(n=300, p=4)))
+    assert found.largest == 8 * 300
+    assert found.widest is not None
 
 
 class Setting:

@@ -81,8 +81,11 @@ def test_second_order(o, monkeypatch):
     J = differences(lambda x: o.grad_f(x, y), x)  # (m, n)
     torch.testing.assert_close(o.hessian(x, y), H, rtol=DIFFERENCE, atol=10 * DIFFERENCE)
     dense = o.hessian(x, y)
-    # The general way, all at once and one product at a time.
-    monkeypatch.setattr(o, "structured", None)
+    # By predictors, then the general way, all at once and one product at a time.
+    monkeypatch.setattr(o, "expanded", None)
+    monkeypatch.setattr(o, "quadratic", None)
+    torch.testing.assert_close(o.hessian(x, y), dense)
+    monkeypatch.setattr(o, "predicted", None)
     torch.testing.assert_close(o.hessian(x, y), dense)
     monkeypatch.setattr(module, "BATCH_ENTRIES", 1)
     torch.testing.assert_close(o.hessian(x, y), dense)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
 from bilevelpy.backends.aid import AID
 from bilevelpy.backends.direct import Direct
 from bilevelpy.lowering.domains import Block, ProductSet
-from bilevelpy.numerics.certificate import certify, settle
+from bilevelpy.numerics.certificate import certify, examine, settle
 from bilevelpy.numerics.driver import run
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Certificate, Status
-from tests.oracles import AutoOracle, box_kink, merely_convex, toy, vec
+from tests.oracles import AutoOracle, box, box_kink, merely_convex, toy, vec
 
 
 def check(oracle, x, y) -> Certificate:
@@ -126,3 +128,97 @@ def test_accepts_a_response_that_a_ball_hardly_holds() -> None:
     )
     c = check(o, vec(0.6, 0.8), ball.project(vec(0.6 + 1e-16, 0.8)))
     assert c.kind == "local", c.reasons
+
+
+@pytest.mark.parametrize("x0", [0.0, -40.0])
+def test_refuses_a_plateau(x0: float) -> None:
+    # exp(-2500) is 0: there is no gradient to see, and none to call small.
+    o = AutoOracle(
+        lambda x, y: 1 - torch.exp(-((y - 50) ** 2)).sum(),
+        lambda x, y: ((y - x) ** 2).sum(),
+        vec(x0),
+        vec(x0),
+    )
+    c = check(o, vec(x0), vec(x0))
+    assert c.kind == "none"
+    assert "plateau" in " ".join(c.reasons)
+
+
+def test_leaves_a_plateau_for_lower_ground() -> None:
+    o = AutoOracle(
+        lambda x, y: torch.sigmoid(y).sum(),
+        lambda x, y: ((y - x) ** 2).sum(),
+        vec(60.0),
+        vec(60.0),
+        box(1, -100.0, 100.0),
+    )
+    rng = torch.Generator().manual_seed(1)
+    c, downhill = examine(o, vec(60.0), vec(60.0), None, SolveOptions(), rng)
+    assert c.kind == "none"
+    assert downhill is not None
+    assert float(downhill) < 0
+
+
+def test_accepts_the_flat_bottom_of_a_hinge() -> None:
+    # max(0, |y| - 1)^2 is 0 on [-1, 1]: a plateau, but nothing is lower.
+    o = AutoOracle(
+        lambda x, y: (torch.clamp(y.abs() - 1, min=0.0) ** 2).sum(),
+        lambda x, y: ((y - x) ** 2).sum(),
+        vec(5.0),
+        vec(5.0),
+    )
+    c = check(o, vec(0.5), vec(0.5))
+    assert c.kind == "local", c.reasons
+    assert "lower nowhere" in " ".join(c.reasons)
+
+
+class Late(AutoOracle):
+    """Lower gradients take ``pause`` seconds each."""
+
+    pause = 0.0
+
+    def value_grad_f(self, x, y):
+        time.sleep(self.pause)
+        return super().value_grad_f(x, y)
+
+
+def late(pause: float) -> Late:
+    o = Late(
+        lambda x, y: ((x - 1) ** 2).sum() + (y**2).sum(),
+        lambda x, y: ((y - x) ** 2 + 0.1 * y**4).sum(),
+        vec(0.0, 0.0),
+        vec(0.0, 0.0),
+    )
+    o.pause = pause
+    return o
+
+
+def test_without_time_there_is_no_certificate() -> None:
+    o = late(0.0)
+    rng = torch.Generator().manual_seed(1)
+    c = certify(o, vec(0.5, 0.5), vec(0.5, 0.5), None, SolveOptions(), rng, seconds=0.0)
+    assert c.kind == "none"
+    assert "no time" in " ".join(c.reasons)
+
+
+def test_what_was_not_checked_is_named() -> None:
+    """Without patience only what the claim rests on is computed."""
+    o = late(0.0)
+    found = run(o, Direct(), None, SolveOptions())
+    rng = torch.Generator().manual_seed(1)
+    c = certify(o, found.x, found.y, None, SolveOptions(), rng, patience=0.0)
+    assert c.kind == "local", c.reasons
+    said = " ".join(c.reasons)
+    for what in ("other starts", "finite difference", "probes"):
+        assert what in said
+    assert c.directional_check is None
+
+
+def test_the_time_of_a_certificate_is_bounded() -> None:
+    """Each evaluation ends before the next is refused."""
+    o = late(0.02)
+    rng = torch.Generator().manual_seed(1)
+    x = vec(0.4, 0.4)
+    before = o.counts.grad_f
+    certify(o, x, x, None, SolveOptions(), rng, seconds=0.1)
+    assert o.counts.grad_f - before <= 12

@@ -1,0 +1,97 @@
+"""f_yy of a lower level that falls into independent blocks: one small matrix each, factorised as a
+batch.
+
+The blocks are read off by as many products as one block has variables, each with the unit vectors
+of all blocks at once; a thousand followers cost as many products as one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from bilevelpy.lowering.domains import Face
+from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.linear_solve import RIDGES
+from bilevelpy.numerics.lower_newton import NEGATIVE, DenseCurvature
+
+Vec = torch.Tensor
+
+
+class BlockCurvature(DenseCurvature):
+    """:class:`DenseCurvature` in blocks; faces are those of boxes.
+
+    ``index`` (B, q) holds the positions of each block's variables in y.
+    """
+
+    __slots__ = ("_blocks", "_factor", "_index", "_ridge")
+
+    def __init__(self, index: Vec, *, constant: bool = False) -> None:
+        super().__init__(constant=constant)
+        self._index = index
+        self._blocks: Vec | None = None
+        self._factor: Vec | None = None
+        self._ridge = 0.0
+
+    def refresh(self, oracle: Oracle, x: Vec, y: Vec) -> None:
+        """Evaluate the blocks at (x, y): q products."""
+        product = oracle.hvp(x, y)
+        columns = []
+        for where in self._index.T:
+            unit = torch.zeros_like(y)
+            unit[where] = 1.0
+            columns.append(product(unit)[self._index])
+        blocks = torch.stack(columns, -1)
+        self._blocks = 0.5 * (blocks + blocks.transpose(1, 2))
+        self.H = self._blocks
+        self.face = None
+
+    def settle(self, face: Face) -> bool:
+        """Factorise on ``face``; variables held at bounds get the row of the identity."""
+        if self.face is not None and self.face.same_as(face):
+            return self._factor is not None
+        blocks = self._blocks
+        assert blocks is not None
+        self.face, self._factor = face, None
+        if face.free is not None:
+            mask = face.free[self._index].to(blocks.dtype)
+            blocks = blocks * mask.unsqueeze(1) * mask.unsqueeze(2)
+            blocks = blocks + torch.diag_embed(1.0 - mask)
+        top = blocks.diagonal(dim1=1, dim2=2).abs().amax(1)
+        if not bool(torch.isfinite(top).all()):
+            return False
+        top = torch.where(top > 0, top, 1.0)
+        eye = torch.eye(blocks.shape[1], dtype=blocks.dtype)
+        for relative in RIDGES:
+            shift = (relative * top)[:, None, None] * eye
+            factor, info = torch.linalg.cholesky_ex(blocks + shift if relative else blocks)
+            pivots = factor.diagonal(dim1=1, dim2=2).amin(1) ** 2
+            if not bool(info.any()) and bool((pivots > 1e-15 * top).all()):
+                self._factor, self._ridge = factor, relative
+                return True
+        return False
+
+    def solve(self, v: Vec) -> Vec:
+        """Inverse of every block, applied to its part of ``v``."""
+        assert self._factor is not None
+        assert self.face is not None
+        free = self.face.free
+        rows = (v if free is None else v * free)[self._index]
+        solved = torch.cholesky_solve(rows.unsqueeze(-1), self._factor).squeeze(-1)
+        out = torch.zeros_like(v)
+        out[self._index] = solved
+        return out if free is None else out * free
+
+    @property
+    def negative(self) -> bool:
+        """Whether some block needed so large a ridge that it must have negative curvature."""
+        return self._ridge > NEGATIVE
+
+
+def curvature_of(oracle: Any, *, constant: bool = False) -> DenseCurvature:
+    """Blocks where the oracle has them, else one dense matrix."""
+    index = getattr(oracle, "blocks", None)
+    if index is not None and oracle.domain_y.is_box:
+        return BlockCurvature(index, constant=constant)
+    return DenseCurvature(constant=constant)

@@ -1,0 +1,104 @@
+"""What the parts of a certificate share: the point, its scales, and what has been found."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bilevelpy.analysis.structure import Evidence
+from bilevelpy.numerics.linear_solve import norm
+from bilevelpy.options import SolveOptions
+
+if TYPE_CHECKING:
+    from bilevelpy.analysis.structure import Structure
+    from bilevelpy.lowering.protocol import Oracle
+
+Vec = torch.Tensor
+
+# A certificate allows this multiple of the run's tolerance: its scales are its own.
+SLACK = 100.0
+SMALL = 2000
+
+
+@dataclass(slots=True)
+class Findings:
+    """``failures`` refute the point, ``notes`` qualify it, ``unchecked`` names what there was no
+    time for; ``downhill`` is a lower point that a probe met.
+    """
+
+    failures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+    downhill: Vec | None = None
+
+
+@dataclass(slots=True)
+class Case:
+    """The point (x, y) under examination.
+
+    ``tol`` is the tolerance of the certificate, ``extent`` a length of x; ``convex`` and ``unique``
+    say what is known of the lower level beyond observation, ``pessimistic`` what the leader expects
+    of ties, ``thorough`` whether all starts and probes are wanted.
+    """
+
+    oracle: Oracle
+    x: Vec
+    y: Vec
+    rng: torch.Generator
+    tol: float
+    convex: bool
+    unique: bool
+    thorough: bool
+    extent: float
+    pessimistic: bool = False
+    found: Findings = field(default_factory=Findings)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether evaluations are so cheap that some more do not matter."""
+        o = self.oracle
+        return o.m * max(o.n, 1) <= SMALL**2 and o.m <= SMALL
+
+    def fail(self, reason: str) -> None:
+        """Refute the point."""
+        self.found.failures.append(reason)
+
+    def note(self, remark: str) -> None:
+        """Qualify the point."""
+        self.found.notes.append(remark)
+
+
+def make_case(
+    oracle: Oracle,
+    x: Vec,
+    y: Vec,
+    structure: Structure | None,
+    options: SolveOptions,
+    rng: torch.Generator,
+    thorough: bool,
+) -> Case:
+    """The case of a point, with what the structure proves or declares."""
+    convex = unique = False
+    if structure is not None:
+        shape = structure.convexity
+        convex = shape.value in ("convex", "strongly convex") and (
+            shape.evidence is not Evidence.OBSERVED
+        )
+        unique = structure.unique.value is True and structure.unique.evidence is Evidence.PROVED
+    pessimistic = structure is not None and structure.stance == "pessimistic"
+    tol, extent = SLACK * options.tol, _extent(oracle, x)
+    return Case(oracle, x, y, rng, tol, convex, unique, thorough, extent, pessimistic)
+
+
+def _extent(oracle: Oracle, x: Vec) -> float:
+    """A length of x: the way from the start, a part of its size, a part of its bounded domain."""
+    width = oracle.domain_x.upper - oracle.domain_x.lower
+    bounded = width[width < math.inf]
+    sizes = [norm(x - oracle.x0), 0.1 * norm(x)]
+    if bounded.numel() and bounded.numel() == oracle.n:
+        sizes.append(1e-2 * norm(bounded))
+    return max(sizes) or 1.0

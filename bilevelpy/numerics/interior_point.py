@@ -1,0 +1,228 @@
+"""Local solutions of smooth programs in columns by an interior-point method: IPOPT, which CasADi
+brings along, with derivatives by CasADi.
+
+A program is compiled once and solved for many starts, bounds and right-hand sides: columns are
+fixed, and rows are closed or opened, by their bounds alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from bilevelpy.errors import BackendError
+from bilevelpy.reductions import scalar as sc
+
+if TYPE_CHECKING:
+    from bilevelpy.reductions.rows import Functions, Rows
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Rows and bounds may be off by this at a point that counts as feasible.
+FEASIBLE = 1e-6
+
+
+def library() -> Any:
+    """The module ``casadi``.
+
+    Raises
+    ------
+    BackendError
+        Where it is not installed; the message names the extra.
+    """
+    try:
+        import casadi
+    except ImportError as error:
+        raise BackendError(
+            "this needs the interior-point solver IPOPT: `pip install casadi`, or install the "
+            "extra `nlp` from a checkout (`pip install -e '.[nlp]'`)"
+        ) from error
+    return casadi
+
+
+def is_installed() -> bool:
+    """Whether the solver can be imported."""
+    try:
+        library()
+    except BackendError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """``values`` of all columns at the end of a run, the objective there, and the multipliers of
+    rows and bounds (positive at an upper end). ``converged``: IPOPT's own conditions hold;
+    ``violation`` is the largest one of rows and bounds.
+    """
+
+    values: Array
+    objective: float
+    violation: float
+    row_multipliers: Array
+    bound_multipliers: Array
+    converged: bool
+    iterations: int
+
+    @property
+    def is_feasible(self) -> bool:
+        """Whether rows and bounds hold."""
+        return self.violation <= FEASIBLE * max(1.0, float(np.abs(self.values).max(initial=0.0)))
+
+
+class InteriorPoint:
+    """``min objective(v)`` under ``rows`` and bounds, compiled.
+
+    Parameters
+    ----------
+    objective
+        Its first function is minimised.
+    rows
+        Constraints; their bounds are the defaults of :meth:`solve`.
+    """
+
+    def __init__(self, objective: Functions, rows: Rows, iterations: int = 200) -> None:
+        ca = library()
+        self.rows = rows
+        self.width = int(objective.linear.shape[1])
+        v = ca.SX.sym("v", self.width)
+        entries = [v[j] for j in range(self.width)]
+        value = expressions(objective, v, entries)[0]
+        body = expressions(rows.functions, v, entries)
+        settings = {
+            "print_time": False,
+            "show_eval_warnings": False,
+            "error_on_fail": False,
+            "ipopt.print_level": 0,
+            "ipopt.sb": "yes",
+            "ipopt.max_iter": iterations,
+            "ipopt.tol": 1e-9,
+            "ipopt.constr_viol_tol": 1e-9,
+            "ipopt.acceptable_tol": 1e-7,
+            "ipopt.acceptable_constr_viol_tol": 1e-7,
+            # Bounds and rows are met as they are written: points go on into exact programs.
+            "ipopt.bound_relax_factor": 0.0,
+            "ipopt.honor_original_bounds": "yes",
+            "ipopt.mu_strategy": "adaptive",
+        }
+        self._settings = settings
+        self._program = {"x": v, "f": value, "g": body}
+        self._solvers: dict[float, Any] = {}
+
+    def _solver(self, seconds: float) -> Any:
+        """The compiled solver; its time limit is an option, so there are few different ones."""
+        ca = library()
+        limit = 2.0 ** math.ceil(math.log2(min(max(seconds, 0.25), 1e4)))
+        if limit not in self._solvers:
+            settings = self._settings | {"ipopt.max_wall_time": limit}
+            self._solvers[limit] = ca.nlpsol("local", "ipopt", self._program, settings)
+        return self._solvers[limit]
+
+    def solve(
+        self,
+        start: Array,
+        lower: Array,
+        upper: Array,
+        row_lower: Array | None = None,
+        row_upper: Array | None = None,
+        *,
+        seconds: float = 60.0,
+    ) -> Local | None:
+        """One run from ``start``; None where functions have no values there."""
+        low = self.rows.lower if row_lower is None else row_lower
+        high = self.rows.upper if row_upper is None else row_upper
+        lower, upper = np.minimum(lower, upper), np.maximum(lower, upper)
+        solver = self._solver(seconds)
+        try:
+            found = solver(x0=np.clip(start, lower, upper), lbx=lower, ubx=upper, lbg=low, ubg=high)
+        except RuntimeError:  # an evaluation that IPOPT cannot step back from
+            return None
+        values = np.asarray(found["x"], dtype=float).reshape(-1)
+        objective = float(found["f"])
+        body = np.asarray(found["g"], dtype=float).reshape(-1)
+        if not (np.isfinite(values).all() and math.isfinite(objective)):
+            return None
+        values = np.clip(values, lower, upper)
+        off = np.maximum(np.maximum(low - body, body - high), 0.0)
+        stats = solver.stats()
+        return Local(
+            values,
+            objective,
+            math.inf if np.isnan(off).any() else float(off.max(initial=0.0)),
+            np.asarray(found["lam_g"], dtype=float).reshape(-1),
+            np.asarray(found["lam_x"], dtype=float).reshape(-1),
+            bool(stats["success"]),
+            int(stats["iter_count"]),
+        )
+
+
+def expressions(functions: Functions, v: Any, entries: list[Any]) -> Any:
+    """All functions as a column of CasADi expressions of ``v``, whose entries are ``entries``."""
+    ca = library()
+    linear = sp.csc_array(functions.linear)
+    matrix = _sparse(ca, linear)
+    body = ca.mtimes(matrix, v) + ca.DM(functions.constant) if functions.count else ca.SX(0, 1)
+    if not functions.quadratic and not functions.trees:
+        return body
+    parts = ca.vertsplit(body) if functions.count > 1 else [body]
+    for r, q in functions.quadratic.items():
+        coo = q.tocoo()
+        total = 0
+        for i, j, c in zip(coo.row, coo.col, coo.data, strict=True):
+            if i <= j:
+                weight = 0.5 * float(c) if i == j else float(c)
+                total = total + weight * entries[i] * entries[j]
+        parts[r] = parts[r] + total
+    for r, tree in functions.trees.items():
+        parts[r] = parts[r] + _tree(ca, tree, entries)
+    return ca.vertcat(*parts)
+
+
+def _sparse(ca: Any, matrix: Any) -> Any:
+    pattern = ca.Sparsity(
+        *matrix.shape, matrix.indptr.astype(int).tolist(), matrix.indices.astype(int).tolist()
+    )
+    return ca.DM(pattern, matrix.data)
+
+
+def _tree(ca: Any, root: sc.Scalar, entries: list[Any]) -> Any:
+    """A scalar tree as an expression."""
+    known: dict[int, Any] = {}
+    for node in sc.postorder(root):
+        match node:
+            case sc.Num():
+                known[id(node)] = ca.SX(node.value)
+            case sc.Col():
+                known[id(node)] = entries[node.index]
+            case sc.Call():
+                known[id(node)] = _call(ca, node.function, [known[id(a)] for a in node.arguments])
+    return known[id(root)]
+
+
+def _call(ca: Any, function: str, args: list[Any]) -> Any:
+    match function:
+        case "add":
+            total = args[0]
+            for a in args[1:]:
+                total = total + a
+            return total
+        case "mul":
+            product = args[0]
+            for a in args[1:]:
+                product = product * a
+            return product
+        case "div":
+            return args[0] / args[1]
+        case "pow":
+            return args[0] ** args[1]
+        case "abs":
+            return ca.fabs(args[0])
+        case "max":
+            return ca.fmax(args[0], args[1])
+        case "min":
+            return ca.fmin(args[0], args[1])
+    return getattr(ca, function)(args[0])

@@ -1,0 +1,212 @@
+"""All best responses at once, and the derivative of F along them: convex quadratic followers as one
+sparse program.
+
+At the responses ``y(x)``, with multipliers ``lam`` of the tight rows ``A``, the KKT adjoint is one
+sparse system for all followers::
+
+    [ H   A' ] [u]   [ dF/dy ]
+    [ A   0  ] [w] = [   0   ]      dPhi/dx = dF/dx - (d/dx grad_y L)' u - (d/dx g_A)' w
+
+``H`` is the Hessian of the Lagrangian in y. Rows that are tight without a multiplier are left out:
+there Phi has a kink, and this is one side of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import clarabel  # type: ignore[import-untyped]
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.linalg import splu
+
+if TYPE_CHECKING:
+    from bilevelpy.reductions.kkt import KKT
+    from bilevelpy.reductions.rows import Functions, System
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Sparse = Any
+
+# Multipliers above this (relative to the largest) hold their row.
+HELD = 1e-6
+# Added to the diagonal of the adjoint system: dependent rows do not stop it.
+RIDGE = 1e-10
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """``values`` of all columns with the best responses; ``rows`` and ``bounds`` are multipliers,
+    positive at an upper end.
+    """
+
+    values: Array
+    rows: Array
+    bounds: Array
+
+
+class JointResponse:
+    """The followers of a system without trees, whose rows are affine in their own variables.
+
+    Independent followers are one separable program; a game is not (its players do not share an
+    objective).
+    """
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self.own = system.lower_columns
+        self.width = system.columns.count
+        objectives = system.lower_objectives
+        self.cost = np.asarray(objectives.linear.sum(axis=0)).reshape(-1)
+        self.hessian = _total(objectives, np.ones(objectives.count), self.width)
+        own = sp.csr_array(self.hessian[self.own])
+        self.block = sp.csc_array(own[:, self.own])
+        self.upper = sp.csc_matrix(sp.triu(self.block, format="csc"))
+
+    @staticmethod
+    def fits(system: System) -> bool:
+        """Whether the followers are of this kind."""
+        if any(f.nash for f in system.followers) or bool((system.columns.owner == -1).any()):
+            return False
+        rows, owner = system.lower_rows, system.columns.owner
+        if system.lower_objectives.trees or rows.functions.trees or system.objective.trees:
+            return False
+        if system.upper_rows.functions.trees or bool(system.columns.integer.any()):
+            return False
+        below = owner > 0
+        return not any(q[below][:, below].nnz for q in rows.functions.quadratic.values())
+
+    def solve(self, v: Array) -> Response | None:
+        """The best responses to the leader's part of ``v``; None where there are none."""
+        system, own = self.system, self.own
+        base = v.copy()
+        base[own] = 0.0
+        cost = (self.cost + self.hessian @ base)[own]
+        jacobian = jacobian_of(system.lower_rows.functions, base)
+        matrix = sp.csr_array(jacobian[:, own])
+        constant = system.lower_rows.functions.value(base)
+        low, high = system.lower_rows.lower - constant, system.lower_rows.upper - constant
+        lb, ub = system.columns.lower[own], system.columns.upper[own]
+        whole = sp.csr_array(sp.vstack([matrix, sp.eye_array(own.size, format="csr")]))
+        low, high = np.concatenate([low, lb]), np.concatenate([high, ub])
+        equal = np.flatnonzero(low == high)
+        up = np.flatnonzero(np.isfinite(high) & (low != high))
+        down = np.flatnonzero(np.isfinite(low) & (low != high))
+        a = sp.csc_matrix(sp.vstack([whole[equal], whole[up], -whole[down]]))
+        b = np.concatenate([low[equal], high[up], -low[down]])
+        cones = [clarabel.ZeroConeT(equal.size), clarabel.NonnegativeConeT(up.size + down.size)]
+        settings = clarabel.DefaultSettings()
+        settings.verbose = False
+        settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-10
+        found = clarabel.DefaultSolver(self.upper, cost, a, b, cones, settings).solve()
+        if str(found.status) not in ("Solved", "AlmostSolved"):
+            return None
+        z = np.array(found.z)
+        multipliers = np.zeros(low.size)
+        multipliers[equal] = z[: equal.size]
+        multipliers[up] += z[equal.size : equal.size + up.size]
+        multipliers[down] -= z[equal.size + up.size :]
+        values = v.copy()
+        values[own] = np.clip(np.array(found.x), lb, ub)
+        return Response(values, multipliers[: matrix.shape[0]], multipliers[matrix.shape[0] :])
+
+    def least(self, response: Response) -> Array:
+        """Lower bounds of every follower's minimum, from the multipliers alone: with ``s`` the rest
+        of its stationarity, ``f(y) - min f <= |s| (1 + |y|) + sum lam slack`` for responses within
+        ``1 + |y|`` of ``y``. No solver is trusted.
+        """
+        system, own, v = self.system, self.own, response.values
+        jacobian = jacobian_of(system.lower_rows.functions, v)
+        rest = (self.cost + self.hessian @ v + jacobian.T @ response.rows)[own] + response.bounds
+        owner = system.columns.owner[own]
+        count = len(system.followers)
+        square = np.bincount(owner - 1, rest**2, minlength=count)
+        length = np.bincount(owner - 1, v[own] ** 2, minlength=count)
+        value = system.lower_rows.functions.value(v)
+        loss = _loss(response.rows, value, system.lower_rows.lower, system.lower_rows.upper)
+        at = system.lower_rows.follower - 1
+        bound = _loss(response.bounds, v[own], system.columns.lower[own], system.columns.upper[own])
+        slack = np.bincount(at, loss, minlength=count)
+        slack += np.bincount(owner - 1, bound, minlength=count)
+        gap = np.sqrt(square) * (1.0 + np.sqrt(length)) + slack
+        return np.asarray(system.lower_objectives.value(v) - gap)
+
+    def gradient(self, functions: Functions, response: Response) -> Array:
+        """Derivatives of ``functions`` (one row each) by the upper columns, along the responses."""
+        system, own, v = self.system, self.own, response.values
+        chosen = system.upper_columns
+        direct = jacobian_of(functions, v)
+        rows = system.lower_rows
+        size = max(float(np.abs(response.rows).max(initial=0.0)), 1e-12)
+        held = np.flatnonzero((np.abs(response.rows) > HELD * size) | rows.is_equation)
+        size = max(float(np.abs(response.bounds).max(initial=0.0)), size)
+        fixed = np.abs(response.bounds) > HELD * size
+        fixed |= system.columns.lower[own] == system.columns.upper[own]
+        free = np.flatnonzero(~fixed)
+        tight = sp.csr_array(jacobian_of(rows.functions, v)[held])
+        lagrangian = self.hessian + _total(rows.functions, response.rows, self.width)
+        a = sp.csr_array(tight[:, own[free]])
+        h = sp.csr_array(sp.csr_array(lagrangian[own[free]])[:, own[free]])
+        eye = sp.eye_array(held.size) * -RIDGE
+        kkt = sp.csc_matrix(sp.block_array([[h + RIDGE * sp.eye_array(free.size), a.T], [a, eye]]))
+        right = np.zeros((free.size + held.size, functions.count))
+        right[: free.size] = direct[:, own[free]].T.toarray()
+        solved = splu(kkt).solve(right)
+        cross = sp.csr_array(sp.csr_array(lagrangian[own[free]])[:, chosen])
+        by_x = sp.csr_array(tight[:, chosen])
+        total = direct[:, chosen].T.toarray()
+        total -= cross.T @ solved[: free.size] + by_x.T @ solved[free.size :]
+        return np.asarray(total.T)
+
+
+def with_multipliers(program: KKT, response: Response) -> Array:
+    """Values of all columns of the followers' conditions at responses."""
+    system = program.system
+    place = {name: r for r, name in enumerate(system.lower_rows.names)}
+    own = {int(j): n for n, j in enumerate(system.lower_columns)}
+    v = np.zeros(program.columns.count)
+    v[: system.columns.count] = response.values
+    for pair in (*program.pairs, *program.equations):
+        if pair.row is not None:
+            m = response.rows[place[program.rows.names[pair.row]]]
+        else:
+            assert pair.column is not None
+            m = response.bounds[own[pair.column]]
+        sign = {"upper": 1.0, "lower": -1.0}.get(pair.side, 0.0)
+        v[pair.multiplier] = m if sign == 0.0 else max(sign * m, 0.0)
+    return v
+
+
+def _loss(multipliers: Array, value: Array, low: Array, high: Array) -> Array:
+    """``lam * slack`` of every row; infinite where a multiplier has no end to push against."""
+    end = np.where(multipliers > 0, high, low)
+    slack = np.abs(np.where(multipliers == 0.0, 0.0, end - value))
+    return np.asarray(np.where(multipliers == 0.0, 0.0, np.abs(multipliers) * slack))
+
+
+def jacobian_of(functions: Functions, v: Array) -> Sparse:
+    """First derivatives of functions without trees."""
+    if not functions.quadratic:
+        return sp.csr_array(functions.linear)
+    rows, columns, data = [], [], []
+    for r, q in functions.quadratic.items():
+        slope = q @ v
+        chosen = np.flatnonzero(slope)
+        rows.append(np.full(chosen.size, r))
+        columns.append(chosen)
+        data.append(slope[chosen])
+    entries = (np.concatenate(data), (np.concatenate(rows), np.concatenate(columns)))
+    return sp.csr_array(functions.linear + sp.csr_array(entries, shape=functions.linear.shape))
+
+
+def _total(functions: Functions, weights: Array, width: int) -> Sparse:
+    """The weighted sum of the Hessians."""
+    rows, columns, data = [np.zeros(0, int)], [np.zeros(0, int)], [np.zeros(0)]
+    for r, q in functions.quadratic.items():
+        if weights[r]:
+            coo = q.tocoo()
+            rows.append(coo.row)
+            columns.append(coo.col)
+            data.append(weights[r] * coo.data)
+    entries = (np.concatenate(data), (np.concatenate(rows), np.concatenate(columns)))
+    return sp.csr_array(entries, shape=(width, width))

@@ -1,0 +1,48 @@
+"""What a program will take, and the refusal of what cannot exist."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bilevelpy.errors import ModelError
+from bilevelpy.lowering import memory
+from bilevelpy.lowering.memory import forecast, in_words, memory_words
+from bilevelpy.lowering.oracle import TorchOracle
+from tests.unit.lowering.programs import RIDGE, bound, ridge_data
+
+PAIRS = """
+dim n = 100000;
+upper { var x; minimize x^2; }
+lower l { var y[n]; minimize sum((y[i] - y[j])^2 for i in n, j in n) + sumsq(y); }
+"""
+MANY = """
+upper { var x; minimize x^2 + sum(x / i^2 for i in 1..1000000000000); }
+lower l { var y; minimize (y - x)^2; }
+"""
+
+
+@pytest.mark.parametrize(("text", "size"), [(PAIRS, "80.0 GB"), (MANY, "8.0 TB")])
+def test_too_large_is_told_with_place_and_size(text, size, monkeypatch):
+    monkeypatch.setattr(memory, "machine_memory", lambda: 16_000_000_000)
+    with pytest.raises(ModelError) as caught:
+        TorchOracle(bound(text))
+    (error,) = caught.value.diagnostics
+    assert error.code == "BLV0603"
+    assert size in error.message
+    assert error.primary is not None
+
+
+def test_forecast_counts_data_and_intermediates():
+    data = ridge_data(100, 50, 4)
+    found = forecast(bound(RIDGE, **data))
+    assert found.data == sum(np.asarray(a).nbytes for a in data.values())
+    # At least the predictions and residuals of the rows, twice; no more than a few vectors.
+    assert 16 * 200 <= found.evaluation <= 16 * 1000
+    assert "of data" in memory_words(bound(RIDGE, **data), 1e6)
+
+
+def test_words():
+    assert [in_words(v) for v in (5, 2e3, 3e6, 4.2e9, 8e12)] == [
+        "5 B", "2 kB", "3 MB", "4.2 GB", "8.0 TB",
+    ]  # fmt: skip

@@ -1,0 +1,125 @@
+"""Batched blocks against the dense matrix, and preconditioners from the form of f."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+import bilevelpy as bl
+from bilevelpy.lowering import oracle as oracle_module
+from bilevelpy.lowering.domains import Face
+from bilevelpy.numerics.block_curvature import BlockCurvature, curvature_of
+from bilevelpy.numerics.linear_solve import conjugate_gradients, norm
+from bilevelpy.numerics.lower_newton import DenseCurvature, newton
+from tests.unit.lowering.programs import oracle
+
+FAMILY = """
+dim firm, k;
+param c[firm, k];
+upper {
+  var x[k] in [-1, 1];
+  minimize sumsq(x) + sum((firms.q[i, j] - 0.1)^2 for i in firm, j in k);
+}
+lower firms[i in firm] {
+  var q[k] in [-0.4, 3], r;
+  minimize sum(softplus(q[j] - c[i, j]) + (q[j] - x[j])^2 for j in k) + (sum(q) - r)^2 + r^2;
+}
+"""
+
+
+@pytest.fixture
+def family(monkeypatch):
+    monkeypatch.setattr(oracle_module, "MANY", 5)
+    draw = np.random.default_rng(0)
+    return oracle(FAMILY, c=draw.standard_normal((6, 3)))
+
+
+def test_blocks_solve_like_the_whole(family):
+    o = family
+    assert o.blocks is not None
+    assert o.blocks.shape == (6, 4)
+    assert sorted(o.blocks.reshape(-1).tolist()) == list(range(o.m))
+    x, y = o.x0 + 0.2, o.domain_y.project(o.y0 + 0.1)
+    blocks, dense = BlockCurvature(o.blocks), DenseCurvature()
+    v = torch.from_numpy(np.random.default_rng(1).standard_normal(o.m))
+    free = torch.ones(o.m, dtype=torch.bool)
+    free[[0, 7]] = False
+    for face in (Face(o.m, None), Face(o.m, free)):
+        for c in (blocks, dense):
+            c.refresh(o, x, y)
+            assert c.settle(face)
+        torch.testing.assert_close(blocks.solve(v), dense.solve(v))
+    assert not blocks.negative
+
+
+def test_newton_on_blocks_reaches_the_same_response(family):
+    o = family
+    x = o.x0 + 0.5
+    whole = newton(o, x, o.y0, DenseCurvature())
+    parts = newton(o, x, o.y0, curvature_of(o))
+    assert parts.usable
+    torch.testing.assert_close(parts.y, whole.y, rtol=1e-8, atol=1e-9)
+
+
+def test_a_thousand_followers_are_solved_directly():
+    draw = np.random.default_rng(2)
+    data = {"c": draw.standard_normal((300, 3))}
+    result = bl.solve(bl.parse(f"model family;{FAMILY}", data=data))
+    assert result.backend == "direct"
+    assert result.certificate is not None
+    assert result.certificate.kind == "local"
+
+
+SOFTMAX = """
+dim n, p;
+dim k = 4;
+param X[n, p];
+upper { var x; minimize x^2; }
+lower fit { var W[p, k], b[k]; let Z[i in n, c in k] = (X @ W)[i, c] + b[c];
+  minimize mean(logsumexp(Z[i, c] for c in k) for i in n)
+      + 1e-3 * (sumsq(W) + sumsq(b)) + x * W[1, 1]; }
+"""
+SPREAD = """
+dim n, p;
+param X[n, p], lam[p], s[n];
+upper { var x; minimize x^2; }
+lower fit { var w[p]; minimize mean(softplus(-s * (X @ w))) + sum(exp(lam) * w^2) + x * w[1]; }
+"""
+
+
+def products(o, x, y, preconditioner):
+    d = torch.from_numpy(np.random.default_rng(3).standard_normal(o.m))
+    found = conjugate_gradients(
+        o.hvp(x, y), d, tol=1e-8 * norm(d), max_iter=2000, preconditioner=preconditioner
+    )
+    assert found.converged
+    return found
+
+
+def test_kronecker_preconditioner():
+    """Images have a few strong directions: their second moments take them out."""
+    draw = np.random.default_rng(0)
+    X = draw.standard_normal((300, 30)) * np.geomspace(1, 0.02, 30) + 0.5
+    o = oracle(SOFTMAX, X=X)
+    x, y = o.x0, o.y0 + 0.05 * torch.from_numpy(draw.standard_normal(o.m))
+    M = o.preconditioner(x, y)
+    assert M is not None
+    plain, better = products(o, x, y, None), products(o, x, y, M)
+    assert better.products < plain.products / 2
+    torch.testing.assert_close(better.u, plain.u, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_diagonal_preconditioner_of_spread_penalties(sparse):
+    draw = np.random.default_rng(0)
+    X = draw.standard_normal((60, 40)) * (draw.random((60, 40)) < 0.2)
+    data = {"lam": np.linspace(-8, 6, 40), "s": np.sign(draw.standard_normal(60))}
+    o = oracle(SPREAD, X=sp.csr_array(X) if sparse else X, **data)
+    x, y = o.x0, o.y0 + 0.1
+    M = o.preconditioner(x, y)
+    assert M is not None
+    exact = torch.stack([o.hvp(x, y)(e) for e in torch.eye(o.m, dtype=torch.float64)]).diagonal()
+    torch.testing.assert_close(o.predicted.diagonal(x, y), exact)
+    assert products(o, x, y, M).products < products(o, x, y, None).products / 2
