@@ -199,6 +199,8 @@ def solve(
     resume: bool = False,
     options: Mapping[str, Any] | None = None,
     watch: Iterable[str] = (),
+    stop_by: str | None = None,
+    patience: int = 20,
     verify: bool = True,
     force: bool = False,
     device: str = "cpu",
@@ -236,7 +238,11 @@ def solve(
     options
         Options of the chosen backend.
     watch
-        Names of reports to record along the run, in ``history``.
+        Names of reports to record along the run, in ``history``; "max test_accuracy" or
+        "min test_loss" also say, in ``warnings``, when the best value was passed.
+    stop_by, patience
+        "max test_accuracy": end the run when that report has not become better for ``patience``
+        iterations, and return the point where it was best.
     verify
         False skips the certificate; the status is then never "converged".
     force
@@ -274,7 +280,9 @@ def solve(
         options or {},
     )
     bound = _model(model, data, externs, keywords)
-    request = Request(start or {}, callback, progress, checkpoint, resume, verify, tuple(watch))
+    request = Request(
+        start or {}, callback, progress, checkpoint, resume, verify, tuple(watch), stop_by, patience
+    )
     return run(bound, settings, request, began)
 
 
@@ -285,15 +293,32 @@ def compare(
     data: Any = None,
     **options: Any,
 ) -> Comparison:
-    """Solve a model with several backends (all that accept it, unless named); options as in
-    :func:`solve`.
+    """Solve a model with several backends and put the answers side by side.
+
+    Parameters
+    ----------
+    model, data
+        As in :func:`solve`.
+    backends
+        Names, "auto" among them if wanted; all that accept the model by default. One that rejects
+        it is listed with its reason.
+    options
+        As in :func:`solve`, for every backend; data by name too.
+
+    Raises
+    ------
+    UsageError
+        Where a name is unknown, or no backend is named: before the first solve.
     """
     from bilevelpy.backends import registry
     from bilevelpy.comparison import Comparison
 
-    names = registry.names() if backends is None else list(backends)
+    names = registry.names() if backends is None else list(dict.fromkeys(backends))
+    if not names:
+        raise UsageError(f"name at least one backend; there are: {', '.join(registry.names())}")
     for name in names:
-        registry.get(name)  # an unknown name is an error before the first solve
+        if name != "auto":
+            registry.get(name)
     results: dict[str, Result] = {}
     refused: dict[str, str] = {}
     own = {name: options.pop(name) for name in list(options) if name not in _SOLVE_OPTIONS}

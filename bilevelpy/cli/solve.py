@@ -68,6 +68,17 @@ def solve(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoint, if there is one.")
     ] = False,
+    watch: Annotated[
+        list[str] | None,
+        typer.Option(metavar="'max REPORT'", help="Follow a report along the run; repeatable."),
+    ] = None,
+    stop_by: Annotated[
+        str | None,
+        typer.Option(metavar="'max REPORT'", help="End where a report on held-out data is best."),
+    ] = None,
+    patience: Annotated[
+        int, typer.Option(metavar="N", help="Iterations to wait for a better report.")
+    ] = 20,
     as_json: arguments.AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")] = False,
 ) -> int:
@@ -99,6 +110,9 @@ def solve(
         progress=False if quiet else None,
         checkpoint=checkpoint,
         resume=resume,
+        watch=tuple(watch or ()),
+        stop_by=stop_by,
+        patience=patience,
         decided=None if quiet or as_json else _announce,
     )
     result = _run(loaded, options, request, began)

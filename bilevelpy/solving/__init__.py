@@ -62,7 +62,9 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
         _attempt(model, decision.chosen, facts, decision, settings, request, clock, earlier, keeper)
     ]
     passed = _without_checkpoints() if keeper is not None else frozenset()
-    while options.backend == "auto" and request.verify and _time_is_left(options, clock):
+    # A run that a report may end has its end there: nothing follows it.
+    goes_on = options.backend == "auto" and request.verify and request.stop_by is None
+    while goes_on and _time_is_left(options, clock):
         tried = [r.backend for r in results]
         following = successor(facts, results[-1], tried, passed)
         if following is None:

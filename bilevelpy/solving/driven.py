@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,20 +11,20 @@ import torch
 from bilevelpy.backends import registry
 from bilevelpy.backends.rescaled import SCALABLE, Rescaled
 from bilevelpy.checkpoint import Checkpoint, Saved, add_counts, joined
-from bilevelpy.errors import UsageError
 from bilevelpy.expectations import environment
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.lowering.streaming import StreamedOracle
 from bilevelpy.model import Model
 from bilevelpy.numerics.driver import PATH, IterationState, RunResult
 from bilevelpy.numerics.driver import run as drive
-from bilevelpy.options import SolveOptions, did_you_mean
+from bilevelpy.options import SolveOptions
 from bilevelpy.progress import Progress, wanted
 from bilevelpy.provenance import provenance
 from bilevelpy.result import Certificate, Record, Result
 from bilevelpy.solving.facts import oracle, units
 from bilevelpy.solving.judge import Judge
 from bilevelpy.solving.starts import start_vectors
+from bilevelpy.solving.watching import Stop, Watched, passed
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure
@@ -54,16 +54,21 @@ def solve_driven(
     plain = all(isinstance(value, bool) for value in options.backend_options.values())
     scaling = units(model) if name in SCALABLE and plain else None
     judge = Judge(functions, scaling, facts, options, request.verify, clock)
+    watched = [Watched.read(text, model.program, "watch") for text in request.watch]
+    stop: Stop | None = None
+    if request.stop_by is not None:
+        stop = Stop(Watched.read(request.stop_by, model.program, "stop_by"), request.patience)
+        watched.append(stop.watched)
     try:
         raw = drive(
             functions,
             backend if scaling is None else Rescaled(backend, scaling),
             facts,
             replace(options, time_limit=judge.run_limit()),
-            callback=_callback(request.callback, keeper),
+            callback=_callback(request.callback, keeper, stop),
             progress=line,
             start=start_vectors(functions, request.start, earlier),
-            report=_reports(model, functions, request.watch),
+            report=_reports(model, functions, watched),
             onward=judge.onward,
         )
     finally:
@@ -71,6 +76,9 @@ def solve_driven(
             line.close()
         if keeper is not None:
             keeper.write()
+    if stop is not None:
+        raw = stop.settle(raw)
+    raw = replace(raw, warnings=(*raw.warnings, *passed(watched, raw.history)))
     clock.lap("solve")
     within = judge.seconds  # certificates of points from which the run went on, and of the last
     final, certificate = judge.verdict(raw)
@@ -80,15 +88,17 @@ def solve_driven(
 
 
 def _callback(
-    callback: Callable[[IterationState], Any] | None, keeper: Checkpoint | None
+    callback: Callable[[IterationState], Any] | None, keeper: Checkpoint | None, stop: Stop | None
 ) -> Callable[[IterationState], Any] | None:
-    """The user's callback, and the checkpoint's."""
-    if keeper is None:
+    """The user's callback, the checkpoint's, and that of a report that ends the run."""
+    if keeper is None and stop is None:
         return callback
 
     def call(state: IterationState) -> Any:
-        keeper.observe(_record(state), state.x, state.y)
-        return callback(state) if callback is not None else False
+        if keeper is not None:
+            keeper.observe(_record(state), state.x, state.y)
+        wanted = callback(state) if callback is not None else False
+        return wanted or (stop is not None and stop.observe(state))
 
     return call
 
@@ -109,15 +119,11 @@ def _record(state: IterationState) -> Record:
 
 
 def _reports(
-    model: Model, functions: TorchOracle, names: tuple[str, ...]
+    model: Model, functions: TorchOracle, watched: Sequence[Watched]
 ) -> Callable[[torch.Tensor, torch.Tensor], Mapping[str, float]] | None:
-    """The reports to watch along the run; scalars only, for each is one number of a record."""
+    """The reports to watch along the run."""
     known = model.program.reports
-    for name in names:
-        if name not in known:
-            raise UsageError(f"watch: there is no report `{name}`{did_you_mean(name, list(known))}")
-        if known[name].value.axes:
-            raise UsageError(f"watch: report `{name}` is not a single number")
+    names = [w.name for w in watched]
     if not names:
         return None
 

@@ -29,6 +29,8 @@ class Request:
     resume: bool = False
     verify: bool = True
     watch: tuple[str, ...] = ()
+    stop_by: str | None = None
+    patience: int = 20
     decided: Callable[[Structure, Decision], None] | None = None
 
     def __post_init__(self) -> None:
