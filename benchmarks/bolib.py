@@ -1,10 +1,12 @@
 """Solve a collection of bilevel problems with default settings and judge every answer.
 
-    python benchmarks/bolib.py FOLDER [NAME...] [--seconds 20] [--table docs/bolib.md]
+    python benchmarks/bolib.py FOLDER [NAME...] [--seconds 20] [--records FILE] [--table PAGE]
 
 FOLDER holds a ``*.json`` with the records, ``to_blv.py`` (writes a record as a model) and
-``judge.py`` (judges a point independently of any solver). With ``--table`` the outcomes are written
-as Markdown.
+``judge.py`` (judges a point independently of any solver). ``--records`` takes them from another
+file, such as ``benchmarks/literature.json``: further problems of the literature and of the same
+kind, with values as published or, where none is known, as found here. With ``--table`` the outcomes
+are written as Markdown.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ class Row:
     F: float
     best: float | None
     seconds: float
+    cpu: float
 
     @property
     def accepted(self) -> bool:
@@ -68,19 +71,19 @@ def expected(record: dict[str, Any]) -> str:
 
 def solve(record: dict[str, Any], text: str, seconds: float, judge: ModuleType) -> Row:
     best = (record.get("best_known") or {}).get("F")
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     try:
         result = bl.solve(bl.parse(text), time_limit=seconds, progress=False)
     except bl.BilevelError as error:
         first = str(error).strip().splitlines()
         word = "refused: " + next((x.strip(" |=") for x in first if "exact" in x), first[0])[:70]
-        took = time.perf_counter() - began
-        return Row(record["name"], record["class"], "-", "-", "-", word, math.nan, best, took)
+        spent = (time.perf_counter() - began, time.process_time() - busy)
+        return Row(record["name"], record["class"], "-", "-", "-", word, math.nan, best, *spent)
     except Exception as error:  # a fault of the package: the table shows it
-        took = time.perf_counter() - began
+        spent = (time.perf_counter() - began, time.process_time() - busy)
         word = f"error: {type(error).__name__}: {error}"[:70]
-        return Row(record["name"], record["class"], "-", "-", "-", word, math.nan, best, took)
-    took = time.perf_counter() - began
+        return Row(record["name"], record["class"], "-", "-", "-", word, math.nan, best, *spent)
+    spent = (time.perf_counter() - began, time.process_time() - busy)
     kind = result.certificate.kind if result.certificate else "-"
     F = result.F
     want = expected(record)
@@ -95,17 +98,20 @@ def solve(record: dict[str, Any], text: str, seconds: float, judge: ModuleType) 
         verdict = judge.judge(record, x, y)["verdict"]
     return Row(
         record["name"], record["class"], result.backend, str(result.status), kind, verdict, F, best,
-        took,
+        *spent,
     )  # fmt: skip
 
 
-def table(rows: list[Row], seconds: float) -> str:
+def table(rows: list[Row], seconds: float, records: str = "", page: str = "PAGE") -> str:
+    what = f"`{records}`" if records else "BOLIB, BASBLib, tests of BilevelJuMP"
+    option = f" --records {records}" if records else ""
+    command = f"python benchmarks/bolib.py FOLDER{option} --table {page}"
     counts = Counter("accepted" if r.accepted else r.verdict.split(":")[0] for r in rows)
     lines = [
         "# Problems of the bilevel literature",
         "",
-        f"{len(rows)} problems (BOLIB, BASBLib, tests of BilevelJuMP), default settings, "
-        f"{seconds:g} s each, made by `python benchmarks/bolib.py FOLDER --table docs/bolib.md`. "
+        f"{len(rows)} problems ({what}), default settings, "
+        f"{seconds:g} s each, made by `{command}`. "
         "A judge that shares no code with the solvers accepts an answer that is feasible to 1e-4, "
         "lower-optimal to 1e-3 and as good as the best known F to 1e-2 (relative).",
         "",
@@ -113,14 +119,14 @@ def table(rows: list[Row], seconds: float) -> str:
         + f"; {sum(r.certificate == 'global' for r in rows)} with a global certificate, "
         f"{sum(r.refuted for r in rows)} certificates refuted.",
         "",
-        "| problem | class | backend | status | certificate | judge | F | best known | s |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| problem | class | backend | status | certificate | judge | F | best known | s | CPU s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for r in rows:
         best = "-" if r.best is None else f"{r.best:.6g}"
         lines.append(
             f"| {r.name} | {r.kind} | {r.backend} | {r.status} | {r.certificate} | {r.verdict} | "
-            f"{r.F:.6g} | {best} | {r.seconds:.2f} |"
+            f"{r.F:.6g} | {best} | {r.seconds:.2f} | {r.cpu:.2f} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -130,9 +136,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--records", type=Path)
     parser.add_argument("--table", type=Path)
     given = parser.parse_intermixed_args()
-    records = json.loads(next(given.folder.glob("*.json")).read_text())
+    chosen = given.records or next(given.folder.glob("*.json"))
+    records = json.loads(chosen.read_text())
     judge, to_blv = load(given.folder / "judge.py"), load(given.folder / "to_blv.py")
     rows = []
     for record in records:
@@ -143,9 +151,11 @@ def main() -> None:
         mark = "ok " if row.accepted else "BAD" if row.refuted else "-  "
         print(mark, row.name, row.backend, row.status, row.certificate, row.verdict,
               f"{row.F:.6g}", row.best, f"{row.seconds:.2f}", flush=True)  # fmt: skip
-    print(table(rows, given.seconds).splitlines()[4])
+    source = "" if given.records is None else str(given.records)
+    page = table(rows, given.seconds, source, str(given.table or "PAGE"))
+    print(page.splitlines()[4])
     if given.table is not None:
-        given.table.write_text(table(rows, given.seconds))
+        given.table.write_text(page)
 
 
 if __name__ == "__main__":

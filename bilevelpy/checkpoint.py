@@ -127,6 +127,9 @@ def _record(content: Mapping[str, Any]) -> Record:
     """A record as it was saved."""
     whole = ("iteration", "counts", "reports")
     values: dict[str, Any] = {
-        name: value if name in whole else storage.number(value) for name, value in content.items()
+        name: value if name in whole else storage.number(value)
+        for name, value in content.items()
+        if name != "x"
     }
+    values["x"] = tuple(storage.number(v) for v in content.get("x", ()))
     return Record(**values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,20 +24,23 @@ class Comparison:
     refused: Mapping[str, str] = field(default_factory=dict)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per backend that ran."""
+        """One row per backend that ran: how it ended, what the certificate says, and what it
+        took. ``values``, ``gradients`` and ``products`` are evaluations of both levels.
+        """
         found = []
         for name, r in self.results.items():
-            certificate = r.certificate
+            c, counts = r.certificate, r.counts
             found.append(
                 {
-                    "backend": name,
+                    "backend": name if name == r.backend else f"{name}: {r.backend}",
                     "status": r.status.value,
                     "F": r.F,
-                    "hypergradient_norm": None
-                    if certificate is None
-                    else certificate.hypergradient_norm,
+                    "certificate": "-" if c is None else c.kind,
+                    "hypergradient_norm": math.nan if c is None else c.hypergradient_norm,
                     "iterations": r.iterations,
-                    "evaluations": sum(r.counts.values()),
+                    "values": counts.get("F", 0) + counts.get("f", 0),
+                    "gradients": counts.get("grad_F", 0) + counts.get("grad_f", 0),
+                    "products": counts.get("hvp", 0) + counts.get("jvp", 0),
                     "seconds": r.time.get("solve", r.time.get("total", 0.0)),
                 }
             )
@@ -53,15 +57,42 @@ class Comparison:
         return convergence(runs, title=self.model, path=path)
 
     def __repr__(self) -> str:
-        head = f"{'backend':<10} {'status':<16} {'F':>16} "
-        head += f"{'hypergrad.':>10} {'iter.':>6} {'eval.':>8} {'s':>8}"
-        lines = [head, "-" * len(head)]
+        head = [
+            "backend",
+            "status",
+            "F",
+            "certificate",
+            "hypergrad.",
+            "iter.",
+            "values",
+            "grad.",
+            "prod.",
+            "s",
+        ]
+        rows = [head]
         for row in self.rows():
-            norm = row["hypergradient_norm"]
-            shown = "-" if norm is None else f"{norm:.1e}"
-            lines.append(
-                f"{row['backend']:<10} {row['status']:<16} {row['F']:>16.9g} {shown:>10} "
-                f"{row['iterations']:>6} {row['evaluations']:>8} {row['seconds']:>8.3f}"
+            norm, F = row["hypergradient_norm"], row["F"]
+            rows.append(
+                [
+                    row["backend"],
+                    row["status"],
+                    "-" if math.isnan(F) else f"{F:.9g}",
+                    row["certificate"],
+                    "-" if math.isnan(norm) else f"{norm:.1e}",
+                    *(str(row[name]) for name in ("iterations", "values", "gradients", "products")),
+                    f"{row['seconds']:.3f}",
+                ]
             )
-        lines += [f"{name:<10} {reason}" for name, reason in self.refused.items()]
+        widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
+        left = (0, 1, 3)
+        lines = [
+            "  ".join(
+                cell.ljust(width) if k in left else cell.rjust(width)
+                for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        lines.insert(1, "-" * max(map(len, lines)))
+        # A refusal is a diagnostic of several lines: its first one says it.
+        lines += [f"{name}: {reason.splitlines()[0]}" for name, reason in self.refused.items()]
         return "\n".join(lines)

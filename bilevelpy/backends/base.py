@@ -119,8 +119,8 @@ def refuse_common(structure: Structure) -> Reject | None:
             return Reject(_REFUSALS[f"{key}_constraints"], level.constraints)
         if "psd" in level.domains.value:
             return Reject(_REFUSALS["psd"], level.domains)
-    if s.stance == "pessimistic":
-        return Reject(_REFUSALS["pessimistic"], None)
+    if s.stance == "pessimistic" and not s.unique.value:
+        return Reject(_REFUSALS["pessimistic"], s.unique)
     if not s.lower.smooth.value:
         return Reject("needs a lower objective with two derivatives", s.lower.smooth)
     if s.convexity.value == "nonconvex":

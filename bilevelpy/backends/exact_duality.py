@@ -5,8 +5,10 @@ whose rows read no other variables::
 
     c(x)'y + sum_r lam_r U_r - sum_r lam_r L_r + (the same of bounds) = 0
 
-It follows from the other rows, and products of x and y in it are those of the objective: where a
-leader earns ``x'y`` from a follower who pays it, the row makes that linear in the multipliers.
+It follows from the other rows. Only followers whose objective does not move with x get it: the row
+is linear then. With products in it SCIP 10.0 has returned false optima, SOS1 sets beside nonlinear
+equations (tests/faults/test_engine.py); what a leader earns from such products is made linear in
+the objective instead (``reductions.linear_objective``).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.backends.exact_cuts import fix_at
+from bilevelpy.backends.exact_followers import fix_at
 
 if TYPE_CHECKING:
     from bilevelpy.backends.exact_scip import Model
@@ -69,13 +71,13 @@ def _limit(program: KKT) -> int:
 
 
 def _is_linear(program: KKT, k: int) -> bool:
-    """Whether follower k is linear, with rows that read its own variables only."""
+    """Whether follower k is linear and reads its own variables only."""
     system = program.system
     own = np.flatnonzero(system.columns.owner == k + 1)
     if k in system.lower_objectives.trees:
         return False
     curved = system.lower_objectives.quadratic.get(k)
-    if curved is not None and curved[own][:, own].nnz:
+    if curved is not None and curved[own].nnz:
         return False
     chosen = set(own.tolist())
     rows = program.rows

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from bilevelpy.backends.exact_duality import write_duality
 from bilevelpy.backends.exact_relax import Relaxed
 from bilevelpy.backends.exact_scip import Limits
 from bilevelpy.reductions.kkt import KKT, kkt
+from bilevelpy.reductions.linear_objective import linear_objective
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -18,6 +20,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 AT = 1e-6
 # Seconds for the greatest valid price.
 SECONDS = 5.0
+# Seconds in which to find a better point with a price beyond its bound, or to show that none is.
+BEYOND_SECONDS = 10.0
 
 
 def check_prices(program: KKT, v: Array, limits: Limits) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -41,11 +45,76 @@ def check_prices(program: KKT, v: Array, limits: Limits) -> tuple[tuple[str, ...
                     f"`{columns.names[j]}` is at its declared bound {end:g}, but prices up to "
                     f"{beyond:g} are valid at this x: the bound is too tight"
                 )
+    if not doubts and _declared(program).size:
+        better, settled = _better_beyond(program, v, limits)
+        if better:
+            doubts.append(better)
+        elif not settled:
+            notes.append(
+                "it was not settled in time whether a price beyond its declared bound helps"
+            )
     return tuple(notes[:3]), tuple(doubts[:3])
 
 
-def _greatest(program: KKT, price: int, sign: float, v: Array, limits: Limits) -> float | None:
-    """The greatest (least, for ``sign`` -1) valid price at x without declared bounds."""
+def beyond_bounds(program: KKT, limits: Limits) -> str:
+    """Where a program without a point has one once no price is bounded: a sentence that names the
+    bound; else an empty string.
+    """
+    if not _declared(program).size:
+        return ""
+    free = _unbounded(program)
+    found = (
+        Relaxed(free)
+        .model(None)
+        .solve(replace(limits, seconds=min(limits.seconds, BEYOND_SECONDS)))
+    )
+    return "" if found.values is None else _offence(program, found.values)
+
+
+def _declared(program: KKT) -> Array:
+    """The prices that have a declared bound."""
+    columns = program.system.columns
+    finite = np.isfinite(columns.lower) | np.isfinite(columns.upper)
+    return np.flatnonzero((columns.owner == -1) & finite)
+
+
+def _better_beyond(program: KKT, v: Array, limits: Limits) -> tuple[str, bool]:
+    """A clearly better point with prices beyond their bounds, in words, and whether it is settled
+    that there is none.
+
+    A bound that is too small removes x at which the price lies beyond it, so looking at the
+    returned x is not enough.
+    """
+    free = linear_objective(_unbounded(program))
+    model = Relaxed(free, extra=lambda m: write_duality(free, m)).model(None)
+    F = float(free.objective.value(v)[0])
+    step = max(10.0 * limits.gap * max(1.0, abs(F)), 1e-5)
+    model.row(model.expression(free.objective, 0), -math.inf, F - step)
+    found = model.solve(replace(limits, seconds=min(limits.seconds, BEYOND_SECONDS)))
+    if found.values is None:
+        return "", found.status == "infeasible"
+    return _offence(program, found.values), True
+
+
+def _offence(program: KKT, v: Array) -> str:
+    """The price that is farthest beyond its bound at a point, in words."""
+    columns = program.system.columns
+    declared = _declared(program)
+    off = np.maximum(columns.lower[declared] - v[declared], v[declared] - columns.upper[declared])
+    worst = int(declared[off.argmax()])
+    if off.max() <= AT * max(1.0, abs(float(v[worst]))):
+        return ""
+    F = program.system.sign * float(program.system.objective.value(v[: columns.count])[0])
+    at = ", ".join(f"{columns.names[j]} = {v[j]:.5g}" for j in program.system.upper_columns[:4])
+    end = columns.upper[worst] if v[worst] > columns.upper[worst] else columns.lower[worst]
+    return (
+        f"the declared bound {end:g} of `{columns.names[worst]}` is too tight: at {at} the price "
+        f"is {v[worst]:.5g}, and F = {F:.6g}"
+    )
+
+
+def _unbounded(program: KKT) -> KKT:
+    """The conditions without declared bounds of prices."""
     system = program.system
     prices = system.columns.owner == -1
     columns = replace(
@@ -53,8 +122,13 @@ def _greatest(program: KKT, price: int, sign: float, v: Array, limits: Limits) -
         lower=np.where(prices, -np.inf, system.columns.lower),
         upper=np.where(prices, np.inf, system.columns.upper),
     )
-    free = kkt(replace(system, columns=columns), "the backend `exact`")
-    fixed = {int(j): float(v[j]) for j in system.upper_columns}
+    return kkt(replace(system, columns=columns), "the backend `exact`", optimistic=True)
+
+
+def _greatest(program: KKT, price: int, sign: float, v: Array, limits: Limits) -> float | None:
+    """The greatest (least, for ``sign`` -1) valid price at x without declared bounds."""
+    free = _unbounded(program)
+    fixed = {int(j): float(v[j]) for j in program.system.upper_columns}
     model = Relaxed(free, fixed).model(None, skip="upper")
     model.scip.setObjective(-sign * model.variables[price], "minimize")
     found = model.solve(replace(limits, seconds=min(limits.seconds, SECONDS)))

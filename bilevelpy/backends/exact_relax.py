@@ -1,5 +1,5 @@
-"""The single-level program that the exact backend hands to SCIP, and its ends: unbounded
-relaxations are split by hand, infeasible ones are explained.
+"""The single-level program that the exact backend hands to SCIP; where its relaxation has no bound,
+pairs are decided by hand.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.backends.exact_scip import Limits, Model, Outcome
+from bilevelpy.backends.exact_scip import Interlude, Limits, Model, Outcome
 from bilevelpy.numerics.smooth_program import Program
 from bilevelpy.reductions.intervals import column_ranges, tree_range
 from bilevelpy.reductions.trees import tree_of
@@ -132,21 +132,23 @@ class Relaxed:
         else:
             model.scip.addCons(model.slack(pair, self.kkt.rows) <= 0.0)
 
-    def solve(self, limits: Limits, sign: float = 1.0) -> Outcome:
+    def solve(
+        self, limits: Limits, sign: float = 1.0, interlude: Interlude | None = None
+    ) -> Outcome:
         """Minimise the leader's objective (times ``sign``)."""
-        return _solve(self, limits, sign)
+        return _solve(self, limits, sign, interlude)
 
 
-def _solve(program: Relaxed, limits: Limits, sign: float) -> Outcome:
+def _solve(program: Relaxed, limits: Limits, sign: float, interlude: Interlude | None) -> Outcome:
     """SCIP once where its relaxation has a bound. Where it has none, SCIP may drop parts of its
     tree whose relaxation is unbounded: its answer has to be confirmed, or pairs are decided here.
     """
     began = time.perf_counter()
-    outcome = program.model(program.kkt.objective, sign).solve(limits)
+    outcome = program.model(program.kkt.objective, sign).solve(limits, interlude)
     limited = outcome.status in ("time_limit", "trouble", "interrupted")
     if limited or (outcome.status != "unclear" and program.is_bounded(sign)):
         return outcome
-    if outcome.status == "unclear" and _is_empty(program, limits):
+    if outcome.status == "unclear" and is_empty(program, limits):
         return replace(outcome, status="infeasible", bound=math.inf)
     if outcome.values is not None and program.nothing_below(outcome, limits, sign):
         return outcome
@@ -175,7 +177,7 @@ def _split(program: Relaxed, limits: Limits, sign: float, began: float) -> Outco
         found = child.model(program.kkt.objective, sign).solve(replace(limits, seconds=left))
         nodes += found.nodes
         if found.status in ("unbounded", "unclear"):
-            if found.status == "unclear" and _is_empty(child, limits):
+            if found.status == "unclear" and is_empty(child, limits):
                 continue
             return replace(found, status="unbounded", bound=-math.inf)
         if found.status in ("time_limit", "interrupted", "trouble"):
@@ -189,66 +191,6 @@ def _is_curved(functions: Functions, row: int) -> bool:
     return row in functions.quadratic or row in functions.trees
 
 
-def _is_empty(program: Relaxed, limits: Limits) -> bool:
+def is_empty(program: Relaxed, limits: Limits) -> bool:
     """Whether there is no point at all."""
     return program.model(None).solve(limits).status == "infeasible"
-
-
-def explain_infeasible(program: KKT, limits: Limits) -> str:
-    """Why no point satisfies everything: which rows every best response violates, or what is wrong
-    with the follower.
-    """
-    names = program.system.columns.names
-    base = Relaxed(program)
-    # Without the leader's rows that read responses: is there a best response at all?
-    lower = set(program.system.lower_columns.tolist())
-    upper = [r for r, kind in enumerate(program.kinds) if kind == "upper"]
-    coupling = [r for r in upper if program.rows.functions.reads(r) & lower]
-    coupling += [r for r in upper if program.rows.functions.reads(r) & set(program.multipliers)]
-    if coupling:
-        model = Model(program.columns)
-        model.rows(program.rows, [r for r in range(program.rows.count) if r not in coupling])
-        for pair in program.pairs:
-            model.pair(pair, program.rows)
-        excess = []
-        for r in coupling:
-            e = model.scip.addVar(f"excess.{r}", "C", lb=0.0, ub=None)
-            value = model.expression(program.rows.functions, r)
-            if math.isfinite(program.rows.upper[r]):
-                model.scip.addCons(value - e <= float(program.rows.upper[r]))
-            if math.isfinite(program.rows.lower[r]):
-                model.scip.addCons(value + e >= float(program.rows.lower[r]))
-            excess.append(e)
-        model.scip.setObjective(sum(excess[1:], 1.0 * excess[0]), "minimize")
-        found = model.solve(limits)
-        if found.values is not None:
-            off = program.rows.take(coupling).violation(found.values)
-            shown = [(program.rows.names[r], v) for r, v in zip(coupling, off, strict=True)]
-            violated = [(name, v) for name, v in shown if v > 1e-6]
-            at = _point(names, found.values, program.system.upper_columns)
-            response = _point(names, found.values, program.system.lower_columns)
-            parts = ", ".join(f"`{n}` by {v:.4g}" for n, v in violated[:3])
-            return (
-                "no best response satisfies the leader's constraints; the least violation of all "
-                f"x is {parts or 'tiny'}, at {at} with the best response {response}; did you mean "
-                "to put it into the follower?"
-            )
-    if base.model(None, skip="upper").solve(limits).status != "infeasible":
-        if _is_empty(replace(base, kkt=replace(program, pairs=())), limits):
-            return "no point satisfies the leader's constraints"
-        return "no x that the leader may choose leaves the follower a best response"
-    primal = replace(
-        program,
-        rows=program.rows.take([r for r, k in enumerate(program.kinds) if k == "lower"]),
-        kinds=tuple(k for k in program.kinds if k == "lower"),
-        pairs=(),
-    )
-    level = program.system.followers[0].name
-    if Relaxed(primal).model(None).solve(limits).status == "infeasible":
-        return f"the follower `{level}` has no feasible point at any x"
-    return f"the follower `{level}` is unbounded at every x at which it has a feasible point"
-
-
-def _point(names: tuple[str, ...], v: Array, columns: Array) -> str:
-    shown = [f"{names[j]} = {v[j]:.5g}" for j in columns[:4]]
-    return ", ".join(shown) + (", ..." if columns.size > 4 else "")

@@ -11,14 +11,14 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from bilevelpy.errors import BackendError
-from bilevelpy.reductions import scalar as sc
+from bilevelpy.backends.exact_expressions import constant, engine, moves, tree_expression
 from bilevelpy.reductions.trees import linear_terms, quadratic_terms
 
 if TYPE_CHECKING:
@@ -30,24 +30,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # SCIP reads numbers from here on as infinite.
 INFINITE = 1e20
-
-
-def engine() -> Any:
-    """The module ``pyscipopt``.
-
-    Raises
-    ------
-    BackendError
-        Where it is not installed; the message names the extra.
-    """
-    try:
-        import pyscipopt
-    except ImportError as error:
-        raise BackendError(
-            "the backend `exact` needs SCIP: `pip install pyscipopt`, or install the extra "
-            "`exact` from a checkout (`pip install -e '.[exact]'`)"
-        ) from error
-    return pyscipopt
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +69,25 @@ class Limits:
     feasible: float = 1e-6
 
 
+@dataclass(frozen=True, slots=True)
+class Interlude:
+    """What happens after so many seconds of a long run: ``point`` looks for a good point.
+    ``watcher`` is told of every better point of SCIP, and stops the run.
+    """
+
+    after: float
+    point: Callable[[], Array | None]
+    watcher: Watcher | None = None
+
+
+class Watcher(Protocol):
+    """Who is told of better points."""
+
+    def seen(self, values: Array, objective: float, bound: float) -> bool:
+        """A better point; whether the run has to stop."""
+        ...
+
+
 @dataclass(slots=True)
 class Model:
     """A SCIP model under construction; ``variables[j]`` stands for column j."""
@@ -95,6 +96,8 @@ class Model:
     fixed: Mapping[int, float] = field(default_factory=dict)
     scip: Any = None
     variables: list[Any] = field(default_factory=list)
+    # Variables beside the columns, each with its value at values of the columns.
+    derived: list[tuple[Any, Callable[[Array], float]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.scip = engine().Model()
@@ -111,28 +114,18 @@ class Model:
 
     def expression(self, functions: Functions, row: int) -> Any:
         """One function as an expression of SCIP."""
+        if row in functions.trees or row in functions.quadratic:
+            # Dual reductions keep some optima only. With SOS1 sets beside nonlinear rows SCIP 10.0
+            # has lost the optimum by them (tests/faults/test_engine.py); linear programs need them.
+            self.scip.setParam("misc/allowweakdualreds", False)
+            self.scip.setParam("misc/allowstrongdualreds", False)
         if row in functions.trees:
-            return self.tree(functions.trees[row])
+            return tree_expression(functions.trees[row], self.variables)
         quick = engine().quicksum
         v = self.variables
         terms = [c * v[j] for j, c in linear_terms(functions, row)]
         terms += [c * v[i] * v[j] for i, j, c in quadratic_terms(functions, row)]
         return quick(terms) + float(functions.constant[row])
-
-    def tree(self, root: sc.Scalar) -> Any:
-        """A scalar tree as an expression of SCIP."""
-        scip = engine()
-        known: dict[int, Any] = {}
-        for node in sc.postorder(root):
-            match node:
-                case sc.Num():
-                    known[id(node)] = node.value
-                case sc.Col():
-                    known[id(node)] = 1.0 * self.variables[node.index]
-                case sc.Call():
-                    args = [known[id(a)] for a in node.arguments]
-                    known[id(node)] = _apply(scip, node.function, args)
-        return known[id(root)] + 0.0 * self.variables[0]
 
     def minimize(self, functions: Functions, sign: float = 1.0, least: float = -math.inf) -> None:
         """Set the objective ``sign * functions[0]``; what is not linear goes through a variable, of
@@ -144,6 +137,7 @@ class Model:
             return
         height = self.scip.addVar("objective", "C", lb=_end(least), ub=None)
         self.scip.addCons(height >= expression)
+        self.derived.append((height, lambda v: sign * float(functions.value(v)[0])))
         self.scip.setObjective(height, "minimize")
 
     def rows(self, rows: Rows, chosen: Iterable[int] | None = None) -> None:
@@ -154,8 +148,8 @@ class Model:
     def row(self, expression: Any, low: float, high: float) -> None:
         """``low <= expression <= high``."""
         add = self.scip.addCons
-        if not _moves(expression):
-            value = float(expression) if not hasattr(expression, "terms") else _constant(expression)
+        if not moves(expression):
+            value = float(expression) if not hasattr(expression, "terms") else constant(expression)
             slack = 1e-9 * max(1.0, abs(value))
             if value < low - slack or value > high + slack:
                 # An empty set is said by contradictory bounds: SCIP takes no constant rows.
@@ -189,6 +183,12 @@ class Model:
             value = self.expression(rows.functions, pair.row)
             low, high = float(rows.lower[pair.row]), float(rows.upper[pair.row])
         made = self.scip.addVar(f"slack.{pair.name}", "C", lb=0.0, ub=None)
+        end, sign = (low, 1.0) if pair.side == "lower" else (high, -1.0)
+        if pair.row is None:
+            self.derived.append((made, lambda v: max(sign * (float(v[j]) - end), 0.0)))
+        else:
+            functions, row = rows.functions, pair.row
+            self.derived.append((made, lambda v: max(sign * (functions.at(row, v) - end), 0.0)))
         if pair.side == "lower":
             self.scip.addCons(value - made == low)
         else:
@@ -197,20 +197,39 @@ class Model:
 
     # --- solution ---------------------------------------------------------------------------------
 
-    def solve(self, limits: Limits) -> Outcome:
-        """Minimise."""
+    def offer(self, values: Array) -> bool:
+        """Give SCIP a point (values of the columns) to start from or to go on with."""
         scip = self.scip
-        if math.isfinite(limits.seconds):
-            scip.setParam("limits/time", max(limits.seconds, 1e-2))
+        point = scip.createSol()
+        for variable, value in zip(self.variables, values, strict=True):
+            scip.setSolVal(point, variable, float(value))
+        for variable, compute in self.derived:
+            scip.setSolVal(point, variable, compute(values))
+        return bool(scip.addSol(point))
+
+    def solve(self, limits: Limits, interlude: Interlude | None = None) -> Outcome:
+        """Minimise. Where that takes longer than ``interlude.after`` seconds, the point that
+        ``interlude.point`` finds meanwhile is given to SCIP, which goes on with it.
+        """
+        scip = self.scip
+        long = interlude is not None and interlude.after < limits.seconds
+        seconds = interlude.after if interlude is not None and long else limits.seconds
+        if math.isfinite(seconds):
+            scip.setParam("limits/time", max(seconds, 1e-2))
         scip.setParam("timing/clocktype", 2)  # seconds on the wall, not of the processor
         # Relative to the larger of 1 and |F|, as `Outcome.gap` is.
         scip.setParam("limits/gap", 0.5 * limits.gap)
         scip.setParam("limits/absgap", 0.5 * limits.gap)
         scip.setParam("numerics/feastol", limits.feasible)
         scip.setParam("randomization/randomseedshift", int(limits.seed) % 2_000_000_000)
+        watcher = None if interlude is None else interlude.watcher
+        if watcher is not None:
+            self._watch(watcher)
         status = "trouble"
         with _silent(), contextlib.suppress(Exception):  # SCIP's errors have no class of their own
             scip.optimize()
+            if interlude is not None and long and scip.getStatus() == "timelimit":
+                self._go_on(limits, interlude)
             status = _STATUS.get(scip.getStatus(), "time_limit")
         if status == "trouble":
             return Outcome(status, None, math.inf, -math.inf, 0, 0.0)
@@ -225,6 +244,40 @@ class Model:
         return Outcome(
             status, values, objective, bound, int(scip.getNTotalNodes()), scip.getSolvingTime()
         )
+
+    def _watch(self, watcher: Watcher) -> None:
+        """Show every better point, and stop where that is wanted."""
+        scip, variables = self.scip, self.variables
+        module = engine()
+
+        class Seen(module.Eventhdlr):  # type: ignore[misc, name-defined]
+            def eventinit(self) -> None:
+                self.model.catchEvent(module.SCIP_EVENTTYPE.BESTSOLFOUND, self)
+
+            def eventexit(self) -> None:
+                self.model.dropEvent(module.SCIP_EVENTTYPE.BESTSOLFOUND, self)
+
+            def eventexec(self, event: Any) -> None:
+                best = self.model.getBestSol()
+                values = np.array([self.model.getSolVal(best, v) for v in variables])
+                bound = float(self.model.getDualbound())
+                bound = -math.inf if abs(bound) >= INFINITE else bound
+                if watcher.seen(values, float(self.model.getSolObjVal(best)), bound):
+                    self.model.interruptSolve()
+
+        scip.includeEventhdlr(Seen(), "better points", "shows every better point")
+
+    def _go_on(self, limits: Limits, interlude: Interlude) -> None:
+        """The rest of a run that was stopped for an interlude."""
+        scip = self.scip
+        began = time.perf_counter()
+        values = interlude.point()
+        left = limits.seconds - interlude.after - (time.perf_counter() - began)
+        if values is not None:
+            self.offer(values)
+        if left > 0:
+            scip.setParam("limits/time", min(scip.getSolvingTime() + left, INFINITE))
+            scip.optimize()
 
 
 @contextlib.contextmanager
@@ -260,49 +313,3 @@ _STATUS = {
 
 def _end(value: float) -> float | None:
     return value if abs(value) < INFINITE else None
-
-
-def _moves(expression: Any) -> bool:
-    """Whether an expression reads a variable."""
-    if isinstance(expression, int | float):
-        return False
-    terms = getattr(expression, "terms", None)
-    return terms is None or any(len(t.vartuple) > 0 for t in terms)
-
-
-def _constant(expression: Any) -> float:
-    return float(sum(expression.terms.values()))
-
-
-def _apply(scip: Any, function: str, args: list[Any]) -> Any:
-    match function:
-        case "add":
-            total = args[0]
-            for a in args[1:]:
-                total = total + a
-            return total
-        case "mul":
-            product = args[0]
-            for a in args[1:]:
-                product = product * a
-            return product
-        case "div":
-            return args[0] / args[1]
-        case "pow":
-            return _power(scip, *args)
-        case "abs":
-            return abs(args[0])
-        case "max":  # SCIP has neither: (a + b + |a - b|) / 2
-            return 0.5 * (args[0] + args[1] + abs(args[0] - args[1]))
-        case "min":
-            return 0.5 * (args[0] + args[1] - abs(args[0] - args[1]))
-        case "exp" | "log" | "sqrt" | "sin" | "cos":
-            return getattr(scip, function)(args[0])
-    raise BackendError(f"the backend `exact` has no function `{function}`")
-
-
-def _power(scip: Any, base: Any, exponent: Any) -> Any:
-    if isinstance(exponent, int | float):
-        whole = float(exponent).is_integer()
-        return base ** (int(exponent) if whole else float(exponent))
-    return scip.exp(exponent * scip.log(base))

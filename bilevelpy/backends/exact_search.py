@@ -1,29 +1,34 @@
 """A search over the leader's variables for a better point where a proof does not end in time.
 
-Every trial point is answered by the followers' best responses, so whatever is found is bilevel
-feasible. It proves nothing.
+Every trial point is answered by best responses, quickly found; one that is better than all others
+is confirmed by global solves of the followers, so whatever is kept is bilevel feasible. It proves
+nothing.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.backends.exact_cuts import Followers, Progress, candidate
-from bilevelpy.backends.exact_local import local_points
+from bilevelpy.backends.exact_followers import Followers, Progress
+from bilevelpy.backends.exact_local import confirm
+from bilevelpy.backends.nlp_response import Responses
+from bilevelpy.numerics.constrained_certificate import row_scales
+from bilevelpy.numerics.interior_point import is_installed
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.kkt import KKT
     from bilevelpy.reductions.rows import System
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # Steps relative to the size of x: the first one, and the one that ends a descent.
 FIRST, LAST = 0.3, 1e-5
+# Upper rows may be off by this, relative to their terms.
+OFF = 1e-6
 
 
 @dataclass(slots=True)
@@ -34,24 +39,25 @@ class Search:
     state: Progress
     deadline: float
     rng: np.random.Generator
+    quick: Responses | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        whole = bool(self.system.columns.integer[self.system.columns.owner > 0].any())
+        quick = is_installed() and not whole
+        self.quick = Responses.of(self.system, self.rng, convex=False) if quick else None
 
     @property
     def system(self) -> System:
         """The program."""
         return self.followers.system
 
-    def run(self, points: list[Array], program: KKT) -> None:
-        """Improve ``state`` from its best point, from ``points`` (values of all columns), and from
-        local solutions of the followers' conditions in ``program``.
-        """
+    def run(self, points: list[Array]) -> None:
+        """Improve ``state`` from its best point and from ``points`` (values of all columns)."""
         columns = self.system.columns
         moving = np.flatnonzero((columns.owner == 0) & ~columns.integer)
         if not moving.size:
             return
         for point in [*points, columns.start]:
-            self._value(point)
-        now = time.perf_counter()
-        for point in local_points(program, now + 0.5 * (self.deadline - now), self.rng):
             self._value(point[: columns.count])
         while self._time():
             if self.state.best is None:
@@ -70,27 +76,27 @@ class Search:
         return time.perf_counter() < self.deadline
 
     def _value(self, v: Array) -> float:
-        """F at the best responses to the leader's part of ``v``; infinite where there are none, or
-        where a function is not defined.
+        """F at best responses to the leader's part of ``v``; infinite where there are none, or
+        where they break rows of the leader.
         """
+        if self.quick is None:
+            return confirm(self.followers, v, self.state, self.deadline)[0]
+        system = self.system
+        v = np.clip(v, system.columns.lower, system.columns.upper)
         try:
-            return self._respond(v)
+            found = self.quick.all(v)
+            if found is None:
+                return math.inf
+            rows = system.upper_rows
+            if bool((rows.violation(found[0]) > OFF * row_scales(rows, found[0])).any()):
+                # Another of the best responses may suit the leader.
+                return confirm(self.followers, found[0], self.state, self.deadline)[0]
+            value = float(system.objective.value(found[0])[0])
         except (ValueError, ArithmeticError):
             return math.inf
-
-    def _respond(self, v: Array) -> float:
-        v = np.clip(v, self.system.columns.lower, self.system.columns.upper)
-        least: dict[int, float] = {}
-        for k in range(len(self.system.followers)):
-            if not self._time():
-                return math.inf
-            answer = self.followers.solve(k, v)
-            if answer.status != "optimal" or answer.values is None:
-                return math.inf
-            own = self.system.columns.owner == k + 1
-            v[own] = answer.values[: v.size][own]
-            least[k] = answer.objective
-        return candidate(self.followers, v, least, self.state)
+        if value < self.state.objective:
+            return confirm(self.followers, found[0], self.state, self.deadline)[0]
+        return value
 
     def _random(self, moving: Array, near: list[Array]) -> Array:
         columns = self.system.columns

@@ -34,6 +34,8 @@ RAISE, RAISES = 10.0, 8
 _UNUSED: Any = None
 # Both sides of a central difference lie within this ratio of one another, or this close to z.
 SKEW, SAME = 5.0, 0.1
+# Finest accuracy of the inner solves.
+ROUNDING = 1e-14
 # First weight: minimisers differ by about this fraction of y.
 APART = 0.03
 
@@ -107,7 +109,8 @@ class F2BA:
         self, oracle: Oracle, x: Vec, y: Vec, options: F2BAOptions, rng: torch.Generator
     ) -> UpperState:
         """Evaluate at the start."""
-        floor = min(1e-3 * options.tol, 1e-7)
+        # Residuals are relative to the largest seen, and h has them times the lower condition.
+        floor = max(min(1e-6 * options.tol, 1e-7), ROUNDING)
         accuracy = Accuracy(level=1e-5, change=1.0, floor=floor)
         response = self.penalised(oracle, accuracy, options, rng)
         response.prepare(x, y)
@@ -248,7 +251,7 @@ class Penalised(Response):
         first.
         """
         while True:
-            level = max(self.accuracy.level / max(self.weight, 1.0), 1e-14)
+            level = max(self.accuracy.level / max(self.weight, 1.0), ROUNDING)
             found = self.inner[sign].solve(self.oracle, x, 1.0, sign / self.weight, level)
             if sign == 0 or found.ended != "unbounded" or self.raises >= RAISES:
                 return found

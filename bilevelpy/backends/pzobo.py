@@ -119,8 +119,7 @@ class PZOBO:
         self, oracle: Oracle, x: Vec, y: Vec, options: PZOBOOptions, rng: torch.Generator
     ) -> UpperState:
         """Evaluate at the start."""
-        Q = min(options.count, 10**6) or (oracle.n if oracle.n <= ALL else FEW)
-        exact = options.directions == "orthonormal" and oracle.n <= Q
+        Q, exact = counted(options.directions, options.count, oracle.n)
         paths = Paths(options, Q, exact, y, rng, gradients_together(oracle))
         accuracy = Accuracy(level=1e-4, change=1e-4, floor=min(0.1 * options.tol, 1e-6))
         response = SteppedResponse(
@@ -160,6 +159,27 @@ def _falling(state: UpperState) -> float:
     return size / max(math.sqrt(sum(n * n for n in state.norms)), 1e-300)
 
 
+def counted(directions: str, count: int, n: int) -> tuple[int, bool]:
+    """Q, and whether the directions are all of them: more than n orthonormal ones there are not."""
+    Q = count or (n if n <= ALL else FEW)
+    exact = directions == "orthonormal" and n <= Q
+    return (n if exact else Q), exact
+
+
+def drawn(directions: str, count: int, n: int, rng: torch.Generator) -> Vec:
+    """``count`` directions as rows (count, n), with ``E U U' = I`` (not the published ones)."""
+    root = math.sqrt(n)
+    if directions == "orthonormal" and count == n:
+        return root * torch.eye(n, dtype=torch.float64)
+    U: Vec = torch.randn(count, n, generator=rng, dtype=torch.float64)
+    if directions in ("unit", "published"):
+        U /= torch.linalg.vector_norm(U, dim=1, keepdim=True)
+        U *= root if directions == "unit" else 1.0
+    elif directions == "orthonormal":
+        U = torch.cat([root * torch.linalg.qr(part.T)[0].T for part in U.split(n)])
+    return U
+
+
 @dataclass(slots=True)
 class Paths:
     """What base and perturbed paths share."""
@@ -183,17 +203,8 @@ class Paths:
         return 1.0 / self.lipschitz
 
     def draw(self, n: int) -> Vec:
-        """Q directions as rows, with ``E U U' = I`` (not the published ones)."""
-        root = math.sqrt(n)
-        if self.exact:
-            return root * torch.eye(n, dtype=torch.float64)
-        U: Vec = torch.randn(self.count, n, generator=self.rng, dtype=torch.float64)
-        if self.options.directions in ("unit", "published"):
-            U /= torch.linalg.vector_norm(U, dim=1, keepdim=True)
-            U *= root if self.options.directions == "unit" else 1.0
-        elif self.options.directions == "orthonormal":
-            U = torch.cat([root * torch.linalg.qr(part.T)[0].T for part in U.split(n)])
-        return U
+        """Q directions as rows."""
+        return drawn(self.options.directions, self.count, n, self.rng)
 
 
 @dataclass(slots=True)

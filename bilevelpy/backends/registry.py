@@ -49,6 +49,7 @@ BUILTIN = {
     "nsbo": "bilevelpy.backends.nsbo:NSBO",
     "f2sa": "bilevelpy.backends.f2sa:F2SA",
     "fdehbo": "bilevelpy.backends.fdehbo:FdeHBO",
+    "pzobo_s": "bilevelpy.backends.pzobo_s:PZOBOS",
 }
 
 

@@ -93,6 +93,12 @@ class SampledBackend:
     def checked(self, oracle: Oracle, state: SampledState, found: tuple[Vec, Vec, Vec]) -> None:
         """Use the directions that a full pass has found at the point that is shown."""
 
+    def completed(
+        self, oracle: Oracle, state: SampledState, options: Any, at: tuple[Vec, Vec, Vec]
+    ) -> tuple[Vec, Vec, Vec]:
+        """The point that a check looks at; methods without an adjoint solve for it."""
+        return at
+
     def iteration_passes(self, state: SampledState, options: Any) -> float:
         """Lower batches of an iteration, as a fraction of a pass."""
         return 1.0 / state.batches
@@ -174,6 +180,7 @@ class SampledBackend:
         at = state.keep()
         if state.tail is not None and state.tail.mean is not None and state.is_finite:
             at = tuple(state.tail.mean.split([oracle.n, oracle.m, oracle.m]))
+        at = self.completed(oracle, state, options, at)
         found = full_directions(oracle, state, at)
         if watch(oracle, state, fixed=bool(options.upper_step)):
             self.checked(oracle, state, found)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from bilevelpy.options import SolveOptions
+from bilevelpy.errors import UsageError
+from bilevelpy.options import SolveOptions, did_you_mean
 from bilevelpy.result import Certificate, Status
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram
+    from bilevelpy.reductions.columns import Block
     from bilevelpy.reductions.rows import System
 
 Named = dict[str, np.ndarray]
@@ -47,8 +49,10 @@ class ProgramAnswer:
         lower: dict[str, Named] = {level.name: {} for level in self.system.bound.program.lowers}
         for block in self.system.columns.blocks:
             if not block.is_dual:
-                part = self.values[block.offset : block.offset + block.size].reshape(block.shape)
-                (upper if block.level == "upper" else lower[block.level])[block.name] = part
+                part = self.values[block.offset : block.offset + block.size] + 0.0  # no -0
+                (upper if block.level == "upper" else lower[block.level])[block.name] = (
+                    part.reshape(block.shape)
+                )
         return upper, lower
 
     def objectives(self) -> tuple[float, dict[str, float]]:
@@ -64,7 +68,59 @@ class ProgramAnswer:
         below = s.lower_objectives.value(self.values)
         for k, follower in enumerate(s.followers):
             totals[follower.level] += follower.sign * float(below[k])
-        return s.sign * float(s.objective.value(self.values)[0]), totals
+        return s.sign * float(s.objective.value(self.values)[0]) + 0.0, totals
+
+
+Observer = Callable[["System", np.ndarray, float, float, float], bool]
+"""Sees every better point: system, values of its columns, F and bound (minimised), seconds since
+the beginning. What it returns says whether the run has to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a caller gives to a run: values of variables by name to ``start`` from, and who
+    ``observe``s better points.
+    """
+
+    start: Mapping[str, Any] = field(default_factory=dict)
+    observe: Observer | None = None
+
+
+def with_start(system: System, values: Mapping[str, Any]) -> System:
+    """The program with other start values, given by the names of variables (``x``, ``fit.w``).
+
+    Raises
+    ------
+    UsageError
+        For a name that there is not, or values of another shape.
+    """
+    if not values:
+        return system
+    start = system.columns.start.copy()
+    places: dict[str, list[Block]] = {}
+    for block in system.columns.blocks:
+        if not block.is_dual:
+            for name in (block.name, f"{block.level}.{block.name}"):
+                places.setdefault(name, []).append(block)
+    for name, value in values.items():
+        found = places.get(name, [])
+        if len(found) != 1:
+            problem = "several variables are called" if found else "there is no variable"
+            raise UsageError(f"start: {problem} `{name}`{did_you_mean(name, list(places))}")
+        block = found[0]
+        try:
+            given = np.asarray(value, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"start: `{name}` takes numbers") from error
+        if given.shape not in ((), block.shape):
+            raise UsageError(f"start: `{name}` has shape {block.shape}, found {given.shape}")
+        if not np.isfinite(given).all():
+            raise UsageError(f"start: `{name}` must be finite")
+        part = np.broadcast_to(given, block.shape).reshape(-1)
+        start[block.offset : block.offset + block.size] = part
+    columns = system.columns
+    start = np.clip(start, columns.lower, columns.upper)
+    return replace(system, columns=replace(columns, start=start))
 
 
 @runtime_checkable
@@ -72,7 +128,12 @@ class ProgramBackend(Protocol):
     """A backend that takes a program as a whole and brings its own certificate."""
 
     def solve(
-        self, bound: BoundProgram, options: SolveOptions, settings: Any, verify: bool
+        self,
+        bound: BoundProgram,
+        options: SolveOptions,
+        settings: Any,
+        verify: bool,
+        hooks: Hooks | None = None,
     ) -> ProgramAnswer:
         """Solve a bound program."""
         ...

@@ -79,6 +79,12 @@ class BatchOracle:
         ys = self.lower.leaves(y)
         return self._y(gradient(self._f(*self.upper.split(x), *ys), ys), y)
 
+    def flat_f(self, x: Tensor, y: Tensor) -> Tensor:
+        """f as a function of the two flat vectors that torch transforms; not counted."""
+        xs = [x[p.start : p.stop].reshape(p.shape) for p in self.upper.pieces]
+        ys = [y[p.start : p.stop].reshape(p.shape) for p in self.lower.pieces]
+        return self._f(*xs, *ys)
+
     def grad_f_x(self, x: Vec, y: Vec) -> Vec:
         """df/dx."""
         self.counts.grad_f += 1

@@ -8,10 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bilevelpy.lowering.batch_oracle import BatchOracle
 from bilevelpy.lowering.protocol import Oracle
 
 Vec = Tensor
 Gradients = Callable[[Tensor, Tensor], Tensor]
+BatchGradients = Callable[[BatchOracle, Tensor, Tensor], Tensor]
+# What vmap raises where it has no rule for an operation.
+UNVECTORISED = (RuntimeError, ValueError, NotImplementedError)
 
 
 def gradients_together(oracle: Oracle) -> Gradients:
@@ -27,7 +31,7 @@ def gradients_together(oracle: Oracle) -> Gradients:
         together = torch.vmap(single)
         try:
             together(target.x0.expand(2, -1), target.y0.expand(2, -1))
-        except (RuntimeError, ValueError, NotImplementedError):  # what vmap has no rule for
+        except UNVECTORISED:
             return lambda X, Y: _one_by_one(oracle, X, Y)
 
         def vectorised(X: Tensor, Y: Tensor) -> Tensor:
@@ -39,6 +43,25 @@ def gradients_together(oracle: Oracle) -> Gradients:
 
         return vectorised
     return lambda X, Y: _one_by_one(oracle, X, Y)
+
+
+def batch_gradients_together(first: BatchOracle) -> BatchGradients:
+    """``(batch, X, Y) -> df/dy`` of a batch at the rows of X and Y, vectorised where the graph of
+    ``first``, which is that of all batches, can be. Counts Q gradients of the batch.
+    """
+
+    def vectorised(batch: BatchOracle, X: Tensor, Y: Tensor) -> Tensor:
+        batch.counts.grad_f += X.shape[0]
+        found: Tensor = torch.vmap(torch.func.grad(batch.flat_f, argnums=1))(X, Y)
+        return found.detach()
+
+    try:
+        torch.vmap(torch.func.grad(first.flat_f, argnums=1))(
+            first.x0.expand(2, -1), first.y0.expand(2, -1)
+        )
+    except UNVECTORISED:
+        return lambda batch, X, Y: _one_by_one(batch, X, Y)
+    return vectorised
 
 
 def _flat(oracle: Any) -> Callable[[Tensor, Tensor], Tensor]:
@@ -57,5 +80,5 @@ def _parts(layout: Any, z: Tensor) -> list[Tensor]:
     return [z[p.start : p.stop].reshape(p.shape) for p in layout.pieces]
 
 
-def _one_by_one(oracle: Oracle, X: Tensor, Y: Tensor) -> Tensor:
+def _one_by_one(oracle: Oracle | BatchOracle, X: Tensor, Y: Tensor) -> Tensor:
     return torch.stack([oracle.grad_f(x, y) for x, y in zip(X, Y, strict=True)])

@@ -19,10 +19,12 @@ Range = tuple[float, float]
 ANY: Range = (-math.inf, math.inf)
 
 
-def column_ranges(system: System) -> tuple[Array, Array]:
-    """Bounds of all columns, with those that rows of a single column imply."""
+def column_ranges(system: System, leader: bool = True) -> tuple[Array, Array]:
+    """Bounds of all columns, with those that rows of a single column imply; without ``leader``,
+    rows of the followers only: what restricts responses.
+    """
     low, high = system.columns.lower.copy(), system.columns.upper.copy()
-    for rows in (system.upper_rows, system.lower_rows):
+    for rows in (system.upper_rows, system.lower_rows) if leader else (system.lower_rows,):
         for r in range(rows.count):
             terms = linear_terms(rows.functions, r)
             if len(terms) != 1 or r in rows.functions.quadratic or r in rows.functions.trees:
@@ -31,6 +33,45 @@ def column_ranges(system: System) -> tuple[Array, Array]:
             ends = sorted((rows.lower[r] / c, rows.upper[r] / c))
             low[j], high[j] = max(low[j], ends[0]), min(high[j], ends[1])
     return low, high
+
+
+def propagated(system: System, passes: int = 5) -> tuple[Array, Array]:
+    """Bounds of all columns that linear rows of both levels imply, by a few passes over them: where
+    points of the program can lie.
+    """
+    low, high = column_ranges(system)
+    for _ in range(passes):
+        before = (low.copy(), high.copy())
+        for rows in (system.upper_rows, system.lower_rows):
+            for r in range(rows.count):
+                if r not in rows.functions.quadratic and r not in rows.functions.trees:
+                    terms = linear_terms(rows.functions, r)
+                    _tighten(terms, float(rows.upper[r]), low, high)
+                    minus = [(j, -c) for j, c in terms]
+                    _tighten(minus, -float(rows.lower[r]), low, high)
+        if np.array_equal(before[0], low) and np.array_equal(before[1], high):
+            break
+    return low, high
+
+
+def _tighten(terms: list[tuple[int, float]], end: float, low: Array, high: Array) -> None:
+    """Bounds from ``sum c_j v_j <= end``; contradictory ones are left as they are."""
+    if not math.isfinite(end):
+        return
+    least = [c * (low[j] if c > 0 else high[j]) for j, c in terms]
+    infinite = [n for n, v in enumerate(least) if not math.isfinite(v)]
+    if len(infinite) > 1:
+        return
+    total = sum(v for v in least if math.isfinite(v))
+    for n, (j, c) in enumerate(terms):
+        if infinite and infinite[0] != n:
+            continue
+        rest = total if infinite else total - least[n]
+        bound = (end - rest) / c
+        if c > 0 and low[j] <= bound < high[j]:
+            high[j] = bound
+        elif c < 0 and low[j] < bound <= high[j]:
+            low[j] = bound
 
 
 def tree_range(root: sc.Scalar, low: Array, high: Array) -> dict[int, Range]:

@@ -7,8 +7,6 @@ objective is a minimisation: a level that maximises has ``sign == -1`` and its o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,199 +15,25 @@ import scipy.sparse as sp
 from bilevelpy.ir.evaluate import evaluate
 from bilevelpy.ir.types import DomainKind, Relation, Sense
 from bilevelpy.reductions import scalar as sc
-from bilevelpy.reductions.columns import Columns, entry_names, followers, make_columns
+from bilevelpy.reductions.columns import entry_names, followers, make_columns
 from bilevelpy.reductions.expand import Expander
-from bilevelpy.reductions.polynomial import Form, Sparse, apply_linear, hessians, plus, spread
+from bilevelpy.reductions.polynomial import Form, apply_linear, hessians, plus, spread
+from bilevelpy.reductions.tables import (
+    Follower,
+    Functions,
+    Rows,
+    System,
+    join_functions,
+    join_rows,
+)
 
 if TYPE_CHECKING:
-    from bilevelpy.diagnostics import Span
     from bilevelpy.ir.expr import Expr
     from bilevelpy.ir.program import BoundProgram, Constraint, Level, Variable
 
+__all__ = ["Follower", "Functions", "Rows", "System", "join_functions", "join_rows", "system"]
+
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Functions:
-    """m scalar functions of n columns: ``constant + linear v + v' Q_r v / 2 + tree_r(v)``.
-
-    ``quadratic[r]`` is the symmetric sparse Q of row r (absent where there is none); ``trees[r]``
-    stands for the whole row where that is no polynomial of degree two: its other parts are zero.
-    """
-
-    constant: Array
-    linear: Sparse
-    quadratic: Mapping[int, Sparse] = field(default_factory=dict)
-    trees: Mapping[int, sc.Scalar] = field(default_factory=dict)
-
-    @property
-    def count(self) -> int:
-        """The number of functions."""
-        return int(self.constant.size)
-
-    @property
-    def degree(self) -> int:
-        """1 where all are linear, 2 where some are quadratic, 3 where some are trees."""
-        return 3 if self.trees else 2 if self.quadratic else 1
-
-    def reads(self, row: int) -> set[int]:
-        """The columns that a function depends on."""
-        if row in self.trees:
-            return sc.columns([self.trees[row]])
-        found = set(self.linear.indices[self.linear.indptr[row] : self.linear.indptr[row + 1]])
-        if row in self.quadratic:
-            found |= set(self.quadratic[row].tocoo().row)
-        return {int(j) for j in found}
-
-    def value(self, v: Array) -> Array:
-        """The values at a point."""
-        total = self.constant + self.linear @ v
-        for row, q in self.quadratic.items():
-            total[row] += 0.5 * float(v @ (q @ v))
-        for row, tree in self.trees.items():
-            total[row] += sc.evaluate(tree, v.tolist())
-        return np.asarray(total)
-
-    def take(self, rows: Iterable[int]) -> Functions:
-        """Some of the functions, in the given order."""
-        chosen = [int(r) for r in rows]
-        return Functions(
-            self.constant[chosen],
-            sp.csr_array(self.linear[chosen]),
-            {k: self.quadratic[r] for k, r in enumerate(chosen) if r in self.quadratic},
-            {k: self.trees[r] for k, r in enumerate(chosen) if r in self.trees},
-        )
-
-    def widened(self, width: int) -> Functions:
-        """Over more columns, on which nothing depends."""
-        return Functions(
-            self.constant,
-            _wider(self.linear, self.count, width),
-            {r: _wider(q, width, width) for r, q in self.quadratic.items()},
-            self.trees,
-        )
-
-    def scaled(self, factor: float) -> Functions:
-        """All functions times a number."""
-        return Functions(
-            factor * self.constant,
-            sp.csr_array(factor * self.linear),
-            {r: sp.csr_array(factor * q) for r, q in self.quadratic.items()},
-            {r: sc.mul(sc.Num(factor), t) for r, t in self.trees.items()},
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Constraints ``lower <= functions <= upper``; equal bounds are an equation.
-
-    The constants of the functions are zero: they have moved into the bounds (not for trees, which
-    keep theirs). ``follower[r]`` is 0 for the upper level, else as ``Columns.owner``. ``origin[r]``
-    is (level, constraint, entry) of the constraint that the row comes from, None for rows of
-    domains.
-    """
-
-    names: tuple[str, ...]
-    functions: Functions
-    lower: Array
-    upper: Array
-    follower: Array
-    spans: tuple[Span | None, ...]
-    origin: tuple[tuple[str, str, int] | None, ...]
-
-    @property
-    def count(self) -> int:
-        """The number of rows."""
-        return len(self.names)
-
-    @property
-    def is_equation(self) -> Array:
-        """Which rows are equations."""
-        return np.asarray(self.lower == self.upper)
-
-    def take(self, rows: Iterable[int]) -> Rows:
-        """Some of the rows, in the given order."""
-        chosen = [int(r) for r in rows]
-        return Rows(
-            tuple(self.names[r] for r in chosen),
-            self.functions.take(chosen),
-            self.lower[chosen],
-            self.upper[chosen],
-            self.follower[chosen],
-            tuple(self.spans[r] for r in chosen),
-            tuple(self.origin[r] for r in chosen),
-        )
-
-    def widened(self, width: int) -> Rows:
-        """Over more columns."""
-        return Rows(
-            self.names,
-            self.functions.widened(width),
-            self.lower,
-            self.upper,
-            self.follower,
-            self.spans,
-            self.origin,
-        )
-
-    def violation(self, v: Array) -> Array:
-        """How far every row is violated at a point."""
-        value = self.functions.value(v)
-        return np.asarray(np.maximum(np.maximum(self.lower - value, value - self.upper), 0.0))
-
-
-@dataclass(frozen=True, slots=True)
-class Follower:
-    """One follower: its level, its place in the family, and its objective (a row of
-    ``System.lower_objectives``); ``sign`` is -1 where the model maximises.
-    """
-
-    level: str
-    place: tuple[int, ...]
-    name: str
-    sign: float
-    nash: bool
-    span: Span | None
-
-
-@dataclass(frozen=True, slots=True)
-class System:
-    """A bound program in scalars.
-
-    ``objective`` is one function, ``lower_objectives`` one for each follower (followers that do not
-    play a game can be added up: their variables are apart). All are minimised. Bounds of variables
-    are in ``columns``; bounds of a lower variable belong to its follower.
-    """
-
-    bound: BoundProgram
-    columns: Columns
-    sign: float
-    objective: Functions
-    upper_rows: Rows
-    followers: tuple[Follower, ...]
-    lower_objectives: Functions
-    lower_rows: Rows
-
-    @property
-    def upper_columns(self) -> Array:
-        """Columns that the leader chooses."""
-        return np.flatnonzero(self.columns.owner == 0)
-
-    @property
-    def lower_columns(self) -> Array:
-        """Columns that followers choose."""
-        return np.flatnonzero(self.columns.owner > 0)
-
-    @property
-    def degree(self) -> int:
-        """The highest class of all functions (1 linear, 2 quadratic, 3 other)."""
-        parts = (
-            self.objective,
-            self.lower_objectives,
-            self.upper_rows.functions,
-            self.lower_rows.functions,
-        )
-        return max(p.degree for p in parts)
 
 
 def system(bound: BoundProgram) -> System:
@@ -389,37 +213,3 @@ def _owners(first: int, members: int, count: int) -> Array:
     if first == 0:
         return np.zeros(count, dtype=np.int64)
     return first + np.repeat(np.arange(members), count // members if members else 0)
-
-
-def join_functions(parts: list[Functions], width: int) -> Functions:
-    """Functions one after another."""
-    if not parts:
-        return Functions(np.zeros(0), sp.csr_array((0, width)))
-    quadratic: dict[int, Sparse] = {}
-    trees: dict[int, sc.Scalar] = {}
-    start = 0
-    for part in parts:
-        quadratic |= {start + r: q for r, q in part.quadratic.items()}
-        trees |= {start + r: t for r, t in part.trees.items()}
-        start += part.count
-    linear = sp.csr_array(sp.vstack([p.linear for p in parts], format="csr"))
-    return Functions(np.concatenate([p.constant for p in parts]), linear, quadratic, trees)
-
-
-def join_rows(parts: list[Rows], width: int) -> Rows:
-    """Rows one after another."""
-    none = np.zeros(0)
-    return Rows(
-        tuple(n for p in parts for n in p.names),
-        join_functions([p.functions for p in parts], width),
-        np.concatenate([none, *(p.lower for p in parts)]),
-        np.concatenate([none, *(p.upper for p in parts)]),
-        np.concatenate([none, *(p.follower for p in parts)]).astype(np.int64),
-        tuple(s for p in parts for s in p.spans),
-        tuple(o for p in parts for o in p.origin),
-    )
-
-
-def _wider(matrix: Sparse, rows: int, width: int) -> Sparse:
-    coo = matrix.tocoo()
-    return sp.csr_array((coo.data, (coo.row, coo.col)), shape=(rows, width))

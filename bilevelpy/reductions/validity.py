@@ -129,6 +129,24 @@ def _judged_by_text(system: System) -> list[tuple[Follower, Span | None, str]]:
     return []
 
 
+def is_definite(system: System) -> bool:
+    """Whether every follower's objective is a positive definite quadratic form of its variables."""
+    objectives = system.lower_objectives
+    for k in range(len(system.followers)):
+        own = np.flatnonzero(system.columns.owner == k + 1)
+        q = objectives.quadratic.get(k)
+        if k in objectives.trees or (q is None and own.size):
+            return False
+        if q is not None:
+            block = q[own][:, own].toarray()
+            if (
+                own.size > DENSE_LIMIT
+                or np.linalg.eigvalsh(block)[0] <= ROUNDING * abs(block).max()
+            ):
+                return False
+    return True
+
+
 def least_eigenvalue(matrix: Any, chosen: Any) -> float:
     """The least eigenvalue of a symmetric block; 0 where it is negative by rounding only."""
     block = matrix[chosen][:, chosen]

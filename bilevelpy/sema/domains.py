@@ -7,7 +7,7 @@ from bilevelpy.ir import expr as ir
 from bilevelpy.ir.types import FREE, Axes, Domain, DomainKind
 from bilevelpy.sema.axes import counted
 from bilevelpy.sema.elaborate import evaluate
-from bilevelpy.sema.names import known_size
+from bilevelpy.sema.names import DOMAIN_ONLY, known_size
 from bilevelpy.sema.scope import Context, State, axes_text, closest, shape_text
 from bilevelpy.sema.values import Iterators, Value, spread
 from bilevelpy.syntax import ast
@@ -23,7 +23,7 @@ def domain_of(
     """
     if node is None:
         return FREE
-    inner = context.data("a domain reads data only")
+    inner = context.data(DOMAIN_ONLY)
     if isinstance(node, ast.Interval):
         return _interval(
             state, inner, node.low, node.high, axes, iters, DomainKind.INTERVAL, node.span

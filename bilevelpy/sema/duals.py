@@ -70,7 +70,7 @@ def dual(state: State, context: Context, node: ast.Call) -> Value | None:
         if listed
         else "this file has no constraint in a `lower`"
     )
-    note = "a dual is the shadow price of the row as written; see docs/language/duals.md"
+    note = "a dual is the shadow price of the row as written; see docs/global.md"
     if found is None:
         text = state.text(argument.span)
         upper = isinstance(argument, ast.Name) and argument.name in state.constraints.get(UPPER, {})

@@ -23,6 +23,9 @@ from bilevelpy.sema.scope import (
 from bilevelpy.sema.values import Point, Value, take
 from bilevelpy.syntax import ast
 
+# Why a domain reads no variables, in the words of BLV0221.
+DOMAIN_ONLY = "a domain reads data only"
+
 
 def resolve(state: State, context: Context, name: str) -> Declaration | Ambiguous | None:
     """The declaration behind ``name``; arguments of functions may stand for one."""
@@ -131,6 +134,9 @@ def _data_only(state: State, context: Context, found: Declaration, span: Span) -
         f"this is {found.kind}",
         context=context,
         secondary=[Label(found.span, "declared here")],
+        hint="a bound that moves is a constraint: `subject to name: ... <= ...;`"
+        if context.reads_only == DOMAIN_ONLY
+        else None,
         name=found.place,
         where=context.reads_only,
     )
@@ -165,10 +171,25 @@ def other_follower(state: State, context: Context, found: Declaration, span: Spa
     family = reader.node.generators is not None
     same = found.level == context.level
     owner = f"another element of `{found.level}`" if same else f"follower `{found.level}`"
+    label = f"belongs to {owner}, decided at the same time"
+    if any(
+        d.code == "BLV0214"
+        and d.primary is not None
+        and d.primary.text == label
+        and d.secondary[0].span == reader.node.head_span
+        for d in state.diagnostics
+    ):
+        return  # one missing word, however often the other follower is read
+    notes = ["followers that react to each other play a Nash game"]
+    if not same:
+        notes.append(
+            f"a third level, below `{found.level}`, is not part of the language; its optimality "
+            f"conditions as constraints of `{found.level}` say the same"
+        )
     state.error(
         "BLV0214",
         span,
-        f"belongs to {owner}, decided at the same time",
+        label,
         context=context,
         secondary=[
             Label(
@@ -178,7 +199,7 @@ def other_follower(state: State, context: Context, found: Declaration, span: Spa
                 else "followers are independent",
             )
         ],
-        notes=("followers that react to each other play a Nash game",),
+        notes=notes,
         hint=f"say so with `{head} nash {{ ... }}`, or move the coupling to `upper`",
         follower=context.level,
     )

@@ -64,17 +64,21 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
     passed = _without_checkpoints() if keeper is not None else frozenset()
     # A run that a report may end has its end there: nothing follows it.
     goes_on = options.backend == "auto" and request.verify and request.stop_by is None
+    tried = [decision.chosen]
     while goes_on and _time_is_left(options, clock):
-        tried = [r.backend for r in results]
         following = successor(facts, results[-1], tried, passed)
         if following is None:
             break
         name, note = following
+        tried.append(name)
         decision = decision.noted(note)
         settings = replace(options, backend_options={})
-        results.append(
-            _attempt(model, name, facts, decision, settings, request, clock, None, keeper)
-        )
+        try:
+            results.append(
+                _attempt(model, name, facts, decision, settings, request, clock, None, keeper)
+            )
+        except BackendError as error:  # what was found before is not lost
+            decision = decision.noted(str(error))
     sign = -1.0 if model.program.upper.sense is Sense.MAXIMIZE else 1.0
     return _best(results, decision, clock, sign)
 
@@ -113,7 +117,7 @@ def _best(results: list[Result], decision: Decision, clock: Clock, sign: float) 
     A local claim does not replace a point that its certificate shows to be bilevel feasible and
     that has a clearly better F (``sign`` is -1 where F is maximised).
     """
-    if len(results) == 1:
+    if len(results) == 1 and not decision.notes:
         return results[0]
     best = min(results, key=_badness)
     for result in results:

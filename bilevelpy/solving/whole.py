@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bilevelpy.backends import registry
 from bilevelpy.backends.whole import Hooks, ProgramBackend
-from bilevelpy.errors import UsageError
+from bilevelpy.errors import BackendError, BilevelError, UsageError
 from bilevelpy.expectations import environment
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.model import Model
@@ -44,6 +44,12 @@ def solve_whole(
         hooks = Hooks(request.start, watch if watch.is_wanted else None)
         left = replace(options, time_limit=max(options.time_limit - clock.elapsed(), LEAST))
         answer = backend.solve(model.bound, left, settings, request.verify, hooks)
+    except BilevelError:
+        raise
+    except Exception as error:
+        if request.callback is not None:  # it may be the caller's own
+            raise
+        raise BackendError(f"backend `{name}` failed: {type(error).__name__}: {error}") from error
     finally:
         watch.close()
     clock.lap("solve")

@@ -208,7 +208,15 @@ class Cursor:
 
     def misplaced(self, token: Token, place: str) -> None:
         """Report a statement that belongs elsewhere."""
-        self.report(diagnostic("BLV0123", self.at(token), keyword=str(token), place=place))
+        notes: tuple[str, ...] = ()
+        if str(token) == "lower":
+            notes = (
+                "there are two levels; a third one is written as the optimality conditions of its "
+                "problem, among the constraints of the second",
+            )
+        self.report(
+            diagnostic("BLV0123", self.at(token), notes=notes, keyword=str(token), place=place)
+        )
 
     def missing(self, what: str, where: str, first: int, last: int) -> None:
         """Report that ``what`` is missing behind tokens ``first..last``."""

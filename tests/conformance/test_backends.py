@@ -15,7 +15,7 @@ from bilevelpy.testing import CASES, check_backend
 # What the iterations of a method cost on the problems with curved or kinked responses.
 LIMITS = {
     **{"bagdc": 60, "meha": 60, "bome": 60, "itd": 60, "pzobo": 15, "pbgd": 60, "bvfsm": 30},
-    **{"lvhba": 50, "stocbio": 80},
+    **{"lvhba": 50, "stocbio": 80, "pzobo_s": 80},
 }
 # Methods for lower levels with constraints solve others than the rest.
 CONSTRAINED = ("blocc", "gaffa", "lvhba")
@@ -24,7 +24,7 @@ SECONDS = {"bome": 1.0, "bda": 1.0, "bvfsm": 5.0, "lvhba": 8.0}
 # Methods that reach few digits: they solve something, not everything.
 ROUGH = ("bome", "bda", "bvfsm")
 # Stochastic methods whose variance does not vanish: errors fall like a root of the passes made.
-NOISY = ("soba", "ma_soba", "fsla", "amigo_sgd", "stocbio", "nsbo", "f2sa", "fdehbo")
+NOISY = ("soba", "ma_soba", "fsla", "amigo_sgd", "stocbio", "nsbo", "f2sa", "fdehbo", "pzobo_s")
 NOISE = 2e-2
 # Their iterations are passes over the data: few of them, counted rather than timed.
 SAMPLED = (*NOISY, "saba", "srba")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tests.reference import small
+from tests.reference import applications, small
 from tests.reference.hyper_cleaning import HyperCleaning
 from tests.reference.logistic import PenalisedLogistic
 from tests.reference.ridge import PenalisedRidge
@@ -20,6 +21,12 @@ MODELS = Path(__file__).parents[2] / "models"
 CATALOGUE: dict[str, dict[str, Any]] = tomllib.loads((MODELS / "catalog.toml").read_text("utf-8"))
 SLOW = {name for name, entry in CATALOGUE.items() if entry.get("slow", False)}
 FAST = sorted(set(CATALOGUE) - SLOW)
+# Solved by a backend that takes the problem as a whole; those of gradients refuse it.
+WHOLE = {name for name, entry in CATALOGUE.items() if entry.get("engine") == "exact"}
+PESSIMISTIC = "_pessimistic"
+PATHS = {
+    path.stem: path for folder in (MODELS, MODELS / "applications") for path in folder.glob("*.blv")
+}
 
 
 def arrays(name: str) -> dict[str, np.ndarray]:
@@ -101,4 +108,12 @@ REFERENCES: dict[str, Callable[[], float]] = {
     "toy_conditioned": lambda: _toy(arrays("toy_conditioned")["A"]),
     "toy_identity": lambda: _toy(np.eye(100)),
     "toy_index": lambda: _toy(arrays("toy_conditioned")["A"]),
+    # Two roads, x on the second: 1 - x + x^2.
+    "pigou": lambda: 1 - 0.5 + 0.5**2,
+    **{name: getattr(applications, name) for name in WHOLE if not name.endswith(PESSIMISTIC)},
+    **{
+        name: partial(getattr(applications, name.removesuffix(PESSIMISTIC)), pessimistic=True)
+        for name in WHOLE
+        if name.endswith(PESSIMISTIC)
+    },
 }

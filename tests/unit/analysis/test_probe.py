@@ -141,6 +141,13 @@ def test_false_assumptions_are_refuted_with_numbers(f, fact, shown):
     assert len(refusal.value.diagnostics) == 1
 
 
+@pytest.mark.parametrize("domain", ["in simplex", "in [0, 1]"])
+def test_bounds_can_make_a_solution_unique(domain):
+    """Of a linear objective, at a vertex: no curvature is needed."""
+    text = TWO.format(f="y[1] - y[2]", fact="unique").replace("var y[n]", f"var y[n] {domain}")
+    assert facts(text).unique.value
+
+
 @pytest.mark.parametrize(
     ("f", "fact", "convexity"),
     [

@@ -62,6 +62,13 @@ def test_defaults_solve_the_toy_without_products(kappa: float, order: int) -> No
     assert relative_error(found.x, o.solution()[0]) < 1e-4
 
 
+def test_inner_accuracy_keeps_up_with_the_condition() -> None:
+    # Residuals of 1e-9 of the first one leave an error of 2e-5 in h, at which a run would end.
+    o = toy(1000, n=20)
+    raw = run(o, F2BA(), None, SolveOptions())
+    assert relative_error(raw.x, o.solution()[0]) < 5e-6
+
+
 def test_defaults_solve_a_curved_problem() -> None:
     assert solve(F2BA(), logistic(60, 6)).status is Status.CONVERGED
 

@@ -11,8 +11,14 @@ import pytest
 from bilevelpy.analysis.structure import Evidence, Fact
 from bilevelpy.backends import registry
 from bilevelpy.backends.base import Accept, Cost, Reject
-from bilevelpy.dispatcher import RULES, dispatch
-from bilevelpy.dispatcher.rules import DENSE, DENSE_MOVING, FEW_PASSES
+from bilevelpy.dispatcher import RULES, Rejection, dispatch
+from bilevelpy.dispatcher.conditions import (
+    DENSE,
+    DENSE_BY_PRODUCTS,
+    DENSE_MOVING,
+    FEW_PASSES,
+    ILL,
+)
 from bilevelpy.errors import BackendError, UsageError
 from tests.unit.analysis.models import (
     BOX,
@@ -85,11 +91,13 @@ def test_boxes_go_to_direct():
 @pytest.mark.parametrize(
     ("m", "hessian", "high", "chosen"),
     [
-        (DENSE, "depends on x", 2.0, "direct"),
-        (DENSE + 1, "depends on x", 2.0, "aid"),
-        (DENSE + 1, "depends on x", 1e4, "aid"),
-        (DENSE_MOVING, "depends on both", 2.0, "direct"),
-        (DENSE_MOVING + 1, "depends on both", 2.0, "aid"),
+        (DENSE, "constant", 2.0, "direct"),
+        (DENSE_MOVING, "depends on x", 2.0, "direct"),
+        (DENSE_MOVING + 1, "depends on x", 2.0, "aid"),
+        (2 * DENSE_MOVING, "depends on x", 2 * ILL, "direct"),
+        (2 * DENSE_MOVING + 1, "depends on x", 2 * ILL, "aid"),
+        (DENSE_BY_PRODUCTS, "depends on both", 2.0, "direct"),
+        (DENSE_BY_PRODUCTS + 1, "depends on both", 2.0, "aid"),
         (10 * DENSE, "depends on y", 1e6, "aid"),
     ],
 )
@@ -100,7 +108,7 @@ def test_size_and_condition_choose(ridge, m, hessian, high, chosen):
 def test_affine_predictors_make_dense_hessians_cheap(ridge):
     def chosen(passes):
         return dispatch(
-            sized(ridge, DENSE, "depends on both", passes=passes), backends=real()
+            sized(ridge, DENSE_MOVING, "depends on both", passes=passes), backends=real()
         ).chosen
 
     assert chosen(FEW_PASSES) == "direct"
@@ -146,7 +154,9 @@ def test_unknown_backend_is_a_usage_error(ridge):
 def test_rejections_carry_the_fact(ridge):
     found = dispatch(ridge, backends=[Fake("one"), Fake("two", accepts=False)])
     assert found.chosen == "one"
-    assert found.rejected == {"two": f"needs more ({ridge.convexity.reason})"}
+    fact = ridge.convexity.reason
+    assert found.rejected == {"two": f"needs more ({fact}, model.blv:6)"}
+    assert found.rejections["two"] == Rejection("needs more", fact, "model.blv", 6, 56)
 
 
 def test_backends_without_a_rule_are_ranked_by_work(ridge):
@@ -175,5 +185,5 @@ def test_json(ridge):
 
 
 def test_the_last_rule_always_matches(ridge):
-    assert RULES[-1].when(sized(ridge, 10**9))
+    assert RULES[-1].matches(sized(ridge, 10**9))
     assert len({rule.name for rule in RULES}) == len(RULES)

@@ -1,0 +1,152 @@
+"""Pessimistic leaders with few choices: every x is tried, with the worst best response to it.
+
+For a leader who decides whole numbers in finite ranges ::
+
+    min_x max { F(x, y, lam) : (y, lam) satisfies the followers' conditions at x }
+
+is a finite minimum, so it is attained, which a pessimistic value in real numbers need not be.
+Multipliers that the leader reads as prices are among what the worst is taken over. Where followers
+are linear, the conditions at a fixed x are linear too: every pair is complementary where the sum of
+``slack * multiplier`` over all pairs (the primal minus the dual objective) is not positive. Then
+the worst response is one linear program.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from bilevelpy.backends.exact_relax import Relaxed
+from bilevelpy.backends.exact_scip import Limits, Outcome
+from bilevelpy.numerics.smooth_program import Program
+from bilevelpy.reductions.rows import Functions, Rows, join_rows
+from bilevelpy.reductions.trees import linear_terms
+
+if TYPE_CHECKING:
+    from bilevelpy.reductions.kkt import KKT
+    from bilevelpy.reductions.rows import System
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Choices of the leader that are tried one by one at most.
+MOST = 5000
+
+
+def few_choices(system: System) -> Array | None:
+    """The points x that satisfy the leader's rows, one a row (over ``upper_columns``); None where
+    they are not finitely many, too many, or a row of the leader reads responses.
+    """
+    columns, own = system.columns, system.upper_columns
+    low, high = columns.lower[own], columns.upper[own]
+    whole = columns.integer[own] | (low == high)
+    if not whole.all() or not np.isfinite(low).all() or not np.isfinite(high).all():
+        return None
+    counts = np.floor(high) - np.ceil(low) + 1.0
+    if np.prod(np.where(low == high, 1.0, counts)) > MOST:
+        return None
+    rows, mine = system.upper_rows, set(own.tolist())
+    if any(not rows.functions.reads(r) <= mine for r in range(rows.count)):
+        return None
+    ranges = [
+        [float(a)] if a == b else np.arange(math.ceil(a), math.floor(b) + 1).tolist()
+        for a, b in zip(low, high, strict=True)
+    ]
+    points = np.array(list(itertools.product(*ranges)), dtype=float).reshape(-1, own.size)
+    at = columns.start.copy()
+
+    def allowed(x: Array) -> bool:
+        at[own] = x
+        return float(rows.violation(at).max(initial=0.0)) <= 1e-9
+
+    return points[[allowed(x) for x in points]]
+
+
+def worst_of(program: KKT, points: Array, limits: Callable[[], Limits]) -> Outcome:
+    """The x whose worst best response is the least; followers without one at x rule it out."""
+    own = program.system.upper_columns
+    rows = _without_pairs(program)
+    best, values = math.inf, None
+    for x in points:
+        left = limits()
+        if left.seconds <= 0.05:
+            return Outcome("time_limit", values, best, -math.inf, len(points), 0.0)
+        status, worst, at = _worst_at(program, rows, own, x, left)
+        if status in ("infeasible", "unbounded"):
+            continue  # no response, or one that is as bad as one likes
+        if status != "optimal":
+            return Outcome("time_limit", values, best, -math.inf, len(points), 0.0)
+        if worst < best - 1e-9 * max(1.0, abs(worst)):
+            best, values = worst, at
+    status = "infeasible" if values is None else "optimal"
+    return Outcome(status, values, best, best, len(points), 0.0)
+
+
+def _worst_at(
+    program: KKT, rows: Rows | None, own: Array, x: Array, limits: Limits
+) -> tuple[str, float, Array | None]:
+    """Status, the greatest F over the best responses to x, and where."""
+    if rows is not None:
+        columns = program.columns
+        at = columns.start.copy()
+        at[own] = x
+        free = np.setdiff1d(np.arange(columns.count), own)
+        whole = np.zeros(columns.count, dtype=bool)
+        lower, upper = columns.lower, columns.upper
+        linear = Program(program.objective.scaled(-1.0), rows, lower, upper, whole, free, at)
+        if linear.degree == 1:
+            found = linear.solve()
+            if found.status != "unknown":
+                return found.status, -found.objective, found.values
+    fixed = {int(j): float(v) for j, v in zip(own, x, strict=True)}
+    outcome = Relaxed(program, fixed).solve(limits, sign=-1.0)
+    return outcome.status, -outcome.objective, outcome.values
+
+
+def _without_pairs(program: KKT) -> Rows | None:
+    """The rows and, in place of the pairs, ``sum of slack * multiplier <= 0``; None where a row or
+    an objective of a follower is neither linear nor quadratic.
+    """
+    system, rows, columns = program.system, program.rows, program.columns
+    if system.lower_objectives.trees or rows.functions.trees:
+        return None
+    owner, width = system.columns.owner, columns.count
+    linear: dict[int, float] = {}
+    products: list[tuple[int, int, float]] = []
+    for j in program.stationary:
+        k = int(owner[j]) - 1
+        linear[j] = linear.get(j, 0.0) + float(system.lower_objectives.linear[k, j])
+        if k in system.lower_objectives.quadratic:
+            q = system.lower_objectives.quadratic[k]
+            span = slice(q.indptr[j], q.indptr[j + 1])
+            products += [
+                (j, int(i), float(c)) for i, c in zip(q.indices[span], q.data[span], strict=True)
+            ]
+    for pair in (*program.pairs, *program.equations):
+        low, high = (columns.lower, columns.upper) if pair.row is None else (rows.lower, rows.upper)
+        place = pair.column if pair.row is None else pair.row
+        assert place is not None
+        sign = -1.0 if pair.side == "lower" else 1.0
+        end = float((low if pair.side == "lower" else high)[place])
+        linear[pair.multiplier] = linear.get(pair.multiplier, 0.0) + sign * end
+        if pair.row is not None:
+            follower = int(rows.follower[pair.row])
+            products += [
+                (pair.multiplier, i, -sign * c)
+                for i, c in linear_terms(rows.functions, pair.row)
+                if not (i < owner.size and owner[i] == follower)
+            ]
+            if pair.row in rows.functions.quadratic:
+                return None
+    entries = ([p[2] for p in products], ([p[0] for p in products], [p[1] for p in products]))
+    half = sp.csr_array(entries, shape=(width, width))
+    places = list(linear)
+    row = sp.csr_array(([linear[p] for p in places], ([0] * len(places), places)), shape=(1, width))
+    functions = Functions(np.zeros(1), row, {0: sp.csr_array(half + half.T)} if products else {})
+    zero, upper_level = np.zeros(1), np.zeros(1, dtype=np.int64)
+    gap = Rows(("duality",), functions, zero - np.inf, zero, upper_level, (None,), (None,))
+    return join_rows([rows, gap], width)

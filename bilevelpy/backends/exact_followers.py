@@ -1,0 +1,244 @@
+"""Followers one by one: their global solves, the cuts from their answers, and the leader's best
+among best responses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bilevelpy.backends.exact_scip import Limits, Model, Outcome
+from bilevelpy.numerics.constrained_certificate import objective_scale, row_scales
+from bilevelpy.reductions.fixing import fix
+from bilevelpy.reductions.trees import linear_terms
+
+if TYPE_CHECKING:
+    from bilevelpy.reductions.rows import Functions, Rows, System
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# A response whose objective is within this of the least one (relative to its terms) is a best one.
+BEST = 2e-7
+# Rows may be off by this only: what a response gains by it changes F by as much as its square root.
+FEASIBLE = 1e-8
+EDGE = 1e-6
+# Gap at which a global solve of a follower ends, and up to which an unfinished one will do.
+RESPONSE_GAP, SOLVED = 5e-8, 0.5 * BEST
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A response of follower k, as values of all columns (those of others do not matter)."""
+
+    follower: int
+    response: Array
+
+
+@dataclass(slots=True)
+class Progress:
+    """The best bilevel feasible point so far, the bound, and the followers' least values there.
+
+    ``watch`` is told of every better point (values, objective, bound); ``stopped`` says that it
+    wanted no more.
+    """
+
+    best: Array | None = None
+    objective: float = math.inf
+    bound: float = -math.inf
+    solved: dict[int, float] = field(default_factory=dict)
+    nodes: int = 0
+    why: str = ""
+    watch: Callable[[Array, float, float], bool] | None = None
+    stopped: bool = False
+
+    def keep(self, values: Array, objective: float, solved: dict[int, float]) -> None:
+        """A bilevel feasible point; it is kept where it is better than the best one."""
+        if objective < self.objective:
+            self.best, self.objective, self.solved = values, objective, dict(solved)
+            self.seen(values, objective, self.bound)
+
+    def seen(self, values: Array, objective: float, bound: float) -> bool:
+        """A better point is shown; whether the run has to stop."""
+        if self.watch is not None and not self.stopped:
+            self.stopped = self.watch(values, objective, bound)
+        return self.stopped
+
+
+@dataclass(frozen=True, slots=True)
+class Followers:
+    """Global solves of single followers, and cuts from their answers."""
+
+    system: System
+    limits: Callable[[], Limits]
+
+    def model(self, k: int, v: Array) -> Model:
+        """Follower k with everything else fixed at ``v``: its rows and bounds."""
+        columns = self.system.columns
+        fixed = {j: float(v[j]) for j in range(columns.count) if columns.owner[j] != k + 1}
+        model = Model(columns, fixed)
+        own = np.flatnonzero(columns.owner == k + 1)
+        rows = self.loosened(k, v)
+        model.rows(replace(rows, functions=fix(rows.functions, own, v)))
+        return model
+
+    def loosened(self, k: int, v: Array) -> Rows:
+        """The rows of follower k, as wide as ``v`` needs within the tolerance: x may lie on the
+        edge of what the follower can meet.
+        """
+        rows = self.system.lower_rows.take(self._rows(k))
+        off = rows.violation(v)
+        off = np.where(off <= EDGE * row_scales(rows, v), 1.01 * off, 0.0)
+        return replace(rows, lower=rows.lower - off, upper=rows.upper + off)
+
+    def _rows(self, k: int) -> Array:
+        return np.flatnonzero(self.system.lower_rows.follower == k + 1)
+
+    def objective(self, k: int, v: Array) -> Functions:
+        """The objective of follower k in its own columns."""
+        own = np.flatnonzero(self.system.columns.owner == k + 1)
+        return fix(self.system.lower_objectives.take([k]), own, v)
+
+    def solve(self, k: int, v: Array) -> Outcome:
+        """The best response of follower k."""
+        model = self.model(k, v)
+        model.minimize(self.objective(k, v))
+        found = model.solve(replace(self.limits(), gap=RESPONSE_GAP))
+        close = found.status == "time_limit" and found.gap <= SOLVED
+        return replace(found, status="optimal") if close else found
+
+    def inner(self, k: int, v: Array, level: float) -> Array | None:
+        """A response with f at most ``level`` and as much slack in its rows as there is."""
+        rows = self.system.lower_rows.take(self._rows(k))
+        moving = [r for r in range(rows.count) if self._reads_others(rows.functions, r, k)]
+        columns = self.system.columns
+        if not moving or bool(columns.integer[columns.owner == k + 1].any()):
+            return None
+        model = self.model(k, v)
+        room = model.scip.addVar("room", "C", lb=0.0, ub=1.0)
+        own = np.flatnonzero(columns.owner == k + 1)
+        functions = fix(rows.functions, own, v)
+        for r in moving:
+            value = model.expression(functions, r)
+            if rows.lower[r] == rows.upper[r]:
+                return None
+            if math.isfinite(rows.upper[r]):
+                model.row(value + room, -math.inf, float(rows.upper[r]))
+            if math.isfinite(rows.lower[r]):
+                model.row(value - room, float(rows.lower[r]), math.inf)
+        model.row(model.expression(self.objective(k, v), 0), -math.inf, level)
+        model.scip.setObjective(-1.0 * room, "minimize")
+        found = model.solve(replace(self.limits(), gap=1e-3))
+        return found.values if found.values is not None and found.objective < -1e-7 else None
+
+    def _reads_others(self, functions: Functions, row: int, k: int) -> bool:
+        return any(self.system.columns.owner[j] != k + 1 for j in functions.reads(row))
+
+    def write(self, model: Model, cut: Cut) -> None:
+        """The cut as rows of a relaxation."""
+        k, system = cut.follower, self.system
+        rows = system.lower_rows.take(self._rows(k))
+        own = system.columns.owner == k + 1
+        others = np.flatnonzero(~own)
+        there = fix_at(system.lower_objectives.take([k]), others, cut.response)
+        fall = model.expression(system.lower_objectives.take([k]), 0) - model.expression(there, 0)
+        moving = [r for r in range(rows.count) if self._reads_others(rows.functions, r, k)]
+        if not moving:
+            model.row(fall, -math.inf, 0.0)
+            return
+        add = model.scip
+        choices = [_switch(model, fall, 0.0)]
+        placed = fix_at(rows.functions, others, cut.response)
+        for r in moving:
+            value = model.expression(placed, r)
+            step = _whole_step(system, placed, r, float(rows.upper[r]), float(rows.lower[r]))
+            if math.isfinite(rows.upper[r]):
+                choices.append(_switch(model, float(rows.upper[r]) + step - value, 0.0))
+            if math.isfinite(rows.lower[r]):
+                choices.append(_switch(model, value - float(rows.lower[r]) + step, 0.0))
+        add.addCons(sum(choices[1:], choices[0] + 0.0) >= 1.0)
+
+
+def fix_at(functions: Functions, others: Array, response: Array) -> Functions:
+    """The functions with the follower's own columns at a response; only ``others`` still move."""
+    base = response.copy()
+    base[others] = 0.0
+    fixed = fix(functions, others, response)
+    mask = np.zeros(response.size)
+    mask[others] = 1.0
+    constant = fixed.constant + fixed.linear @ base
+    linear = (fixed.linear * mask).tolil()
+    quadratic = {}
+    for r, q in fixed.quadratic.items():
+        constant[r] += 0.5 * float(base @ (q @ base))
+        linear[[r], :] = linear[[r], :].toarray() + (q @ base * mask)[None, :]
+        kept = (q * mask).T * mask
+        kept = kept.T.tocsr()
+        kept.eliminate_zeros()
+        if kept.nnz:
+            quadratic[r] = kept
+    return type(functions)(constant, linear.tocsr(), quadratic, fixed.trees)
+
+
+def _switch(model: Model, expression: Any, level: float) -> Any:
+    """A binary that, where it is 1, forces ``expression <= level``."""
+    scip = model.scip
+    number = scip.getNVars()
+    z = scip.addVar(f"choice.{number}", "B")
+    s = scip.addVar(f"value.{number}", "C", lb=None, ub=None)
+    scip.addCons(s - expression >= 0.0)
+    scip.addConsIndicator(s <= level, z)
+    return z
+
+
+def _whole_step(
+    system: System, functions: Functions, row: int, upper: float, lower: float
+) -> float:
+    """1 where a row takes whole values only (then breaking it means by 1), else 0."""
+    if row in functions.trees or row in functions.quadratic:
+        return 0.0
+    terms = linear_terms(functions, row)
+    whole = all(system.columns.integer[j] and float(c).is_integer() for j, c in terms)
+    ends = [e - functions.constant[row] for e in (upper, lower) if math.isfinite(e)]
+    return 1.0 if whole and all(float(e).is_integer() for e in ends) else 0.0
+
+
+def candidate(run: Followers, v: Array, solved: dict[int, float], state: Progress) -> float:
+    """F at the leader's best among the best responses at x (``v`` holds some of them).
+
+    It is kept in ``state`` where it is the best so far, and infinite where no response suits the
+    leader's rows. Where x lies on the edge of what these rows allow, they hold to ``EDGE``.
+    """
+    for edge, room in ((0.0, 0.0), (EDGE, 10.0 * FEASIBLE)):
+        found = _leaders_best(run, v, solved, edge, room)
+        state.nodes += found.nodes
+        if found.values is not None:
+            break
+    if found.values is None:
+        return math.inf
+    value = float(run.system.objective.value(found.values)[0])
+    state.keep(found.values, value, solved)
+    return value
+
+
+def _leaders_best(
+    run: Followers, v: Array, solved: dict[int, float], edge: float, room: float
+) -> Outcome:
+    """The leader's best among the responses with values ``solved``, to within ``room``."""
+    system = run.system
+    upper = {int(j): float(v[j]) for j in np.flatnonzero(system.columns.owner <= 0)}
+    model = Model(system.columns, upper)
+    rows = system.upper_rows
+    off = edge * row_scales(rows, v)
+    model.rows(replace(rows, lower=rows.lower - off, upper=rows.upper + off))
+    for k, least in solved.items():
+        model.rows(run.loosened(k, v))
+        own = np.flatnonzero(system.columns.owner == k + 1)
+        size = max(objective_scale(system.lower_objectives, k, v, own), abs(least), 1e-3)
+        value = model.expression(system.lower_objectives, k)
+        model.row(value, -math.inf, least + 0.2 * BEST * size + room)
+    model.minimize(system.objective)
+    return model.solve(run.limits())

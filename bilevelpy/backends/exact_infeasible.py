@@ -1,0 +1,123 @@
+"""Why no point satisfies everything: rows that every best response violates, or what is wrong with
+a follower.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bilevelpy.backends.exact_conflict import conflict, contradiction
+from bilevelpy.backends.exact_relax import Relaxed, is_empty
+from bilevelpy.backends.exact_scip import Limits, Model
+
+if TYPE_CHECKING:
+    from bilevelpy.reductions.kkt import KKT
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """The reason in words; ``details`` hold violated rows with their violations, x and the best
+    response there. ``proved``: a global solve stands behind it.
+    """
+
+    text: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+    proved: bool = True
+
+
+def explain_infeasible(program: KKT, limits: Limits) -> Why:
+    """The reason why ``program`` has no point."""
+    found = _violated(program, limits)
+    if found is not None:
+        return found
+    base = Relaxed(program)
+    if base.model(None, skip="upper").solve(limits).status != "infeasible":
+        if is_empty(replace(base, kkt=replace(program, pairs=())), limits):
+            both = [r for r, kind in enumerate(program.kinds) if kind in ("upper", "lower")]
+            return _with_rows("no point satisfies the leader's constraints", program, both, limits)
+        return Why("no x that the leader may choose leaves the follower a best response")
+    primal = replace(
+        program,
+        rows=program.rows.take([r for r, k in enumerate(program.kinds) if k == "lower"]),
+        kinds=tuple(k for k in program.kinds if k == "lower"),
+        pairs=(),
+    )
+    level = program.system.followers[0].name
+    if is_empty(Relaxed(primal), limits):
+        everything = list(range(primal.rows.count))
+        # The follower that the contradicting rows belong to, where they belong to one.
+        whose = {int(primal.rows.follower[r]) for r in conflict(primal, everything, limits)}
+        if len(whose) == 1:
+            level = program.system.followers[whose.pop() - 1].name
+        text = f"the follower `{level}` has no feasible point at any x"
+        return _with_rows(text, primal, everything, limits)
+    return Why(f"the follower `{level}` is unbounded at every x at which it has a feasible point")
+
+
+def _with_rows(text: str, program: KKT, rows: list[int], limits: Limits) -> Why:
+    """A reason with the rows that contradict each other, where they are found."""
+    found = conflict(program, rows, limits)
+    if not found:
+        return Why(text)
+    names = [program.rows.names[r] for r in found]
+    return Why(f"{text}: {contradiction(program, found)}", {"conflict": names})
+
+
+def _violated(program: KKT, limits: Limits) -> Why | None:
+    """The least violation of the leader's rows that read responses, over all x and best responses;
+    None where there is no such row, or no best response at all.
+    """
+    names = program.system.columns.names
+    lower = set(program.system.lower_columns.tolist())
+    upper = [r for r, kind in enumerate(program.kinds) if kind == "upper"]
+    coupling = [r for r in upper if program.rows.functions.reads(r) & lower]
+    coupling += [r for r in upper if program.rows.functions.reads(r) & set(program.multipliers)]
+    if not coupling:
+        return None
+    model = Model(program.columns)
+    model.rows(program.rows, [r for r in range(program.rows.count) if r not in coupling])
+    for pair in program.pairs:
+        model.pair(pair, program.rows)
+    excess = []
+    for r in coupling:
+        e = model.scip.addVar(f"excess.{r}", "C", lb=0.0, ub=None)
+        value = model.expression(program.rows.functions, r)
+        if math.isfinite(program.rows.upper[r]):
+            model.scip.addCons(value - e <= float(program.rows.upper[r]))
+        if math.isfinite(program.rows.lower[r]):
+            model.scip.addCons(value + e >= float(program.rows.lower[r]))
+        excess.append(e)
+    model.scip.setObjective(sum(excess[1:], 1.0 * excess[0]), "minimize")
+    found = model.solve(limits)
+    if found.values is None:
+        return None
+    off = program.rows.take(coupling).violation(found.values)
+    shown = [(program.rows.names[r], float(v)) for r, v in zip(coupling, off, strict=True)]
+    violated = [(name, v) for name, v in shown if v > 1e-6]
+    system = program.system
+    at = _point(names, found.values, system.upper_columns)
+    response = _point(names, found.values, system.lower_columns)
+    parts = ", ".join(f"`{n}` by {v:.4g}" for n, v in violated[:3])
+    text = (
+        "no best response satisfies the leader's constraints; the least violation of all "
+        f"x is {parts or 'tiny'}, at {at} with the best response {response}; did you mean "
+        "to put it into the follower?"
+    )
+    details = {
+        "violated": dict(violated),
+        "x": {names[j]: float(found.values[j]) for j in system.upper_columns},
+        "best_response": {names[j]: float(found.values[j]) for j in system.lower_columns},
+    }
+    return Why(text, details, bool(violated) and found.status == "optimal")
+
+
+def _point(names: tuple[str, ...], v: Array, columns: Array) -> str:
+    shown = [f"{names[j]} = {v[j]:.5g}" for j in columns[:4]]
+    return ", ".join(shown) + (", ..." if columns.size > 4 else "")

@@ -1,0 +1,357 @@
+"""One solve of the backend ``exact``: program, proof, good points, certificate."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bilevelpy.backends.exact_cuts import solve_by_cuts
+from bilevelpy.backends.exact_duality import write_duality
+from bilevelpy.backends.exact_enumerate import few_choices, worst_of
+from bilevelpy.backends.exact_expressions import engine
+from bilevelpy.backends.exact_followers import FEASIBLE, Followers, Progress
+from bilevelpy.backends.exact_infeasible import explain_infeasible
+from bilevelpy.backends.exact_local import LocalPhase, is_attained
+from bilevelpy.backends.exact_necessary import necessary, rows_are_affine
+from bilevelpy.backends.exact_polish import polish
+from bilevelpy.backends.exact_prices import beyond_bounds, check_prices, shadow_prices
+from bilevelpy.backends.exact_relax import Relaxed
+from bilevelpy.backends.exact_scip import Interlude, Limits, Outcome
+from bilevelpy.backends.exact_search import Search
+from bilevelpy.backends.exact_status import end_of, end_without_point
+from bilevelpy.backends.whole import Hooks, ProgramAnswer, with_start
+from bilevelpy.errors import BackendError
+from bilevelpy.ir.types import Stance
+from bilevelpy.ir.walk import duals
+from bilevelpy.numerics.constrained_certificate import Claim, Ties, certify_rows, without_point
+from bilevelpy.reductions.kkt import KKT, kkt
+from bilevelpy.reductions.lift import lift
+from bilevelpy.reductions.linear_objective import linear_objective
+from bilevelpy.reductions.pessimistic import Unfit, Worst, worst_responses
+from bilevelpy.reductions.refusal import Refused
+from bilevelpy.reductions.rows import System, system
+from bilevelpy.reductions.separate import separate
+from bilevelpy.result import Certificate, Status
+
+if TYPE_CHECKING:
+    from bilevelpy.backends.exact import ExactOptions
+    from bilevelpy.ir.program import BoundProgram
+    from bilevelpy.options import SolveOptions
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Columns up to which a search follows a proof that does not end.
+SMALL = 60
+# Share of the time for a proof; the rest is for a search where it does not end.
+SHARE = 0.75
+# Local solutions are looked for where the proof takes longer than this share of the time or that
+# many seconds; they may take so much of it, and so many starts.
+FIRST, FIRST_SECONDS = 0.08, 2.0
+LOCAL, LOCAL_SECONDS = 0.3, 60.0
+STARTS = 24
+# Seconds that a response may take in the search, and that F over all best responses may take.
+RESPONSE, TIES = 1.0, 10.0
+# With less than this left nothing is begun that the answer can do without.
+LATE = 0.5
+
+
+class Run:
+    """One solve."""
+
+    def __init__(
+        self,
+        bound: BoundProgram,
+        options: SolveOptions,
+        settings: ExactOptions,
+        verify: bool,
+        hooks: Hooks,
+    ) -> None:
+        engine()
+        self.began = time.perf_counter()
+        self.options, self.settings, self.verify, self.hooks = options, settings, verify, hooks
+        self.worst: Worst | None = None
+        self.pessimistic = False
+        self.choices: Array | None = None
+        try:
+            made = separate(lift(system(bound)))
+            self.system = with_start(made, hooks.start)
+            self.program, self.settled = _conditions(self.system)
+            if self.settled:
+                self.program = _sharper(self.program)
+            if bound.program.stance is Stance.PESSIMISTIC and not _answers_once(self.system):
+                self.pessimistic = True
+                self.choices = few_choices(self.system) if self.settled else None
+                if self.choices is None:
+                    self.worst = worst_responses(self.system)
+        except Refused as error:
+            raise BackendError(str(error)) from error
+        except Unfit as error:
+            raise BackendError(
+                f"the backend `exact` takes no such pessimistic leader: {error}"
+            ) from error
+        self.state = Progress(watch=self._observe)
+        # Cuts need not end: without a limit of the caller's they get one.
+        free = math.isinf(options.time_limit) and not self.settled
+        self.seconds = settings.patience if free else options.time_limit
+        self.solved: dict[int, float] | None = None
+        self.why = ""
+
+    def limits(self, share: float = 1.0, until: float = math.inf) -> Limits:
+        """A share of what is left of the time (up to ``until`` seconds from the beginning)."""
+        left = min(self.seconds, until) - (time.perf_counter() - self.began)
+        return Limits(
+            max(share * left, 0.05), self.settings.gap or self.options.tol, self.options.seed
+        )
+
+    def answer(self) -> ProgramAnswer:
+        """The answer, whatever it is."""
+        if self.choices is not None:
+            found = worst_of(self.program, self.choices, lambda: self.limits(0.8))
+        elif self.worst is not None:
+            found = self._worst(self.worst)
+        else:
+            found = self._by_conditions() if self.settled else self._by_cuts()
+        if self.state.stopped:
+            found = replace(found, status="interrupted")
+        solved = time.perf_counter()
+        if found.values is None:
+            return self._without_point(found)
+        v = found.values
+        if self.settled and not self.pessimistic and v.size == self.program.columns.count:
+            v = polish(self.program, v)
+        objective = float(self.system.objective.value(v[: self.system.columns.count])[0])
+        better = replace(found, values=v, objective=objective)
+        certificate = None
+        if self.verify:
+            certificate = self._certificate(better)
+        status, message = end_of(better, certificate, self.seconds, self.why)
+        return ProgramAnswer(
+            self.system,
+            v[: self.system.columns.count],
+            shadow_prices(self.program, v)
+            if self.settled and v.size > self.system.columns.count
+            else {},
+            status,
+            message,
+            certificate,
+            found.nodes,
+            (*self.program.warnings,),
+            solved - self.began,
+        )
+
+    # --- ways to a point and a bound --------------------------------------------------------------
+
+    def _observe(self, values: Array, objective: float, bound: float) -> bool:
+        """A better point: whoever watches may stop the run."""
+        if self.hooks.observe is None:
+            return False
+        seconds = time.perf_counter() - self.began
+        count = self.system.columns.count
+        return self.hooks.observe(self.system, values[:count], objective, bound, seconds)
+
+    def _by_conditions(self) -> Outcome:
+        """SCIP, with local solutions on the way; where a small problem is not solved in time, a
+        search in what is left.
+        """
+        program = Relaxed(self.program, extra=lambda model: write_duality(self.program, model))
+        games = any(f.nash for f in self.system.followers)
+        reports = [r.value for r in self.system.bound.program.reports.values()]
+        prices = bool((self.system.columns.owner == -1).any()) or bool(duals(reports))
+        small = self.system.columns.count <= SMALL and not games and not prices
+        limited = math.isfinite(self.seconds) and small
+        state, local = self.state, self._local()
+        if self.hooks.start and self.system.columns.count <= SMALL:
+            local(state)
+
+        def point() -> Array | None:
+            local(state)
+            return state.best
+
+        found = program.solve(
+            self.limits(SHARE if limited else 0.9),
+            interlude=Interlude(self._first(), point, state),
+        )
+        if state.best is not None and state.objective < found.objective:
+            found = replace(found, values=state.best, objective=state.objective)
+        if found.values is not None:
+            state.best, state.objective = found.values, found.objective
+        if found.status not in ("time_limit", "trouble") or not limited or state.stopped:
+            return found
+        return self._search(found, state, [])
+
+    def _first(self) -> float:
+        """Seconds after which local solutions are looked for."""
+        # Their programs are compiled entry by entry: the larger, the later.
+        size = max(1.0, self.program.columns.count / 1000)
+        return min(min(FIRST * size, 0.4) * self.seconds, FIRST_SECONDS * size)
+
+    def _local(
+        self, share: float = LOCAL, starts: int = STARTS
+    ) -> Callable[[Progress], list[Array]]:
+        """What looks for local solutions, and returns the points that it met."""
+
+        def run(state: Progress) -> list[Array]:
+            left = self.limits().seconds
+            seconds = min(share * self.seconds, LOCAL_SECONDS, 0.5 * left)
+            deadline = time.perf_counter() + seconds
+
+            def limits() -> Limits:
+                rest = deadline - time.perf_counter()
+                return replace(
+                    self.limits(), seconds=max(min(RESPONSE, rest), 0.05), feasible=FEASIBLE
+                )
+
+            inner = Followers(self.system, limits)
+            rng = np.random.default_rng(self.options.seed)
+            phase = LocalPhase(inner, state, self.program, self.settled, rng, deadline)
+            phase.run(starts)
+            return phase.points
+
+        return run
+
+    def _by_cuts(self) -> Outcome:
+        """Cuts for a proof; where time runs out, a search for a better point in what is left."""
+        limited = math.isfinite(self.seconds)
+        until = self.seconds * (SHARE if limited else 1.0)
+        relaxed: list[Array] = []
+        found, state = solve_by_cuts(
+            self.system,
+            self.program,
+            lambda: self.limits(until=until),
+            relaxed,
+            after=0.0 if self.hooks.start else self._first(),
+            meanwhile=self._local(),
+            state=self.state,
+        )
+        self.why = state.why
+        if found.status in ("time_limit", "stuck", "trouble") and limited and not state.stopped:
+            found = self._search(found, state, relaxed)
+        self.solved = state.solved
+        return found
+
+    def _search(self, found: Outcome, state: Progress, points: list[Array]) -> Outcome:
+        """The better of what is known and what a search finds in the time that is left."""
+
+        def limits() -> Limits:
+            left = self.limits(0.9)
+            return replace(left, seconds=min(left.seconds, RESPONSE), feasible=FEASIBLE)
+
+        inner = Followers(self.system, limits)
+        deadline = self.began + 0.9 * self.seconds
+        rng = np.random.default_rng(self.options.seed + 1)
+        now = time.perf_counter()
+        half = now + 0.5 * max(deadline - now, 0.0)
+        phase = LocalPhase(inner, state, self.program, self.settled, rng, half)
+        phase.from_points(points[::-1])
+        phase.run(STARTS)
+        Search(inner, state, deadline, rng).run([*points, *phase.points[:8]])
+        if state.best is not None and state.best.size < self.program.columns.count and self.settled:
+            state.solved = {}
+        return replace(found, values=state.best, objective=state.objective)
+
+    def _worst(self, worst: Worst) -> Outcome:
+        """The pessimistic program, once."""
+        found = Relaxed(worst.program).solve(self.limits(0.8))
+        if found.values is None:
+            return found
+        return replace(found, values=worst.values(self.system, found.values))
+
+    # --- certificate ------------------------------------------------------------------------------
+
+    def _certificate(self, found: Outcome) -> Certificate:
+        assert found.values is not None
+        proved = found.status == "optimal" and found.gap <= 10 * self.limits().gap
+        notes, doubts = check_prices(self.program, found.values, self.limits(0.3))
+        if proved and not self.pessimistic:
+            doubts = (*doubts, *self._attained(found.values))
+        claim = Claim(proved, found.bound, found.gap, notes, doubts)
+        v = found.values[: self.system.columns.count]
+        ties = None
+        # Writing two more programs takes its time too.
+        if self.settings.ties and self.settled and self.limits().seconds > LATE:
+            ties = self._ties(found.values)
+        return certify_rows(
+            self.system,
+            v,
+            claim,
+            ties=ties,
+            solved=self.solved,
+            seed=self.options.seed,
+            pessimistic=self.pessimistic,
+            deadline=self.began + max(self.seconds, 1.0),
+        )
+
+    def _attained(self, v: Array) -> tuple[str, ...]:
+        """A doubt where F jumps up at a bound or at zero that x all but lies on."""
+        if self.system.columns.count > SMALL or not self.seconds > 1.0:
+            return ()
+        limits = replace(self.limits(0.3), feasible=FEASIBLE)
+        limits = replace(limits, seconds=min(limits.seconds, RESPONSE))
+        return is_attained(Followers(self.system, lambda: limits), v)
+
+    def _ties(self, v: Array) -> Ties | None:
+        """F over all best responses (and multipliers) at the returned x."""
+        fixed = {int(j): float(v[j]) for j in self.system.upper_columns}
+        program = Relaxed(self.program, fixed)
+        limits = replace(self.limits(0.3), seconds=min(self.limits(0.3).seconds, TIES))
+        low = program.solve(limits)
+        high = program.solve(limits, sign=-1.0)
+        if low.status != "optimal":
+            return None
+        if high.status == "unbounded":
+            return Ties(low.objective, math.inf)
+        return Ties(low.objective, -high.objective) if high.status == "optimal" else None
+
+    def _without_point(self, found: Outcome) -> ProgramAnswer:
+        empty = np.full(self.system.columns.count, math.nan)
+        solved = time.perf_counter() - self.began
+        status, message = end_without_point(found.status, self.why)
+        certificate = None
+        tight = ""
+        if status is Status.INFEASIBLE and self.settled:
+            tight = beyond_bounds(self.program, self.limits(0.5))
+        if tight:
+            status, message = Status.STALLED, tight
+        if status is Status.INFEASIBLE:
+            why = explain_infeasible(self.program, self.limits(0.9))
+            message = why.text
+            if self.verify:
+                certificate = without_point(message, why.details, why.proved)
+        elif self.verify:
+            certificate = without_point(message, {}, False)
+        return ProgramAnswer(
+            self.system, empty, {}, status, message, certificate, found.nodes,
+            self.program.warnings, solved,
+        )  # fmt: skip
+
+
+def _sharper(program: KKT) -> KKT:
+    """The program with a linear objective, where there is one and its relaxation has a bound."""
+    linear = linear_objective(program)
+    return linear if linear is not program and Relaxed(linear).is_bounded(1.0) else program
+
+
+def _conditions(model: System) -> tuple[KKT, bool]:
+    """The program to solve, and whether it is the bilevel problem itself (else: a relaxation)."""
+    games = any(f.nash for f in model.followers)
+    prices = bool((model.columns.owner == -1).any())
+    try:
+        program = kkt(model, "the backend `exact`", optimistic=True)
+        if games or prices or rows_are_affine(model):
+            return program, True
+    except Refused:
+        if games or prices:
+            raise
+    return necessary(model), False
+
+
+def _answers_once(model: System) -> bool:
+    """Whether every follower has one best response at most: a positive definite quadratic form."""
+    from bilevelpy.reductions.validity import is_definite
+
+    return is_definite(model)

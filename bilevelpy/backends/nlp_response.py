@@ -1,0 +1,97 @@
+"""Best responses of a follower at fixed x, quickly: convex ones by their class, others by an
+interior-point method from several starts.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bilevelpy.numerics.constrained_certificate import follower_program
+from bilevelpy.numerics.interior_point import InteriorPoint
+from bilevelpy.reductions.intervals import column_ranges
+
+if TYPE_CHECKING:
+    from bilevelpy.reductions.rows import System
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Starts of a follower that is not known to be convex, beside the given one.
+STARTS = 6
+# Where a variable has no bounds, starts lie in this half-width about the given point.
+SPREAD = 10.0
+
+
+@dataclass(slots=True)
+class Responses:
+    """Responses of all followers of a system; ``rng`` draws the starts."""
+
+    system: System
+    rng: np.random.Generator
+    convex: bool
+    _compiled: dict[int, InteriorPoint]
+    _ranges: tuple[Array, Array]
+
+    @classmethod
+    def of(cls, system: System, rng: np.random.Generator, convex: bool) -> Responses:
+        """For followers that are known to be convex, or not."""
+        return cls(system, rng, convex, {}, column_ranges(system, leader=False))
+
+    def solve(self, k: int, v: Array) -> tuple[Array, float] | None:
+        """The values of all columns with the best response found, and its objective."""
+        program = follower_program(self.system, k, v).reduced()
+        if not program.free.size:
+            return v.copy(), program.value(v)
+        if program.degree < 3:
+            answer = program.solve(self.rng)
+            if answer.values is None:
+                return None
+            return answer.values, answer.objective
+        if k not in self._compiled:
+            objective = self.system.lower_objectives.take([k])
+            rows = follower_program(self.system, k, v).rows
+            self._compiled[k] = InteriorPoint(objective, rows)
+        run = self._compiled[k]
+        best: tuple[Array, float] | None = None
+        low, high = v.copy(), v.copy()
+        low[program.free], high[program.free] = (
+            self._ranges[0][program.free],
+            self._ranges[1][program.free],
+        )
+        for start in self._starts(v, program.free):
+            found = run.solve(start, low, high)
+            if found is None or not found.is_feasible:
+                continue
+            if best is None or found.objective < best[1]:
+                best = found.values, found.objective
+        return best
+
+    def _starts(self, v: Array, own: Array) -> list[Array]:
+        low, high = self._ranges[0][own], self._ranges[1][own]
+        a = np.where(np.isfinite(low), low, np.minimum(v[own], high) - SPREAD)
+        b = np.where(np.isfinite(high), high, np.maximum(v[own], low) + SPREAD)
+        made = [np.clip(v, self._ranges[0], self._ranges[1])]
+        made[0][np.setdiff1d(np.arange(v.size), own)] = v[np.setdiff1d(np.arange(v.size), own)]
+        for t in range(0 if self.convex else STARTS):
+            start = v.copy()
+            # The corners and the middle first: responses often lie at ends.
+            share = (0.0, 1.0, 0.5)[t] if t < 3 else self.rng.random(own.size)
+            start[own] = a + (b - a) * share
+            made.append(start)
+        return made
+
+    def all(self, v: Array) -> tuple[Array, dict[int, float]] | None:
+        """Responses of every follower at the leader's part of ``v``."""
+        out = v.copy()
+        least: dict[int, float] = {}
+        for k in range(len(self.system.followers)):
+            found = self.solve(k, out if self.system.followers[k].nash else v)
+            if found is None or not math.isfinite(found[1]):
+                return None
+            own = self.system.columns.owner == k + 1
+            out[own] = found[0][own]
+            least[k] = found[1]
+        return out, least

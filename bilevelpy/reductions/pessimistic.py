@@ -1,0 +1,186 @@
+"""The worst of the best responses as a program of one level.
+
+For followers that are linear or convex quadratic with rows affine in their variables, the best
+responses at x are, with any one of them ``y``::
+
+    S(x) = { z : rows of the followers at (x, z),  Q (z - y) = 0,  (c + C x)' (z - y) = 0 }
+
+where ``f = z'Qz/2 + (c + Cx)'z``. The leader meets the worst of them, ``max F(x, z)`` over
+``S(x)``, which for F concave in z has conditions of Karush, Kuhn and Tucker that need no
+qualification.
+With those of ``y`` they make one program: ``min F(x, z)`` under both (after Zeng 2020, who lets the
+leader choose ``y``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from bilevelpy.reductions.kkt import KKT, kkt
+from bilevelpy.reductions.rows import Follower, Functions, Rows, System, join_rows
+from bilevelpy.reductions.validity import least_eigenvalue
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Unfit(Exception):
+    """A pessimistic leader that the reformulation does not cover, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worst:
+    """``program``: the single level. ``copies`` are the columns of the worst responses, in the
+    order of ``System.lower_columns``.
+    """
+
+    program: KKT
+    copies: Array
+
+    def values(self, system: System, v: Array) -> Array:
+        """Values of the given columns at a point of the program: the worst responses."""
+        out = v[: system.columns.count].copy()
+        out[system.lower_columns] = v[self.copies]
+        return out
+
+
+def worst_responses(system: System) -> Worst:
+    """The program.
+
+    Raises
+    ------
+    Unfit
+        Where followers or leader are outside of what is covered; the reason is in words.
+    Refused
+        Where conditions would not be equivalent: a follower that is not convex, or F not concave in
+        the responses.
+    """
+    _require_fit(system)
+    first = kkt(system, "the pessimistic reading", optimistic=True)
+    below = system.lower_columns
+    base = first.columns.count
+    width = base + below.size
+    copies = base + np.arange(below.size)
+    to = dict(zip(below.tolist(), copies.tolist(), strict=True))
+    columns = first.columns.extended(
+        [f"worst.{system.columns.names[j]}" for j in below],
+        system.columns.lower[below],
+        system.columns.upper[below],
+        np.zeros(below.size, dtype=bool),
+    )
+    owner = np.zeros(width, dtype=np.int64)
+    owner[copies] = 1
+    columns = replace(columns, owner=owner)
+    moved = _moved(system.objective.widened(width), to)
+    lower = [r for r, kind in enumerate(first.kinds) if kind == "lower"]
+    rows = first.rows.widened(width)
+    copied = rows.take(lower)
+    names = tuple(f"worst.{n}" for n in copied.names)
+    copied = replace(copied, names=names, functions=_moved(copied.functions, to))
+    own = join_rows([copied, _same_value(system, to, width)], width)
+    own = replace(own, follower=np.ones(own.count, dtype=np.int64))
+    leader = system.bound.program.upper
+    follower = Follower(leader.name, (), "worst", 1.0, False, leader.span)
+    upper = replace(rows, follower=np.zeros(rows.count, dtype=np.int64))
+    second = kkt(
+        System(
+            system.bound, columns, system.sign, moved, upper, (follower,), moved.scaled(-1.0), own
+        ),
+        "the pessimistic reading",
+        optimistic=True,
+    )
+    return Worst(replace(second, pairs=(*first.pairs, *second.pairs)), copies)
+
+
+def _require_fit(system: System) -> None:
+    columns = system.columns
+    if any(f.nash for f in system.followers):
+        raise Unfit("games have no worst equilibrium here")
+    if bool((columns.owner == -1).any()):
+        raise Unfit("shadow prices are the leader's choice")
+    if bool((columns.integer & (columns.owner > 0)).any()):
+        raise Unfit("a follower chooses whole numbers")
+    below = set(system.lower_columns.tolist())
+    rows = system.upper_rows
+    for r in range(rows.count):
+        if rows.functions.reads(r) & below:
+            raise Unfit(f"the leader's constraint `{rows.names[r]}` reads responses")
+    q = system.objective.quadratic.get(0)
+    if q is not None and least_eigenvalue(-q, system.lower_columns) < 0:
+        raise Unfit("F is not concave in the responses")
+    parts = (system.lower_objectives, system.lower_rows.functions, system.objective)
+    if any(p.trees for p in parts) or _curved(system):
+        raise Unfit("functions other than linear and quadratic ones")
+
+
+def _curved(system: System) -> bool:
+    """Whether a row is not affine in its follower's own variables."""
+    rows, owner = system.lower_rows, system.columns.owner
+    for r, q in rows.functions.quadratic.items():
+        own = np.flatnonzero(owner == rows.follower[r])
+        if q[own][:, own].nnz:
+            return True
+    return False
+
+
+def _moved(functions: Functions, to: Mapping[int, int]) -> Functions:
+    """The functions with other columns in place of some."""
+    width = functions.linear.shape[1]
+    place = np.arange(width)
+    for j, k in to.items():
+        place[j] = k
+    shift = sp.csr_array((np.ones(width), (np.arange(width), place)), shape=(width, width))
+    quadratic = {r: sp.csr_array(shift.T @ q @ shift) for r, q in functions.quadratic.items()}
+    return Functions(functions.constant, sp.csr_array(functions.linear @ shift), quadratic)
+
+
+def _same_value(system: System, to: Mapping[int, int], width: int) -> Rows:
+    """``Q (z - y) = 0`` and ``(c + C x)' (z - y) = 0`` of every follower."""
+    linear: list[tuple[int, int, float]] = []
+    quadratic: dict[int, Any] = {}
+    names: list[str] = []
+    objectives = system.lower_objectives
+    for k, follower in enumerate(system.followers):
+        own = np.flatnonzero(system.columns.owner == k + 1)
+        q = objectives.quadratic.get(k)
+        if q is not None:
+            for j in own:
+                span = slice(q.indptr[j], q.indptr[j + 1])
+                terms = [
+                    (int(i), float(c))
+                    for i, c in zip(q.indices[span], q.data[span], strict=True)
+                    if i in to and system.columns.owner[i] == k + 1
+                ]
+                for i, c in terms:
+                    linear += [(len(names), to[i], c), (len(names), i, -c)]
+                if terms:
+                    names.append(f"same.{system.columns.names[j]}")
+        row = len(names)
+        names.append(f"same.{follower.name}")
+        costs = objectives.linear[[k]].toarray().reshape(-1)
+        for j in own:
+            if costs[j]:
+                linear += [(row, to[int(j)], float(costs[j])), (row, int(j), -float(costs[j]))]
+        if q is None:
+            continue
+        coo = q.tocoo()
+        entries: list[tuple[int, int, float]] = []
+        for i, j, c in zip(coo.row, coo.col, coo.data, strict=True):
+            # x_i (z_j - y_j), symmetric
+            if system.columns.owner[j] == k + 1 and system.columns.owner[i] != k + 1:
+                for place, sign in ((to[int(j)], 1.0), (int(j), -1.0)):
+                    entries += [(int(i), place, sign * c), (place, int(i), sign * c)]
+        if entries:
+            a, b, c_ = zip(*entries, strict=True)
+            quadratic[row] = sp.csr_array((c_, (a, b)), shape=(width, width))
+    count = len(names)
+    data = ([t[2] for t in linear], ([t[0] for t in linear], [t[1] for t in linear]))
+    functions = Functions(np.zeros(count), sp.csr_array(data, shape=(count, width)), quadratic)
+    zero, none = np.zeros(count), (None,) * count
+    return Rows(tuple(names), functions, zero, zero, np.ones(count, dtype=np.int64), none, none)

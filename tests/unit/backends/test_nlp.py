@@ -1,0 +1,141 @@
+"""The backend `nlp`: known optima of problems with constraints, honest claims, refusals."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import numpy as np
+import pytest
+
+import bilevelpy as bl
+from bilevelpy.numerics.constrained_certificate import certify_local
+from bilevelpy.numerics.local_probe import probe
+from bilevelpy.reductions.rows import system
+
+pytest.importorskip("casadi")
+
+
+def test_quadratic_follower_with_rows() -> None:
+    # Bard 1988: 17 at (1, 0); (5, 2) with 25 is a local optimum.
+    text = """
+    upper { var x in [0, 10] start 1; minimize (x - 5)^2 + (2 * y + 1)^2; }
+    lower fit {
+      var y in [0, inf];
+      minimize (y - 1)^2 - 1.5 * x * y;
+      subject to
+        a: -3 * x + y + 3 <= 0;
+        b: x - 0.5 * y - 4 <= 0;
+        c: x + y - 7 <= 0;
+    }
+    """
+    result = bl.solve(bl.parse(text), backend="nlp")
+    assert result.success
+    assert result.certificate is not None
+    assert result.certificate.kind == "local"
+    assert pytest.approx(17, abs=1e-5) == result.F
+
+
+def test_a_nonlinear_follower() -> None:
+    # min exp(y) - x y: y = log x; the leader's optimum by a fine grid.
+    text = """
+    upper { var x in [0.1, 5]; minimize (x - 2)^2 + y^2; }
+    lower fit { var y in [0, 3]; minimize exp(y) - x * y; }
+    """
+    result = bl.solve(bl.parse(text), backend="nlp")
+    x = np.linspace(0.1, 5, 400001)
+    phi = (x - 2) ** 2 + np.clip(np.log(x), 0, 3) ** 2
+    assert result.success
+    assert pytest.approx(phi.min(), abs=1e-7) == result.F
+
+
+def test_a_nonconvex_follower_is_not_left_at_a_stationary_point() -> None:
+    # Sinha, Malo, Deb 2014, TP7: a stationary response gives -1.98; best known -1.96.
+    text = """
+    upper {
+      var x[2] in [0, inf] start 1;
+      minimize -(x[1] + y[1]) * (x[2] + y[2]) / (x[1] * y[1] + x[2] * y[2] + 1);
+      subject to
+        u: x[1] - x[2] <= 0;
+        v: sumsq(x) <= 100;
+    }
+    dim k = 2;
+    lower fit {
+      var y[k] in [0, inf] start 0.5;
+      minimize (x[1] + y[1]) * (x[2] + y[2]) / (x[1] * y[1] + x[2] * y[2] + 1);
+      subject to
+        a: y[1] <= x[1];
+        b: y[2] <= x[2];
+    }
+    """
+    result = bl.solve(bl.parse(text), backend="nlp")
+    assert pytest.approx(-1.960784, abs=1e-4) == result.F
+    assert any("not known to be convex" in r for r in result.certificate.reasons)
+
+
+def test_many_followers_by_the_reduced_form() -> None:
+    text = """
+    dim m = 40;
+    set I = 1..m;
+    param a[I];
+    upper { var x in [0, 10] start 9; minimize sum((fit.y[i] - a[i])^2 for i in I); }
+    lower fit[i in I] { var y in [0, inf]; minimize 0.5 * y^2 - x * y; subject to cap: y <= a[i]; }
+    """
+    a = np.linspace(1, 5, 40)
+    model = bl.parse(text, a=a)
+    result = bl.solve(model, backend="nlp", options={"form": "reduced"})
+    # From x = 5 on every follower is at its cap.
+    assert result.success
+    assert pytest.approx(0, abs=1e-6) == result.F
+
+
+def test_a_point_that_is_no_minimum_fails_the_probe() -> None:
+    text = """
+    upper { var x in [0, 10]; minimize (x - 5)^2 + y; }
+    lower fit { var y in [0, inf]; minimize (y - x)^2; subject to a: y <= 3; }
+    """
+    made = system(bl.parse(text).bound)
+
+    def respond(v: np.ndarray) -> np.ndarray:
+        return np.array([v[0], min(v[0], 3.0)])
+
+    v = np.array([2.0, 2.0])
+    seen = probe(made, v, respond, np.random.default_rng(0))
+    found = certify_local(made, v, seen, convex=True)
+    assert found.kind == "none"
+    assert "not locally optimal" in found.reasons[0]
+    best = np.array([5.0, 3.0])
+    seen = probe(made, best, respond, np.random.default_rng(0))
+    assert certify_local(made, best, seen, convex=True).kind == "local"
+
+
+def test_start_values_and_a_callback_that_stops() -> None:
+    text = """
+    upper { var x in [0, 10]; minimize (x - 5)^2 + y^2; }
+    lower fit { var y in [0, 3]; minimize (y - x)^2; }
+    """
+    seen = []
+
+    def stop(state: object) -> bool:
+        seen.append(state)
+        return True
+
+    result = bl.solve(bl.parse(text), backend="nlp", start={"x": 1.0}, callback=stop)
+    assert len(seen) == 1
+    assert result.status == "interrupted"
+    assert math.isfinite(result.F)
+    with pytest.raises(bl.UsageError, match="no variable `z`"):
+        bl.solve(bl.parse(text), backend="nlp", start={"z": 1.0})
+
+
+def test_the_missing_solver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "casadi", None)
+    text = "upper { var x in [0, 1]; minimize x; } lower f { var y in [0, 1]; minimize (y - x)^2; }"
+    with pytest.raises(bl.BackendError, match="extra `nlp`"):
+        bl.solve(bl.parse(text), backend="nlp")
+
+
+def test_whole_numbers_are_refused() -> None:
+    text = "upper { var x in binary; minimize x; } lower f { var y in [0, 1]; minimize (y - x)^2; }"
+    with pytest.raises(bl.BackendError, match="continuous"):
+        bl.solve(bl.parse(text), backend="nlp")

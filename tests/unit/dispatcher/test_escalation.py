@@ -1,0 +1,180 @@
+"""Which backend goes on where one has failed, and what is told of it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import pytest
+
+import bilevelpy as bl
+from bilevelpy.backends import registry
+from bilevelpy.backends.base import Accept, Cost
+from bilevelpy.dispatcher import successor
+from bilevelpy.dispatcher.escalation import MOST
+from bilevelpy.numerics.measure import Finish, Measure
+from bilevelpy.result import Status
+
+QUADRATIC = """
+model follow;
+upper { var x start 2; minimize (x - 1)^2 + y^2; }
+lower L { var y; minimize (y - x)^2; }
+"""
+KINKED = """
+model lasso;
+upper { var x in [0, 3] start 0.2; minimize (y - 1)^2/2 + 1; }
+lower L { var y; minimize (y - 2)^2/2 + x*abs(y); }
+"""
+MERELY_CONVEX = """
+model counterexample;
+dim n = 3;
+upper { var x[n]; minimize sumsq(x - b)/2 + sum((a - 1)^2)/2; }
+lower L { var a[n]; var b[n] start 5; minimize sumsq(a)/2 - dot(x, a); }
+"""
+
+
+@pytest.fixture(scope="module")
+def solved() -> bl.Model:
+    return bl.parse(QUADRATIC)
+
+
+class Broken:
+    """Accepts everything and ends as it is told."""
+
+    title, reference = "Fails", ""
+    options = registry.get("direct").options
+
+    def __init__(self, name: str, status: Status, F: float = 1.0) -> None:
+        self.name, self.status, self.F = name, status, F
+
+    def accepts(self, structure):
+        return Accept("everything")
+
+    def cost(self, structure):
+        return Cost(0.0, 0.0)
+
+    def init(self, oracle, x, y, options, rng):
+        return x, y
+
+    def step(self, oracle, state, options):
+        return state
+
+    def measure(self, oracle, state):
+        x, y = state
+        return Measure(x, y, self.F, oracle.f(x, y), 1.0, 1.0, 1.0, 1.0, Finish(self.status, "end"))
+
+
+def with_first(monkeypatch, backend) -> None:
+    """Make ``backend`` the one that the dispatcher ranks first."""
+    from bilevelpy.dispatcher import conditions, rules
+
+    dispatch = sys.modules["bilevelpy.dispatcher.dispatch"]
+    rule = rules.Rule(0, "test", backend.name, (conditions.ALWAYS,), "for the test")
+    monkeypatch.setattr(dispatch, "RULES", (rule, *rules.RULES))
+    known = registry.all_backends()
+    monkeypatch.setattr(registry, "all_backends", lambda: [backend, *known])
+    get = registry.get
+    monkeypatch.setattr(
+        registry, "get", lambda name: backend if name == backend.name else get(name)
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "F", "said"),
+    [
+        (Status.STALLED, 1.0, "came to no certified end at F = 1"),
+        (Status.CONVERGED, 1.0, "came to no certified end at F = 1"),  # refuted by the certificate
+        (Status.DIVERGED, float("nan"), "diverged"),
+    ],
+)
+def test_a_failure_is_followed_by_the_next_backend(monkeypatch, solved, status, F, said) -> None:
+    with_first(monkeypatch, Broken("broken", status, F))
+    result = bl.solve(solved)
+    assert (result.status, result.backend) == ("converged", "direct")
+    assert result.decision.chosen == "broken"
+    assert result.decision.notes == (f"`broken` {said}; went on with `direct`",)
+    assert result.decision.notes[0] in result.warnings
+    assert result.decision.to_json()["notes"] == list(result.decision.notes)
+    iterations = [record.iteration for record in result.history]
+    assert iterations == sorted(iterations)
+
+
+def test_limits_are_final(monkeypatch, solved) -> None:
+    with_first(monkeypatch, Broken("broken", Status.TIME_LIMIT))
+    result = bl.solve(solved)
+    assert (result.status, result.backend, result.decision.notes) == ("time_limit", "broken", ())
+
+
+def test_a_run_with_a_checkpoint_is_not_continued_by_what_keeps_none(monkeypatch, tmp_path) -> None:
+    """Small models with kinks would go to the global solver next."""
+    with_first(monkeypatch, Broken("broken", Status.STALLED))
+    model = bl.parse(KINKED)
+    assert bl.solve(model).backend == "exact"
+    result = bl.solve(model, checkpoint=tmp_path / "run.ckpt")
+    assert "exact" not in " ".join(result.decision.notes)
+
+
+def test_a_backend_that_was_asked_for_is_the_only_one(monkeypatch, solved) -> None:
+    with_first(monkeypatch, Broken("broken", Status.STALLED))
+    result = bl.solve(solved, backend="broken")
+    assert (result.status, result.backend) == ("stalled", "broken")
+
+
+def test_attempts_are_limited(solved) -> None:
+    facts = bl.analyze(solved)
+    failed = replace(bl.solve(solved), status=Status.STALLED)
+    tried = registry.names()[: MOST + 1]
+    assert successor(facts, failed, tried) is None
+    assert successor(facts, failed, tried[:1]) is not None
+
+
+def test_a_solved_model_has_no_successor(solved) -> None:
+    assert successor(bl.analyze(solved), bl.solve(solved), []) is None
+
+
+def test_negative_curvature_leads_to_a_method_without_convexity(solved) -> None:
+    seen = "the lower level has negative curvature in y at its solution"
+    result = replace(bl.solve(solved), status=Status.STALLED, warnings=(seen,))
+    found = successor(bl.analyze(solved), result, ["direct"])
+    assert found is not None
+    assert found[0] in ("pbgd", "exact")
+    assert "negative curvature" in found[1]
+
+
+def test_several_solutions_lead_to_a_method_that_chooses(solved) -> None:
+    """Facts that call the solution unique are dropped once the certificate has seen others."""
+    result = bl.solve(bl.parse(MERELY_CONVEX), backend="direct", force=True)
+    assert result.status == "stalled"
+    found = successor(bl.analyze(solved), result, ["direct"])
+    assert found is not None
+    name, note = found
+    assert name == "slbamm"
+    assert note == "`direct` met several lower solutions at F = 12; went on with `slbamm`"
+
+
+def test_merely_convex_models_never_see_the_methods_that_are_wrong_there() -> None:
+    decision = bl.dispatch(bl.analyze(bl.parse(MERELY_CONVEX)))
+    assert decision.chosen == "slbamm"
+    assert not {"direct", "aid", "itd", "nbo", "qnbo"} & set(decision.ranked)
+    result = bl.solve(bl.parse(MERELY_CONVEX))
+    assert (result.status, result.backend, result.decision.notes) == ("converged", "slbamm", ())
+    assert abs(result.F) < 1e-6
+
+
+class Crashing(Broken):
+    """Raises in its first step."""
+
+    def init(self, oracle, x, y, options, rng):
+        raise ZeroDivisionError("by design")
+
+
+def test_a_broken_successor_loses_nothing(monkeypatch, solved) -> None:
+    """The first answer is kept, the crash is told, and the search goes on."""
+    with_first(monkeypatch, Broken("broken", Status.STALLED))
+    direct = Crashing("direct", Status.STALLED)
+    get = registry.get
+    monkeypatch.setattr(registry, "get", lambda name: direct if name == "direct" else get(name))
+    result = bl.solve(solved)
+    assert result.status == "converged"
+    assert result.backend not in ("broken", "direct")
+    assert any("backend `direct` failed: ZeroDivisionError" in n for n in result.decision.notes)

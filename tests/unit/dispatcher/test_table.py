@@ -1,0 +1,110 @@
+"""The decision table: as the documentation shows it, and row by row on models it is made for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.dispatch_models import catalogue
+from benchmarks.dispatch_report import report, rules
+from bilevelpy.analysis.structure import Evidence, Fact
+from bilevelpy.dispatcher import RULES, dispatch
+from bilevelpy.dispatcher import conditions as c
+from tests.unit.analysis.models import (
+    BOX,
+    LASSO,
+    LINEAR,
+    MERELY_CONVEX,
+    PL,
+    QUADRATIC,
+    RIDGE,
+    RIDGE_DATA,
+    facts,
+)
+
+PAGE = Path(__file__).parents[3] / "docs" / "dispatcher.md"
+
+
+def test_the_page_shows_the_table_of_the_package() -> None:
+    """`python -m benchmarks.dispatch --report --write docs/dispatcher.md` renews it."""
+    assert rules() in PAGE.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "data", "row", "chosen"),
+    [
+        (LINEAR, {}, 1, "exact"),
+        (
+            QUADRATIC.format(domain=""),
+            {"A": np.eye(3), "B": np.eye(3), "z": np.ones(3)},
+            2,
+            "direct",
+        ),
+        (RIDGE, RIDGE_DATA, 4, "direct"),
+        (BOX, {}, 8, "direct"),
+        (MERELY_CONVEX, {}, 11, "slbamm"),
+        (LASSO, {}, 12, "exact"),
+    ],
+)
+def test_rows(text: str, data: dict, row: int, chosen: str) -> None:
+    decision = dispatch(facts(text, **data))
+    assert (decision.row, decision.chosen) == (row, chosen)
+
+
+def test_models_that_are_not_convex_get_local_claims_only_from_methods_made_for_them() -> None:
+    decision = dispatch(facts(PL))
+    assert decision.row == 13
+    assert not {"direct", "aid", "nbo", "qnbo", "itd"} & set(decision.ranked)
+
+
+def test_large_models_leave_the_dense_solver() -> None:
+    s = facts(RIDGE, **RIDGE_DATA)
+    large = replace(s, dim_y=c.DENSE + 1)
+    assert dispatch(s).chosen == "direct"
+    assert dispatch(large).row in (5, 6)
+    assert dispatch(large).chosen in ("aid", "nbo")
+
+
+@pytest.mark.parametrize("evidence", list(Evidence))
+def test_merely_convex_levels_whatever_the_evidence(evidence: Evidence) -> None:
+    """6.3: methods that need a unique response are not even ranked."""
+    s = facts(RIDGE, **RIDGE_DATA)
+    flat = replace(s, convexity=Fact("convex", evidence, ""), unique=Fact(None, evidence, ""))
+    ranked = dispatch(flat).ranked
+    assert ranked[0] == "slbamm"
+    assert not {"direct", "aid", "nbo", "qnbo", "itd"} & set(ranked)
+
+
+def test_every_condition_has_words_and_every_rule_a_reason() -> None:
+    s = facts(RIDGE, **RIDGE_DATA)
+    for rule in RULES:
+        assert rule.when
+        assert all(condition.words for condition in rule.when)
+        assert "{" not in rule.reason(s)
+
+
+def test_the_catalogue_of_the_study() -> None:
+    """At least 40 models of different structure, by names that differ."""
+    entries = catalogue()
+    assert len(entries) >= 40
+    assert len({e.name for e in entries}) == len(entries)
+    assert len({e.kind for e in entries}) >= 15
+
+
+def test_the_report_counts_what_was_stored() -> None:
+    """Two models; `auto` solves one, twice as slow as the best backend."""
+    first, second = catalogue()[:2]
+    runs = {
+        f"{first.name} | auto": {"status": "converged", "cpu": 0.4, "F": 1.0, "backend": "aid"},
+        f"{first.name} | direct": {"status": "converged", "cpu": 0.2, "F": 1.0},
+        f"{first.name} | aid": {"status": "converged", "cpu": 0.4, "F": 1.0},
+        f"{second.name} | auto": {"status": "stalled", "cpu": 0.1, "F": 1.0, "backend": "aid"},
+        f"{second.name} | direct": {"status": "wrong", "cpu": 0.1, "F": 1.0},
+    }
+    text = report([first, second], runs)
+    assert "`auto` solves 1 of 2 models (50%)" in text
+    assert "is 2.00 times that of the best" in text
+    assert "| direct | 2 | 1 | 1 | 0 | 0 | 0.50 |" in text

@@ -1,0 +1,113 @@
+"""Kinks of convex followers become rows, and followers that fall apart become several."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import bilevelpy as bl
+from bilevelpy.numerics.constrained_certificate import follower_program
+from bilevelpy.reductions.lift import lift
+from bilevelpy.reductions.rows import System, system
+from bilevelpy.reductions.separate import separate
+
+
+def made(text: str, **data: object) -> System:
+    return system(bl.parse(text, **data).bound)
+
+
+def least(program: System, x: float) -> float:
+    """The followers' least objectives at x, added up."""
+    v = program.columns.start.copy()
+    v[program.upper_columns] = x
+    answers = [follower_program(program, k, v).solve() for k in range(len(program.followers))]
+    return math.fsum(a.objective for a in answers)
+
+
+def test_absolute_values_become_rows_of_a_quadratic_program() -> None:
+    # The lasso with two coefficients: soft thresholds.
+    text = """
+    upper { var x in [0, 5]; minimize w^2; }
+    lower g { var w; var v; minimize (w - 3)^2 / 2 + (v - 0.4)^2 / 2 + x * (abs(w) + abs(v)); }
+    """
+    lifted = lift(made(text))
+    assert lifted.degree == 2
+    assert lifted.columns.count == 5
+    for x in (0.0, 0.3, 1.0, 4.0):
+        soft = [math.copysign(max(abs(a) - x, 0.0), a) for a in (3.0, 0.4)]
+        wanted = sum((w - a) ** 2 / 2 + x * abs(w) for w, a in zip(soft, (3.0, 0.4), strict=True))
+        assert least(lifted, x) == pytest.approx(wanted, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("objective", "function"),
+    [
+        ("max(w - x, 2 * x - w)", lambda w, x: np.maximum(w - x, 2 * x - w)),
+        ("-2 * min(w - x, 3 - w)", lambda w, x: -2 * np.minimum(w - x, 3 - w)),
+        ("max(abs(w - x), 2 * w) + abs(w)", lambda w, x: np.maximum(abs(w - x), 2 * w) + abs(w)),
+    ],
+)
+def test_maxima_minima_and_kinks_in_each_other(objective: str, function) -> None:
+    text = f"""
+    upper {{ var x in [-3, 3]; minimize w; }}
+    lower g {{ var w in [-5, 5]; minimize {objective}; }}
+    """
+    lifted = lift(made(text))
+    assert lifted.degree == 1
+    w = np.linspace(-5, 5, 20001)
+    for x in (-2.0, 0.0, 1.5):
+        assert least(lifted, x) == pytest.approx(function(w, x).min(), abs=1e-3)
+
+
+def test_a_kink_that_the_follower_wants_large_stays() -> None:
+    text = """
+    upper { var x in [0, 1]; minimize w; }
+    lower g { var w in [-1, 2]; minimize x * w - abs(w); }
+    """
+    before = made(text)
+    assert lift(before) is before
+
+
+def test_a_kink_whose_weight_may_be_negative_stays() -> None:
+    text = """
+    upper { var x in [-1, 1]; minimize w; }
+    lower g { var w in [-1, 2]; minimize x * abs(w); }
+    """
+    before = made(text)
+    assert lift(before) is before
+
+
+def test_a_follower_falls_into_its_parts() -> None:
+    text = """
+    upper { var x in [0, 2]; minimize y[1] + y[2] + y[3]; }
+    dim n = 4;
+    lower g {
+      var y[n] in [-3, 3];
+      minimize y[1]^2 - x * y[1] + y[2] * y[3] + y[3]^2 + y[2]^2 + exp(y[2]) + x;
+      subject to
+        a: y[1] >= x - 1;
+        b: y[2] + y[3] >= -1;
+    }
+    """
+    whole = made(text)
+    parts = separate(whole)
+    assert len(parts.followers) == 2
+    # y[4] is idle and goes with the first part.
+    assert parts.columns.owner.tolist() == [0, 1, 2, 2, 1]
+    v = np.array([0.5, 0.3, -0.2, 0.7, 0.0])
+    assert parts.lower_objectives.value(v).sum() == pytest.approx(
+        whole.lower_objectives.value(v)[0]
+    )
+    assert least(parts, 1.2) == pytest.approx(least(whole, 1.2), abs=1e-6)
+
+
+def test_players_of_a_game_stay_together() -> None:
+    text = """
+    set FIRM = {"a", "b"};
+    upper { var Q in [0, 13]; maximize sum(firm.q[i] for i in FIRM); }
+    lower firm[i in FIRM] nash { var q in [0, 13]; maximize (13 - Q) * q - q^2; }
+    """
+    game = made(text)
+    assert separate(game) is game

@@ -1,0 +1,68 @@
+"""The worst of the best responses, against values by hand and by brute force."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import bilevelpy as bl
+
+pytest.importorskip("pyscipopt")
+
+
+def test_ties_of_a_linear_follower() -> None:
+    # y1 + y2 = x, the leader pays y1: the worst split is y1 = x, so (x - 1)^2 + x is minimised.
+    text = """
+    upper pessimistic { var x in [0, 4]; minimize (x - 1)^2 + y[1]; }
+    dim k = 2;
+    lower d { var y[k] in [0, 2]; minimize y[1] + y[2]; subject to a: y[1] + y[2] >= x; }
+    """
+    result = bl.solve(bl.parse(text), backend="exact")
+    assert result.success
+    assert result["x"] == pytest.approx(0.5, abs=1e-3)
+    assert pytest.approx(0.75, abs=1e-5) == result.F
+    assert result["y"] == pytest.approx([0.5, 0.0], abs=1e-3)
+    assert result.certificate is not None
+    details = result.certificate.details
+    assert details["F_optimistic"] == pytest.approx(0.25, abs=2e-3)
+    assert details["F_pessimistic"] == pytest.approx(0.75, abs=1e-5)
+
+
+def test_ties_of_a_quadratic_follower() -> None:
+    text = """
+    upper pessimistic { var x in [0, 4]; minimize (x - 1)^2 + 0.5 * y[1] - 0.2 * y[2]; }
+    dim k = 2;
+    lower d { var y[k] in [0, 2]; minimize (y[1] + y[2] - x)^2; }
+    """
+    result = bl.solve(bl.parse(text), backend="exact")
+    x = np.linspace(0, 4, 4001)
+    first = np.minimum(x, 2.0)  # all the worst responses have y1 as large as it can be
+    worst = (x - 1) ** 2 + 0.5 * first - 0.2 * (x - first)
+    assert result.success
+    assert pytest.approx(worst.min(), abs=1e-5) == result.F
+
+
+def test_a_unique_response_makes_the_stances_agree() -> None:
+    text = """
+    upper pessimistic { var x in [0, 3]; minimize (x - 2)^2 + w; }
+    lower g { var w in [0, 1]; minimize (w - x)^2; }
+    """
+    result = bl.solve(bl.parse(text), backend="exact")
+    assert result.success
+    assert pytest.approx(1.0, abs=1e-9) == result.F
+
+
+@pytest.mark.parametrize(
+    ("upper", "words"),
+    [
+        ("minimize (y - 1)^2;", "not concave"),
+        ("minimize y; subject to a: y <= x;", "`a` reads responses"),
+    ],
+)
+def test_what_is_not_covered_is_refused_with_the_reason(upper: str, words: str) -> None:
+    text = f"""
+    upper pessimistic {{ var x in [0, 1]; {upper} }}
+    lower d {{ var y in [0, 1]; minimize x * y; }}
+    """
+    with pytest.raises(bl.BackendError, match=words):
+        bl.solve(bl.parse(text), backend="exact")

@@ -1,0 +1,69 @@
+"""Several backends on one model: one table, one figure."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import bilevelpy as bl
+
+RIDGE = """
+model ridge;
+upper { var lam in [-5, 5] start 0; minimize (w - 1)^2; }
+lower fit { var w; minimize (w - 2)^2 + exp(lam) * w^2; }
+"""
+# e^lam = 1 makes w = 2 / (1 + e^lam) = 1.
+BACKENDS = ["auto", "direct", "aid", "slbamm", "blocc"]
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    return bl.compare(bl.parse(RIDGE), backends=[*BACKENDS, "direct"], tol=1e-6)
+
+
+def test_every_backend_that_accepts_runs_once(comparison) -> None:
+    assert list(comparison.results) == BACKENDS[:-1]
+    assert list(comparison.refused) == ["blocc"]
+    assert "constraints" in comparison.refused["blocc"]
+
+
+def test_rows_have_what_a_reader_compares(comparison) -> None:
+    rows = {row["backend"]: row for row in comparison.rows()}
+    assert list(rows) == ["auto: direct", "direct", "aid", "slbamm"]
+    for row in rows.values():
+        assert row["status"] == "converged"
+        assert row["certificate"] == "local"
+        assert row["F"] == pytest.approx(0.0, abs=1e-8)
+        assert row["gradients"] > 0
+        assert row["values"] > 0
+        assert row["seconds"] > 0
+    assert rows["auto: direct"]["gradients"] == rows["direct"]["gradients"]
+
+
+def test_the_table_is_aligned_and_complete(comparison) -> None:
+    lines = repr(comparison).splitlines()
+    head = lines[0]
+    for name in ("backend", "status", "F", "certificate", "iter.", "values", "grad.", "prod.", "s"):
+        assert name in head.split()
+    assert len(lines) == 2 + 4 + 1
+    column = head.index("status")
+    assert all(line[column:].startswith("converged") for line in lines[2:6])
+    assert lines[-1].startswith("blocc: error[BLV0602]")
+
+
+def test_json(comparison) -> None:
+    content = comparison.as_dict()
+    assert set(content["results"]) == set(BACKENDS[:-1])
+    json.dumps(content)
+
+
+def test_the_figure_shows_time_and_evaluations(comparison, tmp_path) -> None:
+    pytest.importorskip("matplotlib")
+    figure = comparison.plot(tmp_path / "runs.svg")
+    labels = {axes.get_xlabel() for axes in figure.axes}
+    assert any("seconds" in label for label in labels)
+    assert any("evaluations" in label for label in labels)
+    drawn = {line.get_label() for axes in figure.axes for line in axes.lines}
+    assert set(BACKENDS[:-1]) <= drawn
+    assert (tmp_path / "runs.svg").stat().st_size > 0
