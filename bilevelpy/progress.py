@@ -71,9 +71,7 @@ class Progress:
         bar = "#" * filled + "." * (_WIDTH - filled)
         norm = record.hypergradient_norm
         shown = "" if math.isnan(norm) else f"hypergradient {norm:.1e}  "
-        return (
-            f"[{bar}] iteration {record.iteration}  F {record.F:.6g}  {shown}{record.time:.1f} s"
-        )
+        return f"[{bar}] iteration {record.iteration}  F {record.F:.6g}  {shown}{record.time:.1f} s"
 
 
 def is_notebook(stream: TextIO) -> bool:

@@ -171,9 +171,7 @@ def _run_all(
     if count == 1:
         return [_run(model, job, options) for job in grid]
     if not model.sources:
-        raise UsageError(
-            "the model has no text that other processes could read: jobs=1"
-        )
+        raise UsageError("the model has no text that other processes could read: jobs=1")
     source = next(iter(model.sources.values()))
     import joblib
     from joblib.externals.loky.process_executor import TerminatedWorkerError

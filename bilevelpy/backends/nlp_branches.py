@@ -84,7 +84,7 @@ def branch(system: System, k: int, v: Array) -> Branch:
                     normals.append(sign * slope * (PREFERRED if moves else 1.0))
                     what.append(("row", r, float(end)))
     slope = _gradient(tree_of(system.lower_objectives, k), own, v)
-    chosen = range(len(what))
+    chosen = list(range(len(what)))
     if slope is not None and np.isfinite(slope).all() and normals:
         weights, _ = nnls(np.array(normals).T, -slope)
         chosen = [n for n in chosen if weights[n] > TIGHT * max(1.0, float(np.abs(slope).max()))]

@@ -35,6 +35,8 @@ UPPER = ("auto", "gd", "adam")
 ALL = 50
 FEW = 10
 MOST = 100_000
+# Finest relative residual of a path.
+FINEST = 1e-13
 SMALL_UPPER = 50
 UNSCALED = "directions of norm 1 without a factor shrink the indirect part to 1/n_x: biased"
 RANDOM = (
@@ -121,11 +123,13 @@ class PZOBO:
         """Evaluate at the start."""
         Q, exact = counted(options.directions, options.count, oracle.n)
         paths = Paths(options, Q, exact, y, rng, gradients_together(oracle))
-        accuracy = Accuracy(level=1e-4, change=1e-4, floor=min(0.1 * options.tol, 1e-6))
+        line_search = exact and not options.lower_steps and not options.upper_step
+        # F at the end of a path is wrong to first order in its residual, and falls by tol^2 at last.
+        floor = max(options.tol**2, FINEST) if line_search else 0.1 * options.tol
+        accuracy = Accuracy(level=1e-4, change=1e-4, floor=min(floor, 1e-6))
         response = SteppedResponse(
             oracle, Along(paths), Differences(paths), accuracy, correct=False
         )
-        line_search = exact and not options.lower_steps and not options.upper_step
         state = begin(response, x, y, options.tol if line_search else 0.0)
         response.alpha = 0.0 if line_search else options.upper_step or math.inf
         response.adam = Adam(options.upper_step) if options.upper == "adam" else None

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 
+from bilevelpy.analysis.structure import Structure
+from bilevelpy.backends.base import Cost
 from bilevelpy.backends.loop import check_choices, check_range
 from bilevelpy.backends.pzobo import BIASED, DIRECTIONS, RANDOM, UNSCALED, counted, drawn
-from bilevelpy.backends.sampled_loop import SampledBackend
+from bilevelpy.backends.sampled_loop import SampledBackend, check_time
 from bilevelpy.backends.sampled_state import SampledState
 from bilevelpy.backends.sampled_upper import ControlledOptions, move
 from bilevelpy.lowering.batch_oracle import BatchOracle
@@ -83,6 +85,11 @@ class PZOBOS(SampledBackend):
     # Paths do not fall silent: shorter steps leave less noise at their ends.
     lower_factor: ClassVar[float] = 0.3
 
+    def cost(self, structure: Structure) -> Cost:
+        """Some passes for every path."""
+        paths = counted("orthonormal", 0, structure.dim_x)[0] + 1
+        return replace(super().cost(structure), gradients=500.0 * paths)
+
     def prepare(self, oracle: Oracle, state: SampledState, options: PZOBOSOptions) -> None:
         """The number of directions, and what makes them biased or noisy."""
         Q, exact = counted(options.directions, options.count, oracle.n)
@@ -154,6 +161,7 @@ def common_paths(oracle: Oracle, state: SampledState, batches: list[BatchOracle]
     left = iter(batches)
 
     def stepped(X: Vec, Y: Vec) -> Vec:
+        check_time(oracle)
         return state.metric.y(state.memory.gradients(next(left), X, Y).T).T  # type: ignore[no-any-return]
 
     return fixed_paths(oracle, stepped, X, state.y, state.beta, len(batches))

@@ -48,6 +48,9 @@ class BFGS:
 
     With ``rescale`` the initial scalar h is set to ``s'g / g'g`` of the newest pair (usual in
     L-BFGS); without, it keeps the value given, as subroutine B of [Fang2025]_ needs (h = 1/L).
+
+    Vectors of diverging solves may overflow in products, to inf and nan and without a warning, as
+    in torch: callers look at the answer.
     """
 
     __slots__ = ("_arrays", "_compact", "memory", "pairs", "rescale", "scale", "version")
@@ -63,6 +66,7 @@ class BFGS:
         self._arrays: deque[tuple[Array, Array, float]] = deque(maxlen=memory)
         self._compact: tuple[int, Compact] | None = None
 
+    @np.errstate(over="ignore", invalid="ignore")
     def apply(self, d: Vec) -> Vec:
         """O(memory * m): four products with matrices where vectors are short, else the two-loop
         recursion.
@@ -103,6 +107,7 @@ class BFGS:
             self.scale = sg / gg
         return True
 
+    @np.errstate(over="ignore", invalid="ignore")
     def restricted(self, free: Vec, d: Vec) -> Vec:
         """The same from the parts of the pairs in a coordinate subspace, applied to a vector of
         it; the answer stays there.

@@ -155,6 +155,12 @@ def advance(state: UpperState) -> UpperState:
     pg = state.projected_gradient
     size = state.gradient_norm
     if size == 0.0:
+        _confirm(state)
+        if state.gradient_norm == 0.0 and (measure(state).lower_accuracy or 0.0) > state.tol:
+            state.finish = Finish(
+                Status.STALLED,
+                "the hypergradient vanishes, and the lower level is not solved more accurately",
+            )
         return state
     if not math.isfinite(size):
         state.finish = Finish(Status.DIVERGED, "the hypergradient is not finite")
@@ -301,6 +307,7 @@ def _confirm(state: UpperState) -> None:
             break
     # F is wrong to first order in the lower residual: the y that is returned has almost none left.
     state.point = response.polish(state.point)
+    response.accuracy.level = response.accuracy.floor
 
 
 def _stuck(state: UpperState, partial: Point | None) -> None:

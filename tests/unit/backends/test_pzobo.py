@@ -67,6 +67,14 @@ def test_defaults_solve_the_toy_without_products(kappa: float) -> None:
     assert relative_error(found.x, o.solution()[0]) < 1e-4
 
 
+def test_line_searches_see_values_that_are_good_to_the_square_of_the_tolerance() -> None:
+    # Paths that end at a tenth of the tolerance leave an error of 1e-4 in x.
+    o = toy(10, n=4)
+    raw = run(o, PZOBO(), None, SolveOptions())
+    assert raw.candidate
+    assert relative_error(raw.x, o.solution()[0]) < 1e-6
+
+
 def test_one_random_direction_has_a_noise_floor_and_says_so() -> None:
     o = toy(2, n=30)
     t = truth(o)
@@ -90,3 +98,9 @@ def test_the_same_seed_gives_the_same_run() -> None:
 def test_options_out_of_range_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="pzobo"):
         PZOBO().options.from_mapping(bad, "pzobo")
+
+
+@pytest.mark.parametrize("central", [True, False])
+def test_more_orthonormal_directions_than_variables_are_all_of_them(central: bool) -> None:
+    asked, whole = (solve(PZOBO(), toy(3, n=4), count=k, central=central) for k in (9, 4))
+    assert torch.equal(asked.x, whole.x)

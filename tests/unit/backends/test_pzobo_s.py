@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -67,26 +68,29 @@ def started(model: bl.Model, **options: Any) -> tuple[TorchOracle, SampledState,
 
 def test_common_batches_take_the_noise_out_of_the_difference() -> None:
     # With the same batches delta = J_N(B) U for any mu; batches of their own leave the noise of y_N
-    # over mu in it: with mu = 1e-2 more than a thousand times the variance.
+    # over mu in it: 2e5 times the variance with mu = 1e-2, and a hundred times that with mu = 1e-3.
     o, state, _ = started(quadratic(), batch=16)
-    U, mu = np.sqrt(N) * torch.eye(N, dtype=torch.float64), 1e-2
-    x, X = state.x[None], state.x + mu * U
+    U, x = np.sqrt(N) * torch.eye(N, dtype=torch.float64), state.x[None]
 
     def batches() -> list[Any]:
         return [state.batch("y") for _ in range(10)]
 
-    def common() -> torch.Tensor:
-        ends = common_paths(o, state, batches(), torch.cat([x, X]))
+    def common(mu: float) -> torch.Tensor:
+        ends = common_paths(o, state, batches(), torch.cat([x, x + mu * U]))
         return (ends[1:] - ends[0]) / mu
 
-    def independent() -> torch.Tensor:
-        moved = common_paths(o, state, batches(), X)
+    def independent(mu: float) -> torch.Tensor:
+        moved = common_paths(o, state, batches(), x + mu * U)
         return (moved - common_paths(o, state, batches(), x)) / mu
 
-    def variance(draw: Any) -> float:
-        return float(torch.stack([draw() for _ in range(40)]).var(dim=0).sum())
+    def variance(draw: Callable[[float], torch.Tensor], mu: float) -> float:
+        return float(torch.stack([draw(mu) for _ in range(40)]).var(dim=0).sum())
 
-    assert variance(independent) > 1e3 * variance(common)
+    same = [variance(common, mu) for mu in (1e-2, 1e-3)]
+    own = [variance(independent, mu) for mu in (1e-2, 1e-3)]
+    assert own[0] > 1e5 * same[0]
+    assert 0.3 < same[1] / same[0] < 3.0
+    assert 30.0 < own[1] / own[0] < 300.0
 
 
 def test_a_single_batch_gives_the_unrolled_hypergradient() -> None:
@@ -120,24 +124,19 @@ def test_a_quadratic_sum_ends_near_its_solution_and_does_not_pretend() -> None:
     assert found.status is Status.ITERATION_LIMIT
 
 
-def test_a_logistic_sum_comes_to_the_noise_floor_of_its_batches() -> None:
+def test_a_logistic_sum_comes_to_the_noise_of_its_batches() -> None:
+    # From 0.038 above the optimum: a run on single batches ends at a hundredth of that, one on all
+    # rows, which has no noise but the same steps, at a tenth of what is left.
     model = logistic()
     oracle = solving.oracle(model)
     exact = drive(oracle, registry.get("direct"), None, SolveOptions())
     assert exact.status is Status.CONVERGED
-    start = float(
-        oracle.F(oracle.x0, drive(oracle, registry.get("direct"), None, SolveOptions(max_iter=0)).y)
+    first = drive(oracle, registry.get("direct"), None, SolveOptions(max_iter=0))
+    noisy, quiet = (
+        abs(run(model, 120, prepare="respond", batch=batch).F - exact.F) for batch in (64, 400)
     )
-    found = run(model, prepare="respond")
-    assert found.F - exact.F < 0.02 * (start - exact.F)
-
-
-def test_constant_steps_end_at_a_floor_that_falls_with_the_step() -> None:
-    def error(step: float) -> float:
-        found = run(quadratic(), 40, sampling="random", lower_step=step, metric="none")
-        return abs(found.F - 0.75)
-
-    assert error(0.05) < error(0.8)
+    assert noisy < 0.02 * (first.F - exact.F)
+    assert quiet < 0.002 * (first.F - exact.F)
 
 
 def test_the_seed_decides_everything() -> None:
