@@ -124,7 +124,7 @@ class PZOBO:
         Q, exact = counted(options.directions, options.count, oracle.n)
         paths = Paths(options, Q, exact, y, rng, gradients_together(oracle))
         line_search = exact and not options.lower_steps and not options.upper_step
-        # F at the end of a path is wrong to first order in its residual, and falls by tol^2 at last.
+        # F at the end of a path is wrong to first order in its residual; at last it falls by tol^2.
         floor = max(options.tol**2, FINEST) if line_search else 0.1 * options.tol
         accuracy = Accuracy(level=1e-4, change=1e-4, floor=min(floor, 1e-6))
         response = SteppedResponse(

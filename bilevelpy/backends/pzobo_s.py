@@ -15,7 +15,6 @@ from bilevelpy.backends.pzobo import BIASED, DIRECTIONS, RANDOM, UNSCALED, count
 from bilevelpy.backends.sampled_loop import SampledBackend, check_time
 from bilevelpy.backends.sampled_state import SampledState
 from bilevelpy.backends.sampled_upper import ControlledOptions, move
-from bilevelpy.lowering.batch_oracle import BatchOracle
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.lowering.together import BatchGradients, batch_gradients_together
 from bilevelpy.numerics.batched_paths import fixed_paths
@@ -125,8 +124,8 @@ class PZOBOS(SampledBackend):
         x, plan = state.x, state.memory
         mu = options.difference * (1.0 + norm(x)) / math.sqrt(max(oracle.n, 1))
         U = drawn(options.directions, plan.count, oracle.n, state.rng)
-        batches = [state.batch("y") for _ in range(self.path_steps(state, options))]
-        ends = common_paths(oracle, state, batches, torch.cat([x[None], x + mu * U]))
+        steps = self.path_steps(state, options)
+        ends = common_paths(oracle, state, steps, torch.cat([x[None], x + mu * U]))
         y, delta = ends[0], (ends[1:] - ends[0]) / mu
         batch = state.batch()
         F_x, F_y = batch.grad_F(x, y)
@@ -156,12 +155,14 @@ class PZOBOS(SampledBackend):
         return x, y, found.u
 
 
-def common_paths(oracle: Oracle, state: SampledState, batches: list[BatchOracle], X: Vec) -> Vec:
-    """The ends of the paths at the rows of X from the present y, one step on each batch."""
-    left = iter(batches)
+def common_paths(oracle: Oracle, state: SampledState, steps: int, X: Vec) -> Vec:
+    """The ends of the paths at the rows of X from the present y: each step takes a new batch, the
+    same for all of them.
+    """
 
     def stepped(X: Vec, Y: Vec) -> Vec:
         check_time(oracle)
-        return state.metric.y(state.memory.gradients(next(left), X, Y).T).T  # type: ignore[no-any-return]
+        G = state.memory.gradients(state.batch("y"), X, Y)
+        return state.metric.y(G.T).T  # type: ignore[no-any-return]
 
-    return fixed_paths(oracle, stepped, X, state.y, state.beta, len(batches))
+    return fixed_paths(oracle, stepped, X, state.y, state.beta, steps)

@@ -92,9 +92,9 @@ class TorchOracle:
         self.f_expr, self.f_sign = lower_objective(program)
         self.arrays = self._prefers_arrays()
         self._F = self.program((self.F_expr,))
-        self._f = self.program((self.f_expr,))
         self._dF = self.straight(self.F_expr)
         self._df = self.straight(self.f_expr)
+        self._f = self._df.value()
         layouts = (self.upper, self.lower)
         self.G = ConstraintFunction(bound, [program.upper], layouts, self.function)
         self.g = ConstraintFunction(bound, program.lowers, layouts, self.function)
@@ -179,7 +179,7 @@ class TorchOracle:
         self.counts.f += 1
         if self.expanded is not None:
             return self.expanded.value_gradient(x, y)[0]
-        return float(self._f(*self.parts(x, y)))
+        return float(self._f(*self.parts(x, y))[0])
 
     # --- gradients --------------------------------------------------------------------------------
 

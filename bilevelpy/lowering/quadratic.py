@@ -25,7 +25,8 @@ from bilevelpy.ir.substitute import substitute
 from bilevelpy.ir.walk import postorder, variables
 from bilevelpy.lowering.derive import derivatives
 from bilevelpy.lowering.slots import sparse_node
-from bilevelpy.lowering.straight import inner, several
+from bilevelpy.lowering.splitting import several
+from bilevelpy.lowering.straight import inner
 
 if TYPE_CHECKING:
     from bilevelpy.ir.types import Axis

@@ -11,19 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.expr import Expr
-from bilevelpy.ir.substitute import rebuild, substitute
-from bilevelpy.ir.walk import postorder
+from bilevelpy.ir.substitute import substitute
 from bilevelpy.lowering.derive import derivatives
+from bilevelpy.lowering.hoisting import hoisted
+from bilevelpy.lowering.splitting import Make, several, split
 
 if TYPE_CHECKING:
     from bilevelpy.ir.build import Builder
 
-# Makes a function of the given inputs from expressions.
-Make = Callable[[tuple[Expr, ...], tuple[ir.VarRef, ...]], Callable[..., Any]]
 # Values, or arrays.
 Values = Sequence[Any]
 
@@ -63,12 +60,20 @@ class Straight:
             wanted = (*(self.xs if by_x else ()), *(self.ys if by_y else ()))
             found = derivatives(self.builder, self.objective, wanted)
             roots = None if found is None else (*((self.objective,) if value else ()), *found)
-            self._gradients[key] = (
-                None
-                if roots is None
-                else several(self.builder, self.make, roots, (*self.xs, *self.ys))
-            )
+            self._gradients[key] = None if roots is None else self._program(roots, by_x)
         return self._gradients[key]
+
+    def value(self) -> Callable[..., list[Any]]:
+        """``(xs, ys) -> [the objective]``."""
+        return self._program((self.objective,), False)
+
+    def _program(self, roots: tuple[Expr, ...], by_x: bool) -> Callable[..., list[Any]]:
+        """The roots as a function of xs and ys. Where x does not move from call to call, what
+        reads it alone is kept.
+        """
+        if by_x:
+            return several(self.builder, self.make, roots, (*self.xs, *self.ys))
+        return hoisted(self.builder, self.make, roots, self.xs, self.ys)
 
     def product(self, *, by_x: bool, by_y: bool) -> Product | None:
         """``v -> f_yy v ..., f_xy v ...`` as asked for; None where there is no rule."""
@@ -89,7 +94,7 @@ class Straight:
         second = derivatives(self.builder, slope, wanted)
         if second is None:
             return None
-        return Product(self.builder, self.make, second, (*self.xs, *self.ys), along)
+        return Product(self.builder, self.make, second, lambda r: self._program(r, by_x), along)
 
 
 class Product:
@@ -102,13 +107,13 @@ class Product:
         builder: Builder,
         make: Make,
         roots: tuple[Expr, ...],
-        point: tuple[ir.VarRef, ...],
+        point: Callable[[tuple[Expr, ...]], Callable[..., list[Any]]],
         along: tuple[ir.VarRef, ...],
     ) -> None:
         kept, rest = split(builder, roots, frozenset(along))
         held = tuple(builder.var("at", str(k), node.axes) for k, node in enumerate(kept))
         replaced = tuple(substitute(builder, r, dict(zip(kept, held, strict=True))) for r in rest)
-        self._at = several(builder, make, kept, point) if kept else None
+        self._at = point(kept) if kept else None
         self._product = several(builder, make, replaced, (*held, *along))
 
     @property
@@ -129,84 +134,3 @@ def inner(builder: Builder, a: Expr, b: Expr) -> Expr:
     """The sum of all entries of a product."""
     labels = tuple(range(a.rank))
     return builder.product([(a, labels), (b, labels)], (), dict(enumerate(a.axes)))
-
-
-def split(
-    builder: Builder, roots: tuple[Expr, ...], along: frozenset[ir.VarRef]
-) -> tuple[tuple[Expr, ...], tuple[Expr, ...]]:
-    """The largest nodes that read variables but none of ``along``, and the roots with such factors
-    of a product joined into one.
-    """
-    done: dict[Expr, Expr] = {}
-    moving: set[Expr] = set(along)
-    for node in postorder(roots):
-        new = rebuild(builder, node, tuple(done[c] for c in node.children))
-        if any(c in moving for c in new.children):
-            if isinstance(new, ir.Einsum) and not new.contracts:
-                new = _joined(builder, new, moving)
-            moving.add(new)
-        done[node] = new
-    roots = tuple(done[r] for r in roots)
-    kept: dict[Expr, None] = {}
-    for node in postorder(roots):
-        if node in moving or node in roots:
-            parts = node.children if node in moving else (node,)
-            for part in parts:
-                if part not in moving and not builder.is_data(part):
-                    kept.setdefault(part)
-    return tuple(kept), roots
-
-
-def _joined(builder: Builder, node: ir.Einsum, moving: set[Expr]) -> Expr:
-    """A product whose fixed factors over the same labels are one factor."""
-    groups: dict[tuple[int, ...], list[tuple[Expr, tuple[int, ...]]]] = {}
-    rest: list[tuple[Expr, tuple[int, ...]]] = []
-    for operand, labels in zip(node.operands, node.subscripts, strict=True):
-        if operand in moving or len(set(labels)) < len(labels):
-            rest.append((operand, labels))
-        else:
-            groups.setdefault(tuple(sorted(labels)), []).append((operand, labels))
-    scalars = groups.get(())
-    wider = [labels for labels in groups if labels]
-    if scalars and wider:
-        groups[min(wider, key=len)] += groups.pop(())
-    if all(len(members) == 1 for members in groups.values()):
-        return node
-    axis_of = {
-        s: a
-        for o, labels in zip(node.operands, node.subscripts, strict=True)
-        for s, a in zip(labels, o.axes, strict=True)
-    }
-    for labels, members in groups.items():
-        axes = {s: axis_of[s] for s in labels}
-        rest.append((builder.product(members, labels, axes), labels))
-    return builder.einsum(rest, node.output, node.span)
-
-
-def several(
-    builder: Builder, make: Make, roots: tuple[Expr, ...], inputs: tuple[ir.VarRef, ...]
-) -> Callable[..., list[Any]]:
-    """A function that returns a list, each entry in memory of its own."""
-    function = make(roots, inputs)
-    shared = [k for k, root in enumerate(roots) if builder.is_data(root) or not _is_fresh(root)]
-    single = len(roots) == 1
-
-    def call(*values: Any) -> list[Any]:
-        found = [function(*values)] if single else list(function(*values))
-        for k in shared:
-            found[k] = copied(found[k])
-        return found
-
-    return call
-
-
-def copied(value: Any) -> Any:
-    """A tensor or array in memory of its own."""
-    return value.clone() if hasattr(value, "clone") else np.array(value)
-
-
-def _is_fresh(node: Expr) -> bool:
-    """Whether evaluating a node makes a new tensor: data, variables and their views are shared."""
-    if isinstance(node, ir.Einsum):
-        return len(node.operands) > 1
-    return isinstance(node, ir.Apply | ir.Reduce | ir.MapLast | ir.ScatterSum | ir.Concat)

@@ -17,7 +17,8 @@ from bilevelpy.ir.substitute import substitute
 from bilevelpy.lowering.curvature import Curvature, Shape
 from bilevelpy.lowering.derive import derivatives
 from bilevelpy.lowering.slots import sparse_node
-from bilevelpy.lowering.straight import Product, inner, several
+from bilevelpy.lowering.splitting import several
+from bilevelpy.lowering.straight import Product, inner
 
 if TYPE_CHECKING:
     from bilevelpy.lowering.oracle import TorchOracle
@@ -121,7 +122,13 @@ class _Weights:
                 constant.append(builder.is_data(root))
                 single.append(k)
                 continue
-            product = Product(builder, oracle.program, (root,), variables, (v,))
+            product = Product(
+                builder,
+                oracle.program,
+                (root,),
+                lambda kept: several(builder, oracle.program, kept, variables),
+                (v,),
+            )
             constant.append(product.is_constant)
             size = tuple(sizes[a] for a in v.axes)
             self._products[k] = (product, _units(shape, size, oracle))

@@ -12,7 +12,7 @@ from bilevelpy.lowering import arrays as module
 from bilevelpy.lowering.arrays import array_function
 from bilevelpy.lowering.derive import derivatives
 from bilevelpy.lowering.differentiate import gradient, gradients
-from bilevelpy.lowering.straight import split
+from bilevelpy.lowering.splitting import split
 from tests.unit.lowering.programs import oracle
 
 # Every function that has a rule, in smooth places; `u` and `w` are vectors, `M` is a matrix.
