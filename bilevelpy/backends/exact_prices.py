@@ -137,9 +137,10 @@ def _greatest(program: KKT, price: int, sign: float, v: Array, limits: Limits) -
     return None if found.values is None else float(found.values[price])
 
 
-def shadow_prices(program: KKT, v: Array) -> dict[str, Array]:
+def shadow_prices(program: KKT, v: Array, units: Array) -> dict[str, Array]:
     """``level.constraint`` -> the multipliers in the sense of the language (price of the right-hand
-    side), of the shape of the constraint.
+    side), of the shape of the constraint. ``units`` are what the followers' objectives were divided
+    by.
     """
     found: dict[str, Array] = {}
     bound = program.system.bound
@@ -163,5 +164,6 @@ def shadow_prices(program: KKT, v: Array) -> dict[str, Array]:
         else:
             up, down = multiplier_of.get((r, "upper")), multiplier_of.get((r, "lower"))
             weight = (v[up] if up is not None else 0.0) - (v[down] if down is not None else 0.0)
+        weight *= units[int(program.rows.follower[r]) - 1]
         found[f"{level_name}.{name}"].reshape(-1)[entry] += -sign_of[level_name] * weight
     return found

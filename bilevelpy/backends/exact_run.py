@@ -21,6 +21,7 @@ from bilevelpy.backends.exact_necessary import necessary, rows_are_affine
 from bilevelpy.backends.exact_polish import polish
 from bilevelpy.backends.exact_prices import beyond_bounds, check_prices, shadow_prices
 from bilevelpy.backends.exact_relax import Relaxed
+from bilevelpy.backends.exact_resolve import resolved
 from bilevelpy.backends.exact_scip import Interlude, Limits, Outcome
 from bilevelpy.backends.exact_search import Search
 from bilevelpy.backends.exact_status import end_of, end_without_point
@@ -32,6 +33,7 @@ from bilevelpy.numerics.constrained_certificate import Claim, Ties, certify_rows
 from bilevelpy.reductions.kkt import KKT, kkt
 from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.linear_objective import linear_objective
+from bilevelpy.reductions.normalize import normalize
 from bilevelpy.reductions.pessimistic import Unfit, Worst, worst_responses
 from bilevelpy.reductions.refusal import Refused
 from bilevelpy.reductions.rows import System, system
@@ -79,7 +81,9 @@ class Run:
         self.choices: Array | None = None
         try:
             made = separate(lift(system(bound)))
-            self.system = with_start(made, hooks.start)
+            self.given = with_start(made, hooks.start)
+            self.units = normalize(self.given)
+            self.system = self.units.system
             self.program, self.settled = _conditions(self.system)
             if self.settled:
                 self.program = _sharper(self.program)
@@ -124,16 +128,17 @@ class Run:
         v = found.values
         if self.settled and not self.pessimistic and v.size == self.program.columns.count:
             v = polish(self.program, v)
+        v, moved = (v, 0.0) if self.pessimistic else self._resolved(v)
         objective = float(self.system.objective.value(v[: self.system.columns.count])[0])
         better = replace(found, values=v, objective=objective)
         certificate = None
         if self.verify:
-            certificate = self._certificate(better)
+            certificate = self._certificate(better, moved)
         status, message = end_of(better, certificate, self.seconds, self.why)
         return ProgramAnswer(
-            self.system,
+            self.given,
             v[: self.system.columns.count],
-            shadow_prices(self.program, v)
+            shadow_prices(self.program, v, self.units.lower)
             if self.settled and v.size > self.system.columns.count
             else {},
             status,
@@ -144,6 +149,15 @@ class Run:
             solved - self.began,
         )
 
+    def _resolved(self, v: Array) -> tuple[Array, float]:
+        """The point with its responses solved again, and by how much that moves F (relative)."""
+        count = self.system.columns.count
+        here = float(self.system.objective.value(v[:count])[0])
+        point, there = resolved(self.system, v[:count])
+        full = v.copy()
+        full[:count] = point
+        return full, abs(there - here) / max(1.0, abs(here))
+
     # --- ways to a point and a bound --------------------------------------------------------------
 
     def _observe(self, values: Array, objective: float, bound: float) -> bool:
@@ -152,7 +166,10 @@ class Run:
             return False
         seconds = time.perf_counter() - self.began
         count = self.system.columns.count
-        return self.hooks.observe(self.system, values[:count], objective, bound, seconds)
+        unit = self.units.upper
+        return self.hooks.observe(
+            self.given, values[:count], unit * objective, unit * bound, seconds
+        )
 
     def _by_conditions(self) -> Outcome:
         """SCIP, with local solutions on the way; where a small problem is not solved in time, a
@@ -263,20 +280,29 @@ class Run:
 
     # --- certificate ------------------------------------------------------------------------------
 
-    def _certificate(self, found: Outcome) -> Certificate:
+    def _certificate(self, found: Outcome, moved: float) -> Certificate:
         assert found.values is not None
         proved = found.status == "optimal" and found.gap <= 10 * self.limits().gap
         notes, doubts = check_prices(self.program, found.values, self.limits(0.3))
         if proved and not self.pessimistic:
             doubts = (*doubts, *self._attained(found.values))
-        claim = Claim(proved, found.bound, found.gap, notes, doubts)
+        if moved > 10 * self.limits().gap:
+            doubts = (
+                *doubts,
+                f"F moves by {moved:.1e} (relative) with the response solved again: the follower's "
+                "tolerance is worth that much to the leader",
+            )
+        unit = self.units.upper
+        claim = Claim(proved, unit * found.bound, found.gap, notes, doubts)
         v = found.values[: self.system.columns.count]
         ties = None
         # Writing two more programs takes its time too.
         if self.settings.ties and self.settled and self.limits().seconds > LATE:
             ties = self._ties(found.values)
+            if ties is not None:
+                ties = Ties(unit * ties.optimistic, unit * ties.pessimistic)
         return certify_rows(
-            self.system,
+            replace(self.system, objective=self.given.objective),
             v,
             claim,
             ties=ties,
@@ -284,6 +310,8 @@ class Run:
             seed=self.options.seed,
             pessimistic=self.pessimistic,
             deadline=self.began + max(self.seconds, 1.0),
+            units=self.units.lower,
+            upper_unit=unit,
         )
 
     def _attained(self, v: Array) -> tuple[str, ...]:
@@ -292,7 +320,8 @@ class Run:
             return ()
         limits = replace(self.limits(0.3), feasible=FEASIBLE)
         limits = replace(limits, seconds=min(limits.seconds, RESPONSE))
-        return is_attained(Followers(self.system, lambda: limits), v)
+        told = replace(self.system, objective=self.given.objective)
+        return is_attained(Followers(told, lambda: limits), v)
 
     def _ties(self, v: Array) -> Ties | None:
         """F over all best responses (and multipliers) at the returned x."""
@@ -325,7 +354,7 @@ class Run:
         elif self.verify:
             certificate = without_point(message, {}, False)
         return ProgramAnswer(
-            self.system, empty, {}, status, message, certificate, found.nodes,
+            self.given, empty, {}, status, message, certificate, found.nodes,
             self.program.warnings, solved,
         )  # fmt: skip
 

@@ -85,6 +85,8 @@ def certify_rows(
     seed: int = 0,
     pessimistic: bool = False,
     deadline: float = math.inf,
+    units: Array | None = None,
+    upper_unit: float = 1.0,
 ) -> Certificate:
     """Check the point ``v`` (values of ``system.columns``) of a program in scalar rows.
 
@@ -102,14 +104,19 @@ def certify_rows(
     deadline
         Reading of ``time.perf_counter`` after which followers whose minimum is known from
         ``solved`` are not solved once more by a local method.
+    units
+        What every follower's objective was divided by; gaps are told in the units of the model.
+    upper_unit
+        What the engine divided the leader's objective by; ``system`` holds it undivided.
     """
     found = _Findings()
     _upper(system, v, found)
     rng = np.random.default_rng(seed)
     for k in range(len(system.followers)):
-        _follower(system, k, v, found, rng, (solved or {}).get(k), deadline)
+        unit = 1.0 if units is None else float(units[k])
+        _follower(system, k, v, found, rng, (solved or {}).get(k), deadline, unit)
     if ties is not None:
-        _ties(system, v, ties, found, pessimistic)
+        _ties(system, v, ties, found, pessimistic, upper_unit)
     elif pessimistic:
         found.failures.append("the worst of the best responses at x was not found in time")
     return _verdict(system, claim, found)
@@ -166,6 +173,7 @@ def _follower(
     rng: np.random.Generator,
     known: float | None,
     deadline: float,
+    unit: float = 1.0,
 ) -> None:
     name = system.followers[k].name
     program = follower_program(system, k, v)
@@ -197,24 +205,26 @@ def _follower(
             return
     size = max(objective_scale(system.lower_objectives, k, v, program.free), abs(best), 1e-6)
     gap = max(here - best, 0.0)
-    found.gap, found.relative = max(found.gap, gap), max(found.relative, gap / size)
+    found.gap, found.relative = max(found.gap, unit * gap), max(found.relative, gap / size)
     off = program.violation(answer.values) if answer.values is not None else 0.0
     if gap > LOWER_GAP * size + 10.0 * min(off, FEASIBLE):
         found.failures.append(
-            f"the objective of `{name}` still falls by {gap:.2e} when it is solved again"
+            f"the objective of `{name}` still falls by {unit * gap:.2e} when it is solved again"
         )
     elif not answer.proved and known is None:
         found.details.setdefault("not_proved", []).append(name)
 
 
-def _ties(system: System, v: Array, ties: Ties, found: _Findings, pessimistic: bool) -> None:
+def _ties(
+    system: System, v: Array, ties: Ties, found: _Findings, pessimistic: bool, unit: float
+) -> None:
     sign = system.sign
     here = float(system.objective.value(v)[0])
     found.details["F_optimistic"] = sign * ties.optimistic
     found.details["F_pessimistic"] = sign * ties.pessimistic
     # F may be 0 where its terms are not: their size is the scale.
     everything = np.arange(v.size)
-    size = max(objective_scale(system.objective, 0, v, everything), abs(here), 1e-3)
+    size = max(objective_scale(system.objective, 0, v, everything), abs(here), 1e-3 * unit)
     if pessimistic and ties.pessimistic - here > 1e-5 * size:
         found.failures.append(
             f"the worst best response gives F = {sign * ties.pessimistic:.6g} instead of "

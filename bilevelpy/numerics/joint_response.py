@@ -126,7 +126,8 @@ class JointResponse:
         loss = _loss(response.rows, value, system.lower_rows.lower, system.lower_rows.upper)
         at = system.lower_rows.follower - 1
         bound = _loss(response.bounds, v[own], system.columns.lower[own], system.columns.upper[own])
-        slack = np.bincount(at, loss, minlength=count)
+        # Without rows `bincount` returns whole numbers, which cannot take fractions in place.
+        slack = np.bincount(at, loss, minlength=count).astype(float)
         slack += np.bincount(owner - 1, bound, minlength=count)
         gap = np.sqrt(square) * (1.0 + np.sqrt(length)) + slack
         return np.asarray(system.lower_objectives.value(v) - gap)

@@ -32,6 +32,8 @@ NEGATIVE = 1e-6
 DEAR, MOST = 12.0, 15
 # Newton steps below this fraction of y are rounding.
 FINEST = 1e-12
+# A change of f below this fraction of it is rounding; steps not halved with it lead nowhere.
+STILL = 1e-15
 # Up to this size a singular matrix gets its spectral inverse, beyond it a small ridge.
 SPECTRAL = 1000
 
@@ -206,7 +208,8 @@ def _iterate(
             continue
         if step is None:
             return finish(domain, y, f, g, iteration, "rounding", negative)
-        if fresh and size >= 0.5 * last and size <= 1e-7 * scale:
+        still = trusted and abs(f - step.f) <= STILL * abs(f)
+        if (still or (fresh and size <= 1e-7 * scale)) and size >= 0.5 * last:
             return finish(
                 domain, step.y, step.f, step.gradient, iteration + 1, "rounding", negative
             )

@@ -37,21 +37,20 @@ class Units:
     lower: Array
 
 
-def normalize(system: System, below: bool = True) -> Units:
+def normalize(system: System) -> Units:
     """Divide objectives by powers of 10 of about their size.
 
-    Parameters
-    ----------
-    below
-        Whether the followers' objectives may be divided: not where a model reads their shadow
-        prices, which have the same units.
+    A model that reads shadow prices is left as it is: prices are in the units of an objective.
     """
+    if bool((system.columns.owner == -1).any()):
+        return Units(system, 1.0, np.ones(len(system.followers)))
     upper = _unit(_variation(system.objective, 0, system.columns), down=False)
     lower = np.ones(len(system.followers))
-    if below and not bool((system.columns.owner == -1).any()):
-        for level in {f.level for f in system.followers}:
-            mine = [k for k, f in enumerate(system.followers) if f.level == level]
-            lower[mine] = _unit(max(_slope(system, k) for k in mine), down=True)
+    for level in {f.level for f in system.followers}:
+        mine = [k for k, f in enumerate(system.followers) if f.level == level]
+        # A tree varies most far from its minimum: where it is flat, dividing would lose it.
+        curved = any(k in system.lower_objectives.trees for k in mine)
+        lower[mine] = _unit(max(_slope(system, k) for k in mine), down=not curved)
     objectives = system.lower_objectives
     if upper == 1.0 and bool((lower == 1.0).all()):
         return Units(system, upper, lower)
