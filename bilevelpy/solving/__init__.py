@@ -161,11 +161,13 @@ def _is_point(result: Result) -> bool:
     return max(c.lower_gap_relative, c.lower_feasibility, c.upper_feasibility) <= FEASIBLE
 
 
-def _badness(result: Result) -> tuple[bool, bool, int]:
-    """Certified ends first, then finite ones, then those with the fewest reasons against them."""
+def _badness(result: Result) -> tuple[bool, bool, bool, int]:
+    """Certified ends first, then bilevel feasible points, then finite ones, then those with the
+    fewest reasons against them.
+    """
     c = result.certificate
     against = len(c.reasons) if c is not None else 99
-    return not result.success, not math.isfinite(result.F), against
+    return not result.success, not _is_point(result), not math.isfinite(result.F), against
 
 
 def _checkpoint(model: Model, request: Request) -> tuple[Saved | None, Checkpoint | None]:
