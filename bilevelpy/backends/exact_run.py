@@ -59,6 +59,8 @@ STARTS = 24
 # Seconds that a response may take in the search, and that F over all best responses may take.
 RESPONSE, TIES = 1.0, 10.0
 # With less than this left nothing is begun that the answer can do without.
+# A gap of this fraction of F is one that a proof of optimality may name.
+NAMED = 1e-4
 LATE = 0.5
 
 
@@ -282,11 +284,11 @@ class Run:
 
     def _certificate(self, found: Outcome, moved: float) -> Certificate:
         assert found.values is not None
-        proved = found.status == "optimal" and found.gap <= 10 * self.limits().gap
+        proved = found.status == "optimal" and self._is_small(found.gap, found.objective)
         notes, doubts = check_prices(self.program, found.values, self.limits(0.3))
         if proved and not self.pessimistic:
             doubts = (*doubts, *self._attained(found.values))
-        if moved > 10 * self.limits().gap:
+        if not self._is_small(moved, found.objective):
             doubts = (
                 *doubts,
                 f"F moves by {moved:.1e} (relative) with the response solved again: the follower's "
@@ -313,6 +315,13 @@ class Run:
             units=self.units.lower,
             upper_unit=unit,
         )
+
+    def _is_small(self, gap: float, F: float) -> bool:
+        """Whether a gap (relative to ``max(1, |F|)``) is one that a claim may name: about that of
+        the solver, or small beside F itself.
+        """
+        beside = gap * max(1.0, abs(F)) / max(abs(F), 1e-3)
+        return gap <= 10 * self.limits().gap or beside <= NAMED
 
     def _attained(self, v: Array) -> tuple[str, ...]:
         """A doubt where F jumps up at a bound or at zero that x all but lies on."""
