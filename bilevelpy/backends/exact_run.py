@@ -59,9 +59,9 @@ STARTS = 24
 # Seconds that a response may take in the search, and that F over all best responses may take.
 RESPONSE, TIES = 1.0, 10.0
 # With less than this left nothing is begun that the answer can do without.
+LATE = 0.5
 # A gap of this fraction of F is one that a proof of optimality may name.
 NAMED = 1e-4
-LATE = 0.5
 
 
 class Run:

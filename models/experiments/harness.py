@@ -183,7 +183,10 @@ def _baseline(setting: Setting, name: str, data: Data, seed: int, state: Path) -
         kept = storage.read_json(path)
     else:
         began = time.perf_counter()
-        numbers = setting.baselines[name](data, seed)
+        try:
+            numbers = setting.baselines[name](data, seed)
+        except ImportError as error:
+            raise bl.UsageError(f"baseline `{name}`: {error} (the extra `bench` has it)") from error
         kept = {"numbers": numbers, "seconds": time.perf_counter() - began}
         storage.write_json(path, kept)
     return Outcome(name, "baseline", kept["numbers"], kept["seconds"])
