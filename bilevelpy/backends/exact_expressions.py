@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 from bilevelpy.errors import BackendError
@@ -59,15 +61,9 @@ def constant(expression: Any) -> float:
 def _apply(scip: Any, function: str, args: list[Any]) -> Any:
     match function:
         case "add":
-            total = args[0]
-            for a in args[1:]:
-                total = total + a
-            return total
+            return reduce(operator.add, args)
         case "mul":
-            product = args[0]
-            for a in args[1:]:
-                product = product * a
-            return product
+            return reduce(operator.mul, args)
         case "div":
             return args[0] / args[1]
         case "pow":

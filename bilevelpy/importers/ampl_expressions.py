@@ -11,23 +11,15 @@ import lark
 
 from bilevelpy.importers import blv_text as blv
 from bilevelpy.importers.ampl_file import Range, line_of
+from bilevelpy.reductions import scalar
 
 if TYPE_CHECKING:
     from bilevelpy.importers.ampl_text import File, Row, Variable
 
 Tree = lark.Tree[Any]
+# What our expressions know, and what AMPL has of it.
 FUNCTIONS: dict[str, Callable[..., float]] = {
-    "exp": math.exp,
-    "log": math.log,
-    "sqrt": math.sqrt,
-    "sin": math.sin,
-    "cos": math.cos,
-    "tan": math.tan,
-    "atan": math.atan,
-    "sinh": math.sinh,
-    "cosh": math.cosh,
-    "tanh": math.tanh,
-    "abs": abs,
+    **{name: f for name, f in scalar.FUNCTIONS.items() if name != "sign"},
     "max": max,
     "min": min,
 }

@@ -305,6 +305,10 @@ def certify_local(
         found.failures.append(
             f"not locally optimal: F along the responses falls by {seen.fall:.2e} beside x"
         )
+    if seen.late and not seen.tried:
+        found.failures.append(
+            "no time was left to compare points beside x: local optimality is not shown"
+        )
     found.details["probed"] = seen.tried
     found.details["probe_decrease"] = seen.fall
     if not found.failures:

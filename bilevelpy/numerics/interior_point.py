@@ -8,7 +8,9 @@ fixed, and rows are closed or opened, by their bounds alone.
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -206,15 +208,9 @@ def _tree(ca: Any, root: sc.Scalar, entries: list[Any]) -> Any:
 def _call(ca: Any, function: str, args: list[Any]) -> Any:
     match function:
         case "add":
-            total = args[0]
-            for a in args[1:]:
-                total = total + a
-            return total
+            return reduce(operator.add, args)
         case "mul":
-            product = args[0]
-            for a in args[1:]:
-                product = product * a
-            return product
+            return reduce(operator.mul, args)
         case "div":
             return args[0] / args[1]
         case "pow":

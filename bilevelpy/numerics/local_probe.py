@@ -30,12 +30,13 @@ ROOM = 1e-9
 @dataclass(frozen=True, slots=True)
 class Probe:
     """``tried`` points beside had responses that suit the leader; the best of them changes F by
-    ``-fall``, at the values ``place``.
+    ``-fall``, at the values ``place``. ``late``: the time was up before all were tried.
     """
 
     tried: int
     fall: float
     place: Array | None
+    late: bool = False
 
 
 def probe(
@@ -59,7 +60,7 @@ def probe(
     for step in STEPS:
         for d in directions[: MOST // len(STEPS)]:
             if time.perf_counter() > deadline:
-                return Probe(tried, fall, place)
+                return Probe(tried, fall, place, late=True)
             trial = v.copy()
             trial[chosen] = np.clip(v[chosen] + step * size * d, low, high)
             if np.array_equal(trial[chosen], v[chosen]):

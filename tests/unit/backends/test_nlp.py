@@ -107,6 +107,10 @@ def test_a_point_that_is_no_minimum_fails_the_probe() -> None:
     best = np.array([5.0, 3.0])
     seen = probe(made, best, respond, np.random.default_rng(0))
     assert certify_local(made, best, seen, convex=True).kind == "local"
+    # A probe that had no time to compare anything supports no claim.
+    late = probe(made, best, respond, np.random.default_rng(0), deadline=-math.inf)
+    assert late.tried == 0
+    assert certify_local(made, best, late, convex=True).kind == "none"
 
 
 def test_start_values_and_a_callback_that_stops() -> None:
