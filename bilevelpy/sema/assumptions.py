@@ -11,7 +11,8 @@ from bilevelpy.sema.frames import Frame
 from bilevelpy.sema.scope import UPPER, Declaration, State, axes_text, closest
 from bilevelpy.syntax import ast
 
-FACTS = {"convex": 0, "strongly_convex": 1, "smooth": 1, "unique": 0, "licq": 0}
+FACTS = {"convex": 0, "strongly_convex": 1, "smooth": 1, "unique": 0, "licq": 0, "steps": 2}
+_FORMS = {"strongly_convex": "(mu)", "smooth": "(L)", "steps": "(T, s)"}
 
 
 def assumptions(state: State, frame: Frame) -> list[Assumption]:
@@ -43,6 +44,16 @@ def _fact(state: State, frame: Frame, node: ast.Property) -> Assumption | None:
             what="a fact that can be assumed",
         )
         return None
+    if node.name == "steps" and frame.name == UPPER:
+        state.error(
+            "BLV0224",
+            node.span,
+            "`upper` takes no steps",
+            hint="write it in the `lower` whose answer the steps are",
+            name=node.name,
+            what="a fact of `upper`",
+        )
+        return None
     arguments: list[ir.Expr] = []
     context = frame.context.data("an assumption reads data only")
     for item in node.arguments:
@@ -61,7 +72,7 @@ def _fact(state: State, frame: Frame, node: ast.Property) -> Assumption | None:
             return None
         arguments.append(value.expr)
     if len(arguments) != FACTS[node.name]:
-        form = node.name + ("(m)" if FACTS[node.name] else "")
+        form = node.name + _FORMS.get(node.name, "")
         state.error(
             "BLV0218",
             node.span,

@@ -119,7 +119,8 @@ def column(table: CsvTable, name: str, param: Param) -> Grid | Long:
         distinct = np.unique(values)
         return Grid(distinct if len(distinct) == 1 else values, (None,))
     if not heads:
-        return Grid(values, (None,), rows=table.lines)
+        index = table.labels(0) if table.header and not table.header[0] else None
+        return Grid(values, (index,), loose=True, rows=table.lines)
     if len(heads) < len(parts):
         missing = next(a.name for a in parts if not table.places(a.name))
         raise NotNumbers(f"a table without a column {missing}")
@@ -238,7 +239,20 @@ def whole(table: CsvTable, param: Param) -> Grid | Long:
         return column(table, table.header[others[0]], param)
     if len(param.axes) <= 1 and width == 1:
         return Grid(table.numbers([0])[:, 0], (None,), rows=table.lines)
+    if _is_cross_table(table, param, width):
+        labels = (table.labels(0), table.headings(1))
+        return Grid(table.numbers(range(1, width)), labels, loose=True, rows=table.lines)
     matrix = table.numbers(range(width))
     if len(param.axes) <= 1 and len(matrix) == 1:
         matrix = matrix[0]
     return Grid(matrix, (None,) * matrix.ndim, rows=table.lines if matrix.ndim > 1 else None)
+
+
+def _is_cross_table(table: CsvTable, param: Param, width: int) -> bool:
+    """Whether rows are named in the first column and columns in the header.
+
+    The corner is empty (as spreadsheets and pandas write it) or names the set of the rows.
+    """
+    if len(param.axes) != 2 or len(components(param.axes)) != 2 or not table.header or width < 2:
+        return False
+    return table.header[0] in ("", param.axes[0].name)

@@ -39,19 +39,18 @@ class CsvTable:
 
     def labels(self, column: int) -> tuple[Label, ...]:
         """A column as labels: whole numbers if every cell is one, text otherwise."""
-        texts = [row[column].strip() for row in self.cells]
-        try:
-            return tuple(int(t) for t in texts)
-        except ValueError:
-            return tuple(texts)
+        return _as_labels([row[column] for row in self.cells])
+
+    def headings(self, start: int) -> tuple[Label, ...]:
+        """The column names from ``start`` on as labels, by the same rule."""
+        return _as_labels((self.header or ())[start:])
 
     def _number(self, text: str, row: int, column: int) -> float:
         try:
             return float(text) if text.strip() else np.nan
         except ValueError:
-            heading = (
-                f" of column {self.header[column]}" if self.header else f", column {column + 1}"
-            )
+            name = self.header[column] if self.header else ""
+            heading = f" of column {name}" if name else f", column {column + 1}"
             raise NotNumbers(f"the text {text[:40]!r} in row {self.lines[row]}{heading}") from None
 
 
@@ -108,6 +107,14 @@ def _text(path: Path, limit: int) -> str:
         raise FileProblem("it is not UTF-8 text") from None
     except UNREADABLE as error:
         raise FileProblem(reason(error)) from None
+
+
+def _as_labels(texts: Sequence[str]) -> tuple[Label, ...]:
+    stripped = [t.strip() for t in texts]
+    try:
+        return tuple(int(t) for t in stripped)
+    except ValueError:
+        return tuple(stripped)
 
 
 def _is_number(text: str) -> bool:

@@ -108,6 +108,34 @@ def test_csv_long_table_over_two_sets(bound, array, tmp_path):
     assert array(data, "rate") == 7
 
 
+CROSS = 'set A = {"a", "b", "c"}; set T = 1..2; dim n, p; param M[A, T], C[A, A], X[n, p], d[A];'
+
+
+def test_csv_cross_table_is_aligned_by_its_labels(bound, array, tmp_path):
+    write(tmp_path / "m.csv", "A,2,1\nc,32,31\na,12,11\nb,22,21\n")
+    write(tmp_path / "c.csv", ",c,a,b\na,3,1,2\nb,6,4,5\nc,9,7,8\n")
+    write(tmp_path / "x.csv", ",0,1\n0,5,6\n1,7,8\n2,9,10\n")
+    write(tmp_path / "d.csv", ",d\nb,2\nc,3\na,1\n")
+    data = bound(CROSS, files=[(k, tmp_path / f"{k.lower()}.csv") for k in ("M", "C", "X", "d")])
+    np.testing.assert_array_equal(array(data, "M"), [[11, 12], [21, 22], [31, 32]])
+    np.testing.assert_array_equal(array(data, "C"), np.arange(1, 10).reshape(3, 3))
+    np.testing.assert_array_equal(array(data, "X"), np.arange(5, 11).reshape(3, 2))
+    np.testing.assert_array_equal(array(data, "d"), [1, 2, 3])
+
+
+def test_csv_cross_table_with_mistakes(problems, tmp_path):
+    text = 'set A = {"a", "b"}; param C[A, A];'
+    for content, code, words in (
+        (",a,b\na,1,2\nd,3,4\n", "BLV0410", '"d"'),
+        (",a,b\na,1,2\n", "BLV0409", '"b"'),
+        (",a,b\na,1,x\nb,3,4\n", "BLV0407", "row 2 of column b"),
+        (",a,b\na,1,2\na,3,4\n", "BLV0423", '"a"'),
+    ):
+        found = problems(text, files=[("C", write(tmp_path / "c.csv", content))])
+        assert [p.code for p in found] == [code]
+        assert words in found[0].message + str(found[0].primary) + str(found[0].notes)
+
+
 def test_csv_pairs(bound, array, tmp_path):
     text = "set NODE; set ARC within NODE * NODE; param cost[ARC];"
     data = bound(text, write(tmp_path / "d.csv", "NODE,NODE,cost\na,b,1\nb,c,2\n"))
