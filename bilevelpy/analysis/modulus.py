@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from bilevelpy.analysis.diagonal import diagonal, diagonal_product
+from bilevelpy.analysis.quadratic import least_eigenvalue, quadratic_form
 from bilevelpy.analysis.ranges import Range, Ranges
 from bilevelpy.analysis.scope import Scope
 from bilevelpy.analysis.terms import Term
@@ -90,6 +91,14 @@ def _square_of_variable(
             if factor not in scope.moving:
                 scale *= max(ranges.bounds(factor)[0], 0.0)
         return variable, 2.0 * scale
+    form = None if concave else quadratic_form(scope, core)
+    if form is not None:
+        affine = diagonal(scope, ranges, form.vector)
+        if affine is not None:
+            scale = max(least_eigenvalue(scope, form.matrix), 0.0)
+            for factor in form.factors:
+                scale *= max(ranges.bounds(factor)[0], 0.0)
+            return affine.variable, 2.0 * scale * affine.steepness**2
     curved = _curvature(core, ranges, concave)
     if curved is None:
         return None

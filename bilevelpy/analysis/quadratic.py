@@ -1,13 +1,26 @@
-"""Quadratic forms that the text shows to be positive semidefinite: what disciplined rules cannot
-see.
+"""Quadratic forms that the text or the data shows to be positive semidefinite: what disciplined
+rules cannot see.
 """
 
 from __future__ import annotations
 
-from bilevelpy.analysis.scope import Scope
-from bilevelpy.analysis.signs import Signs
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from bilevelpy.ir import expr as ir
+from bilevelpy.ir.evaluate import evaluate
 from bilevelpy.ir.types import DomainKind
+from bilevelpy.ir.walk import postorder
+
+if TYPE_CHECKING:
+    from bilevelpy.analysis.scope import Scope
+    from bilevelpy.analysis.signs import Signs
+
+EIGENVALUES = 500
+"""Matrices of data up to this size are factorised to tell their sign (20 ms)."""
 
 
 def is_psd(scope: Scope, signs: Signs, matrix: ir.Expr) -> bool:
@@ -51,51 +64,118 @@ def _is_scaled(scope: Scope, signs: Signs, matrix: ir.Einsum) -> bool:
     return signs.product(scalars) in ("+", "0") and is_psd(scope, signs, tensors[0])
 
 
-def is_psd_form(scope: Scope, signs: Signs, node: ir.Einsum) -> bool:
-    """Whether ``node`` is ``c a' M a`` (entry by entry over batch axes), a affine by the caller's
-    check, M semidefinite.
+@dataclass(frozen=True, slots=True)
+class QuadraticForm:
+    """``c a' M a``, entry by entry over batch axes: ``a`` moves, ``M`` and the factors c do not."""
 
-    The canonical form contracts pairs: one operand is ``a``, the other ``M a`` (or ``a M``).
+    vector: ir.Expr
+    matrix: ir.Expr
+    factors: tuple[ir.Expr, ...]
 
+
+def quadratic_form(scope: Scope, node: ir.Expr) -> QuadraticForm | None:
+    """The form of a product of two moving factors, None where it has another one.
+
+    A product over pairs holds ``a``, ``M`` and ``a``; a matrix product holds ``a`` and ``M a``.
     """
+    if not isinstance(node, ir.Einsum):
+        return None
     moving = [
         (o, s) for o, s in zip(node.operands, node.subscripts, strict=True) if o in scope.moving
     ]
+    if len(moving) != 2:
+        return None
+    if moving[0][0] is moving[1][0]:
+        return _over_pairs(scope, node, moving[0][0], moving[0][1], moving[1][1])
     fixed = tuple(o for o in node.operands if o not in scope.moving)
-    if len(moving) != 2 or signs.product(fixed) not in ("+", "0"):
-        return False
     for (a, labels), (image, outer) in (moving, moving[::-1]):
-        if _is_image(scope, signs, image, outer, a, labels):
-            return True
-    return False
+        matrix = _image_of(scope, image, outer, a, labels)
+        if matrix is not None:
+            return QuadraticForm(a, matrix, fixed)
+    return None
 
 
-def _is_image(
-    scope: Scope,
-    signs: Signs,
-    image: ir.Expr,
-    outer: tuple[int, ...],
-    a: ir.Expr,
-    labels: tuple[int, ...],
-) -> bool:
-    """Whether ``image`` is ``M a`` with M semidefinite, and stands beside ``a`` index by index."""
+def _over_pairs(
+    scope: Scope, node: ir.Einsum, a: ir.Expr, left: tuple[int, ...], right: tuple[int, ...]
+) -> QuadraticForm | None:
+    """``sum_pq a_p M_pq a_q``: the two places of ``a`` differ in one index each, which M has."""
+    apart = [(p, q) for p, q in zip(left, right, strict=True) if p != q]
+    if len(apart) != 1 or any(len(set(s)) < len(s) for s in (left, right)):
+        return None
+    pair = set(apart[0])
+    beside = [
+        (o, s) for o, s in zip(node.operands, node.subscripts, strict=True) if o not in scope.moving
+    ]
+    matrices = [o for o, s in beside if len(s) == 2 and set(s) == pair]
+    others = tuple(o for o, s in beside if not pair & set(s))
+    if len(matrices) != 1 or len(others) != len(beside) - 1 or pair & set(node.output):
+        return None
+    return QuadraticForm(a, matrices[0], others)
+
+
+def is_psd_form(scope: Scope, signs: Signs, node: ir.Einsum) -> bool:
+    """Whether ``node`` is a quadratic form of a semidefinite matrix with factors >= 0.
+
+    That ``a`` is affine is the caller's check.
+    """
+    form = quadratic_form(scope, node)
+    return (
+        form is not None
+        and signs.product(form.factors) in ("+", "0")
+        and (is_psd(scope, signs, form.matrix) or least_eigenvalue(scope, form.matrix) >= 0)
+    )
+
+
+def least_eigenvalue(scope: Scope, matrix: ir.Expr) -> float:
+    """The least eigenvalue of the symmetric part of a matrix of data, rounded down.
+
+    Zero where it lies within rounding of zero, ``-inf`` where the matrix reads variables or is
+    larger than a factorisation should be spent on.
+    """
+    if matrix not in scope.eigenvalues:
+        scope.eigenvalues[matrix] = _least_eigenvalue(scope, matrix)
+    return scope.eigenvalues[matrix]
+
+
+def _least_eigenvalue(scope: Scope, matrix: ir.Expr) -> float:
+    names = [n.name for n in postorder(matrix) if isinstance(n, ir.ParamRef)]
+    reads = any(isinstance(n, ir.VarRef | ir.DualRef | ir.ExternCall) for n in postorder(matrix))
+    size = max(scope.size(axis) for axis in matrix.axes)
+    known = all(name in scope.bound.data.arrays for name in names)
+    if reads or not known or matrix.rank != 2 or size > EIGENVALUES:
+        return -math.inf
+    value = np.asarray(evaluate(matrix, scope.bound.data), dtype=float)
+    if value.shape[0] != value.shape[1] or not np.isfinite(value).all():
+        return -math.inf
+    if size == 0:
+        return 0.0
+    eigenvalues = np.linalg.eigvalsh((value + value.T) / 2)
+    rounding = size * np.finfo(float).eps * float(np.abs(eigenvalues).max())
+    least = float(eigenvalues[0])
+    return 0.0 if abs(least) <= rounding else least - rounding
+
+
+def _image_of(
+    scope: Scope, image: ir.Expr, outer: tuple[int, ...], a: ir.Expr, labels: tuple[int, ...]
+) -> ir.Expr | None:
+    """The matrix M where ``image`` is ``M a`` and stands beside ``a`` index by index."""
     if (
         not isinstance(image, ir.Einsum)
         or len(image.operands) != 2
         or len(set(labels)) < len(labels)
     ):
-        return False
+        return None
     by_moving = sorted(
         zip(image.operands, image.subscripts, strict=True), key=lambda p: p[0] in scope.moving
     )
     (matrix, over), (vector, along) = by_moving
     if vector is not a or matrix in scope.moving or matrix.rank != 2 or over[0] == over[1]:
-        return False
+        return None
     summed = [s for s in over if s not in image.output]
     if len(summed) != 1 or summed[0] not in along:
-        return False
+        return None
     kept = over[0] if over[1] == summed[0] else over[1]
     # Each dimension of the image comes from a dimension of a: the matrix's free index replaces the
     # summed one.
     origin = tuple(along.index(summed[0] if s == kept else s) for s in image.output)
-    return tuple(labels[d] for d in origin) == outer and is_psd(scope, signs, matrix)
+    return matrix if tuple(labels[d] for d in origin) == outer else None

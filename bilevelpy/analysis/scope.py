@@ -5,7 +5,7 @@ variables.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bilevelpy.ir.expr import DualRef, Expr, VarRef
@@ -25,6 +25,7 @@ class Scope:
     (``other``).
 
     ``moving`` and ``shifting`` hold the nodes that depend on them. Shadow prices count as moving.
+    ``eigenvalues`` keeps the least eigenvalue of matrices that were factorised.
 
     """
 
@@ -33,6 +34,7 @@ class Scope:
     other: Names
     moving: frozenset[Expr]
     shifting: frozenset[Expr]
+    eigenvalues: dict[Expr, float] = field(default_factory=dict, compare=False, repr=False)
 
     def size(self, axis: Axis) -> int:
         """The number of elements of an axis."""

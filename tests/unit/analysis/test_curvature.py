@@ -43,6 +43,11 @@ def verdict(f):
         "sumsq(A @ y)",
         "(A @ y)' @ P @ (A @ y)",
         "quad(y - z, P)",
+        "sum(y[i]*P[i,j]*y[j] for i in n, j in n)",
+        "(x^2 + 1)*sum((y[i] - z[i])*B[i,j]*(y[j] - z[j]) for i in n, j in n)",
+        "quad(A @ y, B)",
+        "y' @ A @ y",
+        "quad(y, P - eye(n))",
         "sum(logistic(y*k))",
         "-sum(log(v))",
         "sum(v*log(v))",
@@ -78,7 +83,7 @@ def test_convex_terms(f):
     [
         ("x*sumsq(y)", "x*sumsq(y)"),
         ("sum(y^3)", "y^3"),
-        ("y' @ A @ y", "y' @ A @ y"),
+        ("y' @ (A - 2*eye(n)) @ y", "y' @ (A - 2*eye(n)) @ y"),
         ("sum(1/y)", "y"),
         ("sum(sin(y)) + sumsq(y)", "sin(y)"),
         ("sum(log(1 + y^2))", "log(1 + y^2)"),
@@ -87,7 +92,11 @@ def test_convex_terms(f):
         ("-sum(softplus(y))", "-sum(softplus(y))"),
         ("sum(sqrt(abs(y)))", "sqrt(abs(y))"),
         ("sum(z*y^2)", "z*y^2"),
-        ("quad(y, P - eye(n))", "quad(y, P - eye(n))"),
+        ("quad(y, P - 2*eye(n))", "quad(y, P - 2*eye(n))"),
+        (
+            "sum(y[i]*(A[i,j] - B[i,j])*y[j] for i in n, j in n)",
+            "sum(y[i]*(A[i,j] - B[i,j])*y[j] for i in n, j in n)",
+        ),
     ],
 )
 def test_terms_that_no_rule_shows_to_be_convex(f, at):
@@ -118,6 +127,9 @@ def test_convex_terms_are_named_beside_the_offending_one():
         ("mean(y^2) + mean(v^2)", 2 / 3),
         ("sum(cosh(y)) + sumsq(v)", 1.0),
         ("sumsq(y) + sumsq(y - z) + 9*sumsq(v)", 4.0),
+        ("quad(y, 3*B) + 9*sumsq(v)", 6.0),
+        ("exp(x)*sum(y[i]*B[i,j]*y[j] for i in n, j in n) + 9*sumsq(v)", 2 * math.exp(-2)),
+        ("quad(y, A) + 9*sumsq(v)", None),
         ("sumsq(y)", None),
         ("sumsq(y) + sum(v[i]^2 for i in n where i > 1)", None),
         ("sumsq(A @ y) + sumsq(v)", None),

@@ -119,9 +119,8 @@ def test_constant_hessian_of_unknown_sign_is_decided_by_its_eigenvalues():
 
 
 def test_semidefinite_param_proves_convexity_from_the_text():
-    s = facts(
-        QUADRATIC.format(domain=" in psd"), probed=False, A=np.eye(3), B=np.eye(3), z=np.ones(3)
-    )
+    A = np.ones((3, 3))
+    s = facts(QUADRATIC.format(domain=" in psd"), probed=False, A=A, B=np.eye(3), z=np.ones(3))
     assert (s.convexity.value, s.convexity.evidence) == ("convex", Evidence.PROVED)
 
 
