@@ -157,3 +157,66 @@ def test_the_vim_syntax_has_every_keyword() -> None:
     text = (EDITORS / "vim/syntax/blv.vim").read_text()
     for word in table.KEYWORDS:
         assert re.search(rf"\b{word}\b", text) or word == "subject to"
+
+
+DUMP = """
+set nocompatible
+set runtimepath^={vim}
+filetype plugin on
+syntax on
+let out = []
+for file in {files}
+  execute 'edit ' . fnameescape(file)
+  call add(out, &filetype)
+  for l in range(1, line('$'))
+    let row = []
+    for c in range(1, len(getline(l)))
+      call add(row, synIDattr(synID(l, c, 1), 'name'))
+    endfor
+    call add(out, join(row, ','))
+  endfor
+endfor
+call writefile(out, '{out}')
+quitall!
+"""
+GROUPS = {"NUMBER": {"blvNumber"}, "STRING": {"blvString"}}
+WORDS = {"blvStatement", "blvClause", "blvConstant", "blvType", "blvFact"}
+
+
+def test_vim_itself_colours_models_as_the_parser_reads_them(tmp_path: Path) -> None:
+    """Every keyword, number, text and comment of three models, by the groups that Vim gives."""
+    vim = shutil.which("vim")
+    if (
+        vim is None
+        or "+syntax"
+        not in subprocess.run([vim, "--version"], capture_output=True, text=True, check=True).stdout
+    ):
+        pytest.skip("no vim with +syntax on this machine")
+    files = [ROOT / "models" / f"{name}.blv" for name in ("breast_cancer", "principal_agent", "stackelberg")]
+    script = tmp_path / "dump.vim"
+    listed = "[" + ", ".join(f"'{f}'" for f in files) + "]"
+    script.write_text(DUMP.format(vim=EDITORS / "vim", files=listed, out=tmp_path / "out"))
+    subprocess.run(
+        [vim, "-N", "-u", "NONE", "-n", "-es", "-S", str(script)], check=False, timeout=60
+    )
+    rows = iter((tmp_path / "out").read_text().splitlines())
+    for path in files:
+        assert next(rows) == "blv"
+        text = path.read_text()
+        groups = {}
+        start = 0
+        for line in text.splitlines(keepends=True):
+            named = next(rows).split(",")
+            at = 0
+            for k, character in enumerate(line.rstrip("\n")):
+                groups[start + k] = named[at]
+                at += len(character.encode())  # Vim counts bytes
+            start += len(line)
+        for token in lex(Source("m", text)).tokens:
+            found = groups[token.start_pos]
+            if token.type in GROUPS:
+                assert found in GROUPS[token.type], (path.name, str(token))
+            elif token.type in table.KEYWORD_TYPES:
+                assert found in WORDS, (path.name, str(token))
+        for comment in re.finditer(r"(?m)^##.*$", text):
+            assert groups[comment.start()] == "blvDoc"
