@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from bilevelpy.exporters.ampl_loops import AMPL, looped, looped_data
 from bilevelpy.exporters.ampl_tables import tabled_data, tabled_model
 from bilevelpy.exporters.base import Files, Options
 from bilevelpy.exporters.conditions import Line, Writer, conditions, slack_tree
 from bilevelpy.exporters.expressions import Style, simple
 from bilevelpy.exporters.header import commented, header, mixed_lines, name_lines
+from bilevelpy.exporters.loops import loops
 from bilevelpy.exporters.matrix import TITLES, mixed_program
 from bilevelpy.exporters.naming import Namer, identifiers
 from bilevelpy.exporters.naming import number as plain
@@ -110,19 +112,24 @@ class Ampl:
     consumer: ClassVar[str] = "ampl {file}    (big-M: glpsol --model {file} [--data {stem}.dat])"
 
     def export(self, bound: BoundProgram, options: Options, stem: str) -> Files:
-        """The model; many coefficients of a GMPL model stand in ``stem.dat`` beside it."""
+        """The model; the numbers of a large one stand in ``stem.dat`` beside it."""
         form = options.form("ampl", "complements", "big-m")
-        return _gmpl(bound, options) if form == "big-m" else _complements(bound, options)
+        return _gmpl(bound, options) if form == "big-m" else _complements(bound, options, stem)
 
 
-def _complements(bound: BoundProgram, options: Options) -> Files:
+def _complements(bound: BoundProgram, options: Options, stem: str) -> Files:
     target = "an AMPL model"
     found = conditions(bound, target, options)
     namer = ampl_names()
     write = Writer(bound, target, Style(NONLINEAR), namer, found.columns.names)
     lines = [f"WARNING: {w}" for w in found.warnings]
-    lines += name_lines(found.columns.names, write.names)
     what = "optimality conditions of the followers as complementarity pairs"
+    made = loops(found, write, AMPL, paired_rows=False)
+    if made is not None:
+        head = commented(header(bound.program, what, lines), "#")
+        text = "\n".join([*head, *looped(made, stem, found.system.columns.count)])
+        return Files(text + "\n", {".dat": looped_data(made)}, found.warnings)
+    lines += name_lines(found.columns.names, write.names)
     out = commented(header(bound.program, what, lines), "#")
     out += _variables(found.columns, write.names)
     objective = write.function(found.objective, 0, bound.program.upper.objective.span)

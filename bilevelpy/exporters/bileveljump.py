@@ -14,7 +14,7 @@ from bilevelpy.exporters.naming import identifiers
 from bilevelpy.exporters.naming import number as plain
 from bilevelpy.reductions.refusal import refuse
 from bilevelpy.reductions.rows import Rows, system
-from bilevelpy.reductions.validity import require_optimistic
+from bilevelpy.reductions.validity import require_convex, require_optimistic
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram
@@ -70,7 +70,9 @@ TARGET = "a BilevelJuMP program"
 
 
 class BilevelJump:
-    """Linear rows; linear or quadratic objectives; one follower."""
+    """Linear rows; linear or quadratic objectives; one follower, convex in continuous variables:
+    BilevelJuMP puts its optimality conditions in its place. SCIP takes the SOS1 sets that it makes.
+    """
 
     name: ClassVar[str] = "bileveljump"
     title: ClassVar[str] = "BilevelJuMP program (Julia) with both levels"
@@ -93,12 +95,13 @@ class BilevelJump:
             for r in (*rows.functions.quadratic, *rows.functions.trees):
                 what = "a row that is not linear"
                 raise refuse(program, "BLV0701", rows.spans[r], target=TARGET, what=what)
+        warnings = require_convex(found, options.force)
         write = Writer(bound, TARGET, Style(simple("")), identifiers(RESERVED), found.columns.names)
         columns = found.columns
-        lines = name_lines(columns.names, write.names)
+        lines = [f"WARNING: {w}" for w in warnings] + name_lines(columns.names, write.names)
         out = commented(header(program, "bilevel program", lines), "#")
-        out += ["using BilevelJuMP, JuMP, HiGHS", "",
-                "model = BilevelModel(HiGHS.Optimizer, mode = BilevelJuMP.SOS1Mode())"]  # fmt: skip
+        out += ["using BilevelJuMP, JuMP, SCIP", "",
+                "model = BilevelModel(SCIP.Optimizer, mode = BilevelJuMP.SOS1Mode())"]  # fmt: skip
         for level, mine in (("Upper", 0), ("Lower", 1)):
             for j in np.flatnonzero(columns.owner == mine):
                 name = write.names[j]
@@ -115,7 +118,7 @@ class BilevelJump:
         out += _constraints("Upper", found.upper_rows, write)
         out += ["", "optimize!(model)", "println(termination_status(model))",
                 f'println("F = ", {int(found.sign)} * objective_value(model))']  # fmt: skip
-        return Files("\n".join(out) + "\n")
+        return Files("\n".join(out) + "\n", warnings=warnings)
 
 
 def _ranged(name: str, low: float, high: float) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+import warnings
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram
     from bilevelpy.reductions.columns import Columns
 
-STYLE = style("cp.", abs="cp.abs({0})", max="cp.maximum({0}, {1})", min="cp.minimum({0}, {1})")
+STYLE = style("cp.", abs="cp.abs({0})", max="cp.maximum({0}, {1})", min="cp.minimum({0}, {1})",
+              softplus="cp.logistic({0})")  # fmt: skip
 TARGET = "a BLVPY program"
 TAIL = '''
 lower = bp.LowerProblem(cp.Minimize(f), constraints=lower_constraints, parameters=parameters)
@@ -71,7 +73,7 @@ class BlvpyScript:
         found = system(bound)
         _fits(found)
         require_optimistic(found, TARGET)
-        warnings = require_convex(found, options.force)
+        said = require_convex(found, options.force)
         columns = found.columns
         namer = python_names(
             "cp", "bp", "np", "sys", "F", "f", "lower", "upper_constraints", "lower_constraints",
@@ -80,17 +82,16 @@ class BlvpyScript:
         write = Writer(bound, TARGET, STYLE, namer, columns.names)
         what = "Both levels as minimisations; solutions are local."
         lines = [
-            *(f"WARNING: {w}" for w in warnings),
+            *(f"WARNING: {w}" for w in said),
             "Run it with Python 3.12 or newer and the package blvpy; an argument is the number of",
             "starts, of which the best is kept.",
         ]
         out = docstring(header(bound.program, what, lines))
         out += ["import sys", "", "import blvpy as bp", "import cvxpy as cp", "import numpy as np"]
         out += ["", f"SIGN = {int(found.sign)}  # of the model's objective", ""]
-        out += [
-            f"{n} = cp.Variable(name={o!r})"
-            for n, o in zip(write.names, columns.names, strict=True)
-        ]
+        for j, name in enumerate(write.names):
+            sign = ", nonneg=True" if columns.lower[j] >= 0 else ""
+            out.append(f"{name} = cp.Variable(name={columns.names[j]!r}{sign})")
         span = bound.program.upper.objective.span
         out += ["", f"F = {write.function(found.objective, 0, span)}"]
         lower = found.lower_columns
@@ -117,13 +118,16 @@ class BlvpyScript:
         out += [b for j in found.upper_columns for b in _bounds(found, int(j), write.names[j])]
         out += ["]", "lower_constraints = [", *own]
         out += [b for j in lower for b in _bounds(found, int(j), write.names[j])]
+        follower = [f"f = {' + '.join(parts)}", "lower_constraints = [", *own]
+        follower += [b for j in lower for b in _bounds(found, int(j), write.names[j])]
+        _disciplined(found, write, [*follower, "]"])
         out += ["]", f"parameters = [{', '.join(write.names[j] for j in found.upper_columns)}]"]
         out += ["# (variable, low, high, start): where solutions are looked for", "ranges = ["]
         for j in found.upper_columns:
             ends = _range(columns, int(j))
             out.append(f"    ({write.names[j]}, {', '.join(repr(e) for e in ends)}),")
         out.append("]")
-        return Files("\n".join(out) + "\n" + TAIL, warnings=warnings)
+        return Files("\n".join(out) + "\n" + TAIL, warnings=said)
 
 
 def _range(columns: Columns, j: int) -> tuple[float, float, float]:
@@ -163,19 +167,19 @@ def _convex(
     ``sign`` is -1): the square part in ``own`` columns as one form, and products with others. What
     reads no column of ``own`` stays away from objectives of followers by being constant there.
     """
-    if row in functions.trees:
-        return write.function(functions, row, span)
     mine = {int(j) for j in own}
-    terms: list[sc.Scalar] = [sc.Num(float(functions.constant[row]))]
-    square: dict[tuple[int, int], float] = {}
-    for j, c in linear_terms(functions, row):
-        terms.append(sc.mul(sc.Num(c), sc.Col(j)))
-    for i, j, c in quadratic_terms(functions, row):
-        if i in mine and j in mine:
-            square[i, j] = c
-        elif i in mine or j in mine:
-            terms.append(sc.mul(sc.Num(c), sc.Col(i), sc.Col(j)))
-        # A product of others alone is the same for every choice of the follower.
+    if row in functions.trees:
+        terms, square = _monomials(functions.trees[row], mine)
+    else:
+        terms, square = [sc.Num(float(functions.constant[row]))], {}
+        for j, c in linear_terms(functions, row):
+            terms.append(sc.mul(sc.Num(c), sc.Col(j)))
+        for i, j, c in quadratic_terms(functions, row):
+            if i in mine and j in mine:
+                square[i, j] = c
+            elif i in mine or j in mine:
+                terms.append(sc.mul(sc.Num(c), sc.Col(i), sc.Col(j)))
+            # A product of others alone is the same for every choice of the follower.
     text = write.tree(sc.add(*terms), span)
     if not square:
         return text
@@ -188,6 +192,73 @@ def _convex(
     vector = f"cp.hstack([{', '.join(write.names[j] for j in used)}])"
     form = f"cp.quad_form({vector}, cp.psd_wrap(np.array({matrix.tolist()})))"
     return f"{text} + {form}" if sign > 0 else f"{text} - {form}"
+
+
+def _monomials(
+    tree: sc.Scalar, own: set[int]
+) -> tuple[list[sc.Scalar], dict[tuple[int, int], float]]:
+    """The terms of a sum that are no products of two own columns, and the coefficients of these."""
+    whole = tree.arguments if isinstance(tree, sc.Call) and tree.function == "add" else (tree,)
+    terms: list[sc.Scalar] = []
+    square: dict[tuple[int, int], float] = {}
+    for term in whole:
+        factors = (
+            term.arguments if isinstance(term, sc.Call) and term.function == "mul" else (term,)
+        )
+        scale = factors[0].value if isinstance(factors[0], sc.Num) else 1.0
+        read: list[int] = []
+        for factor in factors[1:] if isinstance(factors[0], sc.Num) else factors:
+            match factor:
+                case sc.Col(index):
+                    read.append(index)
+                case sc.Call("pow", (sc.Col(index), sc.Num(2.0))):
+                    read += [index, index]
+                case _:
+                    read += [-1, -1, -1]
+        if len(read) == 2 and set(read) <= own:
+            pair = (min(read), max(read))
+            square[pair] = square.get(pair, 0.0) + scale
+        else:
+            terms.append(_smooth(term))
+    return terms, square
+
+
+def _smooth(tree: sc.Scalar) -> sc.Scalar:
+    """``log(1 + exp(a))`` by the one function that is known to be convex."""
+    made: dict[int, sc.Scalar] = {}
+    for node in sc.postorder(tree):
+        if not isinstance(node, sc.Call):
+            made[id(node)] = node
+            continue
+        match node:
+            case sc.Call("log", (sc.Call("add", (sc.Call("exp", (inner,)), sc.Num(1.0))),)):
+                made[id(node)] = sc.Call("softplus", (made[id(inner)],))
+            case _:
+                made[id(node)] = sc.Call(node.function, tuple(made[id(a)] for a in node.arguments))
+    return made[id(tree)]
+
+
+def _disciplined(found: System, write: Writer, lower: list[str]) -> None:
+    """Refuse a follower that CVXPY does not know to be convex whatever the leader chooses."""
+    import cvxpy as cp
+
+    space: dict[str, Any] = {"cp": cp, "np": np}
+    for j, name in enumerate(write.names):
+        kind: Any = cp.Variable if found.columns.owner[j] else cp.Parameter
+        space[name] = kind(**({"nonneg": True} if found.columns.lower[j] >= 0 else {}))
+    # The text that is going to be written, made of the model's own names and numbers.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on the number of terms
+        exec(compile("\n".join(lower), "<follower>", "exec"), space)
+        follower = cp.Problem(cp.Minimize(space["f"]), space["lower_constraints"])
+        disciplined = follower.is_dpp()
+    if not disciplined:
+        level = found.bound.program.lowers[0]
+        raise refuse(
+            found.bound.program, "BLV0701", level.objective.span,
+            "not in the form of disciplined (parametrized) convex programs",
+            target=TARGET, what="this follower", hint="pyomo, casadi and nl hold it",
+        )  # fmt: skip
 
 
 def _constraint(name: str, line: Line) -> list[str]:

@@ -7,11 +7,23 @@ from typing import TYPE_CHECKING, ClassVar
 from bilevelpy.exporters.base import Files, Options
 from bilevelpy.exporters.conditions import Writer, conditions, slack_tree
 from bilevelpy.exporters.header import header
-from bilevelpy.exporters.python_script import ALL, docstring, python_names, style
+from bilevelpy.exporters.loops import loops
+from bilevelpy.exporters.python_script import (
+    ALL,
+    PYTHON,
+    TABLES,
+    docstring,
+    members,
+    packed,
+    python_names,
+    style,
+)
 from bilevelpy.reductions.refusal import refuse
 
 if TYPE_CHECKING:
+    from bilevelpy.exporters.loops import Loops
     from bilevelpy.ir.program import BoundProgram
+    from bilevelpy.reductions.kkt import KKT
 
 STYLE = style("ca.", abs="ca.fabs({0})", max="ca.fmax({0}, {1})", min="ca.fmin({0}, {1})")
 TARGET = "a CasADi program"
@@ -49,6 +61,10 @@ class CasadiScript:
             "Solutions are local; begin elsewhere to look for others.",
         ]
         out = docstring(header(bound.program, what, lines))
+        made = loops(found, write, PYTHON, paired_rows=True)
+        if made is not None:
+            out += [*_looped(made, epsilon), *_solved(found)]
+            return Files("\n".join(out) + "\n", {".npz": packed(made)}, found.warnings)
         out += ["import casadi as ca", "", "inf = ca.inf"]
         out += [f"{n} = ca.MX.sym({o!r})" for n, o in zip(write.names, columns.names, strict=True)]
         out += ["", "# (name, expression, low, high)", "rows = ["]
@@ -66,19 +82,43 @@ class CasadiScript:
         for k, name in enumerate(write.names):
             ends = (float(v[k]) for v in (columns.lower, columns.upper, columns.start))
             out.append(f"    ({name}, {', '.join(repr(e) for e in ends)}),")
-        out += [
-            "]",
-            'problem = {"x": ca.vertcat(*(v[0] for v in variables)), "f": F,',
-            '           "g": ca.vertcat(*(ca.MX(r[1]) for r in rows))}',
-            'quiet = {"print_time": False, "ipopt.print_level": 0, "ipopt.sb": "yes"}',
-            'solver = ca.nlpsol("solver", "ipopt", problem, quiet)',
-            "point = solver(x0=[v[3] for v in variables], lbx=[v[1] for v in variables],",
-            "               ubx=[v[2] for v in variables], lbg=[r[2] for r in rows],",
-            "               ubg=[r[3] for r in rows])",
-            'print(solver.stats()["return_status"])',
-            f'print("F =", {int(found.system.sign)} * float(point["f"]))',
-            f"for (variable, *_), value in zip(variables[:{found.system.columns.count}], "
-            'point["x"].full().flat):',
-            '    print(variable.name(), "=", value)',
-        ]
+        out += ["]", *_solved(found)]
         return Files("\n".join(out) + "\n", warnings=found.warnings)
+
+
+def _looped(made: Loops, epsilon: float) -> list[str]:
+    """The program in loops over tables."""
+    out = ["import pathlib", "import types", "", "import casadi as ca", "import numpy as np", ""]
+    out += [*TABLES, "inf = ca.inf", "v = [ca.SX.sym(name) for name in t.name]"]
+    out += ["# expressions that others share"] if made.definitions else []
+    out += [f"{z.label} = [{members(z)[1:-1]}]" for z in made.definitions]
+    out += ["# (name, expression, low, high)", "rows = []"]
+    for r in made.rows:
+        names = ", ".join(f"t.{r.label}_{part}" for part in ("low", "high"))
+        out.append(f"rows += zip(t.{r.label}_name, {members(r)}, {names})")
+    for p in made.pairs:
+        out += [
+            f"for name, slack, k in zip(t.{p.label}_name, {members(p)}, t.{p.label}_multiplier):",
+            '    rows.append(("slack." + name, slack, 0.0, inf))',
+            f'    rows.append(("comp." + name, slack * v[k], -inf, {epsilon!r}))',
+        ]
+    out += [f"F = {made.objective.body}", "# (variable, low, high, start)"]
+    return [*out, "variables = list(zip(v, t.low, t.high, t.start))"]
+
+
+def _solved(found: KKT) -> list[str]:
+    """What Ipopt makes of it."""
+    return [
+        'problem = {"x": ca.vertcat(*(v[0] for v in variables)), "f": F,',
+        '           "g": ca.vertcat(*(r[1] for r in rows))}',
+        'quiet = {"print_time": False, "ipopt.print_level": 0, "ipopt.sb": "yes"}',
+        'solver = ca.nlpsol("solver", "ipopt", problem, quiet)',
+        "point = solver(x0=[v[3] for v in variables], lbx=[v[1] for v in variables],",
+        "               ubx=[v[2] for v in variables], lbg=[r[2] for r in rows],",
+        "               ubg=[r[3] for r in rows])",
+        'print(solver.stats()["return_status"])',
+        f'print("F =", {int(found.system.sign)} * float(point["f"]))',
+        f"for (variable, *_), value in zip(variables[:{found.system.columns.count}], "
+        'point["x"].full().flat):',
+        '    print(variable.name(), "=", value)',
+    ]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bilevelpy.exporters.expressions import Style, text, unsupported
+from bilevelpy.exporters.expressions import TEXT_LIMIT, Style, text, unsupported
+from bilevelpy.exporters.families import written_size
 from bilevelpy.exporters.naming import Namer
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.kkt import KKT, Pair, kkt
@@ -50,6 +51,22 @@ class Writer:
 
     def tree(self, tree: sc.Scalar, span: Span | None) -> str:
         """A tree; a function that the target does not have is an error with its place."""
+        self.require(tree, span)
+        try:
+            return text(self.style, tree, self.names)
+        except MemoryError as error:
+            raise refuse(
+                self.bound.program,
+                "BLV0706",
+                span,
+                "has to be written out in one expression",
+                hint="formats that keep tensors (json, latex, torch, onnx) take the model as it is",
+                count=f"{written_size([tree]):,}",
+                limit=f"{TEXT_LIMIT:,} characters",
+            ) from error
+
+    def require(self, tree: sc.Scalar, span: Span | None) -> None:
+        """Refuse a tree with functions that the target does not have."""
         missing = unsupported(self.style, tree)
         if missing:
             raise refuse(
@@ -59,15 +76,14 @@ class Writer:
                 target=self.target,
                 what=f"the function `{min(missing)}`",
             )
-        return text(self.style, tree, self.names)
 
-    def lines(self, rows: Rows, kinds: tuple[str, ...] | None = None) -> Iterator[Line]:
+    def kept(self, rows: Rows) -> Iterator[int]:
         """Every row that says something."""
         for r in range(rows.count):
             low, high = float(rows.lower[r]), float(rows.upper[r])
             if low == -np.inf and high == np.inf:
                 continue
-            if not rows.functions.reads(r):
+            if _is_constant(rows.functions, r):
                 value = float(rows.functions.value(np.zeros(len(self.names)))[r])
                 if low - 1e-9 <= value <= high + 1e-9:
                     continue
@@ -79,9 +95,28 @@ class Writer:
                     target=self.target,
                     what=f"the row `{rows.names[r]}` without variables",
                 )
+            yield r
+
+    def lines(self, rows: Rows, kinds: tuple[str, ...] | None = None) -> Iterator[Line]:
+        """Every row that says something, as text."""
+        for r in self.kept(rows):
             body = self.function(rows.functions, r, rows.spans[r])
             kind = kinds[r] if kinds is not None else ""
+            low, high = float(rows.lower[r]), float(rows.upper[r])
             yield Line(self.namer.name(rows.names[r]), body, low, high, kind, r)
+
+
+def _is_constant(functions: Functions, row: int) -> bool:
+    """Whether a function reads no column."""
+    stack, seen = [functions.trees[row]] if row in functions.trees else [], set[int]()
+    while stack:
+        node = stack.pop()
+        if isinstance(node, sc.Col):
+            return False
+        if isinstance(node, sc.Call) and id(node) not in seen:
+            seen.add(id(node))
+            stack.extend(node.arguments)
+    return row in functions.trees or not functions.reads(row)
 
 
 def conditions(bound: BoundProgram, target: str, options: Options) -> KKT:

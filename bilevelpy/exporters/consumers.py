@@ -118,7 +118,8 @@ def blvpy(path: Path) -> Outcome:
         command = [str(interpreter)]
     else:
         raise Missing(f"Python 3.12 with: pip install blvpy ({FOLDER} names its folder)")
-    return _run(command, path, "BLVPY with Ipopt", ())
+    # Each start takes seconds.
+    return _run(command, path, "BLVPY with Ipopt", ("3",))
 
 
 def _run(command: list[str], path: Path, solver: str, arguments: Sequence[str]) -> Outcome:
@@ -151,6 +152,9 @@ def gams(path: Path, option: str) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "model.gms"
         shutil.copyfile(path, place)
+        included = path.with_suffix(".inc")
+        if included.is_file():
+            shutil.copyfile(included, place.with_name(included.name))
         _output([command, place.name, "lo=0", option], place.parent)
         answer = place.with_name("res.txt")
         if not answer.is_file():
@@ -159,7 +163,7 @@ def gams(path: Path, option: str) -> Outcome:
     status, objective = words[0], float(words[1])
     if status not in ("1", "2"):
         return Outcome("GAMS", f"model status {status}")
-    named = _gams_names(path.read_text())
+    named = _gams_names(path)
     values = dict(zip(named, map(float, words[2:]), strict=True))
     return Outcome("GAMS", f"model status {status}", objective, values, is_global=False)
 
@@ -177,8 +181,15 @@ def _gams() -> str:
     raise Missing("GAMS, or its demonstration: pip install gamspy; gamspy install solver reshop")
 
 
-def _gams_names(text: str) -> list[str]:
-    return re.findall(r"^put (\w+)\.l:0:12 /;$", text, re.MULTILINE)
+def _gams_names(path: Path) -> list[str]:
+    """The variables in the order of the report; those of a large program stand in its include."""
+    from bilevelpy.exporters.gams import gams_names
+
+    text = path.read_text()
+    if "loop(c, put v.l(c)" not in text:
+        return re.findall(r"^put (\w+)\.l:0:12 /;$", text, re.MULTILINE)
+    columns = path.with_suffix(".inc").read_text().partition("set c(l) /\n")[2].partition("/;")[0]
+    return list(gams_names().names(re.findall(r'^  \d+ "(.*)"$', columns, re.MULTILINE)))
 
 
 def katex(*paths: Path) -> Outcome:

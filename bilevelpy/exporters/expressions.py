@@ -11,6 +11,8 @@ from bilevelpy.reductions import scalar as sc
 SUM, PRODUCT, POWER, ATOM = 1, 2, 3, 4
 TEXT_LIMIT = 20_000_000
 """Characters of one expression; shared subtrees are written out wherever they occur."""
+LONGEST = 500
+"""Terms of a sum that stand one after another; longer ones are sums of sums."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,10 @@ def _call(style: Style, node: sc.Call, parts: list[tuple[str, int]]) -> tuple[st
 
 
 def _sum(parts: list[str]) -> str:
+    # Parsers nest a sum as deeply as it is long, and Python's give up at a few thousand.
+    while len(parts) > LONGEST:
+        groups = [parts[k : k + LONGEST] for k in range(0, len(parts), LONGEST)]
+        parts = [f"({_sum(group)})" if len(group) > 1 else group[0] for group in groups]
     found = parts[0]
     for part in parts[1:]:
         found += f" - {part[1:]}" if part.startswith("-") else f" + {part}"

@@ -9,12 +9,14 @@ import numpy as np
 from bilevelpy.exporters.base import Files, Options
 from bilevelpy.exporters.conditions import Line, Writer, conditions, slack_tree
 from bilevelpy.exporters.expressions import Style, simple
+from bilevelpy.exporters.gams_loops import GAMS, looped, looped_data
 from bilevelpy.exporters.header import commented, header, name_lines
+from bilevelpy.exporters.loops import loops
 from bilevelpy.exporters.naming import Namer, identifiers
 from bilevelpy.exporters.naming import number as plain
 from bilevelpy.reductions.refusal import refuse
 from bilevelpy.reductions.rows import system
-from bilevelpy.reductions.validity import require_optimistic
+from bilevelpy.reductions.validity import require_convex, require_optimistic
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram
@@ -133,7 +135,7 @@ def gams_names() -> Namer:
 
 
 class GamsEmp:
-    """One follower or several independent ones, any functions that GAMS knows."""
+    """One follower or several independent ones, convex, of any functions that GAMS knows."""
 
     name: ClassVar[str] = "gams-emp"
     title: ClassVar[str] = "GAMS program with a bilevel EMP annotation (ReSHOP)"
@@ -157,9 +159,13 @@ class GamsEmp:
             if whole.any() or follower.nash:
                 what = "a Nash game" if follower.nash else "whole numbers of a follower"
                 raise refuse(program, "BLV0701", follower.span, target=target, what=what)
+        # The solvers of EMP put optimality conditions in the follower's place.
+        warnings = require_convex(found, options.force)
         write = Writer(bound, target, STYLE, gams_names(), found.columns.names)
-        out = commented(header(program, "bilevel program for EMP; solve with emp=reshop",
-                               name_lines(found.columns.names, write.names)), "*")  # fmt: skip
+        lines = [f"WARNING: {w}" for w in warnings] + name_lines(found.columns.names, write.names)
+        out = commented(
+            header(program, "bilevel program for EMP; solve with emp=reshop", lines), "*"
+        )
         values = ["zu", *(f"zl{k + 1}" for k in range(len(found.followers)))]
         out += _declarations(found.columns, write.names, ["zu", *values[1:]])
         upper = list(write.lines(found.upper_rows))
@@ -186,7 +192,7 @@ class GamsEmp:
                     names[k].append(name)
                     body.append(f"{name}.. {line.body} ={relation}= {plain(end)};")
         every = [*defs, *(n for part in names.values() for n in part)]
-        out += ["equations", *_listed(every), "", *body, "", "model bl / all /;", ""]
+        out += ["equations", *_listed(every), "", *_broken(body), "", "model bl / all /;", ""]
         out += ['$onecho > "%emp.info%"']
         leaders = [write.names[j] for j in found.upper_columns]
         out += [" ".join(["bilevel", *leaders])] if leaders else ["bilevel"]
@@ -196,7 +202,7 @@ class GamsEmp:
             out += _wrapped(block)
         out += ["$offecho", "", "solve bl using emp minimizing zu;"]
         out += _report("bl", values, write.names, int(found.sign))
-        return Files("\n".join(out) + "\n")
+        return Files("\n".join(out) + "\n", warnings=warnings)
 
 
 class GamsMpec:
@@ -215,8 +221,13 @@ class GamsMpec:
         namer = gams_names()
         write = Writer(bound, target, STYLE, namer, found.columns.names)
         lines = [f"WARNING: {w}" for w in found.warnings]
-        lines += name_lines(found.columns.names, write.names)
         what = "optimality conditions of the followers as complementarity pairs"
+        made = loops(found, write, GAMS, paired_rows=False)
+        if made is not None:
+            out = commented(header(program, what, lines), "*")
+            out += _broken(looped(made, stem, int(found.system.sign)))
+            return Files("\n".join(out) + "\n", {".inc": looped_data(made)}, found.warnings)
+        lines += name_lines(found.columns.names, write.names)
         out = commented(header(program, what, lines), "*")
         out += _declarations(found.columns, write.names, ["zu"])
         objective = write.function(found.objective, 0, program.upper.objective.span)
@@ -235,7 +246,7 @@ class GamsMpec:
             body.append(f"{name}.. {write.tree(slack_tree(found, pair), pair.span)} =g= 0;")
             matched.append(f"{name}.{write.names[pair.multiplier]}")
             names.append(name)
-        out += ["equations", *_listed(names), "", *body, ""]
+        out += ["equations", *_listed(names), "", *_broken(body), ""]
         members = [n for n in names if not any(m.startswith(f"{n}.") for m in matched)] + matched
         out += _wrapped(["model kkt /", *(f"{m}," for m in members[:-1]), members[-1], "/;"])
         out += ["", "solve kkt using mpec minimizing zu;"]
@@ -296,6 +307,14 @@ def _wrapped(words: list[str], width: int = 100) -> list[str]:
             lines.append("  ")
         lines[-1] += f" {word}"
     return lines
+
+
+def _broken(lines: list[str], width: int = 10_000) -> list[str]:
+    """Long lines as several; GAMS reads 80,000 characters of one."""
+    out: list[str] = []
+    for line in lines:
+        out += [line] if len(line) <= width else _wrapped(line.split(" "), width)
+    return out
 
 
 def _report(model: str, values: list[str], names: tuple[str, ...], sign: int) -> list[str]:

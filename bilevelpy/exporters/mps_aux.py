@@ -18,6 +18,7 @@ from bilevelpy.exporters.naming import number
 from bilevelpy.ir.types import Stance
 from bilevelpy.reductions.refusal import refuse
 from bilevelpy.reductions.rows import Functions, System, join_rows, system
+from bilevelpy.reductions.validity import refuse_steps
 
 if TYPE_CHECKING:
     from bilevelpy.diagnostics import Span
@@ -91,6 +92,7 @@ def _fits(bound: BoundProgram) -> None:
 
     if program.stance is Stance.PESSIMISTIC:
         raise refuse(program, "BLV0704", program.upper.span, target=TARGET)
+    refuse_steps(program, TARGET)
     if not program.lowers:
         raise no(program.upper.span, "no `lower` in this model", "a model of one level")
     if len(program.lowers) > 1:

@@ -32,13 +32,16 @@ class Nl:
             import pyomo.environ  # noqa: F401 - that it is there
         except ImportError:
             raise UsageError("nl needs the package `pyomo`: pip install pyomo") from None
-        text, _, warnings = pyomo_text(bound, options)
-        # The program that the `pyomo` target writes, made of the model's own names and numbers.
-        space: dict[str, Any] = {"__name__": "model"}
-        exec(compile(text, "<model>", "exec"), space)
-        model = space["m"]
+        text, tables, warnings = pyomo_text(bound, options)
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder) / "model.nl"
+            for ending, content in tables.items():
+                assert isinstance(content, bytes)
+                place.with_suffix(ending).write_bytes(content)
+            # The program that the `pyomo` target writes, made of the model's names and numbers.
+            space: dict[str, Any] = {"__name__": "model", "__file__": str(place)}
+            exec(compile(text, "<model>", "exec"), space)
+            model = space["m"]
             _, symbols = model.write(
                 str(place), format="nl", io_options={"symbolic_solver_labels": False}
             )

@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 import builtins
+import io
 import keyword
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from bilevelpy.exporters.expressions import Style, simple
+from bilevelpy.exporters.loops import Dialect
 from bilevelpy.exporters.naming import Namer, identifiers
 
+if TYPE_CHECKING:
+    from bilevelpy.exporters.loops import Loop, Loops
+
+
+def _range(table: str, index: str) -> str:
+    after = "1" if index == "0" else f"{index}+1"
+    return f"range(t.{table}[{index}], t.{table}[{after}])"
+
+
+PYTHON = Dialect(
+    lambda table, index: f"t.{table}[{index}]",
+    lambda base, table, index: f"{base}[{index if table is None else f't.{table}[{index}]'}]",
+    lambda body, inner, table, index: f"sum({body} for {inner} in {_range(table, index)})",
+)
+TABLES = [
+    "# every number and name of the model",
+    'with np.load(pathlib.Path(__file__).with_suffix(".npz")) as content:',
+    "    t = types.SimpleNamespace(**{k: a.tolist() for k, a in content.items()})",
+]
 ALL = "exp log sqrt sin cos tan atan sinh cosh tanh"
 
 
@@ -37,3 +61,15 @@ def docstring(lines: list[str]) -> list[str]:
     """The opening docstring of a program."""
     shown = [line.replace("\\", "/").replace('"""', "'''") for line in lines]
     return [f'"""{shown[0]}', "", *shown[1:], '"""', ""]
+
+
+def members(loop: Loop) -> str:
+    """The expressions of a loop, one after another."""
+    return f"({loop.body} for i in range({loop.count}))"
+
+
+def packed(loops: Loops) -> bytes:
+    """The tables of a program as an .npz file."""
+    stream = io.BytesIO()
+    np.savez_compressed(stream, allow_pickle=False, **loops.tables)
+    return stream.getvalue()

@@ -263,8 +263,11 @@ def _best(objective: Functions, rows: Any, own: Array, point: Array, found: Syst
         a = np.vstack([linear.toarray()[ends[0]], -linear.toarray()[ends[1]]])
         b = np.concatenate([(rows.upper - offset)[ends[0]], (offset - rows.lower)[ends[1]]])
         cost = objective.linear[:, own].toarray()[0]
-        # Rounding of the fixed part must not make the follower infeasible.
-        answer = linprog(cost, a, b + 1e-9, bounds=list(zip(low, high, strict=True)))
+        # What the consumer takes for feasible must not leave the follower without a choice.
+        here = point[own]
+        beyond = np.concatenate([rows.violation(point), low - here, here - high])
+        room = 1e-9 + float(beyond.max(initial=0.0))
+        answer = linprog(cost, a, b + room, bounds=list(zip(low, high, strict=True)))
         base = float(objective.value(rest)[0])
         return base + float(answer.fun) if answer.status == 0 else -np.inf
 
@@ -275,7 +278,13 @@ def _best(objective: Functions, rows: Any, own: Array, point: Array, found: Syst
 
     constraints: list[Any] = []
     if rows.count and rows.functions.degree == 1:
-        constraints = [LinearConstraint(linear.toarray(), rows.lower - offset, rows.upper - offset)]
+        # SLSQP wants equations and inequalities apart.
+        matrix, ends = linear.toarray(), (rows.lower - offset, rows.upper - offset)
+        constraints = [
+            LinearConstraint(matrix[chosen], ends[0][chosen], ends[1][chosen])
+            for chosen in (rows.is_equation, ~rows.is_equation)
+            if chosen.any()
+        ]
     elif rows.count:
         constraints = [
             {"type": "ineq", "fun": lambda y: (rows.upper - rows.functions.value(at(y)))

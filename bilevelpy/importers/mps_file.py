@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from bilevelpy.errors import UsageError
 from bilevelpy.importers.faults import Text, missing_package
 
 Array = np.ndarray[Any, np.dtype[Any]]
+LARGEST = 1_000_000_000
+"""Bytes that a packed file may hold."""
 SECTIONS = [
     "NAME",
     "ROWS",
@@ -98,9 +101,12 @@ def _plain(path: Path) -> Iterator[tuple[Path, Text]]:
         yield path, text
         return
     try:
-        content = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
+        with gzip.open(path) as packed:
+            content = packed.read(LARGEST + 1)
+    except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"cannot read {path}: {error}") from error
+    if len(content) > LARGEST:
+        raise UsageError(f"cannot read {path}: it unpacks to more than {LARGEST:,} bytes")
     handle, name = tempfile.mkstemp(suffix=Path(path.stem).suffix or ".mps")
     try:
         with os.fdopen(handle, "wb") as stream:

@@ -11,13 +11,16 @@ import subprocess
 import sys
 
 import families
+import numpy as np
 import problems
 import pytest
 
 import bilevelpy as bl
 from bilevelpy.exporters import consumers
 from bilevelpy.exporters.consumers import Missing, Outcome, beside, printed
-from bilevelpy.exporters.verify import compare, verify
+from bilevelpy.exporters.verify import compare, follower_gap, verify
+from bilevelpy.reductions.kkt import kkt
+from bilevelpy.reductions.rows import system
 
 BIG_M = {"reformulation": "big-m", "dual_bound": families.DUAL_BOUND}
 
@@ -73,6 +76,32 @@ def test_ipopt_on_nl(tmp_path):
         values = dict(zip(names, point["x"].full().flat, strict=True))
         outcome = Outcome("Ipopt", "done", float(point["f"]), values, False)
         holds(compare(bound, "nl", path, outcome), expected, high_point)
+
+
+def test_casadi_reads_the_functions_that_nl_holds(tmp_path):
+    """A second reader of .nl, at points: the objective, every row, and what the products are."""
+    ca = pytest.importorskip("casadi", reason="needs casadi (pip install casadi)")
+    pytest.importorskip("pyomo", reason="needs pyomo (pip install pyomo)")
+    rng = np.random.default_rng(0)
+    for text in (problems.EXP, problems.BALL, *(t for t, *_ in families.LINEAR[:4])):
+        bound, path = written(text, "nl", tmp_path, reformulation="products", epsilon=1e-6)
+        nlp = ca.NlpBuilder()
+        nlp.import_nl(str(path))
+        named = path.with_suffix(".col").read_text().split()
+        rows = path.with_suffix(".row").read_text().split()
+        read = ca.Function("read", [ca.vertcat(*nlp.x)], [nlp.f, ca.vertcat(*nlp.g)])
+        found = kkt(system(bound))
+        point = rng.uniform(0.1, 2.0, found.columns.count)
+        value = dict(zip(found.columns.names, point, strict=True))
+        objective, g = read([value[n] for n in named])
+        assert float(objective) == pytest.approx(found.objective.value(point)[0])
+        g = dict(zip(rows, g.full().ravel(), strict=True))
+        bounds = dict(zip(rows, zip(nlp.g_lb, nlp.g_ub, strict=True), strict=True))
+        for pair in found.pairs:
+            product = found.slack(pair, point) * point[pair.multiplier]
+            name = f"comp.{pair.name}"
+            # A constant of the product stands on the other side.
+            assert bounds[name][1] - g[name] == pytest.approx(1e-6 - product)
 
 
 @pytest.mark.parametrize("to", ["lp", "mps"])
@@ -202,6 +231,37 @@ def test_gams(to, tmp_path):
         holds(compare(model.bound, to, path, report), expected, high_point)
 
 
+@pytest.mark.parametrize("to", ["gams-emp", "gams-mpec"])
+def test_gams_on_examples_of_the_literature(to, tmp_path):
+    # Local solvers: from these starts they find the optimum.
+    for text, expected, high_point in ((problems.B88, 17.0, 2.0), (problems.EXP, 0.37143982, 0.0)):
+        bound, path = written(text, to, tmp_path)
+        report = verify(bound, to, path.rename(path.with_suffix(".gms")))
+        if report.passed is None:
+            pytest.skip(report.message)
+        holds(report, expected, high_point)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"), [("", None), ("4 0.0\n", "model status 4"), ("14 0.0\n", "status 14")]
+)
+def test_gams_that_found_nothing_exits_with_0_all_the_same(answer, status, tmp_path, monkeypatch):
+    # Status 14: EMP without a solver for it, which says so nowhere else.
+    program = tmp_path / "gams"
+    writes = f"printf '{answer}' > res.txt" if answer else "true"
+    program.write_text(f"#!/bin/sh\n{writes}\nexit 0\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(consumers, "_gams", lambda: str(program))
+    bl.export(bl.parse(problems.B88), to="gams-emp", path=tmp_path / "b.gms")
+    if status is None:
+        with pytest.raises(bl.ExportError, match="did not solve"):
+            consumers.gams(tmp_path / "b.gms", "emp=reshop")
+        return
+    outcome = consumers.gams(tmp_path / "b.gms", "emp=reshop")
+    assert outcome.objective is None
+    assert status in outcome.status
+
+
 @pytest.mark.parametrize("to", ["torch", "onnx"])
 def test_graphs_give_the_numbers_of_the_oracle(to, tmp_path):
     pytest.importorskip("onnxscript", reason="needs onnxscript (pip install onnx onnxscript)")
@@ -245,3 +305,14 @@ def test_a_lost_follower_is_noticed(tmp_path):
     report = verify(bound, "lp", path)
     assert report.passed is False
     assert "NOT optimal for the follower" in report.message
+
+
+def test_a_point_within_the_tolerance_of_a_solver_has_a_follower():
+    # At x = 4 + 1e-7 the rows leave no y; SCIP is content with violations of 1e-6.
+    found = system(bl.parse(problems.P1).bound)
+    assert follower_gap(found, np.array([4.0 + 1e-7, 4.0 + 1e-7])) < 1e-5
+    assert follower_gap(found, np.array([4.0, 4.0])) < 1e-8
+    # (1, 2) is optimal for the follower, (2, 4) is not: y = 1 would do.
+    assert follower_gap(found, np.array([1.0, 2.0])) < 1e-8
+    assert follower_gap(found, np.array([2.0, 4.0])) == pytest.approx(3.0 / 5.0)
+    assert follower_gap(found, np.array([4.1, 4.1])) == np.inf

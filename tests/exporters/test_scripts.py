@@ -84,19 +84,6 @@ def test_gams_mpec_matches_slacks_and_multipliers(tmp_path):
     assert "comp_f_c1.lam_f_c1" in text
 
 
-@pytest.mark.parametrize(
-    ("to", "option"), [("gams-emp", "emp=reshop"), ("gams-mpec", "mpec=nlpec")]
-)
-def test_gams_solves_it(to, option, tmp_path):
-    base = pytest.importorskip("gamspy_base", reason="needs GAMS (pip install gamspy; proprietary)")
-    bl.export(bl.parse(problems.B88), to=to, path=tmp_path / "b88.gms")
-    program = f"{base.__path__[0]}/gams"
-    subprocess.run([program, "b88.gms", "lo=2", option], cwd=tmp_path, check=True)
-    status, value = (tmp_path / "res.txt").read_text().split()[:2]
-    assert int(status) in (1, 2)
-    assert float(value) == pytest.approx(17.0, rel=1e-4)
-
-
 def test_ampl_uses_complements(tmp_path):
     bl.export(bl.parse(problems.B88), to="ampl", path=tmp_path / "b88.mod")
     text = (tmp_path / "b88.mod").read_text()

@@ -189,6 +189,28 @@ def test_blvpy_refuses_games_prices_and_whole_numbers(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_expression_that_is_too_long_is_an_error_with_its_place(tmp_path, monkeypatch):
+    monkeypatch.setattr("bilevelpy.exporters.expressions.TEXT_LIMIT", 10)
+    with pytest.raises(bl.ExportError, match=r"BLV0706[\s\S]*--> <text>:\d+:\d+"):
+        bl.export(bl.parse(problems.EXP), to="gams-emp", path=tmp_path / "m.gms")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_blvpy_refuses_followers_that_are_not_disciplined(tmp_path):
+    text = """
+    model tuned;
+    upper {{ var s in [0, 3]; minimize (w - 2)^2; }}
+    lower f {{ var w in [-5, 5]; minimize (w - 1)^2 + {} * w^2 + logistic(w); }}
+    """
+    with pytest.raises(bl.ExportError, match=r"BLV0701[\s\S]*disciplined"):
+        bl.export(bl.parse(text.format("exp(s)")), to="blvpy", path=tmp_path / "m.py")
+    assert list(tmp_path.iterdir()) == []
+    bl.export(bl.parse(text.format("s")), to="blvpy", path=tmp_path / "m.py")
+    shown = (tmp_path / "m.py").read_text()
+    assert "s = cp.Variable(name='s', nonneg=True)" in shown
+    assert "cp.logistic(w)" in shown
+
+
 def test_a_file_keeps_its_mode(tmp_path):
     path = tmp_path / "m.lp"
     path.write_text("")

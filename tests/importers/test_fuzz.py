@@ -1,5 +1,6 @@
 """Truncated and damaged files: either a model, or a diagnostic with file and line; nothing else."""
 
+import gzip
 import json
 import re
 import warnings
@@ -109,6 +110,27 @@ def test_pairs_of_the_collection(ending, tmp_path):
             damaged = bytearray(raw)
             damaged[int(rng.integers(0, len(raw)))] = int(rng.integers(0, 256))
             attempt(tmp_path, f"m{ending}", bytes(damaged))
+
+
+def test_damaged_packed_files(tmp_path, monkeypatch):
+    (tmp_path / "p1.aux").write_text(named())
+    path = tmp_path / "p1.mps.gz"
+    raw = gzip.compress(MPS.encode())
+    rng = np.random.default_rng(5)
+    for end in range(len(raw)):
+        path.write_bytes(raw[:end])
+        assert isinstance(fault(path), bl.BilevelError)
+    for _ in range(100):
+        damaged = bytearray(raw)
+        for place in rng.integers(0, len(raw), rng.integers(1, 4)):
+            damaged[place] = int(rng.integers(0, 256))
+        path.write_bytes(bytes(damaged))
+        found = fault(path)
+        assert found is None or "p1.mps.gz" in str(found)
+    path.write_bytes(raw)
+    assert fault(path) is None
+    monkeypatch.setattr("bilevelpy.importers.mps_file.LARGEST", 100)
+    assert "unpacks to more than 100 bytes" in str(fault(path))
 
 
 def test_damaged_json(tmp_path):
