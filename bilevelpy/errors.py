@@ -6,6 +6,7 @@
     ├── ModelError      the text of a model is wrong; carries every diagnostic
     │   └── DataError   the model is right, the data bound to it is not
     ├── BackendError    a backend failed or refuses the model
+    │   └── MissingEngine  the package that it works with is not installed
     ├── ExportError     a format cannot express the model
     ├── UsageError      a wrong option, name or argument of the API or the command line
     └── NotConverged    raised by ``Result.raise_for_status()`` only
@@ -54,6 +55,10 @@ class DataError(ModelError):
 
 class BackendError(BilevelError):
     """A backend failed, or was asked for a model that it does not accept."""
+
+
+class MissingEngine(BackendError):
+    """A backend works with a package that is not installed; the message names it."""
 
 
 class ExportError(BilevelError):

@@ -20,7 +20,7 @@ from benchmarks.__main__ import machine
 from benchmarks.large.answer import Answer
 from benchmarks.measure import ROOT
 
-NAMES = ("tolls", "market", "charging", "folds")
+NAMES = ("tolls", "market", "charging", "storage", "folds")
 MARK = "<!-- measured -->"
 HEAD = ("instance", "method", "F", "gap proved", "s", "CPU s", "remark")
 

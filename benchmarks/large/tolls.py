@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.large.answer import Answer, Clock, gap, ours
 
 SIDE, PAIRS, TOLLED = 10, 20, 40
-INSTANCE = "tolls: 100 nodes, 360 arcs, 20 pairs"
+SEEDS = (0, 1, 2, 3)
 
 
 def make(
@@ -47,16 +47,23 @@ def make(
     }
 
 
+def called(seed: int) -> str:
+    """The name of an instance."""
+    return f"tolls: 100 nodes, 360 arcs, 20 pairs, seed {seed}"
+
+
 def methods(seconds: float) -> list[Callable[[], Answer]]:
-    data = make()
-    return [
-        partial(ours, INSTANCE, "tolls.blv", data, seconds),
-        partial(conditions, data, seconds),
-        partial(linearised, data, seconds),
-    ]
+    found: list[Callable[[], Answer]] = []
+    for seed in SEEDS:
+        data = make(seed)
+        found += [
+            partial(ours, called(seed), "tolls.blv", data, seconds),
+            partial(linearised, data, seconds, called(seed)),
+        ]
+    return [*found, partial(conditions, make(), seconds, called(0))]
 
 
-def conditions(data: dict[str, Any], seconds: float) -> Answer:
+def conditions(data: dict[str, Any], seconds: float, instance: str) -> Answer:
     """Optimality conditions by hand: SOS1 pairs, revenue as it stands (toll times flow)."""
     from pyscipopt import quicksum
 
@@ -77,10 +84,10 @@ def conditions(data: dict[str, Any], seconds: float) -> Answer:
     model.addCons(height <= quicksum(revenue))
     model.setObjective(height, "maximize")
     model.optimize()
-    return clock.stamp(_answer(model, "SCIP, optimality conditions by hand (SOS1)"))
+    return clock.stamp(_answer(model, instance, "SCIP, optimality conditions by hand (SOS1)"))
 
 
-def linearised(data: dict[str, Any], seconds: float) -> Answer:
+def linearised(data: dict[str, Any], seconds: float, instance: str) -> Answer:
     """The mixed-integer program of Labbe, Marcotte and Savard (1998), by hand: flows on tolled arcs
     are binary, their payments are variables, one row of strong duality for each pair.
     """
@@ -110,7 +117,9 @@ def linearised(data: dict[str, Any], seconds: float) -> Answer:
         revenue += [data["demand"][k] * p for p in paid.values()]
     model.setObjective(quicksum(revenue), "maximize")
     model.optimize()
-    return clock.stamp(_answer(model, "SCIP, the linearised program of the literature by hand"))
+    return clock.stamp(
+        _answer(model, instance, "SCIP, the linearised program of the literature by hand")
+    )
 
 
 def _model(seconds: float) -> Any:
@@ -138,6 +147,6 @@ def _potentials_and_balance(
     return {n: model.addVar(f"u{k},{n}", lb=None) for n in data["NODE"]}
 
 
-def _answer(model: Any, method: str) -> Answer:
+def _answer(model: Any, instance: str, method: str) -> Answer:
     F = model.getObjVal() if model.getNSols() else math.nan
-    return Answer(INSTANCE, method, F, gap(F, model.getDualbound()), 0, 0, model.getStatus())
+    return Answer(instance, method, F, gap(F, model.getDualbound()), 0, 0, model.getStatus())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bilevelpy.analysis.structure import Fact, Structure
@@ -17,7 +18,7 @@ def facts_of(structure: Structure) -> list[tuple[str, Fact[Any]]]:
     s = structure
     rows: list[tuple[str, Fact[Any]]] = [
         ("lower class", s.lower.form),
-        ("lower convexity", s.convexity),
+        ("lower convexity", _convexity(s)),
         ("lower modulus", s.modulus),
         ("lower Lipschitz constant", s.lipschitz),
     ]
@@ -45,6 +46,18 @@ def facts_of(structure: Structure) -> list[tuple[str, Fact[Any]]]:
         rows.append(("bytes in files", s.streamed))
     rows += [(f"needs: {key.replace('_', ' ')}", fact) for key, fact in s.unsupported.items()]
     return rows
+
+
+def _convexity(s: Structure) -> Fact[str]:
+    """A follower with whole numbers is not convex: what the analysis says is about its relaxation,
+    in which they are real.
+    """
+    if not s.lower.discrete.value:
+        return s.convexity
+    reason = f"{s.lower.discrete.reason}; without that: {s.convexity.reason}"
+    return replace(
+        s.convexity, value=f"mixed-integer; relaxation {s.convexity.value}", reason=reason
+    )
 
 
 def place_words(span: Span | None, sources: Mapping[str, Source]) -> str:

@@ -59,9 +59,11 @@ class Exact:
         """Linear or convex quadratic followers of any size, others up to some variables."""
         s = structure
         if "single_level" in s.unsupported:
-            return Reject("needs a follower", s.unsupported["single_level"])
+            return Reject("needs a lower level", s.unsupported["single_level"])
         if "psd" in s.unsupported:
             return Reject("has no scalar rows for matrices", s.unsupported["psd"])
+        if "steps" in s.unsupported:
+            return Reject("solves followers to their optima", s.unsupported["steps"])
         if s.externs.value:
             return Reject("needs every function written in the model", s.externs)
         if s.lower_constraints > LARGEST:

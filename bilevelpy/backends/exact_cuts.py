@@ -31,7 +31,7 @@ from bilevelpy.backends.exact_followers import (
 )
 from bilevelpy.backends.exact_necessary import high_point
 from bilevelpy.backends.exact_relax import Relaxed
-from bilevelpy.backends.exact_scip import Limits, Model, Outcome
+from bilevelpy.backends.exact_scip import LEAST, Limits, Model, Outcome
 from bilevelpy.numerics.constrained_certificate import objective_scale
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # The rows alone as a relaxation: rounds, share of the time and seconds that they get.
 QUICK_ROUNDS, QUICK, QUICK_SECONDS = 12, 0.2, 10.0
 ROUNDS = 400
+# Responses nearer to each other than this make the same cut.
+SAME = 1e-9
 # Points of local solutions that cuts are made from.
 POINTS = 12
 
@@ -79,7 +81,7 @@ def solve_by_cuts(
     status = "time_limit"
     quick, spent = min(QUICK * limits().seconds, QUICK_SECONDS), 0.0
     for count in range(ROUNDS):
-        if state.stopped:
+        if state.stopped or given().seconds <= LEAST:
             break
         passed = time.perf_counter() - began
         if meanwhile is not None and passed >= after:
@@ -124,6 +126,9 @@ def solve_by_cuts(
         ):
             status = "optimal"
             break
+        if ended == "known" and simple:
+            quick = 0.0  # the conditions may cut the point off
+            continue
         if ended:
             status = "stuck"
             break
@@ -147,8 +152,10 @@ def _without_relaxation(state: Progress) -> str:
     return "stuck"
 
 
-def _round(run: Followers, found: Outcome, cuts: list[Cut], state: Progress) -> bool:
-    """Check the point of a relaxation and add cuts; True where no progress is possible."""
+def _round(run: Followers, found: Outcome, cuts: list[Cut], state: Progress) -> str:
+    """Check the point of a relaxation and add cuts; "unsolved" where a follower could not be solved
+    there, "known" where all cuts are there already, else nothing.
+    """
     system = run.system
     assert found.values is not None
     v = found.values[: system.columns.count].copy()
@@ -162,7 +169,7 @@ def _round(run: Followers, found: Outcome, cuts: list[Cut], state: Progress) -> 
         state.nodes += answer.nodes
         if answer.status != "optimal" or answer.values is None:
             state.why = f"`{system.followers[k].name}` could not be solved at x: {answer.status}"
-            return True
+            return "unsolved"
         own = np.flatnonzero(system.columns.owner == k + 1)
         here = float(system.lower_objectives.take([k]).value(v)[0])
         responses[own] = answer.values[own]
@@ -174,11 +181,26 @@ def _round(run: Followers, found: Outcome, cuts: list[Cut], state: Progress) -> 
     if not worse:
         state.keep(found.values, float(system.objective.value(v)[0]), solved)
         state.bound = max(state.bound, found.bound)
-        return False
+        return ""
+    before = len(cuts)
     for k, response, here, least in worse:
         inner = run.inner(k, v, here - 0.5 * (here - least))
-        cuts.append(Cut(k, response if inner is None else inner[: v.size]))
-        if inner is not None:
-            cuts.append(Cut(k, response))
+        made = [response] if inner is None else [inner[: v.size], response]
+        cuts += [Cut(k, z) for z in made if not _is_known(run, cuts, k, z)]
     candidate(run, responses, solved, state)
-    return False
+    if len(cuts) == before:
+        state.why = (
+            "a relaxation meets all cuts at a point where a follower prefers another response: the "
+            "value may be an infimum that no point attains"
+        )
+        return "known"
+    return ""
+
+
+def _is_known(run: Followers, cuts: list[Cut], k: int, response: Array) -> bool:
+    """Whether there is a cut from this response already."""
+    own = run.system.columns.owner == k + 1
+    return any(
+        c.follower == k and bool(np.allclose(c.response[own], response[own], rtol=0.0, atol=SAME))
+        for c in cuts
+    )

@@ -24,6 +24,7 @@ import scipy.sparse as sp
 from bilevelpy.backends.exact_relax import Relaxed
 from bilevelpy.backends.exact_scip import Limits, Outcome
 from bilevelpy.numerics.smooth_program import Program
+from bilevelpy.reductions.kkt import own_slopes
 from bilevelpy.reductions.rows import Functions, Rows, join_rows
 from bilevelpy.reductions.trees import linear_terms
 
@@ -69,7 +70,7 @@ def few_choices(system: System) -> Array | None:
 def worst_of(program: KKT, points: Array, limits: Callable[[], Limits]) -> Outcome:
     """The x whose worst best response is the least; followers without one at x rule it out."""
     own = program.system.upper_columns
-    rows = _without_pairs(program)
+    rows = without_pairs(program)
     best, values = math.inf, None
     for x in points:
         left = limits()
@@ -107,7 +108,7 @@ def _worst_at(
     return outcome.status, -outcome.objective, outcome.values
 
 
-def _without_pairs(program: KKT) -> Rows | None:
+def without_pairs(program: KKT) -> Rows | None:
     """The rows and, in place of the pairs, ``sum of slack * multiplier <= 0``; None where a row or
     an objective of a follower is neither linear nor quadratic.
     """
@@ -117,9 +118,10 @@ def _without_pairs(program: KKT) -> Rows | None:
     owner, width = system.columns.owner, columns.count
     linear: dict[int, float] = {}
     products: list[tuple[int, int, float]] = []
+    slopes = own_slopes(system)
     for j in program.stationary:
         k = int(owner[j]) - 1
-        linear[j] = linear.get(j, 0.0) + float(system.lower_objectives.linear[k, j])
+        linear[j] = linear.get(j, 0.0) + float(slopes[j])
         if k in system.lower_objectives.quadratic:
             q = system.lower_objectives.quadratic[k]
             span = slice(q.indptr[j], q.indptr[j + 1])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
-from bilevelpy.errors import BackendError
+from bilevelpy.errors import BackendError, MissingEngine
 from bilevelpy.reductions import scalar as sc
 
 
@@ -16,13 +16,13 @@ def engine() -> Any:
 
     Raises
     ------
-    BackendError
+    MissingEngine
         Where it is not installed; the message names the extra.
     """
     try:
         import pyscipopt
     except ImportError as error:
-        raise BackendError(
+        raise MissingEngine(
             "the backend `exact` needs SCIP: `pip install pyscipopt`, or install the extra "
             "`exact` from a checkout (`pip install -e '.[exact]'`)"
         ) from error

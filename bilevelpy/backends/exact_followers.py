@@ -5,7 +5,7 @@ among best responses.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -213,7 +213,7 @@ def candidate(run: Followers, v: Array, solved: dict[int, float], state: Progres
     leader's rows. Where x lies on the edge of what these rows allow, they hold to ``EDGE``.
     """
     for edge, room in ((0.0, 0.0), (EDGE, 10.0 * FEASIBLE)):
-        found = _leaders_best(run, v, solved, edge, room)
+        found = leaders_best(run, v, solved, edge, room)
         state.nodes += found.nodes
         if found.values is not None:
             break
@@ -224,10 +224,17 @@ def candidate(run: Followers, v: Array, solved: dict[int, float], state: Progres
     return value
 
 
-def _leaders_best(
-    run: Followers, v: Array, solved: dict[int, float], edge: float, room: float
+def leaders_best(
+    run: Followers,
+    v: Array,
+    solved: Mapping[int, float],
+    edge: float = 0.0,
+    room: float = 0.0,
+    sign: float = 1.0,
 ) -> Outcome:
-    """The leader's best among the responses with values ``solved``, to within ``room``."""
+    """The leader's best (for ``sign`` -1: worst) among the responses with values ``solved``, to
+    within ``room``.
+    """
     system = run.system
     upper = {int(j): float(v[j]) for j in np.flatnonzero(system.columns.owner <= 0)}
     model = Model(system.columns, upper)
@@ -240,5 +247,5 @@ def _leaders_best(
         size = max(objective_scale(system.lower_objectives, k, v, own), abs(least), 1e-3)
         value = model.expression(system.lower_objectives, k)
         model.row(value, -math.inf, least + 0.2 * BEST * size + room)
-    model.minimize(system.objective)
+    model.minimize(system.objective, sign)
     return model.solve(run.limits())

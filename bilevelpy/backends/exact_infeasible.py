@@ -17,6 +17,7 @@ from bilevelpy.backends.exact_scip import Limits, Model
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.kkt import KKT
+    from bilevelpy.reductions.normalize import Units
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -32,9 +33,9 @@ class Why:
     proved: bool = True
 
 
-def explain_infeasible(program: KKT, limits: Limits) -> Why:
-    """The reason why ``program`` has no point."""
-    found = _violated(program, limits)
+def explain_infeasible(program: KKT, limits: Limits, units: Units) -> Why:
+    """The reason why ``program`` (in ``units``) has no point."""
+    found = _violated(program, limits, units)
     if found is not None:
         return found
     base = Relaxed(program)
@@ -70,7 +71,7 @@ def _with_rows(text: str, program: KKT, rows: list[int], limits: Limits) -> Why:
     return Why(f"{text}: {contradiction(program, found)}", {"conflict": names})
 
 
-def _violated(program: KKT, limits: Limits) -> Why | None:
+def _violated(program: KKT, limits: Limits, units: Units) -> Why | None:
     """The least violation of the leader's rows that read responses, over all x and best responses;
     None where there is no such row, or no best response at all.
     """
@@ -99,11 +100,12 @@ def _violated(program: KKT, limits: Limits) -> Why | None:
     if found.values is None:
         return None
     off = program.rows.take(coupling).violation(found.values)
+    size = units.rows_by_name()
     shown = [(program.rows.names[r], float(v)) for r, v in zip(coupling, off, strict=True)]
-    violated = [(name, v) for name, v in shown if v > 1e-6]
-    system = program.system
-    at = _point(names, found.values, system.upper_columns)
-    response = _point(names, found.values, system.lower_columns)
+    violated = [(name, v * size.get(name, 1.0)) for name, v in shown if v > 1e-6]
+    system, values = program.system, units.given(found.values)
+    at = _point(names, values, system.upper_columns)
+    response = _point(names, values, system.lower_columns)
     parts = ", ".join(f"`{n}` by {v:.4g}" for n, v in violated[:3])
     text = (
         "no best response satisfies the leader's constraints; the least violation of all "
@@ -112,8 +114,8 @@ def _violated(program: KKT, limits: Limits) -> Why | None:
     )
     details = {
         "violated": dict(violated),
-        "x": {names[j]: float(found.values[j]) for j in system.upper_columns},
-        "best_response": {names[j]: float(found.values[j]) for j in system.lower_columns},
+        "x": {names[j]: float(values[j]) for j in system.upper_columns},
+        "best_response": {names[j]: float(values[j]) for j in system.lower_columns},
     }
     return Why(text, details, bool(violated) and found.status == "optimal")
 

@@ -301,9 +301,9 @@ def confirm(
         return math.inf, None
 
 
-def is_attained(followers: Followers, v: Array) -> tuple[str, ...]:
+def is_attained(followers: Followers, v: Array, units: Array) -> tuple[str, ...]:
     """A doubt where x all but lies on a bound or at zero and F there is much greater: the value may
-    be an infimum that no point attains. Nothing otherwise.
+    be an infimum that no point attains. Nothing otherwise. ``units`` are those of the columns.
     """
     system = followers.system
     columns = system.columns
@@ -312,7 +312,7 @@ def is_attained(followers: Followers, v: Array) -> tuple[str, ...]:
         for end in (0.0, float(columns.lower[j]), float(columns.upper[j])):
             if math.isfinite(end) and 0.0 < abs(v[j] - end) <= NEARBY * max(1.0, abs(end)):
                 near[j] = end
-                moved.append(f"{columns.names[j]} = {end:g}")
+                moved.append(f"{columns.names[j]} = {end * units[j]:g}")
     if not moved:
         return ()
     here = float(system.objective.value(v[: columns.count])[0])

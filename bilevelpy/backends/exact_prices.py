@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from bilevelpy.backends.exact_relax import Relaxed
 from bilevelpy.backends.exact_scip import Limits
 from bilevelpy.reductions.kkt import KKT, kkt
 from bilevelpy.reductions.linear_objective import linear_objective
+
+if TYPE_CHECKING:
+    from bilevelpy.reductions.normalize import Units
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -24,8 +27,11 @@ SECONDS = 5.0
 BEYOND_SECONDS = 10.0
 
 
-def check_prices(program: KKT, v: Array, limits: Limits) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Notes on prices that end at a declared bound, and doubts where larger ones are valid there.
+def check_prices(
+    program: KKT, v: Array, limits: Limits, units: Units
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Notes on prices that end at a declared bound, and doubts where larger ones are valid there
+    (``program`` is in ``units``).
 
     A bound that cuts off valid prices changes the problem: the leader might have chosen them.
     """
@@ -38,15 +44,16 @@ def check_prices(program: KKT, v: Array, limits: Limits) -> tuple[tuple[str, ...
             if not math.isfinite(end) or abs(v[j] - end) > AT * max(1.0, abs(end)):
                 continue
             beyond = _greatest(program, int(j), sign, v, limits)
+            shown = end * units.columns[j]
             if beyond is None or sign * (beyond - end) <= 1e-4 * max(1.0, abs(end)):
-                notes.append(f"`{columns.names[j]}` is at its declared bound {end:g}")
+                notes.append(f"`{columns.names[j]}` is at its declared bound {shown:g}")
             else:
                 doubts.append(
-                    f"`{columns.names[j]}` is at its declared bound {end:g}, but prices up to "
-                    f"{beyond:g} are valid at this x: the bound is too tight"
+                    f"`{columns.names[j]}` is at its declared bound {shown:g}, but prices up to "
+                    f"{beyond * units.columns[j]:g} are valid at this x: the bound is too tight"
                 )
     if not doubts and _declared(program).size:
-        better, settled = _better_beyond(program, v, limits)
+        better, settled = _better_beyond(program, v, limits, units)
         if better:
             doubts.append(better)
         elif not settled:
@@ -56,7 +63,7 @@ def check_prices(program: KKT, v: Array, limits: Limits) -> tuple[tuple[str, ...
     return tuple(notes[:3]), tuple(doubts[:3])
 
 
-def beyond_bounds(program: KKT, limits: Limits) -> str:
+def beyond_bounds(program: KKT, limits: Limits, units: Units) -> str:
     """Where a program without a point has one once no price is bounded: a sentence that names the
     bound; else an empty string.
     """
@@ -68,7 +75,7 @@ def beyond_bounds(program: KKT, limits: Limits) -> str:
         .model(None)
         .solve(replace(limits, seconds=min(limits.seconds, BEYOND_SECONDS)))
     )
-    return "" if found.values is None else _offence(program, found.values)
+    return "" if found.values is None else _offence(program, found.values, units)
 
 
 def _declared(program: KKT) -> Array:
@@ -78,7 +85,7 @@ def _declared(program: KKT) -> Array:
     return np.flatnonzero((columns.owner == -1) & finite)
 
 
-def _better_beyond(program: KKT, v: Array, limits: Limits) -> tuple[str, bool]:
+def _better_beyond(program: KKT, v: Array, limits: Limits, units: Units) -> tuple[str, bool]:
     """A clearly better point with prices beyond their bounds, in words, and whether it is settled
     that there is none.
 
@@ -93,10 +100,10 @@ def _better_beyond(program: KKT, v: Array, limits: Limits) -> tuple[str, bool]:
     found = model.solve(replace(limits, seconds=min(limits.seconds, BEYOND_SECONDS)))
     if found.values is None:
         return "", found.status == "infeasible"
-    return _offence(program, found.values), True
+    return _offence(program, found.values, units), True
 
 
-def _offence(program: KKT, v: Array) -> str:
+def _offence(program: KKT, v: Array, units: Units) -> str:
     """The price that is farthest beyond its bound at a point, in words."""
     columns = program.system.columns
     declared = _declared(program)
@@ -105,11 +112,13 @@ def _offence(program: KKT, v: Array) -> str:
     if off.max() <= AT * max(1.0, abs(float(v[worst]))):
         return ""
     F = program.system.sign * float(program.system.objective.value(v[: columns.count])[0])
-    at = ", ".join(f"{columns.names[j]} = {v[j]:.5g}" for j in program.system.upper_columns[:4])
+    given = units.given(v)
+    at = ", ".join(f"{columns.names[j]} = {given[j]:.5g}" for j in program.system.upper_columns[:4])
     end = columns.upper[worst] if v[worst] > columns.upper[worst] else columns.lower[worst]
+    end *= units.columns[worst]
     return (
         f"the declared bound {end:g} of `{columns.names[worst]}` is too tight: at {at} the price "
-        f"is {v[worst]:.5g}, and F = {F:.6g}"
+        f"is {given[worst]:.5g}, and F = {units.upper * F:.6g}"
     )
 
 
@@ -137,11 +146,11 @@ def _greatest(program: KKT, price: int, sign: float, v: Array, limits: Limits) -
     return None if found.values is None else float(found.values[price])
 
 
-def shadow_prices(program: KKT, v: Array, units: Array) -> dict[str, Array]:
+def shadow_prices(program: KKT, v: Array, units: Units) -> dict[str, Array]:
     """``level.constraint`` -> the multipliers in the sense of the language (price of the right-hand
-    side), of the shape of the constraint. ``units`` are what the followers' objectives were divided
-    by.
+    side), of the shape of the constraint. ``units`` are those that ``program`` is in.
     """
+    row_of = units.rows_by_name()
     found: dict[str, Array] = {}
     bound = program.system.bound
     for level in bound.program.lowers:
@@ -164,6 +173,7 @@ def shadow_prices(program: KKT, v: Array, units: Array) -> dict[str, Array]:
         else:
             up, down = multiplier_of.get((r, "upper")), multiplier_of.get((r, "lower"))
             weight = (v[up] if up is not None else 0.0) - (v[down] if down is not None else 0.0)
-        weight *= units[int(program.rows.follower[r]) - 1]
+        weight *= units.lower[int(program.rows.follower[r]) - 1]
+        weight /= row_of.get(program.rows.names[r], 1.0)
         found[f"{level_name}.{name}"].reshape(-1)[entry] += -sign_of[level_name] * weight
     return found

@@ -37,14 +37,15 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Relaxed:
-    """A KKT program with what is added to it: ``fixed`` columns, decided pairs, and ``extra`` rows
-    that a function writes into the SCIP model.
+    """A KKT program with what is added to it: ``fixed`` columns, decided pairs, ``extra`` rows that
+    a function writes into the SCIP model, and a point to start from.
     """
 
     kkt: KKT
     fixed: Mapping[int, float] = field(default_factory=dict)
     sides: tuple[Side, ...] = ()
     extra: Callable[[Model], None] | None = None
+    start: Array | None = None
 
     def model(self, objective: Functions | None, sign: float = 1.0, skip: str = "") -> Model:
         """As a SCIP model; rows of the kind ``skip`` are left out."""
@@ -59,6 +60,8 @@ class Relaxed:
             self.extra(model)
         if objective is not None:
             model.minimize(objective, sign, self._least(objective, sign))
+            if self.start is not None:
+                model.offer(self.start)
         return model
 
     def is_bounded(self, sign: float) -> bool:

@@ -16,29 +16,30 @@ from bilevelpy.backends.exact_enumerate import few_choices, worst_of
 from bilevelpy.backends.exact_expressions import engine
 from bilevelpy.backends.exact_followers import FEASIBLE, Followers, Progress
 from bilevelpy.backends.exact_infeasible import explain_infeasible
-from bilevelpy.backends.exact_local import LocalPhase, is_attained
-from bilevelpy.backends.exact_necessary import necessary, rows_are_affine
+from bilevelpy.backends.exact_local import LocalPhase, confirm
 from bilevelpy.backends.exact_polish import polish
-from bilevelpy.backends.exact_prices import beyond_bounds, check_prices, shadow_prices
+from bilevelpy.backends.exact_prices import beyond_bounds, shadow_prices
+from bilevelpy.backends.exact_program import conditions, sharper
+from bilevelpy.backends.exact_proof import Proof
 from bilevelpy.backends.exact_relax import Relaxed
 from bilevelpy.backends.exact_resolve import resolved
-from bilevelpy.backends.exact_scip import Interlude, Limits, Outcome
+from bilevelpy.backends.exact_scip import LEAST, Interlude, Limits, Outcome
 from bilevelpy.backends.exact_search import Search
 from bilevelpy.backends.exact_status import end_of, end_without_point
 from bilevelpy.backends.whole import Hooks, ProgramAnswer, with_start
 from bilevelpy.errors import BackendError
 from bilevelpy.ir.types import Stance
 from bilevelpy.ir.walk import duals
-from bilevelpy.numerics.constrained_certificate import Claim, Ties, certify_rows, without_point
-from bilevelpy.reductions.kkt import KKT, kkt
+from bilevelpy.numerics.constrained_certificate import without_point
 from bilevelpy.reductions.lift import lift
-from bilevelpy.reductions.linear_objective import linear_objective
 from bilevelpy.reductions.normalize import normalize
 from bilevelpy.reductions.pessimistic import Unfit, Worst, worst_responses
 from bilevelpy.reductions.refusal import Refused
-from bilevelpy.reductions.rows import System, system
+from bilevelpy.reductions.rows import system
 from bilevelpy.reductions.separate import separate
-from bilevelpy.result import Certificate, Status
+from bilevelpy.reductions.validity import is_definite
+from bilevelpy.reductions.whole_duality import whole_duality
+from bilevelpy.result import Status
 
 if TYPE_CHECKING:
     from bilevelpy.backends.exact import ExactOptions
@@ -56,12 +57,10 @@ SHARE = 0.75
 FIRST, FIRST_SECONDS = 0.08, 2.0
 LOCAL, LOCAL_SECONDS = 0.3, 60.0
 STARTS = 24
-# Seconds that a response may take in the search, and that F over all best responses may take.
-RESPONSE, TIES = 1.0, 10.0
-# With less than this left nothing is begun that the answer can do without.
-LATE = 0.5
-# A gap of this fraction of F is one that a proof of optimality may name.
-NAMED = 1e-4
+# Share of the time for best responses to the point that a caller starts from.
+START = 0.1
+# Seconds that a response may take in the search.
+RESPONSE = 1.0
 
 
 class Run:
@@ -86,10 +85,12 @@ class Run:
             self.given = with_start(made, hooks.start)
             self.units = normalize(self.given)
             self.system = self.units.system
-            self.program, self.settled = _conditions(self.system)
-            if self.settled:
-                self.program = _sharper(self.program)
-            if bound.program.stance is Stance.PESSIMISTIC and not _answers_once(self.system):
+            self.program, self.settled = conditions(self.system)
+            # Linear followers by strong duality, where binaries make its products linear.
+            self.whole = whole_duality(self.program) if self.settled else None
+            if self.settled and (self.whole is None or self.whole.program.degree > 1):
+                self.program = sharper(self.program)
+            if bound.program.stance is Stance.PESSIMISTIC and not is_definite(self.system):
                 self.pessimistic = True
                 self.choices = few_choices(self.system) if self.settled else None
                 if self.choices is None:
@@ -111,17 +112,16 @@ class Run:
         """A share of what is left of the time (up to ``until`` seconds from the beginning)."""
         left = min(self.seconds, until) - (time.perf_counter() - self.began)
         return Limits(
-            max(share * left, 0.05), self.settings.gap or self.options.tol, self.options.seed
+            max(share * left, LEAST), self.settings.gap or self.options.tol, self.options.seed
         )
 
     def answer(self) -> ProgramAnswer:
         """The answer, whatever it is."""
-        if self.choices is not None:
-            found = worst_of(self.program, self.choices, lambda: self.limits(0.8))
-        elif self.worst is not None:
-            found = self._worst(self.worst)
-        else:
-            found = self._by_conditions() if self.settled else self._by_cuts()
+        try:
+            found = self._found()
+        except KeyboardInterrupt:
+            best = self.state
+            found = Outcome("interrupted", best.best, best.objective, best.bound, best.nodes, 0.0)
         if self.state.stopped:
             found = replace(found, status="interrupted")
         solved = time.perf_counter()
@@ -135,12 +135,12 @@ class Run:
         better = replace(found, values=v, objective=objective)
         certificate = None
         if self.verify:
-            certificate = self._certificate(better, moved)
+            certificate = self._proof().certificate(better, moved)
         status, message = end_of(better, certificate, self.seconds, self.why)
         return ProgramAnswer(
             self.given,
-            v[: self.system.columns.count],
-            shadow_prices(self.program, v, self.units.lower)
+            self.units.given(v),
+            shadow_prices(self.program, v, self.units)
             if self.settled and v.size > self.system.columns.count
             else {},
             status,
@@ -150,6 +150,14 @@ class Run:
             (*self.program.warnings,),
             solved - self.began,
         )
+
+    def _found(self) -> Outcome:
+        """What the way for this model leads to."""
+        if self.choices is not None:
+            return worst_of(self.program, self.choices, lambda: self.limits(0.8))
+        if self.worst is not None:
+            return self._worst(self.worst)
+        return self._by_conditions() if self.settled else self._by_cuts()
 
     def _resolved(self, v: Array) -> tuple[Array, float]:
         """The point with its responses solved again, and by how much that moves F (relative)."""
@@ -167,34 +175,39 @@ class Run:
         if self.hooks.observe is None:
             return False
         seconds = time.perf_counter() - self.began
-        count = self.system.columns.count
         unit = self.units.upper
         return self.hooks.observe(
-            self.given, values[:count], unit * objective, unit * bound, seconds
+            self.given, self.units.given(values), unit * objective, unit * bound, seconds
         )
 
     def _by_conditions(self) -> Outcome:
         """SCIP, with local solutions on the way; where a small problem is not solved in time, a
         search in what is left.
         """
-        program = Relaxed(self.program, extra=lambda model: write_duality(self.program, model))
+        whole = self.whole
+        written = self.program if whole is None else whole.program
+        program = Relaxed(written, extra=lambda model: write_duality(written, model))
         games = any(f.nash for f in self.system.followers)
         reports = [r.value for r in self.system.bound.program.reports.values()]
         prices = bool((self.system.columns.owner == -1).any()) or bool(duals(reports))
         small = self.system.columns.count <= SMALL and not games and not prices
         limited = math.isfinite(self.seconds) and small
         state, local = self.state, self._local()
-        if self.hooks.start and self.system.columns.count <= SMALL:
-            local(state)
+        if self.hooks.start:
+            program = replace(program, start=self._answered(program, state))
 
         def point() -> Array | None:
             local(state)
-            return state.best
+            if state.best is None or whole is None:
+                return state.best
+            return whole.complete(state.best)
 
         found = program.solve(
             self.limits(SHARE if limited else 0.9),
             interlude=Interlude(self._first(), point, state),
         )
+        if whole is not None and found.values is not None:
+            found = replace(found, values=found.values[: self.program.columns.count])
         if state.best is not None and state.objective < found.objective:
             found = replace(found, values=state.best, objective=state.objective)
         if found.values is not None:
@@ -203,10 +216,22 @@ class Run:
             return found
         return self._search(found, state, [])
 
+    def _answered(self, program: Relaxed, state: Progress) -> Array | None:
+        """The start of the caller with best responses to its x, where they are found in time."""
+        columns = self.system.columns
+        fixed = {int(j): float(columns.start[j]) for j in self.system.upper_columns}
+        found = replace(program, fixed=fixed).solve(self.limits(START))
+        if found.values is not None:
+            state.keep(found.values[: self.program.columns.count], found.objective, {})
+        return found.values
+
     def _first(self) -> float:
         """Seconds after which local solutions are looked for."""
         # Their programs are compiled entry by entry: the larger, the later.
         size = max(1.0, self.program.columns.count / 1000)
+        if self.whole is not None and not self.whole.program.pairs:
+            # Mixed-integer linear: SCIP has good heuristics, and responses no derivatives.
+            return min(0.5 * self.seconds, 10.0 * FIRST_SECONDS * size)
         return min(min(FIRST * size, 0.4) * self.seconds, FIRST_SECONDS * size)
 
     def _local(
@@ -238,6 +263,10 @@ class Run:
         limited = math.isfinite(self.seconds)
         until = self.seconds * (SHARE if limited else 1.0)
         relaxed: list[Array] = []
+        if self.hooks.start:
+            limits = replace(self.limits(START), feasible=FEASIBLE)
+            inner = Followers(self.system, lambda: limits)
+            confirm(inner, self.system.columns.start, self.state, self.began + limits.seconds)
         found, state = solve_by_cuts(
             self.system,
             self.program,
@@ -282,68 +311,11 @@ class Run:
 
     # --- certificate ------------------------------------------------------------------------------
 
-    def _certificate(self, found: Outcome, moved: float) -> Certificate:
-        assert found.values is not None
-        proved = found.status == "optimal" and self._is_small(found.gap, found.objective)
-        notes, doubts = check_prices(self.program, found.values, self.limits(0.3))
-        if proved and not self.pessimistic:
-            doubts = (*doubts, *self._attained(found.values))
-        if not self._is_small(moved, found.objective):
-            doubts = (
-                *doubts,
-                f"F moves by {moved:.1e} (relative) with the response solved again: the follower's "
-                "tolerance is worth that much to the leader",
-            )
-        unit = self.units.upper
-        claim = Claim(proved, unit * found.bound, found.gap, notes, doubts)
-        v = found.values[: self.system.columns.count]
-        ties = None
-        # Writing two more programs takes its time too.
-        if self.settings.ties and self.settled and self.limits().seconds > LATE:
-            ties = self._ties(found.values)
-            if ties is not None:
-                ties = Ties(unit * ties.optimistic, unit * ties.pessimistic)
-        return certify_rows(
-            replace(self.system, objective=self.given.objective),
-            v,
-            claim,
-            ties=ties,
-            solved=self.solved,
-            seed=self.options.seed,
-            pessimistic=self.pessimistic,
-            deadline=self.began + max(self.seconds, 1.0),
-            units=self.units.lower,
-            upper_unit=unit,
-        )
-
-    def _is_small(self, gap: float, F: float) -> bool:
-        """Whether a gap (relative to ``max(1, |F|)``) is one that a claim may name: about that of
-        the solver, or small beside F itself.
-        """
-        beside = gap * max(1.0, abs(F)) / max(abs(F), 1e-3)
-        return gap <= 10 * self.limits().gap or beside <= NAMED
-
-    def _attained(self, v: Array) -> tuple[str, ...]:
-        """A doubt where F jumps up at a bound or at zero that x all but lies on."""
-        if self.system.columns.count > SMALL or not self.seconds > 1.0:
-            return ()
-        limits = replace(self.limits(0.3), feasible=FEASIBLE)
-        limits = replace(limits, seconds=min(limits.seconds, RESPONSE))
-        told = replace(self.system, objective=self.given.objective)
-        return is_attained(Followers(told, lambda: limits), v)
-
-    def _ties(self, v: Array) -> Ties | None:
-        """F over all best responses (and multipliers) at the returned x."""
-        fixed = {int(j): float(v[j]) for j in self.system.upper_columns}
-        program = Relaxed(self.program, fixed)
-        limits = replace(self.limits(0.3), seconds=min(self.limits(0.3).seconds, TIES))
-        low = program.solve(limits)
-        high = program.solve(limits, sign=-1.0)
-        if low.status != "optimal":
-            return None
-        if high.status == "unbounded":
-            return Ties(low.objective, math.inf)
-        return Ties(low.objective, -high.objective) if high.status == "optimal" else None
+    def _proof(self) -> Proof:
+        return Proof(
+            self.program, self.units, self.given, self.settled, self.solved, self.pessimistic,
+            self.options, self.settings, self.limits, self.seconds, self.began,
+        )  # fmt: skip
 
     def _without_point(self, found: Outcome) -> ProgramAnswer:
         empty = np.full(self.system.columns.count, math.nan)
@@ -352,11 +324,11 @@ class Run:
         certificate = None
         tight = ""
         if status is Status.INFEASIBLE and self.settled:
-            tight = beyond_bounds(self.program, self.limits(0.5))
+            tight = beyond_bounds(self.program, self.limits(0.5), self.units)
         if tight:
             status, message = Status.STALLED, tight
         if status is Status.INFEASIBLE:
-            why = explain_infeasible(self.program, self.limits(0.9))
+            why = explain_infeasible(self.program, self.limits(0.9), self.units)
             message = why.text
             if self.verify:
                 certificate = without_point(message, why.details, why.proved)
@@ -366,30 +338,3 @@ class Run:
             self.given, empty, {}, status, message, certificate, found.nodes,
             self.program.warnings, solved,
         )  # fmt: skip
-
-
-def _sharper(program: KKT) -> KKT:
-    """The program with a linear objective, where there is one and its relaxation has a bound."""
-    linear = linear_objective(program)
-    return linear if linear is not program and Relaxed(linear).is_bounded(1.0) else program
-
-
-def _conditions(model: System) -> tuple[KKT, bool]:
-    """The program to solve, and whether it is the bilevel problem itself (else: a relaxation)."""
-    games = any(f.nash for f in model.followers)
-    prices = bool((model.columns.owner == -1).any())
-    try:
-        program = kkt(model, "the backend `exact`", optimistic=True)
-        if games or prices or rows_are_affine(model):
-            return program, True
-    except Refused:
-        if games or prices:
-            raise
-    return necessary(model), False
-
-
-def _answers_once(model: System) -> bool:
-    """Whether every follower has one best response at most: a positive definite quadratic form."""
-    from bilevelpy.reductions.validity import is_definite
-
-    return is_definite(model)

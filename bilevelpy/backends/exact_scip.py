@@ -30,6 +30,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # SCIP reads numbers from here on as infinite.
 INFINITE = 1e20
+# Seconds that a solve gets however late it is.
+LEAST = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +202,8 @@ class Model:
     def offer(self, values: Array) -> bool:
         """Give SCIP a point (values of the columns) to start from or to go on with."""
         scip = self.scip
-        point = scip.createSol()
+        # In the original space: presolving may have replaced variables by sums of others.
+        point = scip.createOrigSol()
         for variable, value in zip(self.variables, values, strict=True):
             scip.setSolVal(point, variable, float(value))
         for variable, compute in self.derived:
@@ -228,9 +231,10 @@ class Model:
         status = "trouble"
         with _silent(), contextlib.suppress(Exception):  # SCIP's errors have no class of their own
             scip.optimize()
+            stopped = False
             if interlude is not None and long and scip.getStatus() == "timelimit":
-                self._go_on(limits, interlude)
-            status = _STATUS.get(scip.getStatus(), "time_limit")
+                stopped = self._go_on(limits, interlude)
+            status = "interrupted" if stopped else _STATUS.get(scip.getStatus(), "time_limit")
         if status == "trouble":
             return Outcome(status, None, math.inf, -math.inf, 0, 0.0)
         values, objective = None, math.inf
@@ -267,17 +271,21 @@ class Model:
 
         scip.includeEventhdlr(Seen(), "better points", "shows every better point")
 
-    def _go_on(self, limits: Limits, interlude: Interlude) -> None:
-        """The rest of a run that was stopped for an interlude."""
+    def _go_on(self, limits: Limits, interlude: Interlude) -> bool:
+        """The rest of a run that was stopped for an interlude; whether the user stopped that."""
         scip = self.scip
         began = time.perf_counter()
-        values = interlude.point()
+        try:
+            values = interlude.point()
+        except KeyboardInterrupt:  # what SCIP has found is kept
+            return True
         left = limits.seconds - interlude.after - (time.perf_counter() - began)
         if values is not None:
             self.offer(values)
         if left > 0:
             scip.setParam("limits/time", min(scip.getSolvingTime() + left, INFINITE))
             scip.optimize()
+        return False
 
 
 @contextlib.contextmanager

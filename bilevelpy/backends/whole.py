@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -121,6 +121,29 @@ def with_start(system: System, values: Mapping[str, Any]) -> System:
     columns = system.columns
     start = np.clip(start, columns.lower, columns.upper)
     return replace(system, columns=replace(columns, start=start))
+
+
+def parts_of(blocks: Sequence[Block], values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The leader's and the followers' variables, as a checkpoint holds them."""
+    own = [b for b in blocks if not b.is_dual]
+    parts = [
+        [values[b.offset : b.offset + b.size] for b in own if (b.level == "upper") is above]
+        for above in (True, False)
+    ]
+    x, y = (np.concatenate([np.zeros(0), *part]) for part in parts)
+    return x, y
+
+
+def start_from(blocks: Sequence[Block], x: np.ndarray, y: np.ndarray) -> Named:
+    """Values to start from by the names of variables; what ``parts_of`` took apart."""
+    found: Named = {}
+    rest = {True: x, False: y}
+    for block in blocks:
+        if not block.is_dual:
+            above = block.level == "upper"
+            part, rest[above] = rest[above][: block.size], rest[above][block.size :]
+            found[f"{block.level}.{block.name}"] = part.reshape(block.shape)
+    return found
 
 
 @runtime_checkable

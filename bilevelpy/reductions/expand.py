@@ -18,8 +18,10 @@ from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.expand_forms import FORMS
 from bilevelpy.reductions.expand_moves import place
 from bilevelpy.reductions.expand_trees import TREES
-from bilevelpy.reductions.polynomial import Form, fixed
+from bilevelpy.reductions.polynomial import Form, Products, fixed, hessians
 from bilevelpy.reductions.refusal import refuse
+from bilevelpy.reductions.tables import Functions
+from bilevelpy.reductions.trees import quadratic_terms
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram
@@ -29,6 +31,8 @@ Key = tuple[str, str]
 
 # Nodes of all scalar trees together.
 TREE_LIMIT = 200_000
+COLLECTED = 100
+"""Coefficients in the products of one entry from which on they are multiplied out and added up."""
 
 
 class Expander:
@@ -146,8 +150,20 @@ class Expander:
 
 
 def form_tree(form: Form, row: int) -> sc.Scalar:
-    """One entry of a form as a tree; products as they were made."""
+    """One entry of a form as a tree: products as they were made, or collected where there are many.
+
+    Squared residuals of m rows over n columns have m n coefficients, their sum has n (n + 1) / 2.
+    """
     terms: list[sc.Scalar] = list(_linear_terms(form.linear, row))
+    constant = sc.Num(float(form.constant[row]))
+    made = sum(_coefficients(p, row) for p in form.products)
+    if made > COLLECTED:
+        collected = quadratic_terms(Functions(form.constant, form.linear, hessians(form, row)), row)
+        if 2 * len(collected) < made:
+            for i, j, c in collected:
+                both = sc.power(sc.Col(i), sc.Num(2.0)) if i == j else sc.mul(sc.Col(i), sc.Col(j))
+                terms.append(sc.mul(sc.Num(c), both))
+            return sc.add(*terms, constant)
     for p in form.products:
         span = slice(p.outer.indptr[row], p.outer.indptr[row + 1])
         for entry, weight in zip(p.outer.indices[span], p.outer.data[span], strict=True):
@@ -155,7 +171,16 @@ def form_tree(form: Form, row: int) -> sc.Scalar:
             right = sc.add(*_linear_terms(p.right, entry))
             factors = [sc.power(left, sc.Num(2.0))] if left == right else [left, right]
             terms.append(sc.mul(sc.Num(float(weight)), *factors))
-    return sc.add(*terms, sc.Num(float(form.constant[row])))
+    return sc.add(*terms, constant)
+
+
+def _coefficients(products: Products, row: int) -> int:
+    """The coefficients of the factors that stand in one entry."""
+    outer = products.outer
+    places = outer.indices[outer.indptr[row] : outer.indptr[row + 1]]
+    return int(
+        np.diff(products.left.indptr)[places].sum() + np.diff(products.right.indptr)[places].sum()
+    )
 
 
 def _linear_terms(matrix: Any, row: int) -> list[sc.Scalar]:

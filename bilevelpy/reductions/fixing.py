@@ -14,7 +14,7 @@ from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.rows import Functions
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -44,12 +44,24 @@ class _Poly:
 
 def substitute(root: sc.Scalar, free: Collection[int], at: Array) -> sc.Scalar:
     """The tree with every column outside ``free`` replaced by its value."""
+    return _mapped(root, lambda c: c if c.index in free else sc.Num(float(at[c.index])))
+
+
+def multiplied(root: sc.Scalar, chosen: Collection[int], by: Array) -> sc.Scalar:
+    """The tree with every column of ``chosen`` times its number."""
+    return _mapped(
+        root, lambda c: sc.mul(sc.Num(float(by[c.index])), c) if c.index in chosen else c
+    )
+
+
+def _mapped(root: sc.Scalar, leaf: Callable[[sc.Col], sc.Scalar]) -> sc.Scalar:
+    """The tree with other leaves in place of its columns."""
     known: dict[int, sc.Scalar] = {}
     for node in sc.postorder(root):
         if isinstance(node, sc.Num):
             known[id(node)] = node
         elif isinstance(node, sc.Col):
-            known[id(node)] = node if node.index in free else sc.Num(float(at[node.index]))
+            known[id(node)] = leaf(node)
         else:
             known[id(node)] = _call(node.function, [known[id(a)] for a in node.arguments])
     return known[id(root)]

@@ -117,6 +117,13 @@ def kkt(
     return _Conditions(system).build(warnings)
 
 
+def own_slopes(system: System) -> Array:
+    """The linear coefficient of every lower column in the objective of its own follower."""
+    linear = system.lower_objectives.linear.tocoo()
+    mine = system.columns.owner[linear.col] == linear.row + 1
+    return np.bincount(linear.col[mine], linear.data[mine], minlength=system.columns.count)
+
+
 class _Conditions:
     """Collects multipliers, and what they contribute to each stationarity row."""
 
@@ -133,6 +140,8 @@ class _Conditions:
         # stationarity row -> (multiplier, column, coefficient) of products
         self.products: dict[int, list[tuple[int, int, float]]] = {}
         self.trees: dict[int, list[sc.Scalar]] = {}
+        # the gradient of every tree, by its identity
+        self.slopes: dict[int, dict[int, sc.Scalar | None]] = {}
         self.pairs: list[Pair] = []
         self.equations: list[Pair] = []
         # lower row -> (multiplier, sign) of its multipliers
@@ -245,7 +254,9 @@ class _Conditions:
     def _tree(
         self, j: int, tree: sc.Scalar, weight: tuple[int, float] | None, span: Span | None
     ) -> None:
-        slope = sc.derivative(tree, j)
+        if id(tree) not in self.slopes:
+            self.slopes[id(tree)] = sc.gradient(tree, self.place)
+        slope = self.slopes[id(tree)].get(j, sc.ZERO)
         if slope is None:
             raise refuse(
                 self.system.bound.program,
@@ -285,10 +296,7 @@ class _Conditions:
         entries = ([t[2] for t in self.linear], (rows, [t[1] for t in self.linear]))
         linear = sp.csr_array(entries, shape=(count, width))
         linear.sum_duplicates()
-        objectives = system.lower_objectives.linear
-        constant = np.array(
-            [float(objectives[int(system.columns.owner[j]) - 1, j]) for j in self.stationary]
-        )
+        constant = own_slopes(system)[self.stationary]
         quadratic = {}
         for row, terms in self.products.items():
             if not terms:  # the row is affine in the columns that it shares with this one

@@ -49,17 +49,17 @@ def linear_objective(program: KKT) -> KKT:
     """
     if program.objective.degree != 2:
         return program
-    terms = _products(program)
+    terms = objective_products(program)
     products: Terms = {key: c for key, c in terms.items() if len(key) == 2}
-    identities = list(_identities(program, {j for key in products for j in key}))
-    weights = _weights(products, identities) if products else np.zeros(len(identities))
+    found = list(identities(program, {j for key in products for j in key}))
+    weights = _weights(products, found) if products else np.zeros(len(found))
     if weights is None:
         return program
     linear = dict(linear_terms(program.objective, 0))
     for key, c in terms.items():
         if len(key) == 1:
             linear[key[0]] = linear.get(key[0], 0.0) + c
-    for weight, identity in zip(weights, identities, strict=True):
+    for weight, identity in zip(weights, found, strict=True):
         for key, c in identity.items():
             if weight and len(key) == 1:
                 linear[key[0]] = linear.get(key[0], 0.0) - weight * c
@@ -98,7 +98,7 @@ def _multiply(terms: Terms, c: float, i: int, j: int, columns: Columns) -> None:
         _add(terms, c, i, j)
 
 
-def _products(program: KKT) -> Terms:
+def objective_products(program: KKT) -> Terms:
     """The products of the objective, with every shadow price in terms of multipliers."""
     price: dict[int, list[tuple[int, float]]] = {}
     for r, kind in enumerate(program.kinds):
@@ -113,7 +113,7 @@ def _products(program: KKT) -> Terms:
     return {key: c for key, c in found.items() if c}
 
 
-def _identities(program: KKT, read: set[int]) -> Iterator[Terms]:
+def identities(program: KKT, read: set[int]) -> Iterator[Terms]:
     """Combinations of monomials that are zero, of the followers whose columns are ``read``."""
     rows, columns = program.rows, program.columns
     owner = program.system.columns.owner

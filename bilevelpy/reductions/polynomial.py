@@ -16,6 +16,8 @@ import scipy.sparse as sp
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Sparse = Any  # SciPy ships no types
+DENSE = 0.25
+"""Share of stored entries from which on a product of matrices is one of dense ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,19 +121,34 @@ def stack(forms: list[Form]) -> Form:
     return Form(np.concatenate([f.constant for f in forms]), linear, tuple(products))
 
 
-def hessians(form: Form) -> dict[int, Sparse]:
+def hessians(form: Form, only: int | None = None) -> dict[int, Sparse]:
     """Row -> symmetric Q with ``v' Q v / 2`` its quadratic part; rows without one are absent."""
     found: dict[int, Sparse] = {}
     for p in form.products:
         outer = sp.csr_array(p.outer)
         for row in np.flatnonzero(np.diff(outer.indptr)):
+            if only is not None and row != only:
+                continue
             span = slice(outer.indptr[row], outer.indptr[row + 1])
             places, weights = outer.indices[span], outer.data[span]
-            half = p.left[places].T @ _scale_rows(weights, p.right[places])
+            half = _crossed(p.left[places], weights, p.right[places])
             whole = sp.csr_array(half + half.T)
             found[int(row)] = whole if int(row) not in found else found[int(row)] + whole
     cleaned = {row: _clean(q) for row, q in found.items()}
     return {row: q for row, q in cleaned.items() if q.nnz}
+
+
+def _crossed(left: Sparse, weights: Array, right: Sparse) -> Sparse:
+    """``left' diag(weights) right``; rows of a data matrix are multiplied as dense ones."""
+    used = [np.unique(m.indices) for m in (left, right)]
+    area = left.shape[0] * max(1, max(u.size for u in used))
+    if min(left.nnz, right.nnz) < max(DENSE * area, 1_000):
+        return sp.csr_array(left.T @ _scale_rows(weights, right))
+    a, b = left[:, used[0]].toarray(), right[:, used[1]].toarray()
+    block = a.T @ (weights[:, None] * b)
+    rows, places = np.repeat(used[0], used[1].size), np.tile(used[1], used[0].size)
+    shape = (left.shape[1], right.shape[1])
+    return sp.csr_array((block.reshape(-1), (rows, places)), shape=shape)
 
 
 def _scale_rows(weights: Array, matrix: Sparse) -> Sparse:

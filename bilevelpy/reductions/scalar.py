@@ -5,7 +5,7 @@ written out entry by entry.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -206,6 +206,48 @@ def derivative(root: Scalar, index: int) -> Scalar | None:
                 return None
             known[id(node)] = made
     return known[id(root)]
+
+
+def gradient(root: Scalar, wanted: Collection[int]) -> dict[int, Scalar | None]:
+    """Partial derivatives by many columns at once, by the chain rule from the root down.
+
+    Each node is visited once, whatever the number of columns, and what it contributes is one
+    shared node. Columns that the function does not read are absent; None as for
+    :func:`derivative`.
+    """
+    order = postorder(root)
+    moving: set[int] = set()
+    for node in order:
+        inner = node.arguments if isinstance(node, Call) else ()
+        if any(id(a) in moving for a in inner) or (isinstance(node, Col) and node.index in wanted):
+            moving.add(id(node))
+    parts: dict[int, list[Scalar]] = {id(root): [ONE]}
+    slopes: dict[int, list[Scalar]] = {}
+    kinks: set[int] = set()
+    for node in reversed(order):
+        if id(node) not in moving:
+            continue
+        # Users of a node come in the opposite order here.
+        total = add(*reversed(parts.get(id(node), [])))
+        if isinstance(node, Col):
+            slopes.setdefault(node.index, []).append(total)
+        elif isinstance(node, Call):
+            for k, argument in enumerate(node.arguments):
+                if id(argument) in moving:
+                    made = _partial(node, k)
+                    if made is None:
+                        kinks |= columns([argument])
+                    else:
+                        parts.setdefault(id(argument), []).append(mul(total, made))
+    found: dict[int, Scalar | None] = {j: add(*reversed(s)) for j, s in slopes.items()}
+    return found | {j: None for j in kinks if j in wanted}
+
+
+def _partial(node: Call, k: int) -> Scalar | None:
+    """The derivative of a call by its k-th argument."""
+    if node.function == "add":
+        return ONE
+    return _chain(node, [ONE if n == k else ZERO for n in range(len(node.arguments))])
 
 
 def _chain(node: Call, inner: list[Scalar]) -> Scalar | None:

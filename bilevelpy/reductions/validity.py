@@ -18,6 +18,7 @@ from bilevelpy.reductions.refusal import Refused
 if TYPE_CHECKING:
     from bilevelpy.diagnostics import Span
     from bilevelpy.diagnostics.diagnostic import Diagnostic
+    from bilevelpy.ir.program import Program
     from bilevelpy.reductions.rows import Follower, System
 
 # Eigenvalues above this fraction of the largest entry below zero are rounding.
@@ -27,8 +28,11 @@ DENSE_LIMIT = 1500
 
 
 def require_optimistic(system: System, target: str) -> None:
-    """Refuse the pessimistic stance: a single-level program lets the leader pick."""
+    """Refuse the pessimistic stance: a single-level program lets the leader pick; and followers
+    whose answer is the end of some steps, which no condition describes.
+    """
     program = system.bound.program
+    refuse_steps(program, target)
     if program.stance is Stance.PESSIMISTIC and program.lowers:
         found = diagnostic(
             "BLV0704",
@@ -36,6 +40,16 @@ def require_optimistic(system: System, target: str) -> None:
             hint="json and latex hold both; the stances agree where lower solutions are unique",
             target=target,
         )
+        raise Refused(found, program)
+
+
+def refuse_steps(program: Program, target: str) -> None:
+    """Refuse followers that declare ``assume steps(T, s);``."""
+    stated = [a for level in program.lowers for a in level.assumptions if a.name == "steps"]
+    if stated:
+        hint = "json, latex and blv hold it; drop the assumption to export the lower problem"
+        what = "a follower whose answer is the end of some steps"
+        found = diagnostic("BLV0701", stated[0].span, hint=hint, target=target, what=what)
         raise Refused(found, program)
 
 

@@ -14,14 +14,14 @@ from bilevelpy.backends import registry
 from bilevelpy.backends.whole import ProgramBackend
 from bilevelpy.checkpoint import Checkpoint, Saved, add_counts
 from bilevelpy.checkpoint import read as read_checkpoint
-from bilevelpy.dispatcher import dispatch, successor
-from bilevelpy.errors import BackendError
+from bilevelpy.dispatcher import successor
+from bilevelpy.errors import BackendError, ExportError, MissingEngine
 from bilevelpy.ir.types import Sense
 from bilevelpy.model import Model
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Record, Result
 from bilevelpy.solving.driven import solve_driven
-from bilevelpy.solving.facts import oracle, structure
+from bilevelpy.solving.facts import chosen, oracle, structure
 from bilevelpy.solving.request import Clock, Request
 from bilevelpy.solving.whole import solve_whole
 
@@ -49,7 +49,7 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
         oracle(model)
     clock.lap("compile")
     facts = structure(model, options.seed)
-    decision = dispatch(facts, backend=options.backend, force=options.force)
+    decision = chosen(model, options)
     clock.lap("analyze")
     if request.decided is not None:
         request.decided(facts, decision)
@@ -58,15 +58,26 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
     settings = replace(
         options, backend_options={**decision.options, **dict(options.backend_options)}
     )
-    results = [
-        _attempt(model, decision.chosen, facts, decision, settings, request, clock, earlier, keeper)
-    ]
-    passed = _without_checkpoints() if keeper is not None else frozenset()
+    tried, results = [decision.chosen], list[Result]()
+    while not results:
+        name = tried[-1]
+        try:
+            results.append(
+                _attempt(model, name, facts, decision, settings, request, clock, earlier, keeper)
+            )
+        except MissingEngine:  # the user installs it, or names another backend
+            raise
+        except (BackendError, ExportError) as error:  # a model that it accepted, but cannot take
+            left = [n for n in decision.ranked if n not in tried]
+            if options.backend != "auto" or not left:
+                raise
+            tried.append(left[0])
+            decision = decision.noted(f"`{name}`: {error}; went on with `{left[0]}`")
+            settings = replace(options, backend_options={})
     # A run that a report may end has its end there: nothing follows it.
     goes_on = options.backend == "auto" and request.verify and request.stop_by is None
-    tried = [decision.chosen]
     while goes_on and _time_is_left(options, clock):
-        following = successor(facts, results[-1], tried, passed)
+        following = successor(facts, results[-1], tried, earlier=results[:-1])
         if following is None:
             break
         name, note = following
@@ -77,7 +88,7 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
             results.append(
                 _attempt(model, name, facts, decision, settings, request, clock, None, keeper)
             )
-        except BackendError as error:  # what was found before is not lost
+        except (BackendError, ExportError) as error:  # what was found before is not lost
             decision = decision.noted(str(error))
     sign = -1.0 if model.program.upper.sense is Sense.MAXIMIZE else 1.0
     return _best(results, decision, clock, sign)
@@ -97,14 +108,8 @@ def _attempt(
     """The answer of one backend."""
     backend = registry.get(name)
     if isinstance(backend, ProgramBackend):
-        return solve_whole(model, name, backend, decision, options, request, clock)
+        return solve_whole(model, name, backend, decision, options, request, clock, earlier, keeper)
     return solve_driven(model, name, facts, decision, options, request, clock, earlier, keeper)
-
-
-def _without_checkpoints() -> frozenset[str]:
-    """Backends that keep no checkpoints."""
-    known = registry.all_backends()
-    return frozenset(b.name for b in known if isinstance(b, ProgramBackend))
 
 
 def _time_is_left(options: SolveOptions, clock: Clock) -> bool:

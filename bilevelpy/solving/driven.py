@@ -21,6 +21,7 @@ from bilevelpy.options import SolveOptions
 from bilevelpy.progress import Progress, wanted
 from bilevelpy.provenance import provenance
 from bilevelpy.result import Certificate, Record, Result
+from bilevelpy.solving.elsewhere import begun_elsewhere, continued, usable
 from bilevelpy.solving.facts import oracle, units
 from bilevelpy.solving.judge import Judge
 from bilevelpy.solving.starts import start_vectors
@@ -60,17 +61,26 @@ def solve_driven(
         stop = Stop(Watched.read(request.stop_by, model.program, "stop_by"), request.patience)
         watched.append(stop.watched)
     try:
+        method = backend if scaling is None else Rescaled(backend, scaling)
+        callback = _callback(request.callback, keeper, stop)
+        start = start_vectors(functions, request.start, earlier)
+        settings = replace(options, time_limit=judge.run_limit())
+        first = begun_elsewhere(functions, method, facts, settings, callback, start)
+        if first is not None and usable(first):
+            start = (first.x, first.y)
         raw = drive(
             functions,
-            backend if scaling is None else Rescaled(backend, scaling),
+            method,
             facts,
             replace(options, time_limit=judge.run_limit()),
-            callback=_callback(request.callback, keeper, stop),
+            callback=callback,
             progress=line,
-            start=start_vectors(functions, request.start, earlier),
+            start=start,
             report=_reports(model, functions, watched),
             onward=judge.onward,
         )
+        if first is not None:
+            raw = continued(first, raw)
     finally:
         if line is not None:
             line.close()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from bilevelpy.analysis import analyze
+from bilevelpy.backends import registry
+from bilevelpy.dispatcher import dispatch
 from bilevelpy.errors import BackendError
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.lowering.streaming import is_streamed, make_oracle
@@ -17,7 +19,9 @@ from bilevelpy.numerics.units import find_units
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure
+    from bilevelpy.dispatcher import Decision
     from bilevelpy.numerics.scaled import Units
+    from bilevelpy.options import SolveOptions
 
 STRONGLY = "strongly convex"
 
@@ -51,6 +55,17 @@ def structure(model: Model, seed: int) -> Structure:
                 facts = again if again.convexity.value == STRONGLY else facts
         model.cache[key] = facts
     found: Structure = model.cache[key]
+    return found
+
+
+def chosen(model: Model, options: SolveOptions) -> Decision:
+    """The backend for a model, chosen once for its facts and what the caller asks for."""
+    installed = ",".join(registry.names())
+    key = f"decision {options.seed} {options.backend} {options.force} {installed}"
+    if key not in model.cache:
+        facts = structure(model, options.seed)
+        model.cache[key] = dispatch(facts, backend=options.backend, force=options.force)
+    found: Decision = model.cache[key]
     return found
 
 

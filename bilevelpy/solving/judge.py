@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bilevelpy.numerics.certificate import examine, settle
+from bilevelpy.numerics.conic_certificate import ConicCheck
 from bilevelpy.numerics.coupled_certificate import examine_rows
 from bilevelpy.numerics.driver import RunResult
 from bilevelpy.numerics.scaled import ScaledOracle, Units
+from bilevelpy.numerics.steps_certificate import examine_steps
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Certificate, Status
 
@@ -62,7 +64,22 @@ class Judge:
         left = limit if math.isinf(limit) else max(limit - self.clock.elapsed(), LEAST)
         try:
             rng = torch.Generator().manual_seed(self.options.seed)
-            if self.compiled.g.size:
+            if self.facts.steps is not None:
+                certificate, downhill = examine_steps(
+                    self.compiled,
+                    x,
+                    y,
+                    self.facts.steps.value,
+                    self.facts,
+                    self.options,
+                    rng,
+                    seconds=left,
+                )
+            elif self.compiled.g.size and self.compiled.domain_y.matrices:
+                certificate, downhill = ConicCheck(
+                    self.compiled, x, y, self.facts, self.options, rng, left
+                ).run()
+            elif self.compiled.g.size:
                 certificate, downhill = examine_rows(
                     self.compiled, x, y, self.facts, self.options, rng, seconds=left
                 )

@@ -9,28 +9,34 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bilevelpy.backends.whole import parts_of
 from bilevelpy.numerics.driver import IterationState
 from bilevelpy.progress import Progress, wanted
 from bilevelpy.result import Record
 
 if TYPE_CHECKING:
+    from bilevelpy.checkpoint import Checkpoint
     from bilevelpy.options import SolveOptions
     from bilevelpy.reductions.rows import System
     from bilevelpy.solving.request import Request
 
 
 class Watch:
-    """Shows better points to the callback and on the progress line, and keeps them as history."""
+    """Shows better points to the callback and on the progress line, and keeps them as history and
+    in the checkpoint.
+    """
 
-    def __init__(self, request: Request, options: SolveOptions) -> None:
-        self.callback = request.callback
+    def __init__(
+        self, request: Request, options: SolveOptions, keeper: Checkpoint | None = None
+    ) -> None:
+        self.callback, self.keeper = request.callback, keeper
         self.line = Progress(options.tol) if wanted(request.progress) else None
         self.history: list[Record] = []
 
     @property
     def is_wanted(self) -> bool:
         """Whether anybody looks."""
-        return self.callback is not None or self.line is not None
+        return any(part is not None for part in (self.callback, self.line, self.keeper))
 
     def __call__(
         self, system: System, values: np.ndarray, objective: float, bound: float, seconds: float
@@ -44,6 +50,8 @@ class Watch:
         self.history.append(record)
         if self.line is not None:
             self.line(record)
+        if self.keeper is not None:
+            self.keeper.observe(record, *parts_of(system.columns.blocks, values))
         if self.callback is None:
             return False
         x, y = values[system.upper_columns].copy(), values[system.lower_columns].copy()

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bilevelpy.backends import registry
-from bilevelpy.backends.whole import Hooks, ProgramBackend
-from bilevelpy.errors import BackendError, BilevelError, UsageError
+from bilevelpy.backends.whole import Hooks, ProgramBackend, parts_of, start_from
+from bilevelpy.checkpoint import joined
+from bilevelpy.errors import BackendError, BilevelError
 from bilevelpy.expectations import environment
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.model import Model
 from bilevelpy.options import SolveOptions
 from bilevelpy.provenance import provenance
+from bilevelpy.reductions.columns import make_columns
 from bilevelpy.result import Record, Result
 from bilevelpy.solving.watch import Watch
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bilevelpy.checkpoint import Checkpoint, Saved
     from bilevelpy.dispatcher import Decision
     from bilevelpy.solving.request import Clock, Request
 
@@ -33,15 +38,20 @@ def solve_whole(
     options: SolveOptions,
     request: Request,
     clock: Clock,
+    earlier: Saved | None = None,
+    keeper: Checkpoint | None = None,
 ) -> Result:
-    """The answer of backend ``name``, with its own certificate."""
-    if request.checkpoint is not None:
-        raise UsageError(f"backend `{name}` keeps no checkpoints")
+    """The answer of backend ``name``, with its own certificate.
+
+    A checkpoint holds the best point: a tree of branch and bound is not kept. A resumed run begins
+    with that point and goes on to prove it, or to find a better one.
+    """
     given = {**options.backend_options, "tol": options.tol}
     settings = registry.get(name).options.from_mapping(given, name)
-    watch = Watch(request, options)
+    watch = Watch(request, options, keeper)
+    start = _start(model, request, earlier)
     try:
-        hooks = Hooks(request.start, watch if watch.is_wanted else None)
+        hooks = Hooks(start, watch if watch.is_wanted else None)
         left = replace(options, time_limit=max(options.time_limit - clock.elapsed(), LEAST))
         answer = backend.solve(model.bound, left, settings, request.verify, hooks)
     except BilevelError:
@@ -52,6 +62,8 @@ def solve_whole(
         raise BackendError(f"backend `{name}` failed: {type(error).__name__}: {error}") from error
     finally:
         watch.close()
+        if keeper is not None:
+            keeper.write()
     clock.lap("solve")
     clock.move(clock.phases["solve"] - answer.seconds, "solve", "verify")
     upper, lower = answer.variables()
@@ -62,7 +74,11 @@ def solve_whole(
         reports = {n: interpreter.value(r.value) for n, r in program.reports.items()}
         total = sum(objectives.values())
         last = Record(len(watch.history), answer.seconds, F, total, math.nan, math.nan, {})
-        history = [*watch.history, last]
+        history = joined(earlier, [*watch.history, last])
+        if keeper is not None:
+            keeper.observe(last, *parts_of(answer.system.columns.blocks, answer.values))
+    if keeper is not None:
+        keeper.write()
     return Result(
         model=program.name,
         status=answer.status,
@@ -83,3 +99,17 @@ def solve_whole(
         duals=answer.duals,
         warnings=(*decision.warnings, *answer.warnings),
     )
+
+
+def _start(model: Model, request: Request, earlier: Saved | None) -> Mapping[str, Any]:
+    """Where to begin: what the caller says goes before what an earlier run left."""
+    if earlier is None:
+        return request.start
+    blocks = make_columns(model.bound).blocks
+    saved = start_from(blocks, earlier.x, earlier.y)
+    # A name without its level means the same variable.
+    given = {str(n).rpartition(".")[2] for n in request.start}
+    return {
+        **{n: v for n, v in saved.items() if n.rpartition(".")[2] not in given},
+        **request.start,
+    }

@@ -112,3 +112,39 @@ def test_bounds_of_responses_without_rows_are_fractions() -> None:
     response = joint.solve(np.array([0.5, 0.0]))
     assert response is not None
     assert np.allclose(joint.least(response), -0.25 + 0.25, atol=1e-6)
+
+
+# Problems in other units of their variables: x is worth `a` of the new units, y is worth `b`. A
+# leader who sells x beside a firm that answers with y (LP with coupled rows, QP, prices).
+UNIT_MODELS = {
+    "bard": (
+        "upper {{ var x in [0, {a}*20] start {a}; minimize x/{a} - 4*y/{b}; }}"
+        "lower f {{ var y in [0, {b}*20]; minimize y/{b}; subject to p: -x/{a} - y/{b} <= -3;"
+        " q: -2*x/{a} + y/{b} <= 0; r: 2*x/{a} + y/{b} <= 12; s: 3*x/{a} - 2*y/{b} <= 4; }}",
+        -12.0,
+    ),
+    "stackelberg": (
+        "upper {{ var Q in [0, {a}*13]; maximize (12 - Q/{a} - q/{b}) * Q/{a}; }}"
+        "lower r {{ var q in [0, {b}*13]; maximize (12 - Q/{a} - q/{b}) * q/{b}; }}",
+        18.0,
+    ),
+    "price": (
+        "upper {{ var x in [0, {a}*100]; maximize dual(m.need) * g[1] / 1000; }}"
+        "lower m {{ var g[4] in [0, {b}*100]; minimize (40*g[2] + 80*g[3] + 1000*g[4])/{b};"
+        " subject to need: sum(g) == {b}*100; own: g[1]/{b} <= x/{a};"
+        " second: g[2] <= {b}*40; third: g[3] <= {b}*40; assume dual(need) in [0, 1e4/{b}]; }}",
+        20.0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNIT_MODELS)
+@pytest.mark.parametrize(("a", "b"), [(1.0, 1.0), (1e4, 1.0), (1e-4, 1e4), (1e6, 1e-4)])
+def test_the_optimum_does_not_depend_on_units_of_variables(name: str, a: float, b: float) -> None:
+    """Bard (1984): -12 at (4, 4). Offer of 20 of 100 beside rivals with 80: the price is 1000."""
+    text, truth = UNIT_MODELS[name]
+    result = bl.solve(bl.parse(text.format(a=repr(a), b=repr(b))), backend="exact", time_limit=30)
+    assert result.success, result.message
+    assert result.certificate is not None
+    assert result.certificate.kind == "global"
+    assert pytest.approx(truth, rel=1e-5) == result.F

@@ -202,7 +202,7 @@ def test_without_verification_nothing_is_converged() -> None:
 def test_the_missing_engine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyscipopt", None)
     with pytest.raises(bl.BackendError, match="extra `exact`"):
-        bl.solve(bl.parse(bard()))
+        bl.solve(bl.parse(bard()), backend="exact")
 
 
 def test_a_point_that_is_no_best_response_gets_no_certificate() -> None:

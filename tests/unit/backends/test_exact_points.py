@@ -12,7 +12,7 @@ import pytest
 import bilevelpy as bl
 from bilevelpy.backends.exact_followers import FEASIBLE, Followers, Progress
 from bilevelpy.backends.exact_local import LocalPhase, is_attained
-from bilevelpy.backends.exact_run import _conditions
+from bilevelpy.backends.exact_program import conditions
 from bilevelpy.backends.exact_scip import Limits
 from bilevelpy.backends.nlp_branches import branch, extension
 from bilevelpy.reductions.lift import lift
@@ -30,7 +30,7 @@ def made(text: str) -> System:
 def local(text: str, starts: int = 8) -> Progress:
     """The best of some local solutions."""
     program = made(text)
-    relaxed, settled = _conditions(program)
+    relaxed, settled = conditions(program)
     state = Progress()
     followers = Followers(program, lambda: Limits(seconds=5.0, feasible=FEASIBLE))
     rng = np.random.default_rng(0)
@@ -95,9 +95,9 @@ def test_a_value_that_is_not_attained_is_doubted() -> None:
     lower f { var y in [0, 1]; maximize y; subject to a: x * y <= 0; }
     """
     followers = Followers(made(text), lambda: Limits(seconds=5.0, feasible=FEASIBLE))
-    (doubt,) = is_attained(followers, np.array([1e-7, 0.0]))
+    (doubt,) = is_attained(followers, np.array([1e-7, 0.0]), np.ones(2))
     assert "without being attained" in doubt
-    assert is_attained(followers, np.array([0.5, 0.0])) == ()
+    assert is_attained(followers, np.array([0.5, 0.0]), np.ones(2)) == ()
     assert not bl.solve(bl.parse(text), backend="exact", time_limit=30).success
 
 

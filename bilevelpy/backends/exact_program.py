@@ -1,0 +1,39 @@
+"""The single-level program that a run of ``exact`` solves: which conditions, which objective."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bilevelpy.backends.exact_necessary import necessary, rows_are_affine
+from bilevelpy.backends.exact_relax import Relaxed
+from bilevelpy.reductions.convex_objective import convex_objective
+from bilevelpy.reductions.kkt import KKT, kkt
+from bilevelpy.reductions.linear_objective import linear_objective
+from bilevelpy.reductions.refusal import Refused
+
+if TYPE_CHECKING:
+    from bilevelpy.reductions.rows import System
+
+
+def conditions(model: System) -> tuple[KKT, bool]:
+    """The program to solve, and whether it is the bilevel problem itself (else: a relaxation)."""
+    games = any(f.nash for f in model.followers)
+    prices = bool((model.columns.owner == -1).any())
+    try:
+        program = kkt(model, "the backend `exact`", optimistic=True)
+        if games or prices or rows_are_affine(model):
+            return program, True
+    except Refused:
+        if games or prices:
+            raise
+    return necessary(model), False
+
+
+def sharper(program: KKT) -> KKT:
+    """The program with a linear objective, where there is one and its relaxation has a bound, or
+    with a convex one.
+    """
+    linear = linear_objective(program)
+    if linear is not program and Relaxed(linear).is_bounded(1.0):
+        return linear
+    return convex_objective(program)
