@@ -133,10 +133,32 @@ class Complementarity:
             found = piece
         return replace(found, values=found.values[: self.width])
 
-    def pinned(self, v: Array, seconds: float = 60.0) -> Local | None:
-        """The solution with the smaller side of every pair at zero."""
+    def answers(self, full: Array, seconds: float = 60.0) -> Array | None:
+        """The point of least F among those of the conditions with the leader's part of ``full``;
+        None where no start from there leads to one.
+        """
+        chosen = self.program.system.upper_columns
+        lower, upper = self.lower.copy(), self.upper.copy()
+        lower[chosen] = upper[chosen] = full[chosen]
+        at = np.concatenate([full, self.further.start])
+        for product in WIDE:
+            high = self.rows.upper.copy()
+            high[self.own : self.own + self.pairs] = product
+            found = self.run.solve(at, lower, upper, self.rows.lower, high, seconds=seconds)
+            if found is None or not found.is_feasible:
+                return None
+            at = found.values
+        last = self.pinned(at, seconds, chosen)
+        return None if last is None else last.values[: self.width]
+
+    def pinned(self, v: Array, seconds: float = 60.0, fixed: Array | None = None) -> Local | None:
+        """The solution with the smaller side of every pair at zero, and the columns ``fixed`` as
+        they are.
+        """
         program = self.program
         lower, upper = self.lower.copy(), self.upper.copy()
+        if fixed is not None:
+            lower[fixed] = upper[fixed] = v[fixed]
         low, high = self.rows.lower.copy(), self.rows.upper.copy()
         high[self.own : self.own + self.pairs] = math.inf
         high[self.own + self.pairs :] += np.where(self.comparing, EXACT, 0.0)

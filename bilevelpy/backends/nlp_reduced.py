@@ -1,12 +1,14 @@
 """The reduced form: F along the best responses as a function of x alone.
 
 ``Phi(x) = F(x, y(x))`` and the leader's rows along ``y(x)`` are minimised by SLSQP (L-BFGS-B where
-there are bounds only), with derivatives from the KKT adjoint. Every evaluation solves all followers
-at once, so the size of x decides, not that of y.
+there are bounds only), with derivatives from the KKT adjoint; where those methods stop at a kink, a
+compass search goes on. Every evaluation solves all followers at once, so the size of x decides, not
+that of y. Upper variables that no follower reads are chosen exactly at every x.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 import warnings
@@ -17,20 +19,42 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import minimize
 
+from bilevelpy.backends.nlp_inner import Inner, combined
+from bilevelpy.numerics.joint_choice import Choice
 from bilevelpy.numerics.joint_response import JointResponse, Response
+from bilevelpy.numerics.local_probe import ends, tangent
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.rows import System
+    from bilevelpy.reductions.rows import Functions, System
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # Stands for F where followers have no response.
 NOWHERE = 1e20
 ITERATIONS = 200
+# So many starts that lead to the same point are enough; the same: this close.
+AGREE, SAME = 3, 1e-6
+# Points of a coarse scan, and the blocks of upper variables up to which there is one.
+POINTS, BLOCKS = 64, 4
+# Positive ranges with ends farther apart than this are divided by ratios.
+RATIO = 30.0
+# First and last steps of the compass search, relative to the range of a variable; the fall
+# (relative) below which a round of it is not repeated.
+FIRST, LAST, WORTH = 0.1, 1e-4, 1e-9
 
 
-class _Over(Exception):
+class Over(Exception):
     """The time is up, or somebody wants no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """Values of all columns, F there, and the function whose derivative is that of F."""
+
+    values: Array
+    objective: float
+    response: Response
+    function: Functions
 
 
 @dataclass(slots=True)
@@ -45,100 +69,276 @@ class Reduced:
     deadline: float
     tol: float
     seen: Callable[[Array, float], bool]
+    solves: int = 0
+    inner: Inner | None = field(init=False)
+    chosen: Array = field(init=False)
+    rows: Array = field(init=False)
     best: Array | None = None
     objective: float = math.inf
-    solves: int = 0
-    _at: tuple[bytes, Response | None] = field(default=(b"", None))
+    _at: tuple[bytes | None, _Point | None] = field(default=(None, None))
 
-    def run(self, start: Array) -> bool:
-        """Descend from the leader's part of ``start``; whether SciPy calls the end a minimum."""
-        chosen = self.system.upper_columns
-        columns, rows = self.system.columns, self.system.upper_rows
-        bounds = list(zip(columns.lower[chosen], columns.upper[chosen], strict=True))
-        base = start.copy()
+    choice: Choice = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.inner = Inner.of(self.system)
+        nothing = np.zeros(0, dtype=np.int64)
+        self.choice = Choice.of(self.joint, nothing if self.inner is None else self.inner.own)
+        if self.inner is not None and self.choice.needed and not self.choice.possible:
+            # One after the other, w and a response that is not unique are not best together.
+            self.inner, self.choice = None, Choice.of(self.joint, nothing)
+        self.chosen, self.rows = self.system.upper_columns, np.arange(self.system.upper_rows.count)
+        if self.inner is not None:
+            self.chosen = np.setdiff1d(self.chosen, self.inner.own)
+            self.rows = self.inner.kept
+
+    def run(self, start: Array) -> tuple[Array, float] | None:
+        """Descend from the leader's part of ``start``: the end and F there; None where the time is
+        up or there is no response.
+        """
+        try:
+            at = self._descend(start)
+            if at is None or self.rows.size or not self.chosen.size:
+                return at
+            again = self._compass(*at)
+            while again[1] < at[1] - WORTH * max(1.0, abs(at[1])):
+                at = again
+                again = self._descend(again[0]) or again
+                again = self._compass(*again)
+            return again if again[1] < at[1] else at
+        except Over:
+            return None
+
+    def scan(self, start: Array, until: float) -> list[Array]:
+        """The points of a coarse grid, the best first: variables that are declared together move
+        together, as in a search by hand. Empty where there are many blocks or no ends.
+        """
+        columns = self.system.columns
+        blocks = []
+        for block in columns.blocks:
+            entries = np.arange(block.offset, block.offset + block.size)
+            own = np.intersect1d(entries, self.chosen)
+            if block.level == "upper" and own.size:
+                blocks.append(own)
+        low, high = columns.lower[self.chosen], columns.upper[self.chosen]
+        if not 1 <= len(blocks) <= BLOCKS or not np.isfinite(high - low).all() or self.rows.size:
+            return []
+        each = max(2, round(POINTS ** (1 / len(blocks))))
+        grid = list(itertools.product(np.linspace(0.0, 1.0, each), repeat=len(blocks)))
+        found: list[tuple[float, int, Array]] = []
+        # In an order that covers the range however soon it ends.
+        for k in np.random.default_rng(len(grid)).permutation(len(grid)):
+            if time.perf_counter() > until:
+                break
+            v = start.copy()
+            for own, share in zip(blocks, grid[k], strict=True):
+                v[own] = _between(columns.lower[own], columns.upper[own], float(share))
+            try:
+                point = self._point(v)
+            except Over:
+                break
+            if point is not None:
+                found.append((point.objective, int(k), point.values))
+        return [v for _, _, v in sorted(found, key=lambda t: t[:2])]
+
+    def beside(self, v: Array) -> Array | None:
+        """Values at the responses to the leader's part of ``v``, what no follower reads chosen
+        anew; None where there are none.
+        """
+        point = self._made(v)
+        return None if point is None else point.values
+
+    def holding(self, v: Array) -> tuple[Array, Array] | None:
+        """Outward normals of the rows and bounds that hold x, along the responses, and the descent
+        of F that they leave; None where there is no response.
+        """
+        point = self._made(v)
+        if point is None:
+            return None
+        system, found = self.system, []
+        for r in self.rows:
+            one = system.upper_rows.functions.take([r])
+            value, low, high = (
+                float(one.value(point.values)[0]),
+                float(system.upper_rows.lower[r]),
+                float(system.upper_rows.upper[r]),
+            )
+            found += ends(self._slope(one, point.response), value, low, high)
+        for n, j in enumerate(self.chosen):
+            unit = np.zeros(self.chosen.size)
+            unit[n] = 1.0
+            low, high = float(system.columns.lower[j]), float(system.columns.upper[j])
+            found += ends(unit, float(v[j]), low, high)
+        normals = np.array(found).reshape(len(found), self.chosen.size)
+        slope = self._slope(point.function, point.response)
+        return normals, tangent(-slope, normals) if normals.size else -slope
+
+    def _descend(self, start: Array) -> tuple[Array, float] | None:
+        """By derivatives."""
+        if not self.chosen.size:
+            only = self._point(start)
+            return None if only is None else (only.values, only.objective)
+        columns, base = self.system.columns, start.copy()
+        low, high = columns.lower[self.chosen], columns.upper[self.chosen]
 
         def place(x: Array) -> Array:
             v = base.copy()
-            v[chosen] = np.clip(x, columns.lower[chosen], columns.upper[chosen])
+            v[self.chosen] = np.clip(x, low, high)
             return v
 
         def value(x: Array) -> tuple[float, Array]:
-            response = self._response(place(x))
-            if response is None:
-                return NOWHERE, np.zeros(chosen.size)
-            objective = float(self.system.objective.value(response.values)[0])
-            return objective, self.joint.gradient(self.system.objective, response)[0]
+            point = self._point(place(x))
+            if point is None:
+                return NOWHERE, np.zeros(self.chosen.size)
+            return point.objective, self._slope(point.function, point.response)
 
-        constraints: list[dict[str, Any]] = []
-        for r in range(rows.count):
-            one = rows.functions.take([r])
-            kinds = (
-                [("eq", 1.0, rows.lower[r])]
-                if rows.lower[r] == rows.upper[r]
-                else [
-                    ("ineq", 1.0, rows.lower[r]),
-                    ("ineq", -1.0, rows.upper[r]),
-                ]
+        constraints = self._constraints(place)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = minimize(
+                value,
+                base[self.chosen],
+                jac=True,
+                method="SLSQP" if constraints else "L-BFGS-B",
+                bounds=list(zip(low, high, strict=True)),
+                constraints=constraints,
+                options={"maxiter": ITERATIONS, "ftol": 1e-3 * self.tol * 1e-3},
             )
+        last = self._point(place(found.x))
+        return None if last is None else (last.values, last.objective)
+
+    def _compass(self, v: Array, objective: float) -> tuple[Array, float]:
+        """Steps along the axes, halved where none is downhill, doubled where one is."""
+        columns = self.system.columns
+        low, high = columns.lower[self.chosen], columns.upper[self.chosen]
+        span = np.where(
+            np.isfinite(high - low), high - low, np.maximum(1.0, np.abs(v[self.chosen]))
+        )
+        if self.chosen.size > 2 * POINTS:
+            return v, objective
+        step = np.full(self.chosen.size, FIRST)
+        while step.max() > LAST:
+            for n, j in enumerate(self.chosen):
+                if step[n] <= LAST:
+                    continue
+                moved = False
+                for sign in (1.0, -1.0):
+                    trial = v.copy()
+                    trial[j] = np.clip(v[j] + sign * step[n] * span[n], low[n], high[n])
+                    if trial[j] == v[j]:
+                        continue
+                    point = self._point(trial)
+                    if point is not None and point.objective < objective - WORTH * abs(objective):
+                        v, objective, moved = point.values, point.objective, True
+                        break
+                step[n] = min(2.0 * step[n], FIRST) if moved else 0.25 * step[n]
+        return v, objective
+
+    def _constraints(self, place: Callable[[Array], Array]) -> list[dict[str, Any]]:
+        rows = self.system.upper_rows
+        constraints: list[dict[str, Any]] = []
+        for r in self.rows:
+            one = rows.functions.take([r])
+            if rows.lower[r] == rows.upper[r]:
+                kinds = [("eq", 1.0, rows.lower[r])]
+            else:
+                kinds = [("ineq", 1.0, rows.lower[r]), ("ineq", -1.0, rows.upper[r])]
             for kind, sign, end in kinds:
                 if math.isfinite(end):
                     constraints.append(self._constraint(place, one, kind, sign, float(end)))
-        method = "SLSQP" if constraints else "L-BFGS-B"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                options = {"maxiter": ITERATIONS, "ftol": 1e-3 * self.tol * 1e-3}
-                found = minimize(
-                    value,
-                    base[chosen],
-                    jac=True,
-                    method=method,
-                    bounds=bounds,
-                    constraints=constraints,
-                    options=options,
-                )
-            except _Over:
-                return False
-        return bool(found.success)
+        return constraints
 
     def _constraint(
-        self, place: Callable[[Array], Array], one: Any, kind: str, sign: float, end: float
+        self, place: Callable[[Array], Array], one: Functions, kind: str, sign: float, end: float
     ) -> dict[str, Any]:
         def fun(x: Array) -> float:
-            response = self._response(place(x))
-            return (
-                -NOWHERE if response is None else sign * float(one.value(response.values)[0] - end)
-            )
+            point = self._point(place(x))
+            return -NOWHERE if point is None else sign * float(one.value(point.values)[0] - end)
 
         def jac(x: Array) -> Array:
-            response = self._response(place(x))
-            if response is None:
+            point = self._point(place(x))
+            if point is None:
                 return np.zeros(x.size)
-            return np.asarray(sign * self.joint.gradient(one, response)[0])
+            return np.asarray(sign * self._slope(one, point.response))
 
         return {"type": kind, "fun": fun, "jac": jac}
 
-    def _response(self, v: Array) -> Response | None:
-        """Responses at x; the last ones are kept."""
-        key = v[self.system.upper_columns].tobytes()
+    def _slope(self, function: Functions, response: Response) -> Array:
+        """The derivative of a function along the responses by the variables that move."""
+        whole = self.joint.gradient(function, response)[0]
+        if self.chosen.size == self.system.upper_columns.size:
+            return np.asarray(whole)
+        return np.asarray(whole[np.searchsorted(self.system.upper_columns, self.chosen)])
+
+    def _point(self, v: Array) -> _Point | None:
+        """Responses at x and the best rest; the last ones are kept."""
+        key = v[self.chosen].tobytes()
         if self._at[0] == key:
             return self._at[1]
         if time.perf_counter() > self.deadline:
-            raise _Over
+            raise Over
         self.solves += 1
-        response = self.joint.solve(v)
-        self._at = (key, response)
-        if response is not None:
-            self._consider(response.values)
-        return response
+        point = self._made(v)
+        self._at = (key, point)
+        if point is not None:
+            self._consider(point)
+        return point
 
-    def _consider(self, values: Array) -> None:
-        rows = self.system.upper_rows
+    def _made(self, v: Array) -> _Point | None:
+        response = self.joint.solve(v)
+        if response is None:
+            return None
+        if self.choice.needed and self.choice.possible:
+            point = self._chosen(response)
+            if point is not None:
+                return point
+        values, function = response.values, self.system.objective
+        if self.inner is not None:
+            rest = self.inner.solve(values)
+            if rest is None:
+                return None
+            values, function = rest
+            response = Response(values, response.rows, response.bounds)
+        return _Point(values, float(self.system.objective.value(values)[0]), response, function)
+
+    def _chosen(self, response: Response) -> _Point | None:
+        """The leader's choice among responses, together with what no follower reads."""
+        best = self.choice.best(response)
+        if best is None:
+            return None
+        values = best[0] if self.inner is None else self.inner.settled(best[0])
+        rows = self.system.upper_rows.functions.take(self.choice.rows)
+        function = combined(self.system.objective, rows, best[1])
+        chosen = Response(values, response.rows, response.bounds)
+        return _Point(values, float(self.system.objective.value(values)[0]), chosen, function)
+
+    def _consider(self, point: _Point) -> None:
+        rows, values = self.system.upper_rows, point.values
         size = 1e-7 * np.maximum(1.0, np.abs(np.where(np.isfinite(rows.upper), rows.upper, 0.0)))
-        if bool((rows.violation(values) > size).any()):
+        if point.objective >= self.objective or bool((rows.violation(values) > size).any()):
             return
-        objective = float(self.system.objective.value(values)[0])
-        if objective < self.objective:
-            self.best, self.objective = values, objective
-            if self.seen(values, objective):
-                raise _Over
+        self.best, self.objective = values, point.objective
+        if self.seen(values, point.objective):
+            raise Over
+
+
+def _between(low: Array, high: Array, share: float) -> Array:
+    """The point at a share of the way between the ends of every variable, by ratios where these
+    are positive and far apart.
+    """
+    wide = (low > 0) & (high > RATIO * low)
+    safe = np.where(wide, low, 1.0)
+    ratio = safe * (np.where(wide, high, 1.0) / safe) ** share
+    return np.where(wide, ratio, low + share * (high - low))
+
+
+def agree(ends: list[tuple[Array, float]], chosen: Array) -> bool:
+    """Whether the last starts have all led to the same point."""
+    if len(ends) < AGREE:
+        return False
+    (v, F), others = ends[-1], ends[-AGREE:-1]
+    size = max(1.0, float(np.abs(v[chosen]).max(initial=0.0)))
+    return all(
+        abs(F - g) <= SAME * max(1.0, abs(F))
+        and float(np.abs(v[chosen] - w[chosen]).max(initial=0.0)) <= 1e-2 * size
+        for w, g in others
+    )

@@ -1,19 +1,21 @@
-"""Sets with a cheap projection: products of free, box, simplex and ball blocks, and the faces of
-such a product.
+"""Sets with a cheap projection: products of free, box, simplex, ball and semidefinite blocks, and
+the faces of such a product.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 
+from bilevelpy.lowering import psd
+from bilevelpy.lowering.faces import BallFace, Block, Face, SimplexFace
+
+__all__ = ["WEAK", "Block", "Face", "ProductSet", "SimplexFace", "project_simplex"]
+
 Vec = torch.Tensor
-Kind = Literal["free", "box", "simplex", "ball"]
 
 # An entry counts as lying on a bound within this fraction of the bound's own size: projections put
 # it there exactly.
@@ -23,131 +25,12 @@ ON_BOUND = 1e-12
 WEAK = 1e-8
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """``count`` blocks of ``size`` consecutive entries each, from ``start``.
-
-    A box has ``lower`` and ``upper`` of length ``count * size`` (infinities allowed); the entries
-    of a simplex block are nonnegative and sum to 1; a ball lies around 0 and has one ``radius``
-    per block (length ``count``).
-    """
-
-    kind: Kind
-    start: int
-    count: int
-    size: int
-    lower: Vec | None = None
-    upper: Vec | None = None
-    radius: Vec | None = None
-
-    @property
-    def stop(self) -> int:
-        """One past the last entry."""
-        return self.start + self.count * self.size
-
-    def rows(self, z: Vec) -> Vec:
-        """The entries of this block in ``z`` (last axis), one row per block."""
-        return z[..., self.start : self.stop].reshape(*z.shape[:-1], self.count, self.size)
-
-
-@dataclass(frozen=True, slots=True)
-class SimplexFace:
-    """Blocks of a simplex whose ``support`` (count, size) may move while its sum stays."""
-
-    block: Block
-    support: Vec
-    members: Vec  # size of the support, (count, 1)
-
-
-@dataclass(frozen=True, slots=True)
-class BallFace:
-    """Blocks on the sphere: unit ``normal`` (zero rows: inside), ``curvature`` = multiplier /
-    radius, (count, 1).
-    """
-
-    block: Block
-    normal: Vec
-    curvature: Vec
-
-
-@dataclass(frozen=True, slots=True)
-class Face:
-    """The face of a product set that holds a point, with the projector onto its tangent space.
-
-    ``free`` is False where an entry is held at a bound; ``weak`` counts constraints that are
-    active with a multiplier of (almost) zero, where the response has a kink.
-    """
-
-    dim: int
-    free: Vec | None
-    simplices: tuple[SimplexFace, ...] = ()
-    balls: tuple[BallFace, ...] = ()
-    weak: int = 0
-
-    @property
-    def is_whole(self) -> bool:
-        """True where the tangent space is all of R^dim."""
-        return self.free is None and not self.simplices and not self.balls
-
-    @property
-    def only_fixes(self) -> bool:
-        """True where the tangent space is a coordinate subspace."""
-        return not self.simplices and not self.balls
-
-    def project(self, v: Vec) -> Vec:
-        """Orthogonal projection of ``v`` (last axis) onto the tangent space."""
-        if v.dim() == 1 and not self.balls and not v.requires_grad:
-            return self._project_vector(v)
-        if self.free is not None:
-            v = v * self.free
-        elif self.simplices or self.balls:
-            v = v.clone()
-        for s in self.simplices:
-            rows = s.block.rows(v)
-            mean = rows.sum(-1, keepdim=True) / s.members
-            v[..., s.block.start : s.block.stop] = (rows - mean * s.support).flatten(-2)
-        for b in self.balls:
-            rows = b.block.rows(v)
-            along = (rows * b.normal).sum(-1, keepdim=True)
-            v[..., b.block.start : b.block.stop] = (rows - along * b.normal).flatten(-2)
-        return v
-
-    def _project_vector(self, v: Vec) -> Vec:
-        """The same for one vector; short ones cost a third in NumPy."""
-        if self.free is None and not self.simplices:
-            return v
-        out = v.numpy() * self.free.numpy() if self.free is not None else v.numpy().copy()
-        for s in self.simplices:
-            b = s.block
-            rows = out[b.start : b.stop].reshape(b.count, b.size)
-            rows -= (
-                np.add.reduce(rows, axis=1, keepdims=True) / s.members.numpy() * s.support.numpy()
-            )
-        return torch.from_numpy(out)
-
-    def bend(self, v: Vec) -> Vec:
-        """Add nothing but the curvature of the face: ``(multiplier / radius) v`` on active
-        balls.
-        """
-        out = torch.zeros_like(v)
-        for b in self.balls:
-            out[..., b.block.start : b.block.stop] = (b.block.rows(v) * b.curvature).flatten(-2)
-        return out
-
-    def same_as(self, other: Face) -> bool:
-        """Whether both have the same active constraints (the normals of balls move with the
-        point).
-        """
-        if (self.free is None) != (other.free is None) or bool(self.balls) or bool(other.balls):
-            return False
-        return self.free is None or (other.free is not None and torch.equal(self.free, other.free))
-
-
 class ProductSet:
     """The product of blocks that cover R^dim; entries that no block names are free.
 
     ``lower`` and ``upper`` hold the bounds that each entry has by itself (0 and 1 on a simplex,
-    the radius on a ball, infinities where there is none).
+    the radius on a ball, 0 on the diagonal of a semidefinite matrix, infinities where there is
+    none).
     """
 
     __slots__ = (
@@ -162,6 +45,7 @@ class ProductSet:
         "is_box",
         "is_free",
         "lower",
+        "matrices",
         "simplices",
         "upper",
     )
@@ -171,6 +55,7 @@ class ProductSet:
         self.dim = dim
         self.simplices = tuple(b for b in self.blocks if b.kind == "simplex" and b.count)
         self.balls = tuple(b for b in self.blocks if b.kind == "ball" and b.count)
+        self.matrices = tuple(b for b in self.blocks if b.kind == "psd" and b.count and b.size)
         self._floor = torch.full((dim,), -math.inf, dtype=torch.float64)
         self._roof = torch.full((dim,), math.inf, dtype=torch.float64)
         for b in self.blocks:
@@ -185,7 +70,7 @@ class ProductSet:
         high = self._roof - ON_BOUND * self._roof.abs().clamp(min=1e-300)
         self._low = torch.where(self._floor > -math.inf, low, -math.inf)
         self._high = torch.where(self._roof < math.inf, high, math.inf)
-        self.is_box = not self.simplices and not self.balls
+        self.is_box = not self.simplices and not self.balls and not self.matrices
         self.is_free = self.is_box and not self._clips
         self.lower, self.upper = self._floor.clone(), self._roof.clone()
         for b in self.simplices:
@@ -193,15 +78,19 @@ class ProductSet:
         for b in self.balls:
             radius = _radius(b).expand(b.count, b.size).flatten()
             self.lower[b.start : b.stop], self.upper[b.start : b.stop] = -radius, radius
+        for b in self.matrices:
+            for k in range(b.count):
+                first = b.start + k * b.size
+                self.lower[first : first + b.size : b.side + 1] = 0.0
 
     @property
     def kinds(self) -> frozenset[str]:
         """The kinds of blocks present; a box without any finite bound is free."""
-        found: set[str] = {b.kind for b in self.blocks if b.kind in ("simplex", "ball")}
+        found: set[str] = {b.kind for b in self.blocks if b.kind in ("simplex", "ball", "psd")}
         if self._clips:
             found.add("box")
         covered = torch.zeros(self.dim, dtype=torch.bool)
-        for b in (*self.simplices, *self.balls):
+        for b in (*self.simplices, *self.balls, *self.matrices):
             covered[b.start : b.stop] = True
         bounded = (self._floor > -math.inf) | (self._roof < math.inf)
         if bool((~covered & ~bounded).any()):
@@ -226,6 +115,8 @@ class ProductSet:
             norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
             shrink = torch.where(norm > _radius(b), _radius(b) / norm, torch.ones_like(norm))
             out[..., b.start : b.stop] = (rows * shrink).flatten(-2)
+        for b in self.matrices:
+            out[..., b.start : b.stop] = psd.project(b.rows(z), b.side).flatten(-2)
         return out
 
     def violation(self, z: Vec) -> float:
@@ -264,6 +155,8 @@ class ProductSet:
             along = (rows * normal).sum(-1, keepdim=True)
             outward = active & (along < 0)
             out[b.start : b.stop] = torch.where(outward, rows - along * normal, rows).flatten()
+        for b in self.matrices:
+            out[b.start : b.stop] = psd.projected_gradient(b.rows(z), b.rows(g), b.side).flatten()
         return out
 
     def projected_gradient_norm(self, z: Vec, g: Vec) -> float:
@@ -305,8 +198,13 @@ class ProductSet:
                     active, multiplier.clamp(min=0.0) / _radius(b), torch.zeros_like(multiplier)
                 )
                 balls.append(BallFace(b, normal * active, curvature))
+        matrices = []
+        for b in self.matrices:
+            made, touching = psd.face(b.start, b.rows(z), b.rows(g), b.side, slack, tol)
+            matrices.append(made)
+            weak += touching
         free = ~held if bool(held.any()) else None
-        return Face(self.dim, free, tuple(simplices), tuple(balls), weak)
+        return Face(self.dim, free, tuple(simplices), tuple(balls), weak, tuple(matrices))
 
     def _box_face(self, z: np.ndarray, g: np.ndarray, tol: float) -> Face:
         """:meth:`face` of a box."""
@@ -320,8 +218,8 @@ class ProductSet:
         return Face(self.dim, free, weak=int(weak.sum()))
 
     def longest_step(self, z: Vec, p: Vec) -> float:
-        """Largest ``t`` with ``z + t p`` inside the bounds of boxes and simplices (balls are left
-        to the projection).
+        """Largest ``t`` with ``z + t p`` inside the bounds of boxes and simplices and with the
+        positive eigenvalues of matrices (balls are left to the projection).
         """
         if self.is_free:
             return math.inf
@@ -331,7 +229,10 @@ class ProductSet:
                 p[b.start : b.stop] < 0, -z[b.start : b.stop], math.inf
             )
         steps = torch.where(p != 0, room / p, math.inf)
-        return float(steps[p != 0].min()) if bool((p != 0).any()) else math.inf
+        reach = float(steps[p != 0].min()) if bool((p != 0).any()) else math.inf
+        for b in self.matrices:
+            reach = min(reach, psd.longest_step(b.rows(z), b.rows(p), b.side))
+        return reach
 
     def _at_bounds(self, z: Vec) -> tuple[Vec, Vec]:
         """Masks of the entries that lie on their lower and on their upper bound (boxes only)."""

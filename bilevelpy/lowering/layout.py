@@ -166,6 +166,9 @@ def _block(run: Interpreter, piece: Piece, dtype: torch.dtype) -> Block:
                 count // max(blocks, 1),
                 radius=torch.as_tensor(np.array(radii), dtype=dtype),
             )
+        case DomainKind.PSD:
+            side = piece.shape[-1]
+            return Block("psd", piece.start, prod(piece.shape[:-2]), side * side)
     name = f"{piece.variable.level}.{piece.variable.name}"
     raise BackendError(
         f"the domain {given.kind.value!r} of {name} has no projection that gradient methods can use"

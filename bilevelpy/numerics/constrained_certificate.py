@@ -18,7 +18,6 @@ from bilevelpy.numerics.smooth_program import Program
 from bilevelpy.result import Certificate
 
 if TYPE_CHECKING:
-    from bilevelpy.numerics.local_probe import Probe
     from bilevelpy.reductions.rows import Functions, Rows, System
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -51,7 +50,9 @@ class Ties:
 
 
 @dataclass(slots=True)
-class _Findings:
+class Findings:
+    """What has been found: ``failures`` refute the point, ``notes`` qualify it."""
+
     failures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
@@ -109,12 +110,12 @@ def certify_rows(
     upper_unit
         What the engine divided the leader's objective by; ``system`` holds it undivided.
     """
-    found = _Findings()
-    _upper(system, v, found)
+    found = Findings()
+    check_upper(system, v, found)
     rng = np.random.default_rng(seed)
     for k in range(len(system.followers)):
         unit = 1.0 if units is None else float(units[k])
-        _follower(system, k, v, found, rng, (solved or {}).get(k), deadline, unit)
+        check_follower(system, k, v, found, rng, (solved or {}).get(k), deadline, unit)
     if ties is not None:
         _ties(system, v, ties, found, pessimistic, upper_unit)
     elif pessimistic:
@@ -122,7 +123,8 @@ def certify_rows(
     return _verdict(system, claim, found)
 
 
-def _upper(system: System, v: Array, found: _Findings) -> None:
+def check_upper(system: System, v: Array, found: Findings) -> None:
+    """Rows and domains of the leader."""
     rows, columns = system.upper_rows, system.columns
     violation, scale = rows.violation(v), row_scales(rows, v)
     found.upper_feasibility = float(violation.max(initial=0.0))
@@ -165,16 +167,17 @@ def objective_scale(functions: Functions, row: int, v: Array, own: Array) -> flo
     return total
 
 
-def _follower(
+def check_follower(
     system: System,
     k: int,
     v: Array,
-    found: _Findings,
+    found: Findings,
     rng: np.random.Generator,
     known: float | None,
     deadline: float,
     unit: float = 1.0,
 ) -> None:
+    """Rows and bounds of a follower, and its objective against that of an own solve."""
     name = system.followers[k].name
     program = follower_program(system, k, v)
     violation = program.rows.violation(v)
@@ -216,7 +219,7 @@ def _follower(
 
 
 def _ties(
-    system: System, v: Array, ties: Ties, found: _Findings, pessimistic: bool, unit: float
+    system: System, v: Array, ties: Ties, found: Findings, pessimistic: bool, unit: float
 ) -> None:
     sign = system.sign
     here = float(system.objective.value(v)[0])
@@ -243,7 +246,7 @@ def _ties(
         )
 
 
-def _verdict(system: System, claim: Claim, found: _Findings) -> Certificate:
+def _verdict(system: System, claim: Claim, found: Findings) -> Certificate:
     unproved = found.details.pop("not_proved", [])
     failures = [*found.failures, *claim.doubts]
     if unproved:
@@ -278,84 +281,6 @@ def _verdict(system: System, claim: Claim, found: _Findings) -> Certificate:
         (*failures, *found.notes, *claim.notes),
         found.details,
     )
-
-
-def certify_local(
-    system: System,
-    v: Array,
-    seen: Probe,
-    *,
-    convex: bool,
-    known: Mapping[int, float] | None = None,
-    seed: int = 0,
-) -> Certificate:
-    """The certificate of a local claim: feasibility and responses as always, and what ``seen``
-    beside the point says. ``known`` are the followers' least objectives, solved jointly.
-    """
-    found = _Findings()
-    _upper(system, v, found)
-    rng = np.random.default_rng(seed)
-    for k in range(len(system.followers)):
-        if known is None:
-            _follower(system, k, v, found, rng, None, math.inf)
-    if known is not None:
-        _jointly(system, v, found, known)
-    found.details.pop("not_proved", None)
-    if seen.fall > 0.0:
-        found.failures.append(
-            f"not locally optimal: F along the responses falls by {seen.fall:.2e} beside x"
-        )
-    if seen.late and not seen.tried:
-        found.failures.append(
-            "no time was left to compare points beside x: local optimality is not shown"
-        )
-    found.details["probed"] = seen.tried
-    found.details["probe_decrease"] = seen.fall
-    if not found.failures:
-        found.notes.insert(
-            0,
-            f"followers, solved again, confirm the response, and F is not lower at {seen.tried} "
-            "points beside x with responses of their own",
-        )
-        if not convex:
-            found.notes.append("the lower level is not known to be convex: better responses may be")
-    return Certificate(
-        "none" if found.failures else "local",
-        found.gap,
-        found.relative,
-        math.nan,
-        found.lower_feasibility,
-        found.upper_feasibility,
-        math.nan,
-        None,
-        (*found.failures, *found.notes),
-        found.details,
-    )
-
-
-def _jointly(system: System, v: Array, found: _Findings, known: Mapping[int, float]) -> None:
-    """Many followers at once: rows, bounds, and their objectives against the least ones."""
-    rows, columns = system.lower_rows, system.columns
-    violation, scale = rows.violation(v), row_scales(rows, v)
-    own = system.lower_columns
-    outside = np.maximum(columns.lower[own] - v[own], v[own] - columns.upper[own])
-    found.lower_feasibility = max(
-        float(violation.max(initial=0.0)), float(outside.max(initial=0.0)), 0.0
-    )
-    for r in np.flatnonzero(violation > FEASIBLE * scale)[:2]:
-        found.failures.append(
-            f"lower constraint `{rows.names[r]}` is violated by {violation[r]:.1e}"
-        )
-    here = system.lower_objectives.value(v)
-    least = np.array([known[k] for k in range(here.size)])
-    size = np.maximum(np.maximum(np.abs(least), np.abs(here)), 1e-3)
-    found.gap = max(found.gap, float((here - least).max(initial=0.0)))
-    found.relative = max(found.relative, float(((here - least) / size).max(initial=0.0)))
-    for k in np.flatnonzero(here - least > LOWER_GAP * size)[:2]:
-        found.failures.append(
-            f"the objective of `{system.followers[k].name}` still falls by "
-            f"{here[k] - least[k]:.2e} when it is solved again"
-        )
 
 
 def without_point(message: str, details: Mapping[str, Any], proved: bool) -> Certificate:

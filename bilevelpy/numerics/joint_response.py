@@ -21,6 +21,8 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 
+from bilevelpy.numerics.joint_batch import Batch
+
 if TYPE_CHECKING:
     from bilevelpy.reductions.kkt import KKT
     from bilevelpy.reductions.rows import Functions, System
@@ -62,6 +64,8 @@ class JointResponse:
         own = sp.csr_array(self.hessian[self.own])
         self.block = sp.csc_array(own[:, self.own])
         self.upper = sp.csc_matrix(sp.triu(self.block, format="csc"))
+        self.batch = Batch.of(system, self.block)
+        self._fixed: Sparse | None = None
 
     @staticmethod
     def fits(system: System) -> bool:
@@ -82,13 +86,17 @@ class JointResponse:
         base = v.copy()
         base[own] = 0.0
         cost = (self.cost + self.hessian @ base)[own]
-        jacobian = jacobian_of(system.lower_rows.functions, base)
-        matrix = sp.csr_array(jacobian[:, own])
+        whole = self.whole(base)
         constant = system.lower_rows.functions.value(base)
         low, high = system.lower_rows.lower - constant, system.lower_rows.upper - constant
         lb, ub = system.columns.lower[own], system.columns.upper[own]
-        whole = sp.csr_array(sp.vstack([matrix, sp.eye_array(own.size, format="csr")]))
         low, high = np.concatenate([low, lb]), np.concatenate([high, ub])
+        values = v.copy()
+        if self.batch is not None:
+            known = self.batch.solve(cost, whole, low, high)
+            if known is not None:
+                values[own] = np.clip(known[0], lb, ub)
+                return self._response(values, known[1])
         equal = np.flatnonzero(low == high)
         up = np.flatnonzero(np.isfinite(high) & (low != high))
         down = np.flatnonzero(np.isfinite(low) & (low != high))
@@ -106,9 +114,24 @@ class JointResponse:
         multipliers[equal] = z[: equal.size]
         multipliers[up] += z[equal.size : equal.size + up.size]
         multipliers[down] -= z[equal.size + up.size :]
-        values = v.copy()
         values[own] = np.clip(np.array(found.x), lb, ub)
-        return Response(values, multipliers[: matrix.shape[0]], multipliers[matrix.shape[0] :])
+        return self._response(values, multipliers)
+
+    def _response(self, values: Array, multipliers: Array) -> Response:
+        count = self.system.lower_rows.count
+        return Response(values, multipliers[:count], multipliers[count:])
+
+    def whole(self, v: Array) -> Sparse:
+        """The rows over the lower columns, with the bounds behind them."""
+        if self._fixed is not None:
+            return self._fixed
+        functions = self.system.lower_rows.functions
+        matrix = sp.csr_array(jacobian_of(functions, v)[:, self.own])
+        eye = sp.eye_array(self.own.size, format="csr")
+        whole = sp.csr_array(sp.vstack([matrix, eye]))
+        if not functions.quadratic:
+            self._fixed = whole
+        return whole
 
     def least(self, response: Response) -> Array:
         """Lower bounds of every follower's minimum, from the multipliers alone: with ``s`` the rest
@@ -143,21 +166,38 @@ class JointResponse:
         size = max(float(np.abs(response.bounds).max(initial=0.0)), size)
         fixed = np.abs(response.bounds) > HELD * size
         fixed |= system.columns.lower[own] == system.columns.upper[own]
-        free = np.flatnonzero(~fixed)
         tight = sp.csr_array(jacobian_of(rows.functions, v)[held])
-        lagrangian = self.hessian + _total(rows.functions, response.rows, self.width)
+        lagrangian = self.hessian
+        if rows.functions.quadratic:
+            lagrangian = lagrangian + _total(rows.functions, response.rows, self.width)
+        right = direct[:, own].T.toarray()
+        if self.batch is not None:
+            marked = np.zeros(rows.count + own.size, dtype=bool)
+            marked[held], marked[rows.count :] = True, fixed
+            u, w = self.batch.adjoint(self.whole(v), marked, right)
+            w = w[held]
+        else:
+            u, w = self._adjoint(lagrangian, tight, np.flatnonzero(~fixed), right)
+        cross = sp.csr_array(sp.csr_array(lagrangian[own])[:, chosen])
+        total = direct[:, chosen].T.toarray()
+        total -= cross.T @ u + sp.csr_array(tight[:, chosen]).T @ w
+        return np.asarray(total.T)
+
+    def _adjoint(
+        self, lagrangian: Sparse, tight: Sparse, free: Array, right: Array
+    ) -> tuple[Array, Array]:
+        """The adjoint system of all followers as one sparse one, on the columns ``free``."""
+        own = self.own
         a = sp.csr_array(tight[:, own[free]])
         h = sp.csr_array(sp.csr_array(lagrangian[own[free]])[:, own[free]])
-        eye = sp.eye_array(held.size) * -RIDGE
+        eye = sp.eye_array(tight.shape[0]) * -RIDGE
         kkt = sp.csc_matrix(sp.block_array([[h + RIDGE * sp.eye_array(free.size), a.T], [a, eye]]))
-        right = np.zeros((free.size + held.size, functions.count))
-        right[: free.size] = direct[:, own[free]].T.toarray()
-        solved = splu(kkt).solve(right)
-        cross = sp.csr_array(sp.csr_array(lagrangian[own[free]])[:, chosen])
-        by_x = sp.csr_array(tight[:, chosen])
-        total = direct[:, chosen].T.toarray()
-        total -= cross.T @ solved[: free.size] + by_x.T @ solved[free.size :]
-        return np.asarray(total.T)
+        rhs = np.zeros((free.size + tight.shape[0], right.shape[1]))
+        rhs[: free.size] = right[free]
+        solved = splu(kkt).solve(rhs)
+        u = np.zeros(right.shape)
+        u[free] = solved[: free.size]
+        return u, solved[free.size :]
 
 
 def with_multipliers(program: KKT, response: Response) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.numerics.constrained_certificate import certify_local
+from bilevelpy.numerics.local_certificate import certify_local
 from bilevelpy.numerics.local_probe import probe
 from bilevelpy.reductions.rows import system
 

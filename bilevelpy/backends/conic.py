@@ -1,0 +1,71 @@
+"""``conic``: quadratic followers over semidefinite matrices with rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from bilevelpy.analysis.structure import Fact, Structure
+from bilevelpy.backends.base import Accept, Cost, Reject, refuse_common
+from bilevelpy.backends.implicit import Implicit
+from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.conic import ConicAdjoint, ConicLower, ConicMethod
+from bilevelpy.numerics.response import Accuracy, Response
+from bilevelpy.options import BackendOptions
+
+LARGEST = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConicOptions(BackendOptions):
+    """No options beyond the common ones."""
+
+
+class Conic(Implicit):
+    """Exact hypergradients for quadratic followers over semidefinite matrices with affine rows.
+
+    The response comes from a conic interior-point method and Newton's method on its face, the
+    adjoint from one dense system with the tight rows and the curvature of the cone. The upper
+    variables move by projected L-BFGS with a Wolfe search.
+
+    Cost per upper step: one to three conic solves and factors of size m plus the tight rows.
+    """
+
+    name: ClassVar[str] = "conic"
+    title: ClassVar[str] = "conic interior point, adjoint on the face"
+    reference: ClassVar[str] = "BonnansShapiro2000"
+    options: ClassVar[type[BackendOptions]] = ConicOptions
+
+    def accepts(self, structure: Structure) -> Accept | Reject:
+        """A quadratic lower level with one solution, rows affine in y, a matrix among its
+        variables.
+        """
+        s = structure
+        if "psd" not in s.lower.domains.value:
+            return Reject("is for semidefinite lower variables", s.lower.domains)
+        if s.lower_hessian.value not in ("constant", "depends on x"):
+            return Reject("takes quadratic lower objectives", s.lower_hessian)
+        if s.lower.constraints.value not in ("none", "bounds", "linear"):
+            return Reject("takes rows that are affine in the lower variables", s.lower.constraints)
+        if s.dim_y > LARGEST:
+            return Reject(f"factorises dense systems: at most {LARGEST} entries", None)
+        nothing = Fact("bounds", s.lower.constraints.evidence, "left to the backend")
+        rest = {k: v for k, v in s.unsupported.items() if k != "lower_constraints"}
+        free = replace(
+            s, lower_constraints=0, lower=replace(s.lower, constraints=nothing), unsupported=rest
+        )
+        refusal = refuse_common(free, matrices=True)
+        if refusal is not None:
+            return refusal
+        return Accept("exact hypergradient from the face of a conic solution")
+
+    def cost(self, structure: Structure) -> Cost:
+        """Dense linear algebra in m."""
+        m = structure.dim_y
+        return Cost(gradients=3.0, products=m, flops=30.0 * m**3, memory=40.0 * m**2)
+
+    def response(self, oracle: Oracle, options: ConicOptions) -> Response:
+        """Both solves share what is known of the last response."""
+        method = ConicMethod()
+        exact = Accuracy(level=1e-9, change=1.0, floor=1e-9)
+        return Response(oracle, ConicLower(method), ConicAdjoint(method), exact)

@@ -1,0 +1,160 @@
+"""Upper variables that no follower reads: chosen anew at every x by a program of their own.
+
+With x = (u, w), where the followers read u alone, and y(u) their responses::
+
+    V(u) = min_w F(u, w, y(u))   s.t.  G(u, w, y(u)) <= 0,  w in its bounds
+
+is what the leader gets from u: epigraph variables of losses, slacks, costs that are passed on. By
+the envelope theorem its derivative along the responses is that of ``F + mu'G`` with the multipliers
+mu of the program in w, a convex quadratic one that is solved exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import clarabel  # type: ignore[import-untyped]
+import numpy as np
+import scipy.sparse as sp
+
+from bilevelpy.numerics.joint_response import jacobian_of
+from bilevelpy.reductions.rows import Functions
+
+if TYPE_CHECKING:
+    from bilevelpy.reductions.rows import System
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# A Hessian in w whose least eigenvalue is above minus this fraction of the largest is convex.
+CONVEX = 1e-10
+
+
+@dataclass(slots=True)
+class Inner:
+    """The program in the columns ``own`` (w) under the upper rows ``rows``; ``kept`` are the upper
+    rows that do not read w.
+    """
+
+    system: System
+    own: Array
+    rows: Array
+    kept: Array
+    hessian: Any
+
+    @classmethod
+    def of(cls, system: System) -> Inner | None:
+        """The program of a system of polynomials of degree two; None where all upper variables are
+        read below, or it is not convex in w.
+        """
+        own = np.array(
+            sorted(set(system.upper_columns.tolist()) - read_below(system)), dtype=np.int64
+        )
+        if not own.size or bool(system.columns.integer[own].any()):
+            return None
+        functions = system.upper_rows.functions
+        inside = [
+            r for r in range(system.upper_rows.count) if functions.reads(r) & set(own.tolist())
+        ]
+        for r in inside:
+            q = functions.quadratic.get(r)
+            if q is not None and q[own][:, own].nnz:
+                return None
+        full = system.objective.quadratic.get(0)
+        block = sp.csc_matrix((own.size, own.size))
+        if full is not None:
+            block = sp.csc_matrix(full[own][:, own])
+            if block.nnz:
+                values = np.linalg.eigvalsh(block.toarray())
+                if values[0] < -CONVEX * abs(values[-1]):
+                    return None
+        outside = np.setdiff1d(np.arange(system.upper_rows.count), inside)
+        return cls(system, own, np.array(inside, dtype=np.int64), outside, block)
+
+    def solve(self, v: Array) -> tuple[Array, Functions] | None:
+        """``v`` with the best w, and the function ``F + mu'G`` whose derivative is that of V; None
+        where no w suits the rows.
+        """
+        system, own = self.system, self.own
+        base = v.copy()
+        base[own] = 0.0
+        cost = np.asarray(jacobian_of(system.objective, base)[:, own].todense()).reshape(-1)
+        functions = system.upper_rows.functions.take(self.rows)
+        matrix = sp.csr_array(jacobian_of(functions, base)[:, own])
+        constant = functions.value(base)
+        low = np.concatenate(
+            [system.upper_rows.lower[self.rows] - constant, system.columns.lower[own]]
+        )
+        high = np.concatenate(
+            [system.upper_rows.upper[self.rows] - constant, system.columns.upper[own]]
+        )
+        whole = sp.csr_array(sp.vstack([matrix, sp.eye_array(own.size, format="csr")]))
+        equal = np.flatnonzero(low == high)
+        up = np.flatnonzero(np.isfinite(high) & (low != high))
+        down = np.flatnonzero(np.isfinite(low) & (low != high))
+        a = sp.csc_matrix(sp.vstack([whole[equal], whole[up], -whole[down]]))
+        b = np.concatenate([low[equal], high[up], -low[down]])
+        cones = [clarabel.ZeroConeT(equal.size), clarabel.NonnegativeConeT(up.size + down.size)]
+        settings = clarabel.DefaultSettings()
+        settings.verbose = False
+        settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-9
+        upper = sp.csc_matrix(sp.triu(self.hessian, format="csc"))
+        found = clarabel.DefaultSolver(upper, cost, a, b, cones, settings).solve()
+        if str(found.status) not in ("Solved", "AlmostSolved"):
+            return None
+        z = np.array(found.z)
+        multipliers = np.zeros(low.size)
+        multipliers[equal] = z[: equal.size]
+        multipliers[up] += z[equal.size : equal.size + up.size]
+        multipliers[down] -= z[equal.size + up.size :]
+        values = v.copy()
+        values[own] = np.clip(
+            np.array(found.x), system.columns.lower[own], system.columns.upper[own]
+        )
+        values[own] = lifted(values[own], matrix, low, high)
+        return values, combined(system.objective, functions, multipliers[: self.rows.size])
+
+    def settled(self, v: Array) -> Array:
+        """``v`` with w such that rows of one entry of w hold exactly."""
+        system, own = self.system, self.own
+        base = v.copy()
+        base[own] = 0.0
+        functions = system.upper_rows.functions.take(self.rows)
+        matrix = sp.csr_array(jacobian_of(functions, base)[:, own])
+        constant = functions.value(base)
+        low = system.upper_rows.lower[self.rows] - constant
+        high = system.upper_rows.upper[self.rows] - constant
+        out = v.copy()
+        out[own] = lifted(v[own], matrix, low, high)
+        return out
+
+
+def lifted(w: Array, matrix: Any, low: Array, high: Array) -> Array:
+    """w with rows of one entry met exactly: an interior point stops a little outside."""
+    out = w.copy()
+    for r in np.flatnonzero(np.diff(matrix.indptr) == 1):
+        j, c = int(matrix.indices[matrix.indptr[r]]), float(matrix.data[matrix.indptr[r]])
+        ends = sorted((low[r] / c, high[r] / c))
+        out[j] = min(max(out[j], ends[0]), ends[1])
+    return np.asarray(out)
+
+
+def read_below(system: System) -> set[int]:
+    """The columns that some follower's objective or row reads."""
+    found: set[int] = set()
+    for functions in (system.lower_objectives, system.lower_rows.functions):
+        found |= {int(j) for j in functions.linear.indices}
+        for q in functions.quadratic.values():
+            found |= {int(j) for j in q.indices}
+    return found
+
+
+def combined(objective: Functions, rows: Functions, weights: Array) -> Functions:
+    """``objective + weights' rows`` as one function."""
+    linear = sp.csr_array(objective.linear + sp.csr_array(weights[None, :]) @ rows.linear)
+    total = objective.quadratic.get(0)
+    for r, q in rows.quadratic.items():
+        if weights[r]:
+            total = weights[r] * q if total is None else total + weights[r] * q
+    constant = objective.constant + float(weights @ rows.constant)
+    return Functions(constant, linear, {} if total is None else {0: sp.csr_array(total)})

@@ -1,0 +1,344 @@
+"""One solve of ``nlp``: starts, further rows from better responses, the claim at the end."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bilevelpy.backends.exact_prices import shadow_prices
+from bilevelpy.backends.nlp_branches import branch
+from bilevelpy.backends.nlp_complementarity import (
+    NEAR,
+    STEEP,
+    WIDE,
+    Complementarity,
+    stationary_program,
+)
+from bilevelpy.backends.nlp_joined import (
+    examined,
+    has_games,
+    has_prices,
+    own_units,
+    with_choice,
+)
+from bilevelpy.backends.nlp_reduced import Reduced, agree
+from bilevelpy.backends.nlp_response import Responses
+from bilevelpy.backends.whole import Hooks, ProgramAnswer, with_start
+from bilevelpy.errors import BackendError
+from bilevelpy.ir.types import Stance
+from bilevelpy.numerics.constrained_certificate import objective_scale, row_scales
+from bilevelpy.numerics.interior_point import library
+from bilevelpy.numerics.joint_response import JointResponse
+from bilevelpy.numerics.local_certificate import certify_local
+from bilevelpy.numerics.local_probe import Probe, probe
+from bilevelpy.options import SolveOptions
+from bilevelpy.reductions.kkt import KKT
+from bilevelpy.reductions.lift import lift
+from bilevelpy.reductions.refusal import Refused
+from bilevelpy.reductions.rows import system
+from bilevelpy.reductions.separate import separate
+from bilevelpy.reductions.validity import is_definite
+from bilevelpy.result import Certificate, Status
+
+if TYPE_CHECKING:
+    from bilevelpy.backends.nlp import NLPOptions
+    from bilevelpy.ir.program import BoundProgram
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# From this many lower variables on the reduced form comes first, where there is one.
+MANY = 300
+# A follower that gains less than this (relative to its terms) is content.
+CONTENT = 1e-6
+ROUNDS = 6
+# The part of the time that a coarse scan may take, and how many of its points are starts.
+SCAN, SCANNED = 0.3, 4
+
+
+class Run:
+    """One solve."""
+
+    def __init__(
+        self,
+        bound: BoundProgram,
+        options: SolveOptions,
+        settings: NLPOptions,
+        verify: bool,
+        hooks: Hooks,
+    ) -> None:
+        self.began = time.perf_counter()
+        self.deadline = self.began + 0.9 * options.time_limit
+        self.options, self.settings, self.verify, self.hooks = options, settings, verify, hooks
+        self.rng = np.random.default_rng(options.seed)
+        try:
+            self.system = with_start(separate(lift(system(bound))), hooks.start)
+            if bound.program.stance is Stance.PESSIMISTIC and not is_definite(self.system):
+                raise BackendError("the backend `nlp` takes the optimistic reading")
+        except Refused as error:
+            raise BackendError(str(error)) from error
+        self.best: Array | None = None
+        self.objective = math.inf
+        self.starts = 0
+        self.stopped = False
+        self.full: Array | None = None
+        self.joined = has_games(self.system) or has_prices(self.system)
+        # An equilibrium is checked player by player; a multiplier is a price where f is convex.
+        if has_prices(self.system) and not self._convex():
+            raise BackendError(
+                "the backend `nlp` knows the shadow prices of convex followers only, and these are "
+                "not known to be convex"
+            )
+        self.quick = Responses.of(self.system, self.rng, convex=False)
+        self.conditions: Complementarity | None = None
+        self.joint = self._joint()
+        self.reduced: Reduced | None = None
+
+    def answer(self) -> ProgramAnswer:
+        """The answer, whatever it is."""
+        if self.joint is not None:
+            self._reduced(self.joint)
+        else:
+            library()
+            self._conditions()
+        solved = time.perf_counter()
+        if self.best is None:
+            return self._nothing(solved)
+        v = self.best[: self.system.columns.count]
+        certificate, status, message = None, Status.STALLED, "not verified"
+        if self.verify:
+            seen = self._beside(v)
+            if seen.place is not None and not self._late():
+                # A point beside is better: go on from there once.
+                v = self._onward(seen)
+                seen = self._beside(v)
+            certificate = self._certificate(v, seen)
+            status, message = self._status(certificate)
+        return ProgramAnswer(
+            self.system, v, self._prices(), status, message, certificate, self.starts, (),
+            solved - self.began,
+        )  # fmt: skip
+
+    def _prices(self) -> dict[str, Array]:
+        """Shadow prices, where the conditions have been solved for them."""
+        if self.full is None or self.conditions is None:
+            return {}
+        return shadow_prices(self.conditions.program, self.full, own_units(self.system))
+
+    # --- ways to a point --------------------------------------------------------------------------
+
+    def _joint(self) -> JointResponse | None:
+        """The reduced form, where it is wanted and there is one."""
+        fits = JointResponse.fits(self.system) and self._convex()
+        if self.settings.form == "reduced" and not fits:
+            raise BackendError(
+                "nlp.form = reduced takes convex quadratic followers with rows affine in their "
+                "variables"
+            )
+        many = self.system.lower_columns.size >= MANY
+        wanted = self.settings.form == "reduced" or (self.settings.form == "auto" and many)
+        return JointResponse(self.system) if fits and wanted else None
+
+    def _convex(self) -> bool:
+        from bilevelpy.reductions.validity import require_convex
+
+        try:
+            require_convex(self.system)
+        except Refused:
+            return False
+        return True
+
+    def _reduced(self, joint: JointResponse) -> None:
+        """Starts of the reduced form: the best of a scan, the given one, random ones."""
+        run = Reduced(self.system, joint, self.deadline, self.options.tol, self._seen)
+        self.reduced = run
+        start = self.system.columns.start
+        now = time.perf_counter()
+        scanned = run.scan(start, now + SCAN * (self.deadline - now))
+        begun = [*scanned[:1], start, *scanned[1:SCANNED]]
+        ends: list[tuple[Array, float]] = []
+        for t in range(self.settings.starts):
+            if self._late() or self.stopped:
+                return
+            self.starts += 1
+            end = run.run(begun[t] if t < len(begun) else self._somewhere())
+            if end is not None:
+                ends.append(end)
+            if agree(ends, self.system.upper_columns):
+                return
+
+    def _somewhere(self) -> Array:
+        """A random start: between finite bounds, about the given one elsewhere."""
+        columns = self.system.columns
+        low, high = columns.lower, columns.upper
+        size = 10.0 ** self.rng.uniform(-1, 1)
+        at = columns.start + self.rng.standard_normal(low.size) * size
+        inside = np.isfinite(low) & np.isfinite(high)
+        at[inside] = low[inside] + (high - low)[inside] * self.rng.random(int(inside.sum()))
+        return np.asarray(np.clip(at, low, high))
+
+    def _conditions(self) -> None:
+        try:
+            program = stationary_program(self.system)
+        except Refused as error:
+            raise BackendError(str(error)) from error
+        for t in range(self.settings.starts):
+            if self._late() or self.stopped:
+                return
+            run = Complementarity(program) if self.conditions is None else self.conditions
+            self.conditions = run
+            products = (WIDE, STEEP)[t] if t < 2 else (NEAR, WIDE)[t % 2]
+            start = program.columns.start if t < 2 else run.random(self.rng)
+            if products is NEAR:
+                at = run.settled(start, self._left())
+                products, start = (WIDE, start) if at is None else (NEAR, at)
+            self.starts += 1
+            self._from(program, run, start, products)
+
+    def _from(
+        self, program: KKT, run: Complementarity, start: Array, products: tuple[float, ...]
+    ) -> None:
+        """One start: with further rows until the followers are content."""
+        branches: list[Any] = []
+        for _ in range(ROUNDS):
+            if self._late() or self.stopped:
+                return
+            found = run.solve(start, self._left(), products)
+            if found is None or found.objective >= self.objective:
+                return
+            if self.joined:
+                self._keep_joined(found.values[: program.columns.count])
+                return
+            v = found.values[: self.system.columns.count]
+            answer = self.quick.all(v)
+            if answer is None:
+                return
+            responses, least = answer
+            made = [k for k in least if self._gain(k, v, least[k]) > CONTENT]
+            if not made:
+                self._keep(v)
+                return
+            self._keep(responses)
+            branches += [branch(self.system, k, responses) for k in made]
+            run, start, products = Complementarity(program, branches), found.values, WIDE
+
+    def _gain(self, k: int, v: Array, least: float) -> float:
+        own = np.flatnonzero(self.system.columns.owner == k + 1)
+        here = float(self.system.lower_objectives.take([k]).value(v)[0])
+        size = max(objective_scale(self.system.lower_objectives, k, v, own), abs(least), 1e-3)
+        return (here - least) / size
+
+    def _keep_joined(self, full: Array) -> None:
+        """A point of the conditions at which no follower gains alone, if it is the best one."""
+        v = full[: self.system.columns.count]
+        for k in range(len(self.system.followers)):
+            answer = self.quick.solve(k, v)
+            if answer is None or self._gain(k, v, answer[1]) > CONTENT:
+                return
+        before = self.objective
+        self._keep(v)
+        if self.objective < before:
+            self.full = full
+
+    def _keep(self, v: Array) -> None:
+        """A point with best responses, where it suits the leader and is the best one."""
+        rows = self.system.upper_rows
+        if bool((rows.violation(v) > 1e-6 * row_scales(rows, v)).any()):
+            return
+        self._seen(v, float(self.system.objective.value(v)[0]))
+
+    def _seen(self, v: Array, objective: float) -> bool:
+        if objective < self.objective:
+            self.best, self.objective = v, objective
+            if self.hooks.observe is not None:
+                seconds = time.perf_counter() - self.began
+                self.stopped = self.hooks.observe(self.system, v, objective, -math.inf, seconds)
+        return self.stopped
+
+    # --- end --------------------------------------------------------------------------------------
+
+    def _left(self) -> float:
+        return max(min(self.deadline - time.perf_counter(), 1e4), 0.25)
+
+    def _late(self) -> bool:
+        return time.perf_counter() > self.deadline
+
+    def _until(self) -> float:
+        """When probes end: they may take as long as the solve, or ten seconds."""
+        now = time.perf_counter()
+        end = self.began + self.options.time_limit
+        return min(now + max(10.0, now - self.began), max(end, now + 0.5))
+
+    def _beside(self, v: Array) -> Probe:
+        """Points beside x with responses of their own."""
+        if self.reduced is None:
+            return probe(self.system, v, self._respond, self.rng, self._until())
+        held = self.reduced.holding(v)
+        normals, first = (None, None) if held is None else held
+        moving = self.reduced.chosen
+        return probe(self.system, v, self._respond, self.rng, self._until(), moving, normals, first)
+
+    def _respond(self, v: Array) -> Array | None:
+        if self.reduced is not None:
+            return self.reduced.beside(v)
+        if self.joined:
+            assert self.full is not None
+            assert self.conditions is not None
+            full = self.full.copy()
+            full[: v.size] = v
+            answers = self.conditions.answers(full, self._left())
+            return None if answers is None else answers[: v.size]
+        answer = self.quick.all(v)
+        return None if answer is None else answer[0]
+
+    def _onward(self, seen: Probe) -> Array:
+        """A descent from a better point beside the best one."""
+        assert seen.place is not None
+        self._keep(seen.place)
+        if self.reduced is not None:
+            self.reduced.deadline = self._until()
+            self.reduced.run(seen.place)
+        else:
+            program = stationary_program(self.system)
+            run = Complementarity(program)
+            count = self.system.columns.count
+            start = np.concatenate([seen.place, program.columns.start[count:]])
+            at = run.settled(start, self._left())
+            if at is not None:
+                self._from(program, run, at, NEAR)
+        assert self.best is not None
+        return self.best[: self.system.columns.count]
+
+    def _certificate(self, v: Array, seen: Probe) -> Certificate:
+        known = None
+        solved = self.joint.solve(v) if self.joint is not None else None
+        if self.joint is not None and solved is not None:
+            known = dict(enumerate(self.joint.least(solved).tolist()))
+        found = certify_local(
+            self.system, v, seen, convex=self._convex(), known=known, seed=self.options.seed
+        )
+        if self.reduced is not None:
+            return with_choice(self.reduced, v, found)
+        if self.full is None or self.conditions is None:
+            return found
+        return examined(self.conditions.program, self.full, found)
+
+    def _status(self, certificate: Certificate) -> tuple[Status, str]:
+        if self.stopped:
+            return Status.INTERRUPTED, "interrupted; the best point is kept"
+        if certificate.kind == "local":
+            message = f"a local optimum, the best of {self.starts} starts"
+            return Status.CONVERGED, message
+        if self._late():
+            return Status.TIME_LIMIT, "the best point within the time limit is kept"
+        return Status.STALLED, "; ".join(certificate.reasons)
+
+    def _nothing(self, solved: float) -> ProgramAnswer:
+        empty = np.full(self.system.columns.count, math.nan)
+        status = Status.TIME_LIMIT if self._late() else Status.STALLED
+        message = f"no start of {self.starts} led to a point that suits followers and leader"
+        return ProgramAnswer(
+            self.system, empty, {}, status, message, None, self.starts, (), solved - self.began
+        )

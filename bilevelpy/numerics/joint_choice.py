@@ -1,0 +1,123 @@
+"""The leader's choice among best responses of followers that are convex, but not strictly.
+
+The best responses of a convex quadratic follower with one of them, y*, are the feasible y with
+``H y = H y*`` and ``c'y = c'y*`` (O. L. Mangasarian, Oper. Res. Letters 7, 1988). F is minimised
+over that set, of all followers at once, where it is convex in y.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import clarabel  # type: ignore[import-untyped]
+import numpy as np
+import scipy.sparse as sp
+
+from bilevelpy.numerics.joint_response import JointResponse, Response, jacobian_of
+from bilevelpy.reductions.validity import is_definite
+
+if TYPE_CHECKING:
+    from bilevelpy.reductions.rows import System
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# What the followers may lose for the leader's sake, relative to their terms: rounding.
+ROOM = 1e-9
+# The least eigenvalue of F in y, relative to the largest, above which it is convex; its size.
+CONVEX, DENSE = 1e-10, 2000
+
+
+@dataclass(slots=True)
+class Choice:
+    """``needed``: responses may not be unique; ``possible``: F is convex in them, and in the upper
+    variables ``more`` that are chosen with them, and the upper rows ``rows`` that read both are
+    affine.
+    """
+
+    system: System
+    joint: JointResponse
+    needed: bool
+    possible: bool
+    columns: Array
+    rows: Array
+
+    @classmethod
+    def of(cls, joint: JointResponse, more: Array) -> Choice:
+        """What there is to choose in a system."""
+        system = joint.system
+        needed = not is_definite(system)
+        columns = np.concatenate([joint.own, more])
+        chosen = set(columns.tolist())
+        functions = system.upper_rows.functions
+        reading = [r for r in range(system.upper_rows.count) if functions.reads(r) & chosen]
+        blocks = [
+            functions.quadratic[r][columns][:, columns] for r in reading if r in functions.quadratic
+        ]
+        possible = not any(q.nnz for q in blocks)
+        full = system.objective.quadratic.get(0)
+        if needed and full is not None:
+            block = full[columns][:, columns]
+            used = np.unique(block.tocoo().row)
+            possible = possible and used.size <= DENSE
+            if used.size and possible:
+                values = np.linalg.eigvalsh(block[used][:, used].toarray())
+                possible = bool(values[0] >= -CONVEX * abs(values[-1]))
+        return cls(system, joint, needed, possible, columns, np.array(reading, dtype=np.int64))
+
+    def best(self, response: Response) -> tuple[Array, Array] | None:
+        """Values of all columns with what is best for the leader, and the multipliers of ``rows``;
+        None where the leader's rows cannot be met, or the solver fails.
+        """
+        system, joint, z, v = self.system, self.joint, self.columns, response.values
+        base = v.copy()
+        base[z] = 0.0
+        cost = np.asarray(jacobian_of(system.objective, base)[:, z].todense()).reshape(-1)
+        own = joint.own.size
+        lower, upper = system.lower_rows, system.upper_rows.take(self.rows)
+        matrices = [sp.csr_array(jacobian_of(r.functions, base)[:, z]) for r in (upper, lower)]
+        constants = [r.functions.value(base) for r in (upper, lower)]
+        columns = system.columns
+        whole = sp.csr_array(sp.vstack([*matrices, sp.eye_array(z.size, format="csr")]))
+        low, high = (
+            np.concatenate([ends(upper) - constants[0], ends(lower) - constants[1], bound[z]])
+            for ends, bound in (
+                (lambda r: r.lower, columns.lower),
+                (lambda r: r.upper, columns.upper),
+            )
+        )
+        # The face of the followers' optima: H y and c'y are those of the response.
+        block = sp.csr_array(joint.block)
+        used = np.flatnonzero(np.diff(block.indptr))
+        curved = sp.csr_array(sp.hstack([block[used], sp.csr_array((used.size, z.size - own))]))
+        away = v.copy()
+        away[joint.own] = 0.0
+        linear = np.zeros(z.size)
+        linear[:own] = (joint.cost + joint.hessian @ away)[joint.own]
+        room = ROOM * max(float(np.abs(linear) @ np.abs(v[z])), 1.0)
+        equal = np.flatnonzero(low == high)
+        up = np.flatnonzero(np.isfinite(high) & (low != high))
+        down = np.flatnonzero(np.isfinite(low) & (low != high))
+        parts = [curved, whole[equal], sp.csr_array(linear[None, :]), whole[up], -whole[down]]
+        a = sp.csc_matrix(sp.vstack(parts))
+        b = np.concatenate(
+            [curved @ v[z], low[equal], [linear @ v[z] + room], high[up], -low[down]]
+        )
+        first = used.size + equal.size
+        cones = [clarabel.ZeroConeT(first), clarabel.NonnegativeConeT(1 + up.size + down.size)]
+        full = system.objective.quadratic.get(0)
+        bend = sp.csc_matrix((z.size, z.size)) if full is None else full[z][:, z]
+        settings = clarabel.DefaultSettings()
+        settings.verbose = False
+        top = sp.csc_matrix(sp.triu(bend, format="csc"))
+        found = clarabel.DefaultSolver(top, cost, a, b, cones, settings).solve()
+        if str(found.status) not in ("Solved", "AlmostSolved"):
+            return None
+        dual = np.array(found.z)
+        multipliers = np.zeros(low.size)
+        multipliers[equal] = dual[used.size : first]
+        multipliers[up] += dual[first + 1 : first + 1 + up.size]
+        multipliers[down] -= dual[first + 1 + up.size :]
+        values = v.copy()
+        values[z] = np.clip(np.array(found.x), columns.lower[z], columns.upper[z])
+        return values, multipliers[: self.rows.size]

@@ -1,0 +1,102 @@
+"""The certificate of a local claim about a problem with constraints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bilevelpy.numerics.constrained_certificate import (
+    FEASIBLE,
+    LOWER_GAP,
+    Findings,
+    check_follower,
+    check_upper,
+    row_scales,
+)
+from bilevelpy.result import Certificate
+
+if TYPE_CHECKING:
+    from bilevelpy.numerics.local_probe import Probe
+    from bilevelpy.reductions.rows import System
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def certify_local(
+    system: System,
+    v: Array,
+    seen: Probe,
+    *,
+    convex: bool,
+    known: Mapping[int, float] | None = None,
+    seed: int = 0,
+) -> Certificate:
+    """The certificate of a local claim: feasibility and responses as always, and what ``seen``
+    beside the point says. ``known`` are the followers' least objectives, solved jointly.
+    """
+    found = Findings()
+    check_upper(system, v, found)
+    rng = np.random.default_rng(seed)
+    for k in range(len(system.followers)):
+        if known is None:
+            check_follower(system, k, v, found, rng, None, math.inf)
+    if known is not None:
+        _jointly(system, v, found, known)
+    found.details.pop("not_proved", None)
+    if seen.fall > 0.0:
+        found.failures.append(
+            f"not locally optimal: F along the responses falls by {seen.fall:.2e} beside x"
+        )
+    if not seen.tried and system.upper_columns.size:
+        why = "no time was left to compare points" if seen.late else "no point could be compared"
+        found.failures.append(f"{why} beside x: local optimality is not shown")
+    found.details["probed"] = seen.tried
+    found.details["probe_decrease"] = seen.fall
+    if not found.failures:
+        found.notes.insert(
+            0,
+            f"followers, solved again, confirm the response, and F is not lower at {seen.tried} "
+            "points beside x with responses of their own",
+        )
+        if not convex:
+            found.notes.append("the lower level is not known to be convex: better responses may be")
+    return Certificate(
+        "none" if found.failures else "local",
+        found.gap,
+        found.relative,
+        math.nan,
+        found.lower_feasibility,
+        found.upper_feasibility,
+        math.nan,
+        None,
+        (*found.failures, *found.notes),
+        found.details,
+    )
+
+
+def _jointly(system: System, v: Array, found: Findings, known: Mapping[int, float]) -> None:
+    """Many followers at once: rows, bounds, and their objectives against the least ones."""
+    rows, columns = system.lower_rows, system.columns
+    violation, scale = rows.violation(v), row_scales(rows, v)
+    own = system.lower_columns
+    outside = np.maximum(columns.lower[own] - v[own], v[own] - columns.upper[own])
+    found.lower_feasibility = max(
+        float(violation.max(initial=0.0)), float(outside.max(initial=0.0)), 0.0
+    )
+    for r in np.flatnonzero(violation > FEASIBLE * scale)[:2]:
+        found.failures.append(
+            f"lower constraint `{rows.names[r]}` is violated by {violation[r]:.1e}"
+        )
+    here = system.lower_objectives.value(v)
+    least = np.array([known[k] for k in range(here.size)])
+    size = np.maximum(np.maximum(np.abs(least), np.abs(here)), 1e-3)
+    found.gap = max(found.gap, float((here - least).max(initial=0.0)))
+    found.relative = max(found.relative, float(((here - least) / size).max(initial=0.0)))
+    for k in np.flatnonzero(here - least > LOWER_GAP * size)[:2]:
+        found.failures.append(
+            f"the objective of `{system.followers[k].name}` still falls by "
+            f"{here[k] - least[k]:.2e} when it is solved again"
+        )
