@@ -31,6 +31,7 @@ METHODS = (
     "nsbo",
     "f2sa",
     "fdehbo",
+    "pzobo_s",
     "aid",
     "direct",
 )

@@ -23,7 +23,7 @@ from bilevelpy.ir.atoms import CALLS
 from bilevelpy.syntax import tokens as table
 
 DOMAINS = ("simplex", "ball", "psd", "binary", "integers")
-FACTS = ("convex", "strongly_convex", "smooth", "unique", "licq")
+FACTS = ("convex", "strongly_convex", "smooth", "unique", "licq", "steps")
 
 
 def _longest_first(texts: Iterable[str]) -> str:

@@ -27,6 +27,7 @@ from bilevelpy.analysis.scope import make_scope, names_of, place
 from bilevelpy.analysis.separable import block_axes, block_count, finite_sums
 from bilevelpy.analysis.signs import Signs
 from bilevelpy.analysis.smooth import smooth_fact
+from bilevelpy.analysis.steps import steps_fact
 from bilevelpy.analysis.structure import Evidence, Fact, LevelFacts, Structure
 from bilevelpy.analysis.terms import split
 from bilevelpy.analysis.unsupported import unsupported_facts, unsupported_tags
@@ -102,6 +103,7 @@ def analyze(
         _refute(bound, levels, seen, constant)
     curvature = combine(levels, seen, constant)
     warnings = curvature_warnings(program, levels, curvature.convexity)
+    steps = steps_fact(bound, signs.measured)
     return Structure(
         model=program.name,
         dim_x=_dimension(bound, (upper,)),
@@ -134,11 +136,12 @@ def analyze(
         coupling=coupling,
         externs=_externs_fact(bound),
         stance=str(program.stance),
-        unsupported=unsupported_facts(program, coupling, curvature.unique),
+        unsupported=unsupported_facts(program, coupling, curvature.unique, steps),
         warnings=warnings,
         spectrum=curvature.spectrum,
         hessian_passes=hessian_passes(bound),
         streamed=_streamed_fact(bound),
+        steps=steps,
         sources=program.sources,
         blocks=block_count(bound, lowers),
     )

@@ -14,6 +14,8 @@ from bilevelpy.ir import expr as ir
 from bilevelpy.ir.atoms import ELEMENTWISE, MATRICES, REDUCTIONS
 from bilevelpy.ir.walk import postorder
 
+ABSOLUTE = "`abs` of a variable has a kink"
+
 _NAMES = {
     "abs": "abs",
     "relu": "relu (max with 0)",
@@ -115,7 +117,7 @@ def _kink(node: ir.Expr, scope: Scope, forms: Forms, ranges: Ranges) -> str:
             # no kink.
             return ""
         case ir.Apply(function="abs") if isinstance(node.operands[0], ir.VarRef):
-            return "`abs` of a variable has a kink"
+            return ABSOLUTE
         case ir.Apply():
             if not ELEMENTWISE[node.function].smooth:
                 return f"`{_NAMES.get(node.function, node.function)}` has a kink"

@@ -60,11 +60,13 @@ class Structure:
     holds, for what cannot be solved yet (constraints, duals in the upper level, Nash followers,
     integers, pessimistic stance, ...), one fact each with a sentence and a span; keys are short
     tags such as "lower_constraints", "upper_constraints", "coupling", "duals", "nash", "discrete",
-    "psd", "pessimistic", "single_level", "moving_bounds". ``spectrum`` holds the least and the
-    greatest curvature of f seen at the start (``modulus`` covers the whole upper domain and can be
-    far smaller); ``hessian_passes`` the passes that a dense f_yy takes where f is a function of
-    affine predictors; ``streamed`` the bytes of data that stay in files because memory does not
-    hold them (None: all is in memory); ``sources`` are the texts that spans point at.
+    "psd", "pessimistic", "single_level", "moving_bounds", "steps". ``steps`` holds the number and
+    the length of the lower gradient steps whose end is declared to be the answer. ``spectrum``
+    holds the least and the greatest curvature of f seen at the start (``modulus`` covers the whole
+    upper domain and can be far smaller); ``hessian_passes`` the passes that a dense f_yy takes
+    where f is a function of affine predictors; ``streamed`` the bytes of data that stay in files
+    because memory does not hold them (None: all is in memory); ``sources`` are the texts that spans
+    point at.
     """
 
     model: str
@@ -91,6 +93,7 @@ class Structure:
     spectrum: Fact[tuple[float, float] | None] | None = None
     hessian_passes: Fact[int | None] | None = None
     streamed: Fact[int] | None = None
+    steps: Fact[tuple[int, float]] | None = None
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
     blocks: int = 1
 

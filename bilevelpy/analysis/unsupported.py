@@ -15,7 +15,10 @@ from bilevelpy.ir.walk import postorder
 
 
 def unsupported_facts(
-    program: Program, coupling: Fact[bool], unique: Fact[bool | None]
+    program: Program,
+    coupling: Fact[bool],
+    unique: Fact[bool | None],
+    steps: Fact[tuple[int, float]] | None = None,
 ) -> dict[str, Fact[str]]:
     """The facts by tag, in the order in which a refusal names them: what shapes the model most
     comes first.
@@ -30,6 +33,8 @@ def unsupported_facts(
         if level.nash:
             found["nash"] = _fact(f"the followers of `{level.name}` play a Nash game", level.span)
             break
+    if steps is not None:
+        found["steps"] = Fact(steps.reason, steps.evidence, steps.reason, steps.span)
     dual = _first_dual(program)
     if dual is not None:
         found["duals"] = _fact(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from bilevelpy.analysis.smooth import ABSOLUTE
 from bilevelpy.analysis.structure import Evidence, Fact, Structure
 from bilevelpy.backends.base import Reject, refuse_common
 
@@ -29,6 +30,8 @@ def refuse_nonconvex(structure: Structure) -> Reject | None:
 def refuse_other_than_rows(structure: Structure, whose: str) -> Reject | None:
     """Reject what no first-order method for lower constraints takes, and models without any."""
     s = structure
+    if "single_level" in s.unsupported:
+        return refuse_common(s)
     if s.lower.constraints.value in ("none", "bounds"):
         return Reject(f"is for lower levels with constraints; {whose}", s.lower.constraints)
     if not s.upper.smooth.value:
@@ -43,6 +46,29 @@ def refuse_other_than_rows(structure: Structure, whose: str) -> Reject | None:
         s, lower_constraints=0, lower=replace(s.lower, constraints=nothing), unsupported=rest
     )
     return refuse_shape(free)
+
+
+SUPPORT = (
+    "absolute values below: the response is unique where f_yy is positive definite on its support"
+)
+
+
+def refuse_implicit(structure: Structure) -> Reject | None:
+    """As :func:`refuse_common`, but semidefinite variables are taken, and weighted absolute values
+    in convex lower levels over free and box variables.
+    """
+    s = structure
+    if s.lower.smooth.reason != ABSOLUTE:
+        return refuse_common(s, matrices=True)
+    if s.lower.domains.value - {"free", "box"}:
+        return Reject("takes `abs` terms over free and box variables", s.lower.domains)
+    return refuse_nonconvex(with_smooth_lower(s))
+
+
+def warn_support(structure: Structure) -> tuple[str, ...]:
+    """What the theory of :func:`refuse_implicit` leaves open for this model."""
+    strong = structure.convexity.value == "strongly convex" or bool(structure.unique.value)
+    return () if strong or structure.lower.smooth.reason != ABSOLUTE else (SUPPORT,)
 
 
 def with_smooth_lower(structure: Structure) -> Structure:

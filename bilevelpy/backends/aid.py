@@ -11,7 +11,8 @@ from typing import ClassVar
 import torch
 
 from bilevelpy.analysis.structure import Structure
-from bilevelpy.backends.base import Accept, Cost, Reject, refuse_common
+from bilevelpy.backends.acceptance import refuse_implicit, warn_support
+from bilevelpy.backends.base import Accept, Cost, Reject
 from bilevelpy.backends.implicit import Implicit
 from bilevelpy.backends.loop import check_choices, check_range
 from bilevelpy.errors import UsageError
@@ -99,12 +100,12 @@ class AID(Implicit):
 
     def accepts(self, structure: Structure) -> Accept | Reject:
         """A smooth, strongly convex lower level over free, box, simplex or ball variables, of any
-        size.
+        size; or a convex one with weighted absolute values.
         """
-        refusal = refuse_common(structure)  # a Reject is false, so no `or` here
-        return (
-            Accept("conjugate gradients on products, warm started") if refusal is None else refusal
-        )
+        refusal = refuse_implicit(structure)
+        if refusal is not None:
+            return refusal
+        return Accept("conjugate gradients on products, warm started", warn_support(structure))
 
     def cost(self, structure: Structure) -> Cost:
         """Conjugate gradients take about sqrt(kappa) products per digit."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
@@ -18,10 +19,13 @@ State = TypeVar("State")
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """The backend can solve the model; ``warnings`` say what its theory does not cover."""
+    """The backend can solve the model; ``warnings`` say what its theory does not cover, ``options``
+    what the model prescribes.
+    """
 
     reason: str = ""
     warnings: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return True
@@ -84,26 +88,30 @@ class Backend(Protocol[State]):
 
 # What no gradient backend can take, in the words of its refusal.
 _REFUSALS = {
+    "single_level": "needs a lower level",
     "lower_constraints": "does not take constraints in the lower level",
     "upper_constraints": "does not take constraints in the upper level",
     "coupling": "does not take constraints that couple both levels",
     "duals": "does not compute multipliers of the lower level",
     "nash": "does not solve games between followers",
+    "steps": "solves the lower level, whose answer is declared to be the end of some steps",
     "discrete": "needs continuous variables",
     "psd": "does not take positive semidefinite domains",
     "pessimistic": "takes the lower solution as it is, not the worst one",
 }
 
 
-def refuse_common(structure: Structure) -> Reject | None:
+def refuse_common(structure: Structure, *, matrices: bool = False) -> Reject | None:
     """Reject what every smooth implicit backend must: constraints, integers, nonsmooth or
-    nonconvex lower levels.
+    nonconvex lower levels; semidefinite variables unless ``matrices``.
 
     Implicit differentiation needs a unique, smooth response; with a merely convex lower level it
     converges to a point that is not a solution.
     """
     s = structure
     for key, fact in s.unsupported.items():
+        if key == "psd" and matrices:
+            continue
         return Reject(_REFUSALS.get(key, "does not take this kind of model"), fact)
     if s.lower.discrete.value or s.upper.discrete.value:
         return Reject(
@@ -117,7 +125,7 @@ def refuse_common(structure: Structure) -> Reject | None:
     ):
         if count or level.constraints.value not in ("none", "bounds"):
             return Reject(_REFUSALS[f"{key}_constraints"], level.constraints)
-        if "psd" in level.domains.value:
+        if "psd" in level.domains.value and not matrices:
             return Reject(_REFUSALS["psd"], level.domains)
     if s.stance == "pessimistic" and not s.unique.value:
         return Reject(_REFUSALS["pessimistic"], s.unique)

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bilevelpy.analysis.structure import Structure
-from bilevelpy.backends.base import Accept, Cost, Reject, refuse_common
+from bilevelpy.backends.acceptance import refuse_implicit, warn_support
+from bilevelpy.backends.base import Accept, Cost, Reject
 from bilevelpy.backends.implicit import DenseAdjoint, DenseLower, DenseSolver, Implicit
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.block_curvature import curvature_of
+from bilevelpy.numerics.eliminated import eliminated
+from bilevelpy.numerics.quadratic_lower import ExactAdjoint, ExactLower, quadratic_lower
 from bilevelpy.numerics.response import Accuracy, Response
 from bilevelpy.options import BackendOptions
 
@@ -18,6 +21,8 @@ LARGEST = 3000
 LARGEST_ONCE = 5000
 # Independent blocks of so many variables at most are factorised as a batch, whatever their number.
 BLOCK = 200
+# The finest accuracies that solves are asked for: there is nothing to tighten below.
+FINEST, CHANGE = 1e-9, 1e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +66,10 @@ class Direct(Implicit):
     options: ClassVar[type[BackendOptions]] = DirectOptions
 
     def accepts(self, structure: Structure) -> Accept | Reject:
-        """A smooth, strongly convex lower level over free, box, simplex or ball variables, m <=
-        3000.
+        """A smooth, strongly convex lower level over free, box, simplex, ball or semidefinite
+        variables, m <= 3000; or a convex one with weighted absolute values.
         """
-        refusal = refuse_common(structure)
+        refusal = refuse_implicit(structure)
         if refusal is not None:
             return refusal
         once = structure.lower_hessian.value == "constant"
@@ -75,7 +80,9 @@ class Direct(Implicit):
                 f"{structure.dim_y}",
                 None,
             )
-        return Accept("exact hypergradient from one dense factor per upper step")
+        return Accept(
+            "exact hypergradient from one dense factor per upper step", warn_support(structure)
+        )
 
     def cost(self, structure: Structure) -> Cost:
         """Dense linear algebra in m."""
@@ -99,9 +106,19 @@ class Direct(Implicit):
         )
 
     def response(self, oracle: Oracle, options: DirectOptions) -> Response:
-        """Both solves share a factor; their accuracies follow the upper level's progress."""
+        """Both solves share a factor; their accuracies follow the upper level's progress, but where
+        f is quadratic in y, and both are exact at once.
+        """
         solver = DenseSolver(
             curvature_of(oracle, constant=options.constant_hessian), options.lower_tol
         )
-        tied = Accuracy(level=1e-2, change=1e-1, floor=1e-9)
-        return Response(oracle, DenseLower(solver), DenseAdjoint(solver), tied)
+        lower, adjoint = DenseLower(solver), DenseAdjoint(solver)
+        exact = quadratic_lower(oracle, lower, adjoint)
+        if exact is not None:
+            finest = Accuracy(level=FINEST, change=CHANGE, floor=FINEST)
+            step = eliminated(oracle, exact)
+            return Response(
+                oracle, ExactLower(exact), ExactAdjoint(exact), finest, correct=False, newton=step
+            )
+        tied = Accuracy(level=1e-2, change=1e-1, floor=FINEST)
+        return Response(oracle, lower, adjoint, tied)

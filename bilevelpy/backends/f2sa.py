@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 
+from bilevelpy.analysis.structure import Structure
+from bilevelpy.backends.acceptance import refuse_shape
+from bilevelpy.backends.base import Accept, Reject
 from bilevelpy.backends.loop import check_range
-from bilevelpy.backends.sampled_loop import SampledBackend
+from bilevelpy.backends.sampled_loop import SampledBackend, accept_sums
 from bilevelpy.backends.sampled_state import SampledOptions, SampledState
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.linear_solve import norm
@@ -18,6 +21,10 @@ Vec = torch.Tensor
 
 # First weight: the penalised and the plain solution differ by about this fraction of y.
 APART = 0.03
+LOCAL = (
+    "the lower level is not known to be strongly convex: batches follow the minimiser that they "
+    "reach"
+)
 BIASED = "the penalty is off by about 1/weight (1/weight^2 with order 2)"
 
 
@@ -63,6 +70,9 @@ class F2SA(SampledBackend):
     there by the minimiser of ``f - F/lambda``: the bias is ``1/lambda^2`` instead of ``1/lambda``.
     The adjoint is ``lambda (z - y)`` (``lambda (y_- - y_+) / 2``).
 
+    The penalty needs no convexity of f: lower levels that are not known to be convex are taken
+    without a claim beyond the certificate's.
+
     Cost per iteration: 2 T + 2 gradients of lower batches (3 T + 2 with order 2), T + 1 (2 T + 2)
     of upper ones, no products. Checks take one Hessian-vector product, to see the bias.
     """
@@ -72,6 +82,13 @@ class F2SA(SampledBackend):
     reference: ClassVar[str] = "Kwon2023"
     options: ClassVar[type[F2SAOptions]] = F2SAOptions
     products: ClassVar[bool] = False
+
+    def accepts(self, structure: Structure) -> Accept | Reject:
+        """A smooth lower level without bounds, that is a sum over a data axis."""
+        found = accept_sums(structure, refuse_shape(structure))
+        if isinstance(found, Accept) and structure.convexity.value != "strongly convex":
+            return replace(found, warnings=(LOCAL,))
+        return found
 
     def prepare(self, oracle: Oracle, state: SampledState, options: F2SAOptions) -> None:
         """Minimisers from the adjoint of the start."""

@@ -4,15 +4,16 @@ protocol.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.halves import halves, is_split, joined, split_oracle
 from bilevelpy.numerics.hypergradient import Adjoint, dense_adjoint
 from bilevelpy.numerics.linear_solve import norm
-from bilevelpy.numerics.lower_newton import DenseCurvature, newton
+from bilevelpy.numerics.lower_newton import DEAR, DenseCurvature, newton
 from bilevelpy.numerics.lower_solve import LowerSolution
 from bilevelpy.numerics.measure import Measure
 from bilevelpy.numerics.response import Accuracy, Point, Response
@@ -31,7 +32,12 @@ class Implicit:
     def init(
         self, oracle: Oracle, x: Vec, y: Vec, options: Any, rng: torch.Generator
     ) -> UpperState:
-        """Evaluate Phi and dPhi/dx at the start."""
+        """Evaluate Phi and dPhi/dx at the start; weighted absolute values below are split into
+        halves.
+        """
+        split = split_oracle(oracle, x, rng)
+        if split is not None:
+            oracle, y = split, halves(y)
         return begin(self.response(oracle, options), x, y, options.tol)
 
     def step(self, oracle: Oracle, state: UpperState, options: Any) -> UpperState:
@@ -40,7 +46,8 @@ class Implicit:
 
     def measure(self, oracle: Oracle, state: UpperState) -> Measure:
         """Read the state."""
-        return measure(state)
+        found = measure(state)
+        return replace(found, y=joined(found.y)) if is_split(state.response.oracle) else found
 
 
 @dataclass(slots=True)
@@ -71,11 +78,23 @@ class DenseSolver:
             self.size = max(self.size, norm(found.y))
         return found
 
-    def solve_adjoint(self, oracle: Oracle, point: Point, accuracy: Accuracy) -> Adjoint:
-        """Adjoint at the point, by the factor of its last Newton step."""
+    def solve_adjoint(
+        self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy
+    ) -> Adjoint:
+        """Adjoint at the point, by the factor of its last Newton step; where that may be an old
+        one, from the adjoint of the point before.
+        """
         tol = min(max(1e-11, 0.1 * accuracy.level), 1e-4)
+        dear = getattr(oracle, "hessian_price", 0.0) >= DEAR
         return dense_adjoint(
-            oracle, point.x, point.y, point.lower.face, point.gF_y, self.curvature, tol=tol
+            oracle,
+            point.x,
+            point.y,
+            point.lower.face,
+            point.gF_y,
+            self.curvature,
+            tol=tol,
+            u0=u0 if dear else None,
         )
 
 
@@ -101,4 +120,4 @@ class DenseAdjoint:
 
     def solve(self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy) -> Adjoint:
         """To a tenth of the accuracy asked for: residuals of a fresh factor are rounding anyway."""
-        return self.solver.solve_adjoint(oracle, point, accuracy)
+        return self.solver.solve_adjoint(oracle, point, u0, accuracy)

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 
 from bilevelpy.analysis.structure import Structure
+from bilevelpy.backends.acceptance import refuse_shape
 from bilevelpy.backends.aid import StepLength, tied
 from bilevelpy.backends.base import Accept, Cost, Reject, refuse_common
 from bilevelpy.backends.descent import (
@@ -20,6 +21,7 @@ from bilevelpy.backends.descent import (
     packed,
 )
 from bilevelpy.backends.loop import check_choices, check_range, check_step
+from bilevelpy.errors import UsageError
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.hypergradient import Adjoint
 from bilevelpy.numerics.linear_solve import norm
@@ -56,7 +58,8 @@ class ITDOptions(BackendOptions):
     differentiated; 0: all. ``warm``: start the lower steps at the last response. ``lower_step`` s,
     0: ``2 / (L + mu)``. ``checkpoint``: keep only every sqrt(T)-th iterate and compute the others
     again on the way back, always, never, or (auto) from 256 MB. ``upper``: lbfgs, gd or adam with
-    ``upper_step`` (gd 0: estimated); auto means gd for a fixed T or K.
+    ``upper_step`` (gd 0: estimated); auto means gd for a fixed T or K. ``model``: the T steps from
+    the declared start are the model, whose derivative is the true one; auto is then lbfgs.
     """
 
     mode: str = "reverse"
@@ -67,17 +70,20 @@ class ITDOptions(BackendOptions):
     checkpoint: str = "auto"
     upper: str = "auto"
     upper_step: float = 0.0
+    model: bool = False
 
     def __post_init__(self) -> None:
         check_choices(self, "itd", mode=MODES, upper=UPPER, checkpoint=CHECKPOINTS)
         check_step(self, "itd")
         check_range(self, "itd", 0, 10**6, "lower_steps", "truncate")
         check_range(self, "itd", 0.0, math.inf, "lower_step", "upper_step")
+        if self.model and not (self.lower_steps and self.lower_step):
+            raise UsageError("itd.model needs itd.lower_steps and itd.lower_step")
 
     @property
     def biased(self) -> bool:
         """Whether the hypergradient is one of a perturbed problem."""
-        return bool(self.lower_steps or self.truncate)
+        return bool(self.truncate or (self.lower_steps and not self.model))
 
 
 class ITD:
@@ -90,8 +96,9 @@ class ITD:
 
     Forward mode carries ``Z_t = dy_t/dx`` instead, ``Z <- (I - s H) Z - s f_yx``, by central
     differences of lower gradients along (e_i, Z e_i). By default T grows until the response is
-    solved and the part of p that is left at t = 0 is below the accuracy asked for; a fixed T is the
-    problem "the answer is what T steps reach".
+    solved and the part of p that is left at t = 0 is below the accuracy asked for. Where the model
+    says ``assume steps(T, s);`` the answer is what T steps of length s reach from the start: no
+    property of f but its derivatives is needed, and the hypergradient is exact.
 
     Cost per upper step: T lower gradients and T pullbacks (reverse), or 2 n_x T lower gradients
     (forward); T iterates of memory, or with checkpoints about 2 sqrt(T) and T more lower gradients.
@@ -103,13 +110,26 @@ class ITD:
     options: ClassVar[type[BackendOptions]] = ITDOptions
 
     def accepts(self, structure: Structure) -> Accept | Reject:
-        """A smooth, strongly convex lower level over free or box variables."""
-        refusal = refuse_common(structure)
+        """A smooth, strongly convex lower level over free or box variables; where steps are the
+        answer, any smooth one.
+        """
+        steps = structure.steps
+        if steps is None:
+            refusal = refuse_common(structure)
+        else:
+            rest = {k: v for k, v in structure.unsupported.items() if k != "steps"}
+            refusal = refuse_shape(replace(structure, unsupported=rest))
         if refusal is not None:
             return refusal
         if structure.lower.domains.value - {"free", "box"}:
             return Reject("differentiates projections onto boxes only", structure.lower.domains)
-        return Accept("derivatives of the lower iterations")
+        if steps is None:
+            return Accept("derivatives of the lower iterations")
+        T, s = steps.value
+        return Accept(
+            "the steps that are the answer are differentiated themselves",
+            options={"model": True, "lower_steps": T, "lower_step": s, "warm": False},
+        )
 
     def cost(self, structure: Structure) -> Cost:
         """About kappa steps per digit, each once forward and once back."""
@@ -122,6 +142,8 @@ class ITD:
         self, oracle: Oracle, x: Vec, y: Vec, options: ITDOptions, rng: torch.Generator
     ) -> UpperState:
         """Evaluate at the start; estimate the upper step where plain steps need one."""
+        if options.model:
+            y = oracle.y0  # wherever a run goes on from, paths begin at the declared start
         shared = Unrolled(options, StepLength(options.lower_step), y)
         accuracy = Accuracy(level=1e-3, change=1e-2, floor=min(1e-3 * options.tol, 1e-6))
         response = SteppedResponse(
@@ -129,7 +151,7 @@ class ITD:
             Along(shared),
             Back(shared),
             accuracy,
-            correct=not options.biased and options.mode == "reverse",
+            correct=not (options.lower_steps or options.biased) and options.mode == "reverse",
         )
         response.adam = Adam(options.upper_step) if options.upper == "adam" else None
         if options.upper == "gd" or (options.upper == "auto" and options.biased):
@@ -184,7 +206,8 @@ class Along:
         if fixed:
             first = extend(oracle, x, path, 1)
             extend(oracle, x, path, o.lower_steps - 1)
-            return packed(oracle, x, path, exact=False, ended="limit"), first
+            ended = "reached" if o.model else "limit"
+            return packed(oracle, x, path, exact=False, ended=ended), first
         first = extend(oracle, x, path, 1)
         tol = tied(first, scale, accuracy)
         extend(oracle, x, path, shared.T - 1)
@@ -218,8 +241,9 @@ class Back:
         size = norm(point.gF_y)
         while True:
             found, left = _reverse(oracle, point, path, o)
-            if o.biased or left <= accuracy.level * size or path.count > MOST:
-                return replace(found, residual=left / size if size > 0 else 0.0)
+            if o.lower_steps or o.biased or left <= accuracy.level * size or path.count > MOST:
+                exact = o.model or size == 0.0
+                return replace(found, residual=0.0 if exact else left / size)
             self.shared.T = 2 * path.count
             extend(oracle, point.x, path, path.count)
 

@@ -8,6 +8,7 @@ from typing import ClassVar, cast
 
 import torch
 
+from bilevelpy.analysis.smooth import ABSOLUTE
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.acceptance import refuse_shape, with_smooth_lower
 from bilevelpy.backends.base import Accept, Cost, Reject
@@ -23,8 +24,10 @@ from bilevelpy.backends.loop import (
     repeat,
 )
 from bilevelpy.backends.slbamm import OPTIMISTIC
-from bilevelpy.lowering.absolute import AbsoluteParts, SplitOracle, absolute_parts
+from bilevelpy.lowering.absolute import AbsoluteParts, absolute_parts
+from bilevelpy.lowering.domains import ProductSet
 from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.halves import SplitOracle, halves, is_split, joined
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.measure import Measure
 from bilevelpy.numerics.upper import UpperState
@@ -32,8 +35,6 @@ from bilevelpy.options import BackendOptions
 
 Vec = torch.Tensor
 
-# The reason of the analysis for a kink of the form that has a proximal step.
-ABSOLUTE = "`abs` of a variable has a kink"
 LOOPS = ("continuation", "single")
 WEAK = (
     "the lower level is not known to be convex: claims are local, and gamma must be below 1/(2 rho)"
@@ -125,7 +126,9 @@ class MEHA:
         parts = absolute_parts(oracle, x, rng)
         if parts is not None and options.loop == "continuation":
             split = SplitOracle(parts)
-            y = split.split(y)
+            # The penalty is minimised in both halves at once: no support, the plain box.
+            split.domain_y = ProductSet(split.domain_y.blocks, split.m)
+            y = halves(y)
             oracle = cast(Oracle, split)
         upper, top = curvatures(oracle, x, y, rng)
         gamma = options.gamma or (10.0 / top if top > 0 else 1.0)
@@ -154,8 +157,8 @@ class MEHA:
         response = state.response
         assert isinstance(response, JointPenalty)
         m = measure_joint(response.base, state)
-        if isinstance(response.base, SplitOracle):
-            m = replace(m, y=response.base.join(m.y))
+        if is_split(response.base):
+            m = replace(m, y=joined(m.y))
         return m
 
 

@@ -227,6 +227,8 @@ class SubroutineB:
         start = u0 if o.warm else None
         if kind == "precondition":
             shared = memory if isinstance(memory, BFGS) and face.is_whole else None
+            if shared is not None and shared.scale == 0.0:  # y was solved: nothing is known of H
+                shared = None
             guess = start if start is not None or shared is None else shared.apply(d)
             return krylov_adjoint(
                 oracle,

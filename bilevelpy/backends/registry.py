@@ -39,6 +39,7 @@ BUILTIN = {
     "lvhba": "bilevelpy.backends.lvhba:LVHBA",
     "exact": "bilevelpy.backends.exact:Exact",
     "nlp": "bilevelpy.backends.nlp:NLP",
+    "conic": "bilevelpy.backends.conic:Conic",
     "saba": "bilevelpy.backends.saba:SABA",
     "srba": "bilevelpy.backends.srba:SRBA",
     "soba": "bilevelpy.backends.soba:SOBA",

@@ -107,8 +107,7 @@ class SampledBackend:
 
     def accepts(self, structure: Structure) -> Accept | Reject:
         """A smooth, strongly convex lower level without bounds, that is a sum over a data axis."""
-        refusal = refuse_common(structure) or refuse_lower_bounds(structure)
-        return refusal if refusal is not None else accept_sums(structure)
+        return accept_sums(structure, refuse_common(structure))
 
     def cost(self, structure: Structure) -> Cost:
         """Batches that add up to some passes over the data."""
@@ -208,8 +207,14 @@ class SampledBackend:
         scaled(oracle, state, options, self.lower_factor, self.inner_steps(options))
 
 
-def accept_sums(structure: Structure) -> Accept | Reject:
-    """Accept lower objectives that are sums over a data axis."""
+def accept_sums(structure: Structure, refusal: Reject | None) -> Accept | Reject:
+    """Accept lower objectives over free variables that are sums over a data axis, unless there is
+    a ``refusal`` already.
+    """
+    if refusal is None:
+        refusal = refuse_lower_bounds(structure)
+    if refusal is not None:
+        return refusal
     if not structure.finite_sum_lower.value:
         return Reject("needs a lower objective that is a sum over data", structure.finite_sum_lower)
     axes = ", ".join(structure.finite_sum_lower.value)

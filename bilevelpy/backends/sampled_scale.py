@@ -11,6 +11,7 @@ import torch
 
 from bilevelpy.backends.aid import AID, AIDOptions
 from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.deadline import DeadlineOracle
 from bilevelpy.numerics.linear_solve import cholesky, norm
 from bilevelpy.numerics.pilot import (
     Metric,
@@ -47,18 +48,24 @@ def pilot_rows(oracle: Oracle, size: int) -> int:
     return max(1, min(max(PILOT_ROWS, PILOT_FACTOR * oracle.m), size // 2))
 
 
+def _timed(oracle: Oracle, pilot: Any) -> Any:
+    """A pilot that ends with the run: its solution may take longer than the run may."""
+    return DeadlineOracle(pilot, oracle.deadline) if isinstance(oracle, DeadlineOracle) else pilot
+
+
 def prepared(oracle: Oracle, state: SampledState, options: Any) -> None:
     """Move x, y and u to the solution of a pilot, as far as the option asks for.
 
     x stays where two pilots cannot tell it from a solution (a run that goes on, a good start).
     """
     x, rows = state.x, pilot_rows(oracle, state.data.lower.elements)
-    pilot: Any = state.data.subset(rows, state.rng)
+    pilot: Any = _timed(oracle, state.data.subset(rows, state.rng))
     start = accurate(pilot, x, state.y, tol=1e-4)
     state.first = norm(oracle.domain_x.projected_gradient(x, start.h))
     if options.prepare == "none":
         return
-    other = accurate(state.data.subset(rows, state.rng), x, start.y, start.u, tol=1e-4)
+    second = _timed(oracle, state.data.subset(rows, state.rng))
+    other = accurate(second, x, start.y, start.u, tol=1e-4)
     mean, apart = 0.5 * (start.h + other.h), 0.5 * (start.h - other.h)
     near = norm(oracle.domain_x.projected_gradient(x, mean)) <= NOISE * norm(apart)
     if near and bool((x != oracle.x0).any()):

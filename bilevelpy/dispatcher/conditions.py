@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bilevelpy.analysis.smooth import ABSOLUTE
 from bilevelpy.analysis.structure import Structure
 
 # A dense Hessian that never changes is factorised once (on sets: once for every face): up to the
-# largest that the backend takes, and on sets somewhat less.
-DENSE_CONSTANT, DENSE = 3000, 2000
+# largest that the backend takes, on sets to where conjugate gradients are as fast.
+DENSE_CONSTANT, DENSE = 3000, 800
 # One that moves is assembled anew at every point. Conjugate gradients are faster beyond these sizes
 # where it comes from few passes over the data, and where it takes a product per variable; twice as
 # late where the condition number at the start is above ILL.
@@ -25,8 +26,10 @@ FEW_PASSES = 64
 FEW_UPPER = 10
 # Lower variables that restarts can look for everywhere, and that a global solver settles at once.
 FEW_LOWER = 10
-# Complementarity pairs of followers that a branch and bound may have to branch on.
-PAIRS = 1000
+# Lower variables and rows (complementarity pairs) up to which branch and bound ends within seconds.
+PAIRS = 150
+# Entries of semidefinite matrices, whose faces are dense projectors: products beyond.
+MATRICES = 400
 # Lower variables and constraints of a dense optimality system.
 KKT = 2000
 
@@ -44,6 +47,8 @@ class Condition:
 
 
 def _small(s: Structure) -> bool:
+    if "psd" in s.lower.domains.value and s.dim_y > MATRICES:
+        return False
     boxes = s.lower.domains.value <= {"free", "box"}
     if s.blocks > 1 and s.dim_y <= BLOCK * s.blocks and boxes:
         return True
@@ -66,12 +71,14 @@ WHOLE = Condition(
     "multipliers, whole numbers, games, or bounds that move",
     lambda s: bool(_WHOLE & s.unsupported.keys()),
 )
+MATRICES_BELOW = Condition("semidefinite matrices below", lambda s: "psd" in s.lower.domains.value)
 LINEAR_BELOW = Condition("linear follower", lambda s: s.lower.form.value == "linear")
 CONSTRAINED = Condition(
     "constraints in either level", lambda s: bool(_CONSTRAINED & s.unsupported.keys())
 )
 FEW_ROWS = Condition(
-    f"at most {PAIRS:,} lower constraints", lambda s: s.lower_constraints + s.dim_y <= PAIRS
+    f"at most {PAIRS:,} lower variables and constraints",
+    lambda s: s.lower_constraints + s.dim_y <= PAIRS,
 )
 POLYNOMIAL = Condition(
     "linear or quadratic levels",
@@ -115,14 +122,23 @@ UNIQUE = Condition(
 )
 SMOOTH = Condition("smooth lower level", lambda s: s.lower.smooth.value)
 NONSMOOTH = Condition("lower level with kinks", lambda s: not s.lower.smooth.value)
+ABSOLUTE_VALUES = Condition(
+    "convex below but for kinks of `abs` of single variables",
+    lambda s: (
+        s.lower.smooth.reason == ABSOLUTE and s.convexity.value in ("convex", "strongly convex")
+    ),
+)
 MERELY_CONVEX = Condition(
     "convex below, not strongly; several solutions",
     lambda s: s.convexity.value == "convex" and not s.unique.value,
 )
 NOT_CONVEX = Condition(
     "not known to be convex below",
-    lambda s: s.convexity.value in ("nonconvex", "unknown") and not s.unique.value,
+    lambda s: (
+        s.convexity.value == "nonconvex" or (s.convexity.value == "unknown" and not s.unique.value)
+    ),
 )
+STEPS = Condition("the answer below is what some steps reach", lambda s: s.steps is not None)
 STREAMED = Condition(
     "data larger than memory, in sums over its rows below",
     lambda s: s.streamed is not None and bool(s.finite_sum_lower.value),

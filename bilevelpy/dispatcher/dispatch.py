@@ -59,9 +59,9 @@ def dispatch(
     if not ranked:
         raise BackendError(nobody(structure, verdicts))
     chosen = verdicts[ranked[0]]
-    row, options, why = 0, {}, [chosen.reason]
+    row, options, why = 0, _prescribed(chosen), [chosen.reason]
     if winner is not None and winner.backend == ranked[0]:
-        row, options = winner.row, dict(winner.options)
+        row, options = winner.row, {**winner.options, **options}
         why.insert(0, winner.reason(structure))
     return _decided(structure, verdicts, ranked, options, why, _warnings(structure, chosen), row)
 
@@ -104,7 +104,7 @@ def _named(
     others = (name, *(r for r in ranked if r != name))
     if isinstance(verdict, Accept):
         rule = next((r for r in RULES if r.backend == name and r.matches(structure)), None)
-        options = dict(rule.options) if rule is not None else {}
+        options = {**(rule.options if rule is not None else {}), **_prescribed(verdict)}
         why = ["asked for by name", verdict.reason]
         warnings = _warnings(structure, verdict)
         return _decided(structure, verdicts, others, options, why, warnings)
@@ -133,6 +133,10 @@ def _decided(
     rejected = {name: str(r) for name, r in against.items()}
     reasons = tuple(w for w in why if w)
     return Decision(ranked[0], options, reasons, ranked, rejected, warnings, forced, against, row)
+
+
+def _prescribed(verdict: Accept | Reject) -> dict[str, Any]:
+    return dict(verdict.options) if isinstance(verdict, Accept) else {}
 
 
 def _warnings(structure: Structure, verdict: Accept | Reject) -> tuple[str, ...]:

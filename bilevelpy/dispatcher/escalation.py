@@ -69,12 +69,16 @@ REACTIONS: tuple[Reaction, ...] = (
 )
 
 
+def _reaction(result: Result) -> Reaction:
+    return next(r for r in REACTIONS if r.sign(result))
+
+
 def successor(
     structure: Structure,
     result: Result,
     tried: Collection[str],
-    passed: Collection[str] = (),
     backends: Sequence[Backend[Any]] | None = None,
+    earlier: Sequence[Result] = (),
 ) -> tuple[str, str] | None:
     """The next backend after a failed ``result``, and the note that tells so; None where there is
     none left, or nothing to better.
@@ -87,19 +91,21 @@ def successor(
         What came of it.
     tried
         Backends that need not be tried again.
-    passed
-        Backends that cannot be used here.
     backends
         As for :func:`~bilevelpy.dispatcher.dispatch`.
+    earlier
+        What came of the choices before: facts that they have refuted stay refuted.
     """
     if result.status not in FAILED or len(tried) > MOST:
         return None
-    reaction = next(r for r in REACTIONS if r.sign(result))
+    for before in earlier:
+        structure = _reaction(before).corrected(structure)
+    reaction = _reaction(result)
     try:
         decision = dispatch(reaction.corrected(structure), backends=backends)
     except BackendError:
         return None
-    name = next((n for n in decision.ranked if n not in tried and n not in passed), None)
+    name = next((n for n in decision.ranked if n not in tried), None)
     if name is None:
         return None
     reached = f" at F = {result.F:.6g}" if math.isfinite(result.F) else ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from bilevelpy.backends.base import Accept, Reject
@@ -12,10 +13,14 @@ from bilevelpy.dispatcher.decision import Rejection
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure
 
+# Columns of a note, and backends beyond which all of them are not named one by one.
+WIDTH, MANY = 90, 8
+
 _HINTS = {
     "single_level": "declare a `lower` level, or use a general optimiser for a model of one level",
     "upper_constraints": "write bounds of upper variables as domains: `var x in [lo, hi]`",
     "lower_constraints": "write bounds of lower variables as domains: `var y in [lo, hi]`",
+    "steps": "drop `assume steps(...)` if the lower level is meant to be solved",
     "pessimistic": "the stances agree where the lower level is strongly convex",
 }
 
@@ -39,15 +44,27 @@ def nobody(structure: Structure, verdicts: Mapping[str, Accept | Reject]) -> str
     facts = [v.fact for _, v in rejects if v.fact is not None]
     placed = [f for f in facts if f.span is not None]
     deciding = next(iter([*placed, *facts]), None)
-    width = max((len(n) for n, _ in rejects), default=0)
-    table = "\n".join(f"{n.ljust(width)}  {v.reason}" for n, v in rejects)
-    notes = [table] if table else ["there is no backend"]
+    notes = _grouped(rejects) or ["there is no backend"]
     if deciding is not None and deciding.span is None:
         notes.insert(0, deciding.reason)
     span = deciding.span if deciding is not None else None
     label = deciding.reason if deciding is not None else ""
     found = diagnostic("BLV0601", span, label, notes=tuple(notes), hint=_hint(structure))
     return _render(found, structure)
+
+
+def _grouped(rejects: Sequence[tuple[str, Reject]]) -> list[str]:
+    """A note for each reason, with the backends that give it; the commonest first."""
+    groups: dict[str, list[str]] = {}
+    for name, verdict in rejects:
+        groups.setdefault(verdict.reason, []).append(f"`{name}`")
+    if len(groups) == 1 and len(rejects) > MANY:
+        return [f"every backend {reason}" for reason in groups]
+    ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+    return [
+        "\n".join(wrap(f"{', '.join(names)}: {reason}", WIDTH, break_on_hyphens=False))
+        for reason, names in ordered
+    ]
 
 
 def refusal(structure: Structure, name: str, verdict: Reject, ranked: tuple[str, ...]) -> str:

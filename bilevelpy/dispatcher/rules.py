@@ -39,6 +39,14 @@ class Rule:
 
 RULES: tuple[Rule, ...] = (
     Rule(
+        14,
+        "steps are the model",
+        "itd",
+        (c.STEPS,),
+        "the answer below is the end of given steps, not a minimiser: those steps are "
+        "differentiated",
+    ),
+    Rule(
         1,
         "whole program",
         "exact",
@@ -66,6 +74,14 @@ RULES: tuple[Rule, ...] = (
         "saba",
         (c.STREAMED, c.UNIQUE, c.SMOOTH, c.FREE_BELOW),
         "the data does not fit into memory: batches of its rows, with variance reduction",
+    ),
+    Rule(
+        16,
+        "data in files, not convex",
+        "f2sa",
+        (c.STREAMED, c.NOT_CONVEX, c.SMOOTH, c.FREE_BELOW),
+        "the data does not fit into memory, and the lower level is not known to be convex: a "
+        "penalty on its value by batches; nothing is claimed beyond the certificate",
     ),
     Rule(
         2,
@@ -102,6 +118,13 @@ RULES: tuple[Rule, ...] = (
         "nlp",
         (c.CONSTRAINED, c.POLYNOMIAL),
         "constraints and {m} lower variables, quadratic: solved jointly, with the KKT adjoint",
+    ),
+    Rule(
+        9,
+        "matrices below with rows",
+        "conic",
+        (c.CONSTRAINED, c.MATRICES_BELOW),
+        "semidefinite matrices and rows below: a conic solver, the adjoint on the face",
     ),
     Rule(
         10,
@@ -148,6 +171,21 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         12,
+        "weighted absolute values below, small",
+        "direct",
+        (c.ABSOLUTE_VALUES, c.SMALL),
+        "weighted absolute values and {m} variables below: Newton on the support, exact adjoint "
+        "there",
+    ),
+    Rule(
+        12,
+        "weighted absolute values below",
+        "aid",
+        (c.ABSOLUTE_VALUES,),
+        "weighted absolute values and {m} variables below: conjugate gradients on the support",
+    ),
+    Rule(
+        12,
         "kinks below",
         "meha",
         (c.NONSMOOTH,),
@@ -159,6 +197,14 @@ RULES: tuple[Rule, ...] = (
         "exact",
         (c.NOT_CONVEX,),
         "the lower level is not known to be convex, and small: solved to global optimality",
+    ),
+    Rule(
+        13,
+        "not convex, tiny",
+        "nlp",
+        (c.NOT_CONVEX, c.TINY),
+        "the lower level is not known to be convex: its conditions from several starts; claims are "
+        "local",
     ),
     Rule(
         13,
@@ -211,6 +257,14 @@ RULES: tuple[Rule, ...] = (
         "gradients of both objectives only: a penalty on the lower value",
     ),
     Rule(
+        15,
+        "finite sum, few upper variables",
+        "pzobo_s",
+        (c.UNIQUE, c.FINITE_SUM, c.FEW_UPPERS),
+        "the objectives are sums over data, and {n} upper variables: a path of batches per "
+        "direction, gradients only",
+    ),
+    Rule(
         13,
         "not convex, few lower variables",
         "bvfsm",
@@ -223,6 +277,14 @@ RULES: tuple[Rule, ...] = (
         "meha",
         (c.NOT_CONVEX,),
         "the lower level is not known to be convex: the Moreau envelope takes what is weakly so",
+    ),
+    Rule(
+        16,
+        "finite sum, not convex",
+        "f2sa",
+        (c.NOT_CONVEX, c.FINITE_SUM, c.SMOOTH, c.FREE_BELOW),
+        "the lower level is a sum over data and not known to be convex: a penalty on its value by "
+        "batches; nothing is claimed beyond the certificate",
     ),
     Rule(
         3,

@@ -83,7 +83,7 @@ class Constraint:
 @dataclass(frozen=True, slots=True)
 class Assumption:
     """A fact that the modeller declares: "convex", "strongly_convex", "smooth", "unique", "licq",
-    "dual".
+    "steps", "dual".
 
     ``arguments`` are data-only expressions; for "dual", ``constraint`` is bounded by the two
     arguments.

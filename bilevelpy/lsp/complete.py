@@ -53,6 +53,7 @@ _FACTS = {
     "smooth": "with this Lipschitz constant of the gradient",
     "unique": "the lower solution is unique",
     "licq": "constraint gradients are independent",
+    "steps": "the answer is what so many gradient steps of this length reach",
 }
 
 

@@ -6,7 +6,7 @@ syntax match blvStatement /\<subject\s\+to\>/
 syntax keyword blvClause and diff else for if in inter nash not optimistic or pessimistic start then union where within
 syntax keyword blvConstant inf pi
 syntax keyword blvType ball binary integers psd simplex
-syntax keyword blvFact convex licq smooth strongly_convex unique
+syntax keyword blvFact convex licq smooth steps strongly_convex unique
 syntax match blvFunction /\<\%(abs\|atan\|card\|concat\|cos\|cosh\|csv\|diag\|dot\|dual\|entropy\|exp\|expm1\|eye\|file\|huber\|json\|log\|log1p\|logdet\|logistic\|logsoftmax\|logsumexp\|max\|mean\|min\|norm1\|norm2\|norminf\|ones\|prod\|quad\|relu\|sigmoid\|sin\|sinh\|softmax\|softmax_cross_entropy\|softplus\|sqrt\|square\|sum\|sumsq\|tan\|tanh\|trace\|zeros\)\>\ze\s*(/
 syntax match blvNumber /\<\d\+\%(\.\.\@!\d*\)\=\%([eE][+-]\=\d\+\)\=/
 syntax region blvString start=/"/ end=/"/ oneline

@@ -23,7 +23,6 @@ from bilevelpy.errors import BackendError, UsageError
 from tests.unit.analysis.models import (
     BOX,
     FIRMS,
-    LASSO,
     LINEAR,
     MERELY_CONVEX,
     PL,
@@ -32,6 +31,11 @@ from tests.unit.analysis.models import (
     RIDGE_DATA,
     facts,
 )
+
+KINKED = """
+model kinked; upper { var x in [0, 3]; minimize (y - 1)^2/2; }
+lower L { var y; minimize (y - 2)^2/2 + x*max(y, -y); }
+"""
 
 
 class Fake:
@@ -121,7 +125,7 @@ def test_unknown_condition_goes_to_aid(ridge):
     assert dispatch(s, backends=real()).chosen == "aid"
 
 
-@pytest.mark.parametrize("text", [MERELY_CONVEX, PL, LASSO, LINEAR])
+@pytest.mark.parametrize("text", [MERELY_CONVEX, PL, KINKED, LINEAR])
 def test_models_outside_of_every_theory_are_refused_with_the_fact(text):
     s = facts(text)
     with pytest.raises(BackendError, match="BLV0601") as refusal:

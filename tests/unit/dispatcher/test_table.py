@@ -15,7 +15,6 @@ from bilevelpy.dispatcher import RULES, dispatch
 from bilevelpy.dispatcher import conditions as c
 from tests.unit.analysis.models import (
     BOX,
-    LASSO,
     LINEAR,
     MERELY_CONVEX,
     PL,
@@ -25,6 +24,10 @@ from tests.unit.analysis.models import (
     facts,
 )
 
+KINKED = """
+model kinked; upper { var x in [0, 3]; minimize (y - 1)^2/2; }
+lower L { var y; minimize (y - 2)^2/2 + x*max(y, -y); }
+"""
 PAGE = Path(__file__).parents[3] / "docs" / "dispatcher.md"
 
 
@@ -46,12 +49,42 @@ def test_the_page_shows_the_table_of_the_package() -> None:
         (RIDGE, RIDGE_DATA, 4, "direct"),
         (BOX, {}, 8, "direct"),
         (MERELY_CONVEX, {}, 11, "slbamm"),
-        (LASSO, {}, 12, "exact"),
+        (KINKED, {}, 12, "exact"),
     ],
 )
 def test_rows(text: str, data: dict, row: int, chosen: str) -> None:
     decision = dispatch(facts(text, **data))
     assert (decision.row, decision.chosen) == (row, chosen)
+
+
+NETWORK = """
+model network; dim n; param u[n], t[n];
+upper { var lam in [-6, 2] start -2; minimize mean((c*tanh(a*u) - t)^2); }
+lower L { var a start 0.1, c start 0.1; minimize mean((c*tanh(a*u) - t)^2) + exp(lam)*(a^2 + c^2); }
+"""
+
+
+def test_sums_that_are_not_convex_leave_one_stochastic_method() -> None:
+    """Row 16, without a claim; data in files puts it first."""
+    s = facts(NETWORK, u=np.linspace(-1, 1, 9), t=np.linspace(-2, 2, 9))
+    seen = replace(s, convexity=Fact("nonconvex", Evidence.OBSERVED, ""), unique=s.unique)
+    decision = dispatch(seen)
+    assert decision.row == 13
+    assert "f2sa" in decision.ranked
+    assert not {"saba", "soba", "srba", "stocbio", "pzobo_s"} & set(decision.ranked)
+    found = dispatch(replace(seen, streamed=Fact(10**12, Evidence.PROVED, "in files")))
+    assert (found.row, found.chosen) == (16, "f2sa")
+    assert "not known to be strongly convex" in " ".join(found.warnings)
+
+
+def test_stochastic_methods_refuse_rows() -> None:
+    s = facts(
+        "model m; dim n; param u[n]; upper { var x in [0, 1]; minimize x^2 + mean((u - y)^2); }"
+        "lower L { var y; minimize mean((u - y*x)^2) + y^2; subject to cap: y <= x; }",
+        u=np.arange(5.0),
+    )
+    ranked = dispatch(s).ranked
+    assert not {"saba", "soba", "srba", "f2sa", "pzobo_s"} & set(ranked)
 
 
 def test_models_that_are_not_convex_get_local_claims_only_from_methods_made_for_them() -> None:
