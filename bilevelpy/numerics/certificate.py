@@ -22,6 +22,7 @@ from bilevelpy.numerics.certificate_lower import LowerCheck
 from bilevelpy.numerics.certificate_upper import UpperCheck
 from bilevelpy.numerics.deadline import DeadlineOracle, OutOfTime
 from bilevelpy.numerics.driver import RunResult
+from bilevelpy.numerics.halves import halves, split_oracle
 from bilevelpy.numerics.resolve import Resolver
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Certificate, Status
@@ -123,6 +124,9 @@ def _certified(
     seconds: float,
     patience: float,
 ) -> tuple[Certificate, Case]:
+    split = split_oracle(oracle, x, rng)
+    if split is not None:
+        oracle, y = split, halves(y)
     timed = None
     if math.isfinite(min(seconds, patience)):
         timed = DeadlineOracle(oracle, time.perf_counter() + seconds)
@@ -176,6 +180,7 @@ class _Check:
         self.lower = LowerCheck(case, solver, base, f_here)
         until = time.perf_counter() + self.searching
         self._when_there_is_time("other starts of the lower level", self.lower.search, until)
+        self.lower.conic()
         self.gap, self.relative_gap = self.lower.gap()
         self.stage = "the choice among several lower solutions"
         self.lower.ties()

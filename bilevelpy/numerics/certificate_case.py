@@ -41,7 +41,8 @@ class Case:
     """The point (x, y) under examination.
 
     ``tol`` is the tolerance of the certificate, ``extent`` a length of x; ``convex`` and ``unique``
-    say what is known of the lower level beyond observation, ``pessimistic`` what the leader expects
+    say what is known of the lower level beyond observation, ``quadratic`` that f is quadratic in y
+    at every x, ``pessimistic`` what the leader expects
     of ties, ``thorough`` whether all starts and probes are wanted.
     """
 
@@ -55,6 +56,7 @@ class Case:
     thorough: bool
     extent: float
     pessimistic: bool = False
+    quadratic: bool = False
     found: Findings = field(default_factory=Findings)
 
     @property
@@ -82,16 +84,17 @@ def make_case(
     thorough: bool,
 ) -> Case:
     """The case of a point, with what the structure proves or declares."""
-    convex = unique = False
+    convex = unique = quadratic = False
     if structure is not None:
         shape = structure.convexity
         convex = shape.value in ("convex", "strongly convex") and (
             shape.evidence is not Evidence.OBSERVED
         )
         unique = structure.unique.value is True and structure.unique.evidence is Evidence.PROVED
+        quadratic = structure.lower_hessian.value in ("constant", "depends on x")
     pessimistic = structure is not None and structure.stance == "pessimistic"
     tol, extent = SLACK * options.tol, _extent(oracle, x)
-    return Case(oracle, x, y, rng, tol, convex, unique, thorough, extent, pessimistic)
+    return Case(oracle, x, y, rng, tol, convex, unique, thorough, extent, pessimistic, quadratic)
 
 
 def _extent(oracle: Oracle, x: Vec) -> float:

@@ -8,8 +8,9 @@ import torch
 
 from bilevelpy.numerics.certificate_case import Case
 from bilevelpy.numerics.linear_solve import norm
-from bilevelpy.numerics.lower_solve import LowerSolution
+from bilevelpy.numerics.lower_solve import LowerSolution, finish
 from bilevelpy.numerics.resolve import NEARLY, Answer, Resolver
+from bilevelpy.numerics.semidefinite import conic_response
 from bilevelpy.numerics.ties import EQUAL, NoBest, choose
 
 Vec = torch.Tensor
@@ -20,6 +21,8 @@ ROUNDING = 1e-12
 APART = 1e-3
 # Differences of F between responses that count as none, relative to the size of F.
 SAME = 1e-6
+# Entries of semidefinite lower variables up to which a conic solver is affordable.
+CONIC = 1000
 UNBOUNDED = "F falls without bound"
 
 
@@ -45,6 +48,20 @@ class LowerCheck:
             # A value below is below, whether or not the solve came to an end.
             if math.isfinite(other.f) and (other.usable or other.f < self.base.lower.f):
                 self.found.append(other)
+
+    def conic(self) -> None:
+        """Solve a quadratic lower level over semidefinite matrices once more by a conic solver."""
+        case, o = self.case, self.case.oracle
+        if not (case.quadratic and o.domain_y.matrices and o.m <= CONIC):
+            return
+        y = conic_response(o, case.x, self.base.lower.y)
+        if y is None:
+            case.note("a conic solver did not come to an end on the lower level")
+            return
+        other = finish(o.domain_y, y, *o.value_grad_f(case.x, y), 0, "reached")
+        case.found.details["conic_gap"] = self.base.lower.f - other.f
+        if other.f < self.base.lower.f:
+            self.found.append(other)
 
     @property
     def best(self) -> float:

@@ -18,9 +18,10 @@ from bilevelpy.backends.pbgd import PBGD
 from bilevelpy.backends.pzobo import PZOBO
 from bilevelpy.backends.qnbo import QNBO
 from bilevelpy.errors import BackendError, UsageError
-from bilevelpy.lowering.absolute import SplitOracle, absolute_parts
+from bilevelpy.lowering.absolute import absolute_parts
 from bilevelpy.lowering.together import gradients_together
 from bilevelpy.numerics.driver import run
+from bilevelpy.numerics.halves import SplitOracle, halves, joined
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Status
 from tests.oracles import box_kink, logistic, merely_convex, toy, vec
@@ -190,7 +191,7 @@ def test_parts_of_absolute_values_make_a_smooth_problem() -> None:
     assert f == pytest.approx(0.5 * (0.3 - 1.5) ** 2 + 0.7 * 0.5)
     assert torch.allclose(g, vec(-1.2 + 0.7, 1.2 + 0.7))
     assert torch.allclose(split.grad_f_x(x, z), vec(0.5))
-    assert torch.equal(split.join(split.split(vec(-2.0))), vec(-2.0))
+    assert torch.equal(joined(halves(vec(-2.0))), vec(-2.0))
 
 
 @pytest.mark.parametrize("term", ["abs(y) * y^2", "-abs(y)", "abs(abs(y) - 1)"])
