@@ -1,18 +1,40 @@
-"""``python -m benchmarks [--write FILE] [--plots DIR] [NAME...]``: measure, print one table."""
+"""``python -m benchmarks [--write FILE] [--plots DIR] [NAME...]``: measure, print one table.
+
+Everything runs with one thread. Rows are kept in ``--state`` as they are measured, so that a run
+that was ended goes on from there; once the table is written the state is removed.
+"""
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy reads it
+
 import argparse
 import importlib
-import os
+import json
 import platform
+from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
 from benchmarks.measure import Row
 
-NAMES = ["startup", "derivatives", "overhead", "races", "memory", "cleaning", "curves"]
+NAMES = [
+    "startup",
+    "derivatives",
+    "overhead",
+    "races",
+    "libraries",
+    "memory",
+    "cleaning",
+    "curves",
+]
+# Names with parts that are measured, and kept, one by one.
+PARTS = {"races": "RACES", "libraries": "TASKS", "curves": "CURVES"}
 PLOTS = {"races", "curves"}
+STATE = Path("bench-output/rows.json")
 COLUMNS = ["task", "bilevelpy", "yardstick", "ratio", "aim", "remark"]
 
 
@@ -41,33 +63,69 @@ def machine() -> str:
     return (
         f"{date.today()}, {os.cpu_count()} cores, {platform.machine()}, "
         f"Python {platform.python_version()}, PyTorch {torch.__version__}, "
-        f"NumPy {numpy.__version__}, SciPy {scipy.__version__}, {torch.get_num_threads()} threads"
+        f"NumPy {numpy.__version__}, SciPy {scipy.__version__}, {torch.get_num_threads()} thread"
     )
+
+
+def units(names: list[str]) -> Iterator[tuple[str, str | None]]:
+    """What is measured at once: a name, or a part of one (``races/digits``)."""
+    for wanted in names:
+        name, _, part = wanted.partition("/")
+        if part:
+            yield name, part
+        elif name in PARTS:
+            module = importlib.import_module(f"benchmarks.{name}")
+            for single in getattr(module, PARTS[name]):
+                if single not in getattr(module, "LONG", ()):
+                    yield name, single
+        else:
+            yield name, None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="benchmarks", description="Measure against hand-written code."
+        prog="benchmarks", description="Measure against hand-written code and other libraries."
     )
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)} (default: all)"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"of {', '.join(NAMES)}, or a part such as races/digits (default: all)",
     )
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into this file")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="one plot per race and curve")
+    parser.add_argument("--state", type=Path, metavar="FILE", default=STATE, help="kept rows")
+    parser.add_argument("--again", action="store_true", help="measure anew what is kept there")
     options = parser.parse_args()
-    unknown = sorted(set(options.names) - set(NAMES))
+    unknown = sorted({n.partition("/")[0] for n in options.names} - set(NAMES))
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    import torch
+
+    torch.set_num_threads(1)
+    kept: dict[str, list[dict[str, object]]] = {}
+    if options.state.exists() and not options.again:
+        kept = json.loads(options.state.read_text("utf-8"))
     rows: list[Row] = []
-    for name in options.names or NAMES:
-        plots = {"plots": options.plots} if name in PLOTS else {}
-        for row in importlib.import_module(f"benchmarks.{name}").run(**plots):
-            print("  ".join(filter(None, cells(row))), flush=True)
-            rows.append(row)
+    for name, part in units(options.names or NAMES):
+        key = name if part is None else f"{name}/{part}"
+        if key not in kept:
+            arguments = {} if part is None else {"names": [part]}
+            if name in PLOTS:
+                arguments["plots"] = options.plots
+            found = []
+            for row in importlib.import_module(f"benchmarks.{name}").run(**arguments):
+                print("  ".join(filter(None, cells(row))), flush=True)
+                found.append(asdict(row))
+            kept[key] = found
+            options.state.parent.mkdir(parents=True, exist_ok=True)
+            options.state.write_text(json.dumps(kept, indent=1), "utf-8")
+        rows += [Row(**row) for row in kept[key]]
     print(f"\n{machine()}\n\n{table(rows)}")
     if options.write:
         before, mark, _ = options.write.read_text("utf-8").partition("<!-- measured -->")
         options.write.write_text(f"{before}{mark}\n\n{machine()}\n\n{table(rows)}\n", "utf-8")
+        options.state.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

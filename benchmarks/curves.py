@@ -86,14 +86,15 @@ def slope(sizes: list[int], times: list[float]) -> float:
     return float(np.polyfit(np.log(sizes[half:]), np.log(times[half:]), 1)[0])
 
 
-def run(plots: Any = None) -> Iterator[Row]:
+def run(names: list[str] | None = None, plots: Any = None) -> Iterator[Row]:
     """One row per curve."""
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for name, (make, sizes) in CURVES.items():
+        for name in names or list(CURVES):
+            make, sizes = CURVES[name]
             times = measure(make, sizes)
             found = slope(sizes, times)
             note = ", ".join(f"{n:,}: {seconds(t)}" for n, t in zip(sizes, times, strict=True))

@@ -29,6 +29,7 @@ from tests.models.catalogue import (
     digits_problem,
 )
 from tests.reference.hyper_cleaning import HyperCleaning
+from tests.reference.logistic import PenalisedLogistic
 from tests.reference.small import conditioned_matrix
 from tests.reference.softmax import PenalisedSoftmax
 from tests.reference.upper import minimise
@@ -168,9 +169,23 @@ lower follow[i in firm] {
 TWO = (MODELS / "digits.blv").read_text("utf-8").partition("\nexpect")[0]
 
 
+def reflected_matrix(n: int, condition: float) -> np.ndarray:
+    """``P'DP`` with two reflections in P and eigenvalues D from 1 to ``condition``: dense, in n^2
+    operations.
+    """
+    draw = np.random.default_rng(0)
+    A = np.diag(np.geomspace(1.0, condition, n))
+    for _ in range(2):
+        v = draw.standard_normal(n)
+        v /= np.linalg.norm(v)
+        A -= 2.0 * np.outer(v, v @ A)
+        A -= 2.0 * np.outer(A @ v, v)
+    return 0.5 * (A + A.T)
+
+
 def quadratic(n: int) -> Race:
     """The quadratic problem with condition number 1,000."""
-    A = conditioned_matrix(n, 1000)
+    A = conditioned_matrix(n, 1000) if n < 5000 else reflected_matrix(n, 1000)
     return Race(
         f"quadratic, n_y = {n:,}, condition 1,000",
         lambda: bl.parse(QUADRATIC, data={"A": A}),
@@ -202,6 +217,31 @@ def two_digits() -> Race:
     return Race(
         "digits, two classes", lambda: bl.parse(text, data=data), problem, np.full(64, -4.0), -6, 2
     )
+
+
+LOGISTIC = """
+model logistic;
+dim n, m, p;
+param X[n, p], s[n], V[m, p], t[m];
+upper { var lam[p] in [-8, 2] start -2; minimize mean(softplus(-t * (V @ w + b))); }
+lower fit {
+  var w[p], b;
+  minimize mean(softplus(-s * (X @ w + b))) + sum(exp(lam) * w^2) / 2 + 1e-3 * b^2 / 2;
+}
+"""
+
+
+def logistic(rows: int, held: int, features: int) -> Race:
+    """A penalty per feature of a logistic regression with many rows of few features."""
+    draw = np.random.default_rng(0)
+    truth = draw.standard_normal(features) * (draw.random(features) < 0.5)
+    X, V = draw.standard_normal((rows, features)), draw.standard_normal((held, features))
+    s, t = (np.sign(M @ truth + 2 * draw.standard_normal(len(M))) for M in (X, V))
+    return Race(
+        f"logistic, {rows:,} + {held:,} rows of {features} features",
+        lambda: bl.parse(LOGISTIC, data={"X": X, "s": s, "V": V, "t": t}),
+        lambda: PenalisedLogistic(X, s, V, t, 1e-3), np.full(features, -2.0), -8, 2,
+    )  # fmt: skip
 
 
 def text(rows: int, features: int) -> Race:
@@ -306,6 +346,7 @@ RACES: dict[str, Callable[[], Race]] = {
     "diabetes": lambda: file("diabetes_ridge", diabetes_problem, np.zeros(10), -8, 2),
     "digits": lambda: file("digits", digits_problem, np.full(64, -4.0), -6, 2),
     "digits-two": two_digits,
+    "logistic-22": lambda: logistic(50_000, 92_000, 22),
     "text": lambda: text(8000, 5000),
     "cleaning-digits": digits_cleaning,
     "cleaning-mnist": cleaning,
@@ -314,6 +355,10 @@ RACES: dict[str, Callable[[], Race]] = {
     "simplex-500": lambda: simplex(500),
     "followers": lambda: followers(1000),
 }
+
+
+# Minutes each: measured where they are named.
+LONG = {"quadratic-5000"}
 
 
 def run(names: list[str] | None = None, plots: Any = None) -> Iterator[Row]:

@@ -14,6 +14,7 @@ from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.numerics.resolve import Resolver
 
+NO_SOLUTION = "the lower level has no finite solution at this x"
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -72,11 +73,19 @@ class Oracle:
 
     def response(self, x: Any) -> Vector:
         """The lower solution y(x), solved tightly from ``y0``."""
-        return self._answer(x)[0]
+        point = _in(x, self.n)
+        lower = self._solver(point).solved(point, self._oracle.y0)
+        if lower is None:
+            raise BackendError(NO_SOLUTION)
+        return _out(lower.y)
 
     def hypergradient(self, x: Any) -> Vector:
         """The gradient of F(x, y(x)), with lower and adjoint problem solved to rounding level."""
-        return self._answer(x)[1]
+        point = _in(x, self.n)
+        answer = self._solver(point).answer(point, self._oracle.y0)
+        if answer is None:
+            raise BackendError(NO_SOLUTION)
+        return _out(answer.gradient)
 
     def unflatten(self, x: Any, y: Any) -> tuple[Mapping[str, Vector], Mapping[str, Any]]:
         """Upper variables by name, lower ones by follower and name."""
@@ -90,14 +99,10 @@ class Oracle:
         run = Interpreter(bound.data, environment(upper, lower))
         return {n: np.asarray(run.value(r.value)) for n, r in bound.program.reports.items()}
 
-    def _answer(self, x: Any) -> tuple[Vector, Vector]:
-        point = _in(x, self.n)
+    def _solver(self, point: torch.Tensor) -> Resolver:
+        """What solves the lower level and the adjoint tightly at a point."""
         rng = torch.Generator().manual_seed(0)
-        solver = Resolver(self._oracle, point, self._oracle.y0, rng)
-        answer = solver.answer(point, self._oracle.y0)
-        if answer is None:
-            raise BackendError("the lower level has no finite solution at this x")
-        return _out(answer.lower.y), _out(answer.gradient)
+        return Resolver(self._oracle, point, self._oracle.y0, rng)
 
 
 def _in(values: Any, size: int) -> torch.Tensor:

@@ -26,13 +26,17 @@ _KINDS: tuple[tuple[str, type, str], ...] = (
 )
 
 
+DTYPES = ("float64", "float32")
+
+
 @dataclass(frozen=True, slots=True)
 class SolveOptions:
     """What ``solve`` takes besides the model.
 
     ``tol`` is relative: the projected hypergradient is compared with ``tol`` times its own scale at
     the start and the upper value, the lower residual likewise. ``backend_options`` belong to the
-    chosen backend.
+    chosen backend. With another ``device`` or ``dtype`` the run begins there, and is finished and
+    certified in float64 on the CPU.
     """
 
     backend: str = "auto"
@@ -42,8 +46,13 @@ class SolveOptions:
     seed: int = 0
     force: bool = False
     backend_options: Mapping[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
+    dtype: str = "float64"
 
     def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            known = " or ".join(DTYPES)
+            raise UsageError(f"dtype takes {known}, found {self.dtype!r}")
         for name, kinds, wanted in _KINDS:
             value = getattr(self, name)
             if not isinstance(value, kinds) or isinstance(value, bool):

@@ -18,6 +18,7 @@ from bilevelpy.backends.base import Accept, Backend, Reject
 from bilevelpy.errors import UsageError
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.numerics.certificate import certify, settle
+from bilevelpy.numerics.conic_certificate import ConicCheck
 from bilevelpy.numerics.coupled_certificate import examine_rows
 from bilevelpy.numerics.driver import IterationState, RunResult
 from bilevelpy.numerics.driver import run as drive
@@ -185,6 +186,31 @@ lower follower {
   subject to balance: sum(x) + sum(a) + sum(b) == 0;
 }
 """
+_CONE = """\
+model semidefinite;
+dim n;
+param A[n, n], B[n, n];
+upper { var x[1] in [-5, 5] start 0.3; minimize (sum((Y - 2 * A)^2) + x[1]^2) / 2; }
+lower fit { var Y[n, n] in psd; minimize sum((Y - x[1] * A + B)^2) / 2; }
+"""
+_TRACE = """\
+model semidefinite_trace;
+dim n;
+param A[n, n], B[n, n];
+upper { var x[1] in [-5, 5] start 0.1; minimize sum((Y - 0.8 * A - 0.2 * B)^2) + x[1]^2 / 20; }
+lower fit {
+  var Y[n, n] in psd;
+  minimize sum((Y - x[1] * A)^2) / 2;
+  subject to unit: trace(Y) == 1;
+}
+"""
+
+
+def _projectors() -> dict[str, np.ndarray]:
+    """Orthogonal projectors A and B of rank one: Y has their eigenvectors."""
+    q = np.array([0.6, 0.8])
+    A = np.outer(q, q)
+    return {"A": A, "B": np.eye(2) - A}
 
 
 def _quadratic(kappa: float, n: int = 6) -> Case:
@@ -257,6 +283,9 @@ CASES: tuple[Case, ...] = (
     Case("coupled equation", _BALANCE, [-0.3, -0.3], 0.1),  # validation case 6.4
     _quadratic_sum(4.0),
     _ridge_sum(),
+    # Y = max(x, 0) A, and (1 + x) / 2 A + (1 - x) / 2 B for -1 < x < 1.
+    Case("semidefinite", _CONE, [1.0], 1.0, _projectors()),
+    Case("semidefinite with a row", _TRACE, [6 / 11], 0.9 / 55, _projectors()),
 )
 
 
@@ -386,7 +415,10 @@ class _Suite:
         """
         raw = self._run(functions, facts)
         rng = torch.Generator().manual_seed(0)
-        if functions.g.size:
+        if functions.g.size and functions.domain_y.matrices:
+            given = functions, raw.x, raw.y, facts, SolveOptions(), rng
+            judged = ConicCheck(*given, seconds=math.inf).run()[0]
+        elif functions.g.size:
             judged = examine_rows(functions, raw.x, raw.y, facts, SolveOptions(), rng)[0]
         else:
             judged = certify(functions, raw.x, raw.y, facts, SolveOptions(), rng)
@@ -413,6 +445,8 @@ class _Suite:
         state = self.backend.init(functions, x, y, settings, torch.Generator().manual_seed(0))
         shown = getattr(getattr(state, "point", None), "gradient", None)
         if shown is None or case.optimistic or self.backend.measure(functions, state).warnings:
+            return
+        if functions.g.size:  # the independent solve here knows no rows
             return
         rng = torch.Generator().manual_seed(0)
         exact = Resolver(functions, x, y, rng).answer(x, y)

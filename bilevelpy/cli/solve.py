@@ -79,6 +79,12 @@ def solve(
     patience: Annotated[
         int, typer.Option(metavar="N", help="Iterations to wait for a better report.")
     ] = 20,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="Where the run begins: cpu, cuda, cuda:1, ...")
+    ] = "cpu",
+    dtype: Annotated[
+        str, typer.Option(metavar="TYPE", help="What it begins in: float64 or float32.")
+    ] = "float64",
     as_json: arguments.AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only.")] = False,
 ) -> int:
@@ -90,7 +96,9 @@ def solve(
     """
     check_targets(out, plot)
     limit = math.inf if time_limit is None else time_limit
-    options = SolveOptions(backend, tol, max_iter, limit, seed, force, arguments.options(option))
+    options = SolveOptions(
+        backend, tol, max_iter, limit, seed, force, arguments.options(option), device, dtype
+    )
     began = time.perf_counter()
     loaded = load(model, data, param, extern)
     if loaded.warnings and not quiet:

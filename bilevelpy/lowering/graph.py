@@ -8,8 +8,6 @@ is spread out only where a function needs the full shape.
 
 from __future__ import annotations
 
-import keyword
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
@@ -21,7 +19,6 @@ from torch import fx
 from bilevelpy.errors import BackendError
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.expr import Expr
-from bilevelpy.ir.types import Axes
 from bilevelpy.lowering import kernels
 from bilevelpy.lowering.contract import (
     arrange,
@@ -33,26 +30,11 @@ from bilevelpy.lowering.contract import (
 )
 from bilevelpy.lowering.externs import call_extern
 from bilevelpy.lowering.fusing import fold_factors, squared, takes_sign, terms_of
+from bilevelpy.lowering.recording import Recorder, Value, Variables, broadcast
 from bilevelpy.lowering.slots import Slot, SlotKind, sparse_node
 
 if TYPE_CHECKING:
     from bilevelpy.ir.build import Builder
-
-Variables = tuple[ir.VarRef, ...]
-_NONE: frozenset[int] = frozenset()
-# Names that generated code uses itself.
-_TAKEN = (
-    "self",
-    "torch",
-    "inf",
-    "nan",
-    "NoneType",
-    "device",
-    "fx_pytree",
-    "pytree",
-    "math",
-    "getattr",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,18 +64,6 @@ class Compiled:
         return partial(self.module.forward, *values)
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
-    """A lowered expression: ``missing`` leading dims are absent, dims in ``virtual`` (with those)
-    stand for a repeat.
-    """
-
-    ref: Any
-    rank: int
-    missing: int = 0
-    virtual: frozenset[int] = _NONE
-
-
 @lru_cache(maxsize=128)
 def compile_expressions(
     builder: Builder,
@@ -109,17 +79,8 @@ def compile_expressions(
     return _Lowering(builder, variables, sparse).compile(roots)
 
 
-class _Lowering:
-    def __init__(self, builder: Builder, variables: Variables, sparse: frozenset[str]) -> None:
-        self.builder = builder
-        self.variables = variables
-        self.sparse = sparse
-        self.graph = fx.Graph()
-        self.slots: dict[object, tuple[Slot, fx.Node]] = {}
-        self.names: set[str] = set(_TAKEN)
-        self.inputs = {v: self._input(f"{v.level}_{v.name}") for v in variables}
-        self.tensors = frozenset(self.inputs.values())
-        self.values: dict[Expr, Value] = {}
+class _Lowering(Recorder):
+    """The rules, a function for each kind of node."""
 
     def compile(self, roots: tuple[Expr, ...]) -> Compiled:
         wanted = set(roots)
@@ -174,71 +135,6 @@ class _Lowering:
             return (node.operand,)
         return node.children
 
-    # --- inputs -----------------------------------------------------------------------------------
-
-    def call(self, function: Callable[..., Any], *arguments: Any) -> fx.Node:
-        """Record a call."""
-        return self.graph.call_function(function, arguments)
-
-    def slot(self, kind: SlotKind, nodes: tuple[Expr, ...], axes: Axes, name: str) -> fx.Node:
-        """The data input for ``nodes``; equal ones are shared."""
-        key = (kind, nodes, axes, name if kind is SlotKind.EXTERN else "")
-        if key not in self.slots:
-            with self.graph.inserting_before(next(iter(self.inputs.values()))):
-                placeholder = self._input(name)
-            self.slots[key] = (Slot(kind, name, nodes, axes), placeholder)
-        return self.slots[key][1]
-
-    def _input(self, wish: str) -> fx.Node:
-        """A placeholder with a free Python name near ``wish``, in the same letters."""
-        name = re.sub(r"\W", "_", wish)
-        while name in self.names or keyword.iskeyword(name) or not name.isidentifier():
-            name = f"{name}_" if name.isidentifier() else f"_{name}"
-        self.names.add(name)
-        node = self.graph.create_node("placeholder", name, name=name)
-        node.target = node.name
-        return node
-
-    def _is_tensor(self, value: Value) -> bool:
-        """Whether a value is a tensor at run time: data scalars are Python floats."""
-        if not isinstance(value.ref, fx.Node):
-            return False
-        return value.rank > 0 or value.ref.op != "placeholder" or value.ref in self.tensors
-
-    def data(self, node: Expr, kind: SlotKind = SlotKind.VALUE) -> Any:
-        """A data-only expression as an input; numbers of the text stay numbers."""
-        if isinstance(node, ir.Const) and kind is SlotKind.VALUE:
-            return node.value
-        name = node.name if isinstance(node, ir.ParamRef) else f"data_{len(self.slots)}"
-        return self.slot(kind, (node,), (), name)
-
-    def sizes(self, axes: Axes) -> tuple[fx.Node, ...]:
-        """Lengths of axes as inputs."""
-        return tuple(self.slot(SlotKind.SIZE, (), (a,), f"size_{a.name}") for a in axes)
-
-    def value(self, node: Expr) -> Value:
-        """A lowered operand; a constant fill is its number."""
-        if node in self.values:
-            return self.values[node]
-        if isinstance(node, ir.Fill):
-            return Value(node.value, node.rank, node.rank, frozenset(range(node.rank)))
-        return Value(self.data(node), node.rank)
-
-    def full(self, node: Expr) -> Any:
-        """An operand in its full shape."""
-        if node not in self.values:
-            return self.data(node)
-        value = self.values[node]
-        return (
-            self.call(kernels.spread, value.ref, *self.sizes(node.axes))
-            if value.virtual
-            else value.ref
-        )
-
-    def tensor(self, node: Expr) -> Any:
-        """An operand in its full shape, and a tensor even if it is a number."""
-        return self.full(node) if node in self.values else self.data(node, SlotKind.TENSOR)
-
     # --- nodes ------------------------------------------------------------------------------------
 
     def _lower(self, node: Expr) -> Value:
@@ -268,7 +164,7 @@ class _Lowering:
         )
 
     def _spreading(self, function: Callable[..., Any], operands: list[Value], node: Expr) -> Value:
-        missing, virtual = _broadcast(operands, node.rank)
+        missing, virtual = broadcast(operands, node.rank)
         return Value(self.call(function, *(o.ref for o in operands)), node.rank, missing, virtual)
 
     # --- sums -------------------------------------------------------------------------------------
@@ -277,7 +173,7 @@ class _Lowering:
         terms = [(factor, self.value(operand)) for factor, operand in terms_of(self.builder, node)]
         # A tensor leads, if possible one with the sign +, so that the others can be added or
         # subtracted.
-        tensors = [k for k, (_, v) in enumerate(terms) if self._is_tensor(v)]
+        tensors = [k for k, (_, v) in enumerate(terms) if self.is_tensor(v)]
         plain = [k for k in tensors if terms[k][0] == 1.0]
         lead = (plain or tensors)[0]
         factor, head = terms.pop(lead)
@@ -285,10 +181,10 @@ class _Lowering:
         if isinstance(factor, Expr):
             total = self.call(torch.mul, total, self.data(factor))
         elif factor == -1.0:
-            if terms and terms[-1][0] == 1.0 and not self._is_tensor(terms[-1][1]):
+            if terms and terms[-1][0] == 1.0 and not self.is_tensor(terms[-1][1]):
                 other = terms.pop()[1]
                 total = self.call(torch.rsub, total, other.ref)
-                head = Value(total, node.rank, *_broadcast([head, other], node.rank))
+                head = Value(total, node.rank, *broadcast([head, other], node.rank))
             else:
                 total = self.call(torch.neg, total)
         for factor, value in terms:
@@ -299,7 +195,7 @@ class _Lowering:
                 total = self.call(torch.sub, total, value.ref)
             else:
                 total = self.call(torch.add, total, value.ref)
-        return Value(total, node.rank, *_broadcast([head, *(v for _, v in terms)], node.rank))
+        return Value(total, node.rank, *broadcast([head, *(v for _, v in terms)], node.rank))
 
     # --- products ---------------------------------------------------------------------------------
 
@@ -430,17 +326,6 @@ class _Lowering:
         return Value(
             self.call(call_extern, function, *(self.tensor(o) for o in node.operands)), node.rank
         )
-
-
-def _broadcast(operands: list[Value], rank: int) -> tuple[int, frozenset[int]]:
-    """Absent and repeated dims of an elementwise result."""
-    shaped = [o for o in operands if o.rank]
-    if not shaped:
-        return (rank, frozenset(range(rank)))
-    virtual = shaped[0].virtual
-    for operand in shaped[1:]:
-        virtual = virtual & operand.virtual
-    return min(o.missing for o in shaped), virtual
 
 
 _LOWER: Mapping[type[Expr], Callable[[_Lowering, Any], Value]] = {

@@ -9,163 +9,24 @@ and no data matrix is ever differentiated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from bilevelpy.errors import UsageError
-from bilevelpy.ir.expr import Expr, VarRef
-from bilevelpy.ir.objectives import level_total, lower_objective, upper_objective
-from bilevelpy.ir.program import BoundProgram
-from bilevelpy.lowering.arrays import array_function, wrapped
-from bilevelpy.lowering.blocks import block_positions
-from bilevelpy.lowering.constraints import ConstraintFunction
 from bilevelpy.lowering.differentiate import batched_gradients, gradient, gradients
-from bilevelpy.lowering.graph import Compiled, compile_expressions
-from bilevelpy.lowering.layout import Layout, domain, layout, start
-from bilevelpy.lowering.memory import check_memory, widest
-from bilevelpy.lowering.preconditioning import Preconditioning
-from bilevelpy.lowering.protocol import Counts
-from bilevelpy.lowering.quadratic import (
-    LARGEST,
-    Expanded,
-    QuadraticHessian,
-    expanded,
-    pays,
-    quadratic_form,
-)
-from bilevelpy.lowering.slots import DataTensors
-from bilevelpy.lowering.straight import Straight
-from bilevelpy.lowering.structured import StructuredHessian, structured_hessian
+from bilevelpy.lowering.known import KnownStructure
+from bilevelpy.lowering.layout import Layout
+from bilevelpy.lowering.memory import widest
 
 Vec = Tensor
-Named = dict[str, np.ndarray[Any, Any]]
-# Arrays of at most so many entries gain nothing by torch's threads.
-SMALL = 30_000
-# Lower variables from which on blocks are worth their own factors.
-MANY = 200
 # Entries that the batched products of a dense Hessian may take at once (256 MB).
 BATCH_ENTRIES = 32_000_000
 
 
-class TorchOracle:
-    """The oracle of a bound program (:class:`bilevelpy.lowering.protocol.Oracle`).
-
-    Parameters
-    ----------
-    bound
-        Program and data. Arrays are used where they lie.
-    dtype, device
-        Of all computations.
-    """
-
-    def __init__(
-        self,
-        bound: BoundProgram,
-        *,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        check_memory(bound)
-        program = bound.program
-        self.bound = bound
-        self.dtype = dtype
-        self.device = torch.device(device)
-        self.upper = layout(bound, [program.upper])
-        self.lower = layout(bound, program.lowers)
-        self.n, self.m = self.upper.dim, self.lower.dim
-        self.domain_x = domain(bound, self.upper, dtype)
-        self.domain_y = domain(bound, self.lower, dtype)
-        self.x0 = start(bound, self.upper, self.domain_x, dtype).to(self.device)
-        self.y0 = start(bound, self.lower, self.domain_y, dtype).to(self.device)
-        self.counts = Counts()
-        self.tensors = DataTensors(bound.data, dtype, self.device)
-        self.program_variables = _variables(program.builder, (self.upper, self.lower))
-        self._functions: dict[tuple[tuple[Expr, ...], tuple[VarRef, ...]], Callable[..., Any]] = {}
-        self.xs = self.program_variables[: len(self.upper.pieces)]
-        self.ys = self.program_variables[len(self.upper.pieces) :]
-        self.F_expr, self.F_sign = upper_objective(program)
-        self.f_expr, self.f_sign = lower_objective(program)
-        self.arrays = self._prefers_arrays()
-        self._F = self.program((self.F_expr,))
-        self._dF = self.straight(self.F_expr)
-        self._df = self.straight(self.f_expr)
-        self._f = self._df.value()
-        layouts = (self.upper, self.lower)
-        self.G = ConstraintFunction(bound, [program.upper], layouts, self.function)
-        self.g = ConstraintFunction(bound, program.lowers, layouts, self.function)
-
-    # --- programs ---------------------------------------------------------------------------------
-
-    def compiled(
-        self, expressions: tuple[Expr, ...], inputs: tuple[VarRef, ...] | None = None
-    ) -> Compiled:
-        """The graph of expressions of the program; ``.code`` shows it."""
-        variables = self.program_variables if inputs is None else inputs
-        return compile_expressions(
-            self.bound.program.builder, expressions, variables, self.tensors.sparse
-        )
-
-    def function(
-        self, expressions: tuple[Expr, ...], inputs: tuple[VarRef, ...] | None = None
-    ) -> Callable[..., Any]:
-        """Expressions as a function of tensors, with the data in place.
-
-        ``inputs`` are what it takes: the variables of the program (upper, then lower) unless given.
-        """
-        inputs = self.program_variables if inputs is None else inputs
-        key = (expressions, inputs)
-        if key not in self._functions:
-            compiled = self.compiled(expressions, inputs)
-            values = self.tensors.resolve(compiled.slots, self.bound.program.externs)
-            self._functions[key] = compiled.bind(values)
-        return self._functions[key]
-
-    def program(
-        self, expressions: tuple[Expr, ...], inputs: tuple[VarRef, ...] | None = None
-    ) -> Callable[..., Any]:
-        """The same as a function of NumPy arrays where ``arrays`` says that calls are what costs,
-        else of tensors; inputs and results are what :meth:`parts`, :meth:`Layout.join` and
-        :meth:`Layout.gather` take.
-        """
-        if not self.arrays:
-            return self.function(expressions, inputs)
-        compiled = self.compiled(expressions, inputs)
-        values = self.tensors.resolve(compiled.slots, self.bound.program.externs)
-        found = array_function(compiled.graph, values)
-        return wrapped(self.function(expressions, inputs)) if found is None else found
-
-    def _prefers_arrays(self) -> bool:
-        """Whether the objectives are small, or torch has one thread and gains nothing."""
-        if self.device.type != "cpu" or self.dtype is not torch.float64:
-            return False
-        if torch.get_num_threads() == 1:
-            return True
-        entries, _ = widest(self.bound, (self.F_expr, self.f_expr))
-        arrays = self.bound.data.arrays.values()
-        return bool(max(entries, *(a.size for a in arrays), 0) <= SMALL)
-
-    def straight(self, objective: Expr) -> Straight:
-        """The programs of an objective's derivatives."""
-        return Straight(self.bound.program.builder, self.program, objective, self.xs, self.ys)
-
-    def parts(self, x: Vec, y: Vec) -> list[Any]:
-        """The variables at a point, as programs take them."""
-        if self.arrays:
-            return self.upper.arrays(x) + self.lower.arrays(y)
-        return self.upper.split(x) + self.lower.split(y)
-
-    def along(self, v: Vec) -> list[Any]:
-        """A direction of the lower variables, as programs take it."""
-        return self.lower.arrays(v) if self.arrays else self.lower.split(v)
-
-    def joined(self, where: Layout, parts: Sequence[Any], like: Vec) -> Vec:
-        """Results of a program as a vector."""
-        return where.gather(parts) if self.arrays else where.join(parts, like)
+class TorchOracle(KnownStructure):
+    """The oracle of a bound program (:class:`bilevelpy.lowering.protocol.Oracle`)."""
 
     # --- values -----------------------------------------------------------------------------------
 
@@ -332,70 +193,6 @@ class TorchOracle:
         self.counts.grad_f += 1
         return gradient(self.function((self.f_expr,))(*xs, *ys), ys, create=True)
 
-    @cached_property
-    def blocks(self) -> Tensor | None:
-        """Positions (B, q) of the variables of independent blocks of the lower level, where there
-        are many small ones.
-        """
-        return None if self.m < MANY else block_positions(self.bound, self.lower)
-
-    @cached_property
-    def quadratic(self) -> QuadraticHessian | None:
-        """f_yy as a matrix of data and a diagonal, where it has that form."""
-        if (
-            self.m > LARGEST
-            or self.blocks is not None
-            or self.device.type != "cpu"
-            or self.dtype is not torch.float64
-        ):
-            return None
-        form = quadratic_form(self, self.f_expr)
-        return None if form is None else QuadraticHessian(self, form)
-
-    @cached_property
-    def expanded(self) -> Expanded | None:
-        """f and its gradient from the kept matrix, where that is less work and as accurate."""
-        found = self.quadratic
-        if found is None or found.reads_y or not pays(self):
-            return None
-        return expanded(self, found)
-
-    @cached_property
-    def predicted(self) -> StructuredHessian | None:
-        """f_yy by the affine predictors of f, where its form allows it; of sparse data the
-        diagonal.
-        """
-        if self.device.type != "cpu" or self.dtype is not torch.float64:
-            return None
-        return structured_hessian(self)
-
-    @property
-    def structured(self) -> StructuredHessian | None:
-        """The same where it gives a dense matrix."""
-        found = self.predicted
-        return None if found is None or found.is_sparse else found
-
-    @cached_property
-    def _preconditioning(self) -> Preconditioning | None:
-        return None if self.predicted is None else Preconditioning(self.predicted, self.m)
-
-    def preconditioner(self, x: Vec, y: Vec) -> Callable[[Vec], Vec] | None:
-        """An approximate inverse of f_yy at a point, for conjugate gradients; None where there is
-        none that is better than the identity.
-        """
-        return None if self._preconditioning is None else self._preconditioning.at(x, y)
-
-    @property
-    def hessian_price(self) -> float:
-        """About how many values with gradients a dense Hessian with its factor is worth."""
-        if self.blocks is not None:
-            return 2.0 + 2.0 * self.blocks.shape[1]
-        found = self.quadratic or self.structured
-        if found is None:
-            return 3.0 + self.m / 50  # batched products
-        gradient, hessian = found.work
-        return hessian / gradient
-
     def hessian(self, x: Vec, y: Vec) -> Tensor:
         """f_yy as a dense symmetric (m, m) tensor."""
         if self.quadratic is not None:
@@ -422,55 +219,3 @@ class TorchOracle:
             rows.append(torch.cat(flat, 1))
         H = torch.cat(rows) if rows else y.new_zeros(0, 0)
         return 0.5 * (H + H.T)
-
-    # --- names and expressions --------------------------------------------------------------------
-
-    def evaluate(self, expression: Expr, x: Vec, y: Vec) -> np.ndarray[Any, Any]:
-        """Any expression of the program at a point."""
-        value = self.function((expression,))(*self.upper.split(x), *self.lower.split(y))
-        return value.detach().cpu().numpy()  # type: ignore[no-any-return]
-
-    def tensor(self, expression: Expr) -> Tensor:
-        """A data-only expression as a tensor, shared with the compiled programs."""
-        return self.tensors.tensor(expression)
-
-    def report(self, name: str, x: Vec, y: Vec) -> np.ndarray[Any, Any]:
-        """A report of the model at a point."""
-        reports = self.bound.program.reports
-        if name not in reports:
-            raise UsageError(f"there is no report {name!r}")
-        return self.evaluate(reports[name].value, x, y)
-
-    def objectives(self, x: Vec, y: Vec) -> dict[str, float]:
-        """Level name -> value of its objective (summed over a family), in the sense it is written
-        in.
-        """
-        program = self.bound.program
-        return {
-            level.name: float(self.evaluate(level_total(program, level), x, y))
-            for level in program.levels
-        }
-
-    def unflatten_x(self, x: Vec) -> Named:
-        """Upper variables by name: views of ``x``."""
-        return {name: array for (_, name), array in self.upper.names(x).items()}
-
-    def unflatten_y(self, y: Vec) -> dict[str, Named]:
-        """Lower variables by follower and name: views of ``y``."""
-        named: dict[str, Named] = {level.name: {} for level in self.bound.program.lowers}
-        for (level, name), array in self.lower.names(y).items():
-            named[level][name] = array
-        return named
-
-    def flatten_x(self, values: Mapping[str, Any]) -> Vec:
-        """``x`` from upper variables by name; those not given keep their start."""
-        return self.upper.flatten({("upper", name): v for name, v in values.items()}, self.x0)
-
-    def flatten_y(self, values: Mapping[str, Mapping[str, Any]]) -> Vec:
-        """``y`` from lower variables by follower and name; those not given keep their start."""
-        flat = {(level, name): v for level, part in values.items() for name, v in part.items()}
-        return self.lower.flatten(flat, self.y0)
-
-
-def _variables(builder: Any, layouts: tuple[Layout, Layout]) -> tuple[VarRef, ...]:
-    return tuple(builder.var(*p.key, p.variable.axes) for part in layouts for p in part.pieces)

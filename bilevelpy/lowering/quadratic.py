@@ -10,18 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import cg
 
 from bilevelpy.analysis.predictors import MINUS, Factors, linear_terms
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.ir.expr import Expr
-from bilevelpy.ir.substitute import substitute
 from bilevelpy.ir.walk import postorder, variables
 from bilevelpy.lowering.derive import derivatives
 from bilevelpy.lowering.slots import sparse_node
@@ -30,16 +27,12 @@ from bilevelpy.lowering.straight import inner
 
 if TYPE_CHECKING:
     from bilevelpy.ir.types import Axis
-    from bilevelpy.lowering.oracle import TorchOracle
+    from bilevelpy.lowering.programs import Programs
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 # Lower variables up to which the matrix is kept dense (200 MB).
 LARGEST = 5000
-# The expanded square must give value and gradient of the original to this accuracy, relative to
-# the value of the part of data and to the parts of the gradient: cancellation would otherwise
-# hide the residual.
-FAITHFUL = 1e-10
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +56,7 @@ class Form:
     reads_y: bool
 
 
-def quadratic_form(oracle: TorchOracle, objective: Expr) -> Form | None:
+def quadratic_form(oracle: Programs, objective: Expr) -> Form | None:
     """The form of an objective's second derivative in y, None where it has another one."""
     builder = oracle.bound.program.builder
     first = derivatives(builder, objective, oracle.ys)
@@ -133,7 +126,7 @@ def _is_linear(root: Expr, depends: dict[Expr, bool]) -> bool:
 class QuadraticHessian:
     """``Q + diag d(x, y)``: Q is computed when it is first asked for, and kept."""
 
-    def __init__(self, oracle: TorchOracle, form: Form) -> None:
+    def __init__(self, oracle: Programs, form: Form) -> None:
         self._oracle, self._form = oracle, form
         self._Q: Array | None = None
         self._whole: torch.Tensor | None = None
@@ -216,7 +209,7 @@ class QuadraticHessian:
 
 
 def _add_block(
-    oracle: TorchOracle,
+    oracle: Programs,
     Q: Array,
     block: _Block,
     places: dict[tuple[str, str], torch.Tensor],
@@ -249,7 +242,7 @@ def _spread(
     return np.broadcast_to(moved.reshape(shape), [sizes[s] for s in output])
 
 
-def _coefficient(oracle: TorchOracle, block: _Block, output: tuple[int, ...]) -> Array:
+def _coefficient(oracle: Programs, block: _Block, output: tuple[int, ...]) -> Array:
     """The product of a block's factors over ``output``."""
     tensors, bound = oracle.tensors, oracle.bound
     sparse = [f for f in block.factors if sparse_node(f[0], tensors.sparse)]
@@ -261,7 +254,7 @@ def _coefficient(oracle: TorchOracle, block: _Block, output: tuple[int, ...]) ->
 
 
 def _sparse_gram(
-    oracle: TorchOracle,
+    oracle: Programs,
     block: _Block,
     sparse: Factors,
     output: tuple[int, ...],
@@ -281,84 +274,3 @@ def _sparse_gram(
     found = np.asarray((left.T @ scaled).toarray())
     first = next(s for s in la if s != summed)
     return found if output[0] == first else found.T
-
-
-def expanded(oracle: TorchOracle, hessian: QuadraticHessian) -> Expanded | None:
-    """f by its expansion at y = 0, where that saves work and is accurate."""
-    form = Expanded(oracle, hessian)
-    return form if form.is_faithful() else None
-
-
-class Expanded:
-    """``f = c(x) + b(x)'y + y'Hy / 2`` and its gradient, without the data."""
-
-    def __init__(self, oracle: TorchOracle, hessian: QuadraticHessian) -> None:
-        self._oracle, self._hessian = oracle, hessian
-        builder = oracle.bound.program.builder
-        zero: dict[Expr, Expr] = {v: builder.fill(0.0, v.axes) for v in oracle.ys}
-        first = derivatives(builder, oracle.f_expr, oracle.ys)
-        assert first is not None  # the Hessian was derived from it
-        roots = tuple(substitute(builder, r, zero) for r in (oracle.f_expr, *first))
-        self.slope_is_data = all(builder.is_data(r) for r in roots[1:])
-        self._at_zero = several(builder, oracle.program, roots, oracle.program_variables)
-        self._held: tuple[torch.Tensor, float, Array, Array | None] | None = None
-
-    def value_gradient(self, x: torch.Tensor, y: torch.Tensor) -> tuple[float, torch.Tensor]:
-        """f and df/dy."""
-        if self._held is None or not torch.equal(self._held[0], x):
-            c, *b = self._at_zero(*self._oracle.parts(x, y))
-            flat = self._oracle.joined(self._oracle.lower, b, y).numpy()
-            d = self._hessian.moving_diagonal(x, y)
-            self._held = (x.clone(), float(c), flat, d)
-        _, c, slope, d = self._held
-        z = y.numpy()
-        Hy = self._hessian.Q.dot(z)
-        if d is not None:
-            Hy += d * z
-        value = c + float(z.dot(slope)) + 0.5 * float(z.dot(Hy))
-        Hy += slope
-        return value, torch.from_numpy(Hy)
-
-    def is_faithful(self) -> bool:
-        """Whether it agrees with the original where that is small: at the response of the start,
-        and where the part of data has its minimum, with nothing else to hide its value.
-        """
-        oracle, x = self._oracle, self._oracle.x0
-        zero = torch.zeros_like(oracle.y0)
-        _, slope = self.value_gradient(x, zero)
-        if not float(slope.norm()) > 0.0:
-            return True
-        return all(
-            self._agrees(x, matrix, slope)
-            for matrix in (self._hessian.dense(x, zero).numpy(), self._hessian.Q)
-        )
-
-    def _agrees(self, x: torch.Tensor, matrix: Array, slope: torch.Tensor) -> bool:
-        """Whether value and gradient agree close to the minimiser that a matrix gives."""
-        oracle = self._oracle
-        with np.errstate(all="ignore"):  # a matrix of zeros has no minimiser
-            y = torch.from_numpy(cg(matrix, -slope.numpy(), rtol=1e-8, maxiter=50)[0])
-        if not bool(torch.isfinite(y).all()):
-            return False
-        value, gradient = self.value_gradient(x, y)
-        program = oracle.straight(oracle.f_expr).gradient(value=True, by_x=False, by_y=True)
-        assert program is not None  # the Hessian was derived from it
-        exact, *parts = program(*oracle.parts(x, y))
-        d, z = self._hessian.moving_diagonal(x, y), y.numpy()
-        own = float(exact) - (0.5 * float((d * z).dot(z)) if d is not None else 0.0)
-        difference = gradient - oracle.joined(oracle.lower, parts, y)
-        return bool(
-            abs(value - float(exact)) <= FAITHFUL * abs(own)
-            and float(difference.norm()) <= FAITHFUL * float(slope.norm())
-        )
-
-
-def pays(oracle: TorchOracle) -> bool:
-    """Whether one product with the matrix is less work than a pass over the data of f."""
-    sizes = oracle.bound.data.sizes
-    entries = sum(
-        prod(sizes[a] for a in node.axes)
-        for node in postorder(oracle.f_expr)
-        if isinstance(node, ir.ParamRef)
-    )
-    return 2 * entries > oracle.m**2

@@ -87,10 +87,22 @@ def _before(state: State, end: int) -> State:
     return state
 
 
+def picks_own_rows(node: ir.Gather, operand: State) -> bool:
+    """Whether every row is picked from itself, as in ``Z[i, label[i]]``: the operand carries the
+    axis, and the index there is the position in it.
+    """
+    if not isinstance(operand, int):
+        return False
+    index = node.index[operand]
+    return isinstance(index, ir.Position) and index.axis is node.operand.axes[operand]
+
+
 def _gather(node: ir.Gather, states: Sequence[State]) -> State:
     operand, index = states[0], states[1:]
     rank = next(i.rank for i in node.index if i is not None)
     if any(s != FREE for s in index):
+        if picks_own_rows(node, operand) and set(index) == {0}:
+            return 0
         if operand != FREE or len(set(index)) != 1 or not isinstance(index[0], int):
             raise NotASum
         return index[0]

@@ -16,7 +16,14 @@ from bilevelpy.ir import expr as ir
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.types import Axes, Axis, AxisKind
 from bilevelpy.ir.walk import postorder
-from bilevelpy.lowering.row_rules import FREE, LINEAR, RULES, NotASum, State
+from bilevelpy.lowering.row_rules import (
+    FREE,
+    LINEAR,
+    RULES,
+    NotASum,
+    State,
+    picks_own_rows,
+)
 
 if TYPE_CHECKING:
     from bilevelpy.ir.build import Builder
@@ -237,7 +244,12 @@ def _new_einsum(r: _Rewriter, n: ir.Einsum, c: tuple[Expr, ...]) -> Expr:
 
 def _new_gather(r: _Rewriter, n: ir.Gather, c: tuple[Expr, ...]) -> Expr:
     given = iter(c[1:])
-    return r.builder.gather(c[0], [None if i is None else next(given) for i in n.index], n.span)
+    index = [None if i is None else next(given) for i in n.index]
+    carried = r.states[n.operand]
+    if picks_own_rows(n, carried):
+        assert isinstance(carried, int)
+        index[carried] = r.builder.position(r.batch)
+    return r.builder.gather(c[0], index, n.span)
 
 
 Build = Callable[[_Rewriter, Any, tuple[Expr, ...]], Expr]

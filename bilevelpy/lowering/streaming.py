@@ -167,6 +167,16 @@ class StreamedOracle(TorchOracle):
         return product
 
     @property
+    def kept_quadratic(self) -> None:
+        """Nothing: evaluations go by blocks of rows."""
+        return
+
+    @property
+    def joint_quadratic(self) -> None:
+        """Nothing: it would need all rows in one place."""
+        return
+
+    @property
     def structured(self) -> None:
         """Nothing: predictors of all rows do not fit into memory."""
         return

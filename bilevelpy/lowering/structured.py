@@ -21,7 +21,7 @@ from bilevelpy.lowering.splitting import several
 from bilevelpy.lowering.straight import Product, inner
 
 if TYPE_CHECKING:
-    from bilevelpy.lowering.oracle import TorchOracle
+    from bilevelpy.lowering.programs import Programs
 
 # Beyond this many classes a second-derivative pass per class costs more than differentiating twice.
 MAX_CLASSES = 256
@@ -34,7 +34,7 @@ class StructuredHessian:
     """
 
     def __init__(
-        self, oracle: TorchOracle, predictors: tuple[Predictor, ...], curvature: Curvature
+        self, oracle: Programs, predictors: tuple[Predictor, ...], curvature: Curvature
     ) -> None:
         self._oracle = oracle
         self.curvature = curvature
@@ -105,7 +105,7 @@ class _Weights:
 
     def __init__(
         self,
-        oracle: TorchOracle,
+        oracle: Programs,
         shapes: Sequence[Shape],
         roots: Sequence[Expr],
         along: Sequence[VarRef | None],
@@ -140,11 +140,11 @@ class _Weights:
             wanted = tuple(roots[k] for k in self._single)
             self._program = several(builder, oracle.program, wanted, variables)
         for k in fixed:
-            self._known[k] = self._block(k, oracle.tensor(roots[k]))
+            self._known[k] = self._block(k, oracle.tensors.tensor(roots[k]))
 
     @classmethod
     def of(
-        cls, oracle: TorchOracle, g: Expr, cuts: dict[Expr, VarRef], shapes: Sequence[Shape]
+        cls, oracle: Programs, g: Expr, cuts: dict[Expr, VarRef], shapes: Sequence[Shape]
     ) -> _Weights | None:
         """From g as a function of the predictors ``cuts``; None where a function has no rule."""
         builder = oracle.bound.program.builder
@@ -189,7 +189,7 @@ class _Weights:
         return value.reshape(shape.batch, shape.samples, 1, 1)
 
 
-def _units(shape: Shape, size: tuple[int, ...], oracle: TorchOracle) -> list[Any]:
+def _units(shape: Shape, size: tuple[int, ...], oracle: Programs) -> list[Any]:
     """For each class the direction that is 1 there and 0 elsewhere, as programs take it."""
     inverse = [shape.permutation.index(d) for d in range(len(shape.permutation))]
     full = [size[d] for d in shape.permutation]
@@ -204,7 +204,7 @@ def _units(shape: Shape, size: tuple[int, ...], oracle: TorchOracle) -> list[Any
     return found
 
 
-def structured_hessian(oracle: TorchOracle) -> StructuredHessian | None:
+def structured_hessian(oracle: Programs) -> StructuredHessian | None:
     """The structured Hessian of an oracle, or None where the general way is right.
 
     None where the objective has another form, where a predictor is the variable itself with
@@ -239,7 +239,7 @@ def structured_hessian(oracle: TorchOracle) -> StructuredHessian | None:
 
 
 def _coefficient(
-    oracle: TorchOracle, predictor: Predictor, position: int, shape: tuple[int, ...]
+    oracle: Programs, predictor: Predictor, position: int, shape: tuple[int, ...]
 ) -> Any:
     """A term's coefficient in the shape batch, samples, contracted (broadcast where it does not
     carry them); a sparse one as it is.
@@ -251,4 +251,4 @@ def _coefficient(
     start = len(predictor.batch)
     contracted = [sizes[term.variable.axes[d]] for d in term.order[start : start + term.contracted]]
     full = [shape[d] for d in (*predictor.batch, *predictor.samples)] + contracted
-    return oracle.tensor(term.coefficient).expand(full)
+    return oracle.tensors.tensor(term.coefficient).expand(full)

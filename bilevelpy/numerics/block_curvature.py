@@ -13,6 +13,7 @@ import torch
 
 from bilevelpy.lowering.domains import Face
 from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.halves import HalvesCurvature, is_split
 from bilevelpy.numerics.linear_solve import RIDGES
 from bilevelpy.numerics.lower_newton import NEGATIVE, DenseCurvature
 
@@ -46,6 +47,7 @@ class BlockCurvature(DenseCurvature):
         self._blocks = 0.5 * (blocks + blocks.transpose(1, 2))
         self.H = self._blocks
         self.face = None
+        self.rent = 0.0
 
     def settle(self, face: Face) -> bool:
         """Factorise on ``face``; variables held at bounds get the row of the identity."""
@@ -90,7 +92,9 @@ class BlockCurvature(DenseCurvature):
 
 
 def curvature_of(oracle: Any, *, constant: bool = False) -> DenseCurvature:
-    """Blocks where the oracle has them, else one dense matrix."""
+    """Blocks where the oracle has them, the support's part in halves, else one dense matrix."""
+    if is_split(oracle):
+        return HalvesCurvature(constant=constant)
     index = getattr(oracle, "blocks", None)
     if index is not None and oracle.domain_y.is_box:
         return BlockCurvature(index, constant=constant)

@@ -4,8 +4,9 @@ With the response y(x) on a face with tangent projector P (the identity for a fr
 
     P (H + C) P u = P dF/dy,     dPhi/dx = dF/dx - f_xy u
 
-H = f_yy, C the curvature of active balls. At a fixed point ``y = P_Y(y - s f_y)`` this equals the
-adjoint of projected unrolling, ``(I - (I - s H) P'^T) w = dF/dy`` with ``u = s P'^T w``.
+H = f_yy, C the curvature of active balls and of matrices of low rank. At a fixed point ``y = P_Y(y
+- s f_y)`` this equals the adjoint of projected unrolling, ``(I - (I - s H) P'^T) w = dF/dy`` with
+``u = s P'^T w``.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from bilevelpy.lowering.domains import Face
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.linear_solve import conjugate_gradients, norm
 from bilevelpy.numerics.lower_krylov import offered, on_face
-from bilevelpy.numerics.lower_newton import DenseCurvature
+from bilevelpy.numerics.lower_newton import FRESH, DenseCurvature
 from bilevelpy.numerics.preconditioner import PairPreconditioner
 
 Vec = torch.Tensor
 Operator = Callable[[Vec], Vec]
 
-REFINEMENTS = 4
+# Iterations after which a residual of this size is taken for rounding.
+FEW, ROUNDING = 25, 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,48 +52,39 @@ def dense_adjoint(
     curvature: DenseCurvature,
     *,
     tol: float = 1e-11,
+    u0: Vec | None = None,
 ) -> Adjoint:
-    """Solve by the factor of the lower solve, refined on the true Hessian at (x, y).
+    """Conjugate gradients preconditioned by the factor of the lower solve, on the true Hessian at
+    (x, y), from an earlier adjoint ``u0``.
 
-    One pullback gives both the residual check and ``f_xy u``; a factor that is a step old needs
-    two. Where it contracts badly, conjugate gradients preconditioned by it finish.
+    A fresh factor takes one product, which shows the residual; one that is a few steps old some
+    more.
     """
     d = face.project(gF_y)
-    goal = tol * norm(d)
-    u, r = torch.zeros_like(d), d
-    cross = torch.zeros_like(x)
-    residual = norm(d)
-    if residual == 0.0:
-        return Adjoint(u, cross, 0.0, 0)
+    size = norm(d)
+    if size == 0.0:
+        return Adjoint(torch.zeros_like(d), torch.zeros_like(x), 0.0, 0)
     curvature.settle(face)
-    pullback = oracle.pullback(x, y)
-    for k in range(REFINEMENTS):
-        du = curvature.solve(r)
-        Hdu, cross_du = pullback(du)
-        if face.balls:
-            Hdu = Hdu + face.bend(du)
-        u, cross = u + du, cross + cross_du
-        r = r - face.project(Hdu)
-        last, residual = residual, norm(r)
-        if residual <= goal or (curvature.constant and residual <= 1e-9 * norm(d)):
-            return Adjoint(u, cross, residual / norm(d), k + 1)
-        if not residual <= 0.3 * last:
+    H = on_face(oracle.hvp(x, y), face)
+    start, products = None, 0
+    if u0 is not None and bool(u0.any()):
+        start = face.project(u0)
+    for limit in (FEW, 2 * oracle.m + 10):
+        solution = conjugate_gradients(
+            H,
+            d,
+            tol=tol * size,
+            max_iter=limit,
+            u0=start,
+            preconditioner=None if curvature.negative else curvature.solve,
+        )
+        start, products = solution.u, products + solution.products
+        curvature.rent += max(0, solution.products - FRESH)
+        if solution.converged or solution.residual <= ROUNDING * size:
             break
-    if residual <= 1e-9 * norm(d):  # the last digits are rounding
-        return Adjoint(u, cross, residual / norm(d), REFINEMENTS)
-    solution = conjugate_gradients(
-        on_face(lambda v: pullback(v)[0], face),
-        d,
-        tol=goal,
-        max_iter=2 * oracle.m + 10,
-        u0=u,
-        preconditioner=None if curvature.negative else curvature.solve,
-    )
-    products = REFINEMENTS + solution.products
     negative = solution.negative_curvature or curvature.negative
-    return Adjoint(
-        solution.u, pullback(solution.u)[1], solution.residual / norm(d), products, negative
-    )
+    cross = oracle.cross(x, y)(solution.u)
+    return Adjoint(solution.u, cross, solution.residual / size, products, negative)
 
 
 def krylov_adjoint(

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from bilevelpy.numerics.linear_solve import dot, norm
@@ -36,14 +37,14 @@ def shortest_in_hull(rows: Vec, iterations: int = 2000) -> Vec:
     """Min-norm point of the convex hull of the rows, by Frank-Wolfe steps that may also move away
     from a vertex.
     """
-    gram = rows @ rows.T
-    k = rows.shape[0]
-    w = torch.full((k,), 1.0 / k, dtype=rows.dtype)
+    gram = (rows @ rows.T).numpy()
+    k = len(gram)
+    w = np.full(k, 1.0 / k)
     top = float(gram.diagonal().max())
+    slope = gram @ w
     for _ in range(iterations):
-        slope = gram @ w
-        toward = int(torch.argmin(slope))
-        away = int(torch.argmax(torch.where(w > 0, slope, -math.inf)))
+        toward = int(slope.argmin())
+        away = int(np.where(w > 0, slope, -math.inf).argmax())
         gap = float(slope[away] - slope[toward])
         if gap <= 1e-14 * top:
             break
@@ -52,7 +53,8 @@ def shortest_in_hull(rows: Vec, iterations: int = 2000) -> Vec:
         step = min(float(w[away]), gap / bend if bend > 0 else math.inf)
         w[toward] += step
         w[away] -= step
-    return w @ rows
+        slope += step * (gram[:, toward] - gram[:, away])
+    return torch.from_numpy(w) @ rows
 
 
 def leave_kink(

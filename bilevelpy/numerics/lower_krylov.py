@@ -22,7 +22,7 @@ def on_face(H: Operator, face: Face) -> Operator:
     """``v -> P (H + C) P v`` for v in the tangent space."""
     if face.is_whole:
         return H
-    if face.balls:
+    if face.is_curved:
         return lambda v: face.project(H(v) + face.bend(v))
     return lambda v: face.project(H(v))
 

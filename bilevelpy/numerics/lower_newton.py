@@ -28,8 +28,8 @@ NEGATIVE = 1e-6
 
 
 # A Hessian that costs so many gradients is replaced by products preconditioned with an old factor,
-# as long as this many of them do.
-DEAR, MOST = 12.0, 15
+# at most so many for a step; so many a fresh factor would take too.
+DEAR, MOST, FRESH = 12.0, 30, 2
 # Newton steps below this fraction of y are rounding.
 FINEST = 1e-12
 # A change of f below this fraction of it is rounding; steps not halved with it lead nowhere.
@@ -54,10 +54,12 @@ class DenseCurvature:
     curvature C of active balls; coordinate faces use the free submatrix instead.
     """
 
-    __slots__ = ("H", "constant", "face", "factor", "index")
+    __slots__ = ("H", "constant", "face", "factor", "index", "rent")
 
     def __init__(self, *, constant: bool = False) -> None:
         self.constant = constant
+        # Products that the age of the factor has cost: once they are worth a new one, it is made.
+        self.rent = 0.0
         self.H: Vec | None = None
         self.face: Face | None = None
         self.factor: Cholesky | PseudoInverse | None = None
@@ -66,6 +68,7 @@ class DenseCurvature:
     def refresh(self, oracle: Oracle, x: Vec, y: Vec) -> None:
         """Evaluate the Hessian at (x, y)."""
         H = oracle.hessian(x, y)
+        self.rent = 0.0
         if H is self.H:  # constant: its factor stays good
             return
         self.H = H
@@ -168,7 +171,7 @@ def _iterate(
         fresh = True
     # Chord steps are worth taking while they cost less than the Hessian that they save.
     patience = getattr(oracle, "hessian_price", 3.0 + oracle.m / 50)
-    if not fresh and patience < 1.0:
+    if not fresh and (patience < 1.0 or (patience >= DEAR and curvature.rent >= patience)):
         curvature.refresh(oracle, x, y)
         fresh = True
     last = math.inf
@@ -187,9 +190,9 @@ def _iterate(
         trusted = fresh
         if not fresh and (curvature.negative or _slow(last, size, goal, patience)):
             corrected = None
-            if patience >= DEAR and not curvature.negative:
+            if patience >= DEAR and curvature.rent < patience and not curvature.negative:
                 forcing = min(0.1, max(1e-3, 0.3 * goal / size))
-                corrected = _corrected(oracle, x, y, g, curvature, forcing, int(patience / 4))
+                corrected = _corrected(oracle, x, y, g, curvature, forcing)
             if corrected is not None:
                 p = corrected
             else:
@@ -230,7 +233,6 @@ def _corrected(
     g: Vec,
     curvature: DenseCurvature,
     forcing: float,
-    products: int,
 ) -> Vec | None:
     """A Newton step at y by conjugate gradients with an old factor as their preconditioner: a few
     products where a new matrix would cost many. None where they do not suffice.
@@ -241,9 +243,10 @@ def _corrected(
         on_face(oracle.hvp(x, y), face),
         rhs,
         tol=forcing * norm(rhs),
-        max_iter=min(products, MOST),
+        max_iter=MOST,
         preconditioner=curvature.solve,
     )
+    curvature.rent += max(0, found.products - FRESH)
     return found.u if found.converged else None
 
 

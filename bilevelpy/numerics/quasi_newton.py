@@ -53,7 +53,7 @@ class BFGS:
     in torch: callers look at the answer.
     """
 
-    __slots__ = ("_arrays", "_compact", "memory", "pairs", "rescale", "scale", "version")
+    __slots__ = ("_table", "memory", "pairs", "rescale", "scale", "version")
 
     def __init__(self, scale: float = 1.0, memory: int = 30, *, rescale: bool = False) -> None:
         self.scale = scale
@@ -62,34 +62,33 @@ class BFGS:
         # Counts the changes, so that results can be kept.
         self.version = 0
         self.pairs: deque[tuple[Vec, Vec, float]] = deque(maxlen=memory)
-        # The same pairs as NumPy sees them: calls on short vectors cost a third there.
-        self._arrays: deque[tuple[Array, Array, float]] = deque(maxlen=memory)
-        self._compact: tuple[int, Compact] | None = None
+        # The same pairs side by side where vectors are short; None where they are long.
+        self._table: Pairs | None = None
 
-    @np.errstate(over="ignore", invalid="ignore")
     def apply(self, d: Vec) -> Vec:
         """O(memory * m): four products with matrices where vectors are short, else the two-loop
         recursion.
         """
         array = d.numpy()
-        if len(self._arrays) >= 2 and array.size <= SHORT:
-            if self._compact is None or self._compact[0] != self.version:
-                S, G = (np.array([pair[k] for pair in self._arrays]) for k in (0, 1))
-                self._compact = (self.version, Compact.of(S, G))
-            found = self._compact[1].apply(array, self.scale)
+        table = self._table
+        if table is not None and table.count >= 2:
+            with np.errstate(over="ignore", invalid="ignore"):
+                found = table.compact().apply(array, self.scale)
             if found is not None:
                 return torch.from_numpy(found)
         return torch.from_numpy(self._two_loops(array))
 
+    @np.errstate(over="ignore", invalid="ignore")
     def _two_loops(self, d: Array) -> Array:
         q = d.copy()
         weights = []
-        for s, g, rho in reversed(self._arrays):
+        arrays = [(s.numpy(), g.numpy(), rho) for s, g, rho in self.pairs]
+        for s, g, rho in reversed(arrays):
             a = rho * float(s.dot(q))
             weights.append(a)
             q -= a * g
         q *= self.scale
-        for (s, g, rho), a in zip(self._arrays, reversed(weights), strict=True):
+        for (s, g, rho), a in zip(arrays, reversed(weights), strict=True):
             q += (a - rho * float(g.dot(q))) * s
         return q
 
@@ -97,12 +96,17 @@ class BFGS:
         """Append ``(s, g)`` unless ``s'g`` is not safely positive; the oldest pair is dropped at
         the limit.
         """
-        sg, gg = dot(s, g), dot(g, g)
+        with np.errstate(over="ignore", invalid="ignore"):
+            a, b = s.numpy(), g.numpy()
+            sg, gg = float(a.dot(b)), float(b.dot(b))
         if not sg > CURVATURE * norm(s) * gg**0.5 or not gg < float("inf"):
             return False
         self.version += 1
         self.pairs.append((s, g, 1.0 / sg))
-        self._arrays.append((s.numpy(), g.numpy(), 1.0 / sg))
+        if a.size <= SHORT:
+            if self._table is None:
+                self._table = Pairs(self.memory, a.size)
+            self._table.add(a, b)
         if self.rescale:
             self.scale = sg / gg
         return True
@@ -113,14 +117,20 @@ class BFGS:
         it; the answer stays there.
         """
         mask, array = free.numpy(), d.numpy()
-        if self._arrays:
-            S, G = (np.array([pair[k] for pair in self._arrays]) * mask for k in (0, 1))
-            sg, gg, ss = (np.einsum("ij,ij->i", a, b) for a, b in ((S, G), (G, G), (S, S)))
-            keep = sg > CURVATURE * np.sqrt(ss * gg)
+        if self.pairs:
+            if self._table is not None:
+                S, G = (part * mask for part in self._table.rows)
+            else:
+                S = np.array([s.numpy() for s, _, _ in self.pairs]) * mask
+                G = np.array([g.numpy() for _, g, _ in self.pairs]) * mask
+            whole = Compact.of(S, G)
+            sg, gg = whole.D, whole.GG.diagonal()
+            keep = sg > CURVATURE * np.sqrt((S * S).sum(1) * gg)
             if keep.any():
-                last = int(np.flatnonzero(keep)[-1])
+                last = int(keep.nonzero()[0][-1])
                 scale = float(sg[last] / gg[last]) if self.rescale else self.scale
-                found = Compact.of(S[keep], G[keep]).apply(array, scale)
+                kept = whole if keep.all() else Compact.of(S[keep], G[keep])
+                found = kept.apply(array, scale)
                 if found is not None:
                     return torch.from_numpy(found)
         return torch.from_numpy(self.scale * array)
@@ -129,7 +139,47 @@ class BFGS:
         """Forget all pairs."""
         self.version += 1
         self.pairs.clear()
-        self._arrays.clear()
+        self._table = None
+
+
+class Pairs:
+    """The newest pairs, oldest first, in rows of S and G, with ``S G'`` and ``G G'``: one more
+    pair costs three products.
+    """
+
+    __slots__ = ("GG", "SG", "count", "memory", "stacked")
+
+    def __init__(self, memory: int, size: int) -> None:
+        self.memory, self.count = memory, 0
+        self.stacked = np.empty((2, memory, size))
+        self.SG, self.GG = np.empty((memory, memory)), np.empty((memory, memory))
+
+    def add(self, s: Array, g: Array) -> None:
+        """Append a pair; the oldest one leaves at the limit."""
+        k = self.count
+        if k == self.memory:
+            k -= 1
+            self.stacked[:, :k] = self.stacked[:, 1:]
+            for table in (self.SG, self.GG):
+                table[:k, :k] = table[1:, 1:]
+        self.stacked[0, k], self.stacked[1, k] = s, g
+        self.count = k + 1
+        S, G = self.rows
+        self.SG[k, : k + 1] = G @ s
+        self.SG[: k + 1, k] = S @ g
+        self.GG[k, : k + 1] = self.GG[: k + 1, k] = G @ g
+
+    @property
+    def rows(self) -> tuple[Array, Array]:
+        """S and G."""
+        return self.stacked[0, : self.count], self.stacked[1, : self.count]
+
+    def compact(self) -> Compact:
+        """Their compact form."""
+        k = self.count
+        S, G = self.rows
+        R = self.SG[:k, :k]
+        return Compact(S, G, R, R.diagonal(), self.GG[:k, :k])
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +206,13 @@ class Compact:
 
     def apply(self, d: Array, h: float) -> Array | None:
         """Multiply; None where pairs are so nearly dependent that nothing certain comes out."""
-        u, failed = dtrtrs(self.R, self.S @ d, lower=0)
+        # LAPACK reads columns: R' is lower there, without a copy.
+        R = np.ascontiguousarray(self.R).T
+        u, failed = dtrtrs(R, self.S @ d, lower=1, trans=1)
         if failed:
             return None
         w = self.D * u + h * (self.GG @ u - self.G @ d)
-        v, _ = dtrtrs(self.R, w, lower=0, trans=1)
+        v, _ = dtrtrs(R, w, lower=1)
         out: Array = h * d + v @ self.S - h * (u @ self.G)
         value = float(out.dot(d))
         return out if 0.0 < value < np.inf else None

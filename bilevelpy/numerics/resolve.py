@@ -77,6 +77,12 @@ class Resolver:
             return newton(self.oracle, x, y, self.curvature, tol=1e-11, scale=1e-3 * norm(y))
         return newton_cg(self.oracle, x, y, tol=level * self.gradient_scale, max_cg=1000)
 
+    def solved(self, x: Vec, y: Vec, level: float = LEVEL) -> LowerSolution | None:
+        """The same; None where the lower level has no finite solution."""
+        lower = self.respond(x, y, level)
+        usable = lower.usable or lower.ended == "limit"
+        return lower if usable and math.isfinite(lower.f) else None
+
     def answer(
         self, x: Vec, y: Vec, guide: Answer | None = None, *, rough: bool = False
     ) -> Answer | None:
@@ -84,8 +90,8 @@ class Resolver:
 
         ``rough`` is for points whose hypergradient only serves as a scale: a percent will do.
         """
-        lower = self.respond(x, y, ROUGH if rough else LEVEL)
-        if not (lower.usable or lower.ended == "limit") or not math.isfinite(lower.f):
+        lower = self.solved(x, y, ROUGH if rough else LEVEL)
+        if lower is None:
             return None
         F, gF_x, gF_y = self.oracle.value_grad_F(x, lower.y)
         u0 = guide.adjoint.u if guide is not None else None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from bilevelpy.lowering.protocol import Oracle
@@ -93,12 +94,23 @@ class AdjointMethod(Protocol):
         ...
 
 
+class NewtonStep(Protocol):
+    """Newton's step for a Phi that is quadratic."""
+
+    def step(
+        self, g: np.ndarray[Any, Any], free: np.ndarray[Any, Any] | None
+    ) -> np.ndarray[Any, Any] | None:
+        """``Phi''^-1 g`` on the free variables (None: all); None where Phi is not convex."""
+        ...
+
+
 @dataclass(slots=True)
 class Response:
     """Evaluates Phi and dPhi/dx by a lower method and an adjoint method.
 
     The value is corrected to second order in the lower residual, ``F(x, y) - u' f_y`` with the
-    newest adjoint u: line searches stay valid at loose lower accuracy.
+    newest adjoint u: line searches stay valid at loose lower accuracy. ``newton``
+    makes its step where Phi is quadratic.
     """
 
     oracle: Oracle
@@ -108,13 +120,14 @@ class Response:
     scale: float = 0.0
     first: float = 0.0
     correct: bool = True
+    newton: NewtonStep | None = None
 
     def evaluate(self, x: Vec, near: Point | None, y: Vec, expected: float = 0.0) -> Point:
         """Phi at x from the start y; the error is kept below a fraction of the ``expected`` change
         of Phi.
         """
         u = near.adjoint.u if near is not None and near.adjoint is not None else None
-        accuracy = replace(self.accuracy)
+        accuracy = self.accuracy
         while True:
             lower, start = self.lower.solve(self.oracle, x, y, accuracy, self.scale)
             self._note(start)
@@ -131,7 +144,8 @@ class Response:
             if accuracy.level <= accuracy.floor:
                 break
             # x has not moved since this solve: only the level counts now.
-            accuracy.level, accuracy.change = max(accuracy.floor, 0.1 * accuracy.level), 1.0
+            level = max(accuracy.floor, 0.1 * accuracy.level)
+            accuracy = replace(accuracy, level=level, change=1.0)
             y = lower.y
         return Point(x, lower, F, F - correction, gF_x, gF_y)
 
@@ -146,10 +160,10 @@ class Response:
         """The same point with adjoint and hypergradient."""
         u0 = near.adjoint.u if near is not None and near.adjoint is not None else None
         adjoint = self.adjoint.solve(self.oracle, point, u0, self.accuracy)
-        value = point.F
+        p, value = point, point.F
         if self.correct:
-            value -= dot(adjoint.u, point.lower.face.project(point.lower.gradient))
-        return replace(point, adjoint=adjoint, gradient=point.gF_x - adjoint.cross, value=value)
+            value -= dot(adjoint.u, p.lower.face.project(p.lower.gradient))
+        return Point(p.x, p.lower, p.F, value, p.gF_x, p.gF_y, adjoint, p.gF_x - adjoint.cross)
 
     def again(self, point: Point) -> Point:
         """The same x at the present level. Nothing has moved, so there is no change to follow."""

@@ -126,13 +126,15 @@ def _size(bend: float) -> float:
 
 
 def _spread(spans: Sequence[Span], sizes: Sequence[float], domain: ProductSet) -> Vec:
-    """Sizes around 1, entry by entry; all 1 where they differ by little. Simplices keep theirs."""
+    """Sizes around 1, entry by entry; all 1 where they differ by little. Simplices and matrices
+    keep theirs.
+    """
     known = [s for s in sizes if math.isfinite(s) and s > 0.0]
     if len(known) < 2 or max(known) <= DIFFERENT * min(known):
         return torch.ones(domain.dim, dtype=torch.float64)
     middle = math.exp(sum(map(math.log, known)) / len(known))
     relative = [s / middle if math.isfinite(s) and s > 0.0 else 1.0 for s in sizes]
     out = by_block(spans, relative, domain.dim)
-    for b in domain.simplices:
+    for b in (*domain.simplices, *domain.matrices):
         out[b.start : b.stop] = 1.0
     return out

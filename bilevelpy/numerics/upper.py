@@ -5,8 +5,7 @@ and its gradient.
 from __future__ import annotations
 
 import math
-from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 
@@ -16,108 +15,30 @@ from bilevelpy.numerics.linear_solve import dot, norm
 from bilevelpy.numerics.measure import Finish, Measure
 from bilevelpy.numerics.quasi_newton import BFGS
 from bilevelpy.numerics.response import Point, Response
+from bilevelpy.numerics.upper_state import (
+    FALL,
+    MEMORY,
+    WINDOW,
+    UpperState,
+    first_length,
+)
 from bilevelpy.numerics.wolfe import search
 from bilevelpy.result import Status
 
+__all__ = ["UpperState", "advance", "begin", "measure"]
+
 Vec = torch.Tensor
 
-MEMORY = 30
 # Predicted decreases below this fraction of |F| cannot be told from rounding.
 RESOLUTION = 1e-13
 # Gradients above this stationarity at vanishing steps are taken for a kink.
 JUMP = 1e-3
 # Stationarities up to this multiple of the accuracy of the solves say little.
 VAGUE = 10.0
-# A long flat tail: over so many iterations F falls by less than so many times tol, while its
-# gradient, though above tol, is small. Upper variables of little effect on F (weights of single
-# samples) drift for ever.
-WINDOW, FALL, SMALL_GRADIENT = 20, 5.0, 100.0
+# A hypergradient from an adjoint with a relative residual above this shows no stationarity.
+UNSOLVED = 1e-3
 # Values and distances that grow by this factor over those of the first step have no bound.
 EXPLODED = 1e12
-
-
-@dataclass(slots=True)
-class UpperState:
-    """Everything that the optimizer carries from one iteration to the next."""
-
-    response: Response
-    point: Point
-    tol: float
-    start: Point
-    memory: BFGS = field(default_factory=lambda: BFGS(0.0, MEMORY, rescale=True))
-    norms: list[float] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)
-    recent: deque[tuple[Vec, Vec]] = field(default_factory=lambda: deque(maxlen=60))
-    extent: float = 0.0  # largest distance from the start: the length scale of the run
-    reach: float = math.inf
-    finish: Finish | None = None
-    warnings: tuple[str, ...] = ()
-
-    _seen: tuple[Point, Vec, float] | None = None
-    _model: tuple[Point, int, Vec] | None = None
-
-    @property
-    def projected_gradient(self) -> Vec:
-        """Hypergradient without the parts that the upper domain blocks."""
-        return self._projected()[0]
-
-    @property
-    def gradient_norm(self) -> float:
-        """Its norm."""
-        return self._projected()[1]
-
-    def _projected(self) -> tuple[Vec, float]:
-        """Both, computed once for a point."""
-        if self._seen is None or self._seen[0] is not self.point:
-            pg = self.response.oracle.domain_x.projected_gradient(self.point.x, self.point.g)
-            self._seen = (self.point, pg, norm(pg))
-        return self._seen[1:]
-
-    def model_step(self) -> Vec:
-        """The quasi-Newton matrix times the projected gradient, computed once for a point and its
-        pairs.
-        """
-        version = self.memory.version
-        if self._model is None or self._model[0] is not self.point or self._model[1] != version:
-            self._model = (self.point, version, self.memory.apply(self.projected_gradient))
-        return self._model[2]
-
-    def stationarity(self) -> float:
-        """Projected hypergradient and predicted decrease on the scales of the run, whichever is
-        larger.
-
-        The gradient's scale is the upper quartile of the norms seen (a few steep first steps do
-        not count) or the size of the terms that cancel in it; the decrease is compared with |F|
-        and the progress made.
-        """
-        return max(self.relative_gradient(), self.decrement() / self.size())
-
-    def relative_gradient(self) -> float:
-        """Projected hypergradient on the scale of the run."""
-        pg = self.gradient_norm
-        if pg == 0.0:
-            return 0.0
-        ordered = sorted(self.norms)
-        return pg / max(ordered[(3 * len(ordered)) // 4] if ordered else pg, self.point.size)
-
-    def size(self) -> float:
-        """What changes of F are compared with."""
-        F = self.point.value
-        return max(abs(F), 1e-3 * abs(self.start.value - F), 1e-300)
-
-    def is_flat(self) -> bool:
-        """Whether the run is in a long flat tail; gradients are compared with the largest seen."""
-        if len(self.values) <= WINDOW:
-            return False
-        fall = self.values[-WINDOW - 1] - self.values[-1]
-        slope = self.gradient_norm / max(*self.norms, 1e-300)
-        return fall <= FALL * self.tol * self.size() and slope <= SMALL_GRADIENT * self.tol
-
-    def decrement(self) -> float:
-        """Decrease of Phi that the quasi-Newton model predicts for a full step."""
-        if self.memory.scale == 0.0:
-            return 0.0
-        return abs(dot(self.projected_gradient, self.model_step()))
 
 
 def begin(response: Response, x: Vec, y: Vec, tol: float) -> UpperState:
@@ -167,16 +88,12 @@ def advance(state: UpperState) -> UpperState:
         return state
     face = domain.face(old.x, old.g)
     first = state.memory.scale == 0.0
-    d = -pg * (_first_length(state) / size) if first else _direction(state, face, pg)
-    found = search(
-        state.response, old, d, extent=max(state.extent, norm(d)), remember=state.recent.append
-    )
+    d = _direction(state, face, pg)
+    found = search(state.response, old, d, extent=state.extent, remember=state.recent.append)
     if found.point is None and not first:
         # The model may be at fault: steepest descent with the length of the last good step.
         d = -pg * (min(state.reach, max(state.extent, 1e-300)) / 10.0 / size)
-        found = search(
-            state.response, old, d, extent=max(state.extent, norm(d)), remember=state.recent.append
-        )
+        found = search(state.response, old, d, extent=state.extent, remember=state.recent.append)
         state.memory.reset()
     if found.point is not None and _explodes(state, found.point):
         state.point = found.point
@@ -189,9 +106,8 @@ def advance(state: UpperState) -> UpperState:
     if found.point is None or found.stuck:
         _stuck(state, found.point)
         return state
-    short = norm(found.point.x - old.x) <= RADIUS * state.extent
-    _accept(state, found.point)
-    if short and state.stationarity() > max(JUMP, state.tol):
+    length = _accept(state, found.point)
+    if length <= RADIUS * state.extent and state.stationarity() > max(JUMP, state.tol):
         # Steps of no length while the gradient stays: it jumps, and smooth steps would zigzag
         # across.
         _leave_kink(state)
@@ -206,6 +122,9 @@ def measure(state: UpperState) -> Measure:
     lower_accuracy = residual / scale if scale else 0.0
     if p.lower.usable:  # solved to the level that the confirmed stationarity asked for
         lower_accuracy = min(lower_accuracy, state.response.accuracy.level)
+    # Fixed numbers of steps have the accuracy that they have; what is tied to tol must have it.
+    if state.response.correct and p.adjoint is not None and p.adjoint.residual > UNSOLVED:
+        lower_accuracy = max(lower_accuracy, p.adjoint.residual)  # h may vanish for lack of u
     f = p.lower.f if math.isfinite(p.lower.f) else state.response.oracle.f(p.x, p.y)
     warnings = state.warnings
     if p.adjoint is not None and p.adjoint.negative_curvature:
@@ -229,21 +148,16 @@ def measure(state: UpperState) -> Measure:
     )
 
 
-def _first_length(state: UpperState) -> float:
-    """Length of the very first trial step; only a guess, which the search then corrects."""
-    domain = state.response.oracle.domain_x
-    x = state.point.x
-    width = (domain.upper - domain.lower).clamp(max=1e300)
-    widths = width[width < 1e300]
-    lengths = [0.1 * norm(x)] if norm(x) > 0 else []
-    if widths.numel() == x.numel():
-        lengths.append(0.1 * norm(widths))
-    return max(lengths) if lengths else 1.0
-
-
 def _direction(state: UpperState, face: Face, pg: Vec) -> Vec:
-    """``-H pg`` with pairs projected onto the face; capped at ten times the last step."""
-    if face.is_whole:
+    """Newton's, or ``-H pg`` with pairs projected onto the face; capped at ten times the last
+    step.
+    """
+    newton = state.newton_step()
+    if newton is not None and dot(newton, pg) > 0:
+        return -newton
+    if state.memory.scale == 0.0:
+        return -pg * (first_length(state) / state.gradient_norm)
+    elif face.is_whole:
         d = -state.model_step()
     elif face.only_fixes and face.free is not None:
         d = -state.memory.restricted(face.free, face.project(pg))
@@ -258,21 +172,24 @@ def _direction(state: UpperState, face: Face, pg: Vec) -> Vec:
     return d * (state.reach / length) if length > state.reach else d
 
 
-def _accept(state: UpperState, new: Point) -> None:
-    """Move to the new point, learn the pair, and tie the accuracies to the progress."""
+def _accept(state: UpperState, new: Point) -> float:
+    """Move to the new point, learn the pair, and tie the accuracies to the progress; the length of
+    the step.
+    """
     old = state.point
     s = new.x - old.x
     state.memory.update(s, new.g - old.g)
+    length = norm(s)
     if state.memory.scale == 0.0:
-        state.memory.scale = norm(s) / max(state.gradient_norm, 1e-300)
+        state.memory.scale = length / max(state.gradient_norm, 1e-300)
     state.point = new
-    state.reach = 10.0 * norm(s)
-    state.extent = max(state.extent, norm(new.x - state.start.x), norm(s))
+    state.reach = 10.0 * length
+    state.extent = max(state.extent, norm(new.x - state.start.x), length)
     _note(state)
     stationarity = state.stationarity()
     if stationarity <= state.tol:
         _confirm(state)
-        return
+        return length
     state.response.accuracy.follow(stationarity)
     if state.is_flat():
         state.point = state.response.polish(state.point)
@@ -281,6 +198,7 @@ def _accept(state: UpperState, new: Point) -> None:
             f"F falls by less than {FALL * state.tol:.0e} of its size in {WINDOW} iterations, "
             f"relative hypergradient {state.relative_gradient():.1e}",
         )
+    return length
 
 
 def _note(state: UpperState) -> None:
@@ -348,11 +266,11 @@ def _leave_kink(state: UpperState) -> None:
 
 def _explodes(state: UpperState, new: Point) -> bool:
     """Whether F and the distance from the start have left every scale of the problem."""
-    first = max(norm(state.start.x), _first_length(state) if not state.extent else state.extent)
     fallen = state.start.value - new.value
-    return norm(new.x - state.start.x) > EXPLODED * first and (
-        fallen > EXPLODED * max(abs(state.start.value), 1e-300)
-    )
+    if not fallen > EXPLODED * max(abs(state.start.value), 1e-300):
+        return False
+    first = max(norm(state.start.x), first_length(state) if not state.extent else state.extent)
+    return norm(new.x - state.start.x) > EXPLODED * first
 
 
 def _no_response(point: Point) -> Finish:

@@ -57,7 +57,7 @@ def search(
     last: tuple[float, Vec] | None = None
     t, length = 1.0, norm(d)
     noise = NOISE * abs(start.value)
-    shortest = max(SHORTEST * extent, 4e-16 * norm(start.x))
+    shortest = max(SHORTEST * max(extent, length), 4e-16 * norm(start.x))
     trials = 0
     while trials < TRIALS:
         trials += 1
@@ -73,9 +73,8 @@ def search(
         if last is not None and t <= REACH * last[0]:
             # Between known points the response is almost linear, far beyond them it is not.
             guess = start.y + (t / last[0]) * (last[1] - start.y)
-        trial = response.evaluate(
-            x, start, response.oracle.domain_y.project(guess), expected=-slope
-        )
+            guess = response.oracle.domain_y.project(guess)
+        trial = response.evaluate(x, start, guess, expected=-slope)
         change = trial.value - start.value if response.finite(trial) else math.inf
         good = change <= ARMIJO * slope
         end_slope = math.nan

@@ -44,13 +44,14 @@ lower fit {
   minimize sum((w - 2 * t - 1)^2) + sum(exp(lam) * w^2);
 }
 """
-# No method takes semidefinite variables.
+# No method takes rows of the leader that read semidefinite lower variables.
 REFUSED = """\
 model refused;
 dim k = 2;
 upper {
   var x in [0, 1];
   minimize x + trace(S);
+  subject to cap: trace(S) <= 1;
 }
 lower follower {
   var S[k, k] in psd;

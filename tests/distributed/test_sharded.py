@@ -75,6 +75,8 @@ def test_the_parts_of_all_ranks_add_up_to_the_whole(text: str, world: int) -> No
     assert torch.allclose(total(sharded._DF), expected, rtol=1e-12, atol=1e-12)
     assert torch.allclose(total(sharded._DF_Y)[1:], whole.grad_f(x, y), rtol=1e-12, atol=1e-12)
     assert torch.allclose(total(sharded._DF_X), whole.grad_f_x(x, y), rtol=1e-12, atol=1e-12)
+    H = total(sharded._HESSIAN).reshape(whole.m, whole.m)
+    assert torch.allclose(H, whole.hessian(x, y), rtol=1e-12, atol=1e-12)
     for kind in range(3):
         for share in shares:
             share.answer(sharded._MAKE, 3 * 5 + kind, x, y, v)

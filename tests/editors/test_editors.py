@@ -192,7 +192,10 @@ def test_vim_itself_colours_models_as_the_parser_reads_them(tmp_path: Path) -> N
         not in subprocess.run([vim, "--version"], capture_output=True, text=True, check=True).stdout
     ):
         pytest.skip("no vim with +syntax on this machine")
-    files = [ROOT / "models" / f"{name}.blv" for name in ("breast_cancer", "principal_agent", "stackelberg")]
+    files = [
+        ROOT / "models" / f"{name}.blv"
+        for name in ("breast_cancer", "principal_agent", "stackelberg")
+    ]
     script = tmp_path / "dump.vim"
     listed = "[" + ", ".join(f"'{f}'" for f in files) + "]"
     script.write_text(DUMP.format(vim=EDITORS / "vim", files=listed, out=tmp_path / "out"))

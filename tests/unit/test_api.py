@@ -128,8 +128,8 @@ def test_wrong_names_are_suggested(toy: bl.Model) -> None:
         bl.solve(toy, backend="dircet")
     with pytest.raises(bl.UsageError, match="no option `lowertol`"):
         bl.solve(toy, backend="direct", options={"lowertol": 1})
-    with pytest.raises(bl.UsageError, match="float64 on the CPU"):
-        bl.solve(toy, device="cuda")
+    with pytest.raises(bl.UsageError, match="dtype takes float64 or float32, found 'float16'"):
+        bl.solve(toy, dtype="float16")
     with pytest.raises(bl.UsageError, match="tol must lie between"):
         bl.solve(toy, tol=0)
     with pytest.raises(bl.UsageError, match="a model is a `Model` or the path"):
@@ -217,11 +217,12 @@ def test_maximisation_keeps_its_sign() -> None:
 
 def test_what_no_method_takes_is_refused() -> None:
     model = bl.parse(
-        "model m; dim k = 2; upper { var x in [0, 1]; minimize x + trace(S); } "
+        "model m; dim k = 2; upper { var x in [0, 1]; minimize x + trace(S); "
+        "subject to cap: trace(S) <= 1; } "
         "lower f { var S[k, k] in psd; minimize sumsq(S - x * eye(k)); }"
     )
     assert bl.analyze(model).unsupported
-    with pytest.raises(bl.BackendError, match="semidefinite"):
+    with pytest.raises(bl.BackendError, match=r"cap[\s\S]*semidefinite"):
         bl.solve(model)
     for backend in bl.backends():
         with pytest.raises(bl.BackendError):

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import torch
 
 import bilevelpy as bl
-from bilevelpy.lowering import oracle as oracle_module
+from bilevelpy.lowering import known
 from bilevelpy.lowering.domains import Face
 from bilevelpy.numerics.block_curvature import BlockCurvature, curvature_of
 from bilevelpy.numerics.linear_solve import conjugate_gradients, norm
@@ -31,7 +31,7 @@ lower firms[i in firm] {
 
 @pytest.fixture
 def family(monkeypatch):
-    monkeypatch.setattr(oracle_module, "MANY", 5)
+    monkeypatch.setattr(known, "MANY", 5)
     draw = np.random.default_rng(0)
     return oracle(FAMILY, c=draw.standard_normal((6, 3)))
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bilevelpy.numerics.linear_solve import (
+    by_factor,
     cholesky,
     conjugate_gradients,
     fixed_point,
@@ -137,3 +138,19 @@ def test_secant_equation_and_skipped_pairs(make) -> None:
     assert not memory.update(vec(0.0, 0.0, 0.0), vec(0.0, 0.0, 0.0))
     memory.reset()
     assert torch.allclose(memory.apply(s), 0.5 * s)
+
+
+@pytest.mark.parametrize("n", [5, 150])
+def test_a_factor_solves_for_vectors_and_columns(n: int) -> None:
+    """Long vectors go another way than short ones and matrices."""
+    draw = torch.Generator().manual_seed(n)
+    root = torch.randn(n, n, generator=draw, dtype=torch.float64)
+    A = root @ root.T / n + torch.eye(n, dtype=torch.float64)
+    B = torch.randn(n, 3, generator=draw, dtype=torch.float64)
+    factor = cholesky(A)
+    assert factor is not None
+    expected = torch.linalg.solve(A, B)
+    torch.testing.assert_close(torch.from_numpy(by_factor(factor.L, B.numpy())), expected)
+    before = B[:, 0].clone()
+    torch.testing.assert_close(factor.solve(B[:, 0]), expected[:, 0])
+    assert torch.equal(B[:, 0], before)

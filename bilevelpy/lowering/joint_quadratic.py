@@ -1,0 +1,82 @@
+"""Both objectives quadratic in x and y together: their second derivatives as matrices of data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from bilevelpy.lowering.derive import derivatives
+from bilevelpy.lowering.splitting import several
+from bilevelpy.lowering.straight import Product, inner
+
+if TYPE_CHECKING:
+    from bilevelpy.ir.expr import Expr, VarRef
+    from bilevelpy.lowering.programs import Programs
+
+Vec = torch.Tensor
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JointQuadratic:
+    """``f_yx`` (m, n), and of F the second derivatives ``xx`` (n, n), ``xy`` (n, m), ``yy`` (m, m),
+    the same everywhere.
+    """
+
+    f_yx: Array
+    xx: Array
+    xy: Array
+    yy: Array
+
+    def reduced(self, R: Array) -> Array:
+        """``Phi'' = F_xx + F_xy R + R'F_yx + R'F_yy R`` with ``R = dy/dx`` (m, n)."""
+        across = self.xy @ R
+        found: Array = self.xx + across + across.T + R.T @ (self.yy @ R)
+        return found
+
+
+def joint_quadratic(oracle: Programs) -> JointQuadratic | None:
+    """The matrices, from a product with each unit direction; None where the objectives are not of
+    this kind.
+    """
+    xs, ys, z = oracle.xs, oracle.ys, (*oracle.xs, *oracle.ys)
+    mixed = _product(oracle, oracle.f_expr, xs, ys)
+    own = _product(oracle, oracle.F_expr, z, z)
+    if mixed is None or own is None or not (mixed.is_constant and own.is_constant):
+        return None
+    n, m, count = oracle.n, oracle.m, len(xs)
+    zero, nothing = torch.zeros(n, dtype=oracle.dtype), torch.zeros(m, dtype=oracle.dtype)
+    f_yx, F = np.empty((m, n)), np.empty((n + m, n + m))
+    f_product, F_product = mixed.at([]), own.at([])
+    for k, unit in enumerate(torch.eye(n, dtype=oracle.dtype)):
+        parts = f_product(oracle.along_x(unit))
+        f_yx[:, k] = oracle.joined(oracle.lower, parts, nothing).numpy()
+    for k, unit in enumerate(torch.eye(n + m, dtype=oracle.dtype)):
+        parts = F_product(oracle.parts(unit[:n], unit[n:]))
+        F[:n, k] = oracle.joined(oracle.upper, parts[:count], zero).numpy()
+        F[n:, k] = oracle.joined(oracle.lower, parts[count:], nothing).numpy()
+    return JointQuadratic(f_yx, F[:n, :n], F[:n, n:], F[n:, n:])
+
+
+def _product(
+    oracle: Programs, objective: Expr, by: Sequence[VarRef], of: Sequence[VarRef]
+) -> Product | None:
+    """``v -> d/d(of) <d objective/d(by), v>``."""
+    builder = oracle.bound.program.builder
+    first = derivatives(builder, objective, by)
+    if first is None:
+        return None
+    along = tuple(builder.var("along", f"{v.level}.{v.name}", v.axes) for v in by)
+    slope = builder.add([inner(builder, g, v) for g, v in zip(first, along, strict=True)])
+    second = derivatives(builder, slope, of)
+    if second is None:
+        return None
+
+    def point(kept: tuple[Expr, ...]) -> Callable[..., list[Any]]:
+        return several(builder, oracle.program, kept, oracle.program_variables)
+
+    return Product(builder, oracle.program, second, point, along)

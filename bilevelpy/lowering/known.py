@@ -1,0 +1,100 @@
+"""What is known of f_yy beyond its products: blocks, matrices of data, predictors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from bilevelpy.lowering.blocks import block_positions
+from bilevelpy.lowering.expansion import Expanded, expanded, pays
+from bilevelpy.lowering.joint_quadratic import JointQuadratic, joint_quadratic
+from bilevelpy.lowering.named import NamedPrograms
+from bilevelpy.lowering.preconditioning import Preconditioning
+from bilevelpy.lowering.quadratic import LARGEST, QuadraticHessian, quadratic_form
+from bilevelpy.lowering.structured import StructuredHessian, structured_hessian
+
+Vec = Tensor
+# Lower variables from which on blocks are worth their own factors.
+MANY = 200
+
+
+class KnownStructure(NamedPrograms):
+    """The compiled program with what its lower Hessian is made of, found when it is asked for."""
+
+    @cached_property
+    def blocks(self) -> Tensor | None:
+        """Positions (B, q) of the variables of independent blocks of the lower level, where there
+        are many small ones.
+        """
+        return None if self.m < MANY else block_positions(self.bound, self.lower)
+
+    @cached_property
+    def quadratic(self) -> QuadraticHessian | None:
+        """f_yy as a matrix of data and a diagonal, where it has that form."""
+        if (
+            self.m > LARGEST
+            or self.blocks is not None
+            or self.device.type != "cpu"
+            or self.dtype is not torch.float64
+        ):
+            return None
+        form = quadratic_form(self, self.f_expr)
+        return None if form is None else QuadraticHessian(self, form)
+
+    @cached_property
+    def expanded(self) -> Expanded | None:
+        """f and its gradient from the kept matrix, where that is less work and as accurate."""
+        found = self.quadratic
+        if found is None or found.reads_y or not pays(self):
+            return None
+        return expanded(self, found)
+
+    @property
+    def kept_quadratic(self) -> Expanded | None:
+        """The same for solvers that take it from there, past evaluations one by one."""
+        return self.expanded
+
+    @cached_property
+    def joint_quadratic(self) -> JointQuadratic | None:
+        """The second derivatives where both objectives are quadratic in x and y together."""
+        found = self.quadratic
+        return None if found is None or not found.constant else joint_quadratic(self)
+
+    @cached_property
+    def predicted(self) -> StructuredHessian | None:
+        """f_yy by the affine predictors of f, where its form allows it; of sparse data the
+        diagonal.
+        """
+        if self.device.type != "cpu" or self.dtype is not torch.float64:
+            return None
+        return structured_hessian(self)
+
+    @property
+    def structured(self) -> StructuredHessian | None:
+        """The same where it gives a dense matrix."""
+        found = self.predicted
+        return None if found is None or found.is_sparse else found
+
+    @cached_property
+    def _preconditioning(self) -> Preconditioning | None:
+        return None if self.predicted is None else Preconditioning(self.predicted, self.m)
+
+    def preconditioner(self, x: Vec, y: Vec) -> Callable[[Vec], Vec] | None:
+        """An approximate inverse of f_yy at a point, for conjugate gradients; None where there is
+        none that is better than the identity.
+        """
+        return None if self._preconditioning is None else self._preconditioning.at(x, y)
+
+    @property
+    def hessian_price(self) -> float:
+        """About how many values with gradients a dense Hessian with its factor is worth."""
+        if self.blocks is not None:
+            return 2.0 + self.blocks.shape[1]
+        found = self.quadratic or self.structured
+        if found is None:
+            return 3.0 + self.m / 50  # batched products
+        gradient, hessian = found.work
+        return hessian / gradient

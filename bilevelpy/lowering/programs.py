@@ -1,0 +1,149 @@
+"""A bound program as functions of tensors or arrays, compiled as they are asked for, and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bilevelpy.ir.expr import Expr, VarRef
+from bilevelpy.ir.objectives import lower_objective, upper_objective
+from bilevelpy.ir.program import BoundProgram
+from bilevelpy.lowering.arrays import array_function, wrapped
+from bilevelpy.lowering.constraints import ConstraintFunction
+from bilevelpy.lowering.graph import Compiled, compile_expressions
+from bilevelpy.lowering.layout import Layout, domain, layout, start
+from bilevelpy.lowering.memory import check_memory, widest
+from bilevelpy.lowering.protocol import Counts
+from bilevelpy.lowering.slots import DataTensors
+from bilevelpy.lowering.straight import Straight
+
+Vec = Tensor
+# Arrays of at most so many entries gain nothing by torch's threads.
+SMALL = 30_000
+
+
+class Programs:
+    """What the oracle of a bound program is made of: layouts, domains, and compiled functions.
+
+    Parameters
+    ----------
+    bound
+        Program and data. Arrays are used where they lie.
+    dtype, device
+        Of all computations.
+    """
+
+    def __init__(
+        self,
+        bound: BoundProgram,
+        *,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        check_memory(bound)
+        program = bound.program
+        self.bound = bound
+        self.dtype = dtype
+        self.device = torch.device(device)
+        self.upper = layout(bound, [program.upper])
+        self.lower = layout(bound, program.lowers)
+        self.n, self.m = self.upper.dim, self.lower.dim
+        self.domain_x = domain(bound, self.upper, dtype)
+        self.domain_y = domain(bound, self.lower, dtype)
+        self.x0 = start(bound, self.upper, self.domain_x, dtype).to(self.device)
+        self.y0 = start(bound, self.lower, self.domain_y, dtype).to(self.device)
+        self.counts = Counts()
+        self.tensors = DataTensors(bound.data, dtype, self.device)
+        self.program_variables = _variables(program.builder, (self.upper, self.lower))
+        self._functions: dict[tuple[tuple[Expr, ...], tuple[VarRef, ...]], Callable[..., Any]] = {}
+        self.xs = self.program_variables[: len(self.upper.pieces)]
+        self.ys = self.program_variables[len(self.upper.pieces) :]
+        self.F_expr, self.F_sign = upper_objective(program)
+        self.f_expr, self.f_sign = lower_objective(program)
+        self.arrays = self._prefers_arrays()
+        self._F = self.program((self.F_expr,))
+        self._dF = self.straight(self.F_expr)
+        self._df = self.straight(self.f_expr)
+        self._f = self._df.value()
+        layouts = (self.upper, self.lower)
+        self.G = ConstraintFunction(bound, [program.upper], layouts, self.function)
+        self.g = ConstraintFunction(bound, program.lowers, layouts, self.function)
+
+    # --- programs ---------------------------------------------------------------------------------
+
+    def compiled(
+        self, expressions: tuple[Expr, ...], inputs: tuple[VarRef, ...] | None = None
+    ) -> Compiled:
+        """The graph of expressions of the program; ``.code`` shows it."""
+        variables = self.program_variables if inputs is None else inputs
+        return compile_expressions(
+            self.bound.program.builder, expressions, variables, self.tensors.sparse
+        )
+
+    def function(
+        self, expressions: tuple[Expr, ...], inputs: tuple[VarRef, ...] | None = None
+    ) -> Callable[..., Any]:
+        """Expressions as a function of tensors, with the data in place.
+
+        ``inputs`` are what it takes: the variables of the program (upper, then lower) unless given.
+        """
+        inputs = self.program_variables if inputs is None else inputs
+        key = (expressions, inputs)
+        if key not in self._functions:
+            compiled = self.compiled(expressions, inputs)
+            values = self.tensors.resolve(compiled.slots, self.bound.program.externs)
+            self._functions[key] = compiled.bind(values)
+        return self._functions[key]
+
+    def program(
+        self, expressions: tuple[Expr, ...], inputs: tuple[VarRef, ...] | None = None
+    ) -> Callable[..., Any]:
+        """The same as a function of NumPy arrays where ``arrays`` says that calls are what costs,
+        else of tensors; inputs and results are what :meth:`parts`, :meth:`Layout.join` and
+        :meth:`Layout.gather` take.
+        """
+        if not self.arrays:
+            return self.function(expressions, inputs)
+        compiled = self.compiled(expressions, inputs)
+        values = self.tensors.resolve(compiled.slots, self.bound.program.externs)
+        found = array_function(compiled.graph, values)
+        return wrapped(self.function(expressions, inputs)) if found is None else found
+
+    def _prefers_arrays(self) -> bool:
+        """Whether the objectives are small, or torch has one thread and gains nothing."""
+        if self.device.type != "cpu" or self.dtype is not torch.float64:
+            return False
+        if torch.get_num_threads() == 1:
+            return True
+        entries, _ = widest(self.bound, (self.F_expr, self.f_expr))
+        arrays = self.bound.data.arrays.values()
+        return bool(max(entries, *(a.size for a in arrays), 0) <= SMALL)
+
+    def straight(self, objective: Expr) -> Straight:
+        """The programs of an objective's derivatives."""
+        return Straight(self.bound.program.builder, self.program, objective, self.xs, self.ys)
+
+    def parts(self, x: Vec, y: Vec) -> list[Any]:
+        """The variables at a point, as programs take them."""
+        if self.arrays:
+            return self.upper.arrays(x) + self.lower.arrays(y)
+        return self.upper.split(x) + self.lower.split(y)
+
+    def along(self, v: Vec) -> list[Any]:
+        """A direction of the lower variables, as programs take it."""
+        return self.lower.arrays(v) if self.arrays else self.lower.split(v)
+
+    def along_x(self, v: Vec) -> list[Any]:
+        """A direction of the upper variables, as programs take it."""
+        return self.upper.arrays(v) if self.arrays else self.upper.split(v)
+
+    def joined(self, where: Layout, parts: Sequence[Any], like: Vec) -> Vec:
+        """Results of a program as a vector."""
+        return where.gather(parts) if self.arrays else where.join(parts, like)
+
+
+def _variables(builder: Any, layouts: tuple[Layout, Layout]) -> tuple[VarRef, ...]:
+    return tuple(builder.var(*p.key, p.variable.axes) for part in layouts for p in part.pieces)

@@ -1,0 +1,202 @@
+"""Lower levels that are quadratic in y: the response and its adjoint by one factor, exactly."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from bilevelpy.lowering.domains import WEAK, Face, ProductSet, SimplexFace
+from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.hypergradient import Adjoint
+from bilevelpy.numerics.lower_solve import LowerSolution
+from bilevelpy.numerics.response import Accuracy, AdjointMethod, LowerMethod, Point
+from bilevelpy.numerics.working_set import Program, Solution, WorkingSet
+
+if TYPE_CHECKING:
+    from bilevelpy.lowering.expansion import Expanded
+
+Vec = torch.Tensor
+
+# Simplices times lower variables: beyond, their sums are no longer a small dense matrix.
+SUMS = 1_000_000
+# Residuals of the adjoint system, relative to its right-hand side, that a factor must reach.
+SOLVED = 1e-9
+
+
+def quadratic_lower(
+    oracle: Any, lower: LowerMethod, adjoint: AdjointMethod
+) -> QuadraticLower | None:
+    """The exact solver, where the oracle keeps f as a quadratic and its domain is a product of
+    boxes and simplices; ``lower`` and ``adjoint`` take over where H is singular.
+    """
+    kept: Expanded | None = getattr(oracle, "kept_quadratic", None)
+    domain: ProductSet = oracle.domain_y
+    if kept is None or not {b.kind for b in domain.blocks} <= {"free", "box", "simplex"}:
+        return None
+    if sum(b.count for b in domain.simplices) * domain.dim > SUMS:
+        return None
+    return QuadraticLower(
+        kept, _working_set(domain), lower, adjoint, np.ones(domain.dim, dtype=bool)
+    )
+
+
+def _working_set(domain: ProductSet) -> WorkingSet:
+    low, high = domain.lower.numpy().copy(), domain.upper.numpy().copy()
+    rows = []
+    for b in domain.simplices:
+        high[b.start : b.stop] = np.inf  # the sum bounds them
+        for k in range(b.count):
+            row = np.zeros(domain.dim)
+            row[b.start + k * b.size : b.start + (k + 1) * b.size] = 1.0
+            rows.append(row)
+    return WorkingSet(low, high, np.array(rows).reshape(len(rows), domain.dim))
+
+
+@dataclass(slots=True)
+class QuadraticLower:
+    """Lower and adjoint method in one: with ``f = c + b'y + y'Hy / 2`` and the working set F::
+
+        H_FF y_F = -(b_F + H_FB y_B),     H_FF u_F = (dF/dy)_F
+
+    and the same bordered by the sums of simplices. The answer is exact to rounding at every x, so
+    no accuracy is tied to anything. One gradient per solve.
+    """
+
+    kept: Expanded
+    working: WorkingSet
+    lower: LowerMethod
+    adjoint: AdjointMethod
+    _all: np.ndarray
+    _known: tuple[Face, np.ndarray, int] | None = None
+    _size: float = 0.0
+    _last: tuple[Vec, LowerSolution] | None = None
+    _program: tuple[Vec, Program, float] | None = None
+    _started: bool = False
+
+    def solve_lower(
+        self, oracle: Oracle, x: Vec, y: Vec, accuracy: Accuracy, scale: float
+    ) -> tuple[LowerSolution, float]:
+        """The response, and the size of the parts that cancel in its residual."""
+        oracle.counts.lower_solves += 1
+        check = getattr(oracle, "check_deadline", None)
+        if check is not None:
+            check()
+        last = self._last
+        if last is not None and torch.equal(last[0], x):
+            return last[1], self._size
+        program, c = self._at(x)
+        self._size = math.sqrt(program.b.dot(program.b))
+        working = self.working
+        if not self._started:
+            working.start(y.numpy())
+            self._started = True
+        found = working.solve(program) if math.isfinite(self._size) else None
+        if found is None:
+            return self.lower.solve(oracle, x, y, accuracy, scale)
+        oracle.counts.f += 1
+        oracle.counts.grad_f += 1
+        value = c + 0.5 * float(found.y.dot(found.gradient + program.b))
+        rest = found.multipliers
+        if working.bounded:
+            np.clip(found.y, working.low, working.high, out=found.y)
+            rest = rest[found.side == 0]
+        face = self._face(oracle.domain_y, found)
+        residual = math.sqrt(rest.dot(rest))
+        ys, gs = torch.from_numpy(found.y), torch.from_numpy(found.gradient)
+        solution = LowerSolution(ys, value, gs, residual, face, 1, "reached")
+        self._last = (x, solution)
+        return solution, self._size
+
+    def solve_adjoint(
+        self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy
+    ) -> Adjoint:
+        """The adjoint on the face of a point, its residual by one product."""
+        face = point.lower.face
+        program, _ = self._at(point.x)
+        d = point.gF_y.numpy()
+        free = self._all if face.free is None else face.free.numpy()
+        factor = self.working.factor(program, free)
+        if factor is None:
+            return self.adjoint.solve(oracle, point, u0, accuracy)
+        u = factor.spread(factor.solve(d), len(d))
+        oracle.counts.hvp += 1
+        r = d - program.product(u)
+        if not face.is_whole:
+            r, d = (face.project(torch.from_numpy(v)).numpy() for v in (r, d))
+        residual, size = math.sqrt(r.dot(r)), math.sqrt(d.dot(d))
+        if not residual <= SOLVED * size:
+            return self.adjoint.solve(oracle, point, u0, accuracy)
+        found = torch.from_numpy(u)
+        cross = oracle.cross(point.x, point.y)(found)
+        return Adjoint(found, cross, residual / size if size else 0.0, 1)
+
+    def columns(self, mixed: np.ndarray) -> np.ndarray | None:
+        """``dy/dx = -H^-1 f_yx`` where H is constant and no bound binds; None where it is
+        singular.
+        """
+        program = Program(self.kept.Q, None, np.zeros(len(mixed)))
+        factor = self.working.factor(program, self._all)
+        return None if factor is None else -factor.solve(mixed)
+
+    def _at(self, x: Vec) -> tuple[Program, float]:
+        """The program at x. Equal matrices are the same arrays, so that their factors serve."""
+        if self._program is None or not torch.equal(self._program[0], x):
+            c, slope, d = self.kept.at(x)
+            old = None if self._program is None else self._program[1].d
+            if d is not None and old is not None and np.array_equal(d, old):
+                d = old
+            self._program = (x, Program(self.kept.Q, d, slope), c)
+        return self._program[1:]
+
+    def _face(self, domain: ProductSet, found: Solution) -> Face:
+        """The face of a solution, as :meth:`ProductSet.face` has it."""
+        side, weak = found.side, 0
+        if self.working.bounded:
+            slack = WEAK * float(np.abs(found.gradient).max(initial=0.0))
+            flat = (np.abs(found.multipliers) <= slack) & (side != 0)
+            weak = int(np.count_nonzero(flat & self.working.movable)) if flat.any() else 0
+        known = self._known
+        if (
+            known is not None
+            and known[2] == weak
+            and (known[1] is side or np.array_equal(known[1], side))
+        ):
+            return known[0]
+        free = torch.from_numpy(side == 0)
+        simplices = []
+        for b in domain.simplices:
+            support = b.rows(free).to(torch.float64)
+            members = support.sum(-1, keepdim=True).clamp(min=1.0)
+            simplices.append(SimplexFace(b, support, members))
+        whole = bool(free.all())
+        face = Face(domain.dim, None if whole else free, tuple(simplices), weak=weak)
+        self._known = (face, side, weak)
+        return face
+
+
+@dataclass(slots=True)
+class ExactLower:
+    """:class:`QuadraticLower` as a lower method."""
+
+    solver: QuadraticLower
+
+    def solve(
+        self, oracle: Oracle, x: Vec, y: Vec, accuracy: Accuracy, scale: float
+    ) -> tuple[LowerSolution, float]:
+        """The response."""
+        return self.solver.solve_lower(oracle, x, y, accuracy, scale)
+
+
+@dataclass(slots=True)
+class ExactAdjoint:
+    """:class:`QuadraticLower` as an adjoint method."""
+
+    solver: QuadraticLower
+
+    def solve(self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy) -> Adjoint:
+        """The adjoint."""
+        return self.solver.solve_adjoint(oracle, point, u0, accuracy)

@@ -1,0 +1,93 @@
+"""Quadratic lower levels: the exact response is that of Newton's method, with its face."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import bilevelpy as bl
+from bilevelpy.backends.direct import Direct, DirectOptions
+from bilevelpy.numerics.block_curvature import curvature_of
+from bilevelpy.numerics.hypergradient import dense_adjoint
+from bilevelpy.numerics.lower_newton import newton
+from tests.unit.lowering.programs import RIDGE, oracle, ridge_data
+
+BOX = """
+dim n; param A[n, n];
+upper { var x[n] start 1; minimize sumsq(y) + sumsq(x); }
+lower follow { var y[n] in [-0.3, 0.4]; minimize quad(y, A) / 2 - dot(x, y); }
+"""
+SHARES = BOX.replace("in [-0.3, 0.4]", "in simplex")
+TOY = """
+model toy;
+dim n; param A[n, n];
+upper { var x[n] start 2; minimize sum((x[i] - 1)^2 for i in n)/2 + quad(y, A)/2; }
+lower follow { var y[n] start 2; minimize quad(y, A)/2 - dot(x, y); }
+"""
+
+
+def definite(n: int, seed: int = 0) -> np.ndarray:
+    draw = np.random.default_rng(seed)
+    root = draw.standard_normal((n, n))
+    return root @ root.T / n + 0.1 * np.eye(n)
+
+
+def made(text: str):
+    return oracle(RIDGE, **ridge_data()) if text is RIDGE else oracle(text, A=definite(12))
+
+
+@pytest.mark.parametrize("text", [RIDGE, BOX, SHARES])
+def test_response_and_hypergradient_are_those_of_newton(text: str) -> None:
+    o = made(text)
+    response = Direct().response(o, DirectOptions())
+    assert not response.correct  # the exact solver is at work
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        x = o.x0 + 0.5 * torch.randn(o.n, generator=draw, dtype=torch.float64)
+        point = response.differentiate(response.evaluate(x, None, o.y0), None)
+        lower = newton(o, x, o.y0, curvature_of(o), tol=1e-13)
+        torch.testing.assert_close(point.y, lower.y, rtol=1e-8, atol=1e-10)
+        assert point.lower.f == pytest.approx(lower.f, rel=1e-10)
+        face = o.domain_y.face(point.y, point.lower.gradient)
+        assert point.lower.face.is_whole == face.is_whole
+        if face.free is not None and point.lower.face.free is not None:
+            assert torch.equal(point.lower.face.free, face.free)
+        curvature = curvature_of(o)
+        curvature.refresh(o, x, lower.y)
+        adjoint = dense_adjoint(o, x, lower.y, lower.face, point.gF_y, curvature)
+        torch.testing.assert_close(point.g, point.gF_x - adjoint.cross, rtol=1e-7, atol=1e-9)
+
+
+def test_quadratic_levels_take_one_step() -> None:
+    """The toy of section 6.1: ``(I + A^-1) x = 1``."""
+    A = definite(30, 1)
+    result = bl.solve(bl.parse(TOY, data={"A": A}), progress=False)
+    assert result.success
+    assert result.iterations == 1
+    expected = np.linalg.solve(np.eye(30) + np.linalg.inv(A), np.ones(30))
+    np.testing.assert_allclose(result["x"], expected, rtol=1e-9)
+
+
+def test_bounds_above_are_respected_by_the_step() -> None:
+    A = definite(20, 2)
+    text = TOY.replace("var x[n] start 2", "var x[n] in [0.45, 2] start 2")
+    result = bl.solve(bl.parse(text, data={"A": A}), progress=False)
+    assert result.success
+    free = np.eye(20) + np.linalg.inv(A)
+    x = result["x"]
+    gradient = free @ x - 1
+    assert x.min() >= 0.45
+    assert np.abs(gradient[x > 0.45 + 1e-9]).max(initial=0.0) <= 1e-6
+    assert gradient[x <= 0.45 + 1e-9].min(initial=0.0) >= -1e-9
+
+
+def test_a_singular_lower_level_is_left_to_the_general_solver() -> None:
+    A = np.ones((3, 3)) + np.diag([0.0, 0.0, 1e-30])
+    o = oracle(BOX.replace("in [-0.3, 0.4]", ""), A=A)
+    response = Direct().response(o, DirectOptions())
+    point = response.evaluate(torch.full((3,), 1.0, dtype=torch.float64), None, o.y0)
+    assert math.isfinite(point.lower.started)  # the general solver says where it began
+    assert float(o.grad_f(point.x, point.y).abs().max()) <= 1e-8
