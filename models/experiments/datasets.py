@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, diags
+from scipy.sparse import csr_matrix, diags, issparse
 
 from bilevelpy.errors import UsageError
 
@@ -23,19 +27,32 @@ ORIGINS = {
 }
 
 
-def read(folder: Path, name: str) -> dict[str, NDArray]:
+class Arrays(dict[str, NDArray]):
+    """The arrays of a file; one that is missing is told with what the file should hold."""
+
+    def __init__(self, path: Path, content: dict[str, NDArray], holds: str) -> None:
+        super().__init__(content)
+        self.path, self.holds = path, holds
+
+    def __missing__(self, key: str) -> NDArray:
+        raise UsageError(f"{self.path} has no array `{key}`; it should hold {self.holds}")
+
+
+def read(folder: Path, name: str) -> Arrays:
     """The arrays of a file; what is missing says where it comes from."""
     path = folder / name
     if not path.is_file():
         raise UsageError(f"there is no {path}: {ORIGINS[name]}; --data names the folder")
     try:
-        with np.load(path, allow_pickle=False) as content:
-            return {key: content[key] for key in content.files}
-    except (OSError, ValueError, EOFError) as error:
+        # A stream of our own: NumPy does not close the file where its content is damaged.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
+            arrays = {key: content[key] for key in content.files}
+            return Arrays(path, arrays, ORIGINS[name])
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path} is damaged, or not an .npz file: {error}") from error
 
 
-def sparse(arrays: dict[str, NDArray], part: str) -> csr_matrix:
+def sparse(arrays: Mapping[str, NDArray], part: str) -> csr_matrix:
     """A CSR matrix from its three arrays and its shape."""
     data = arrays[f"{part}_data"].astype(float)
     shape = tuple(int(n) for n in arrays[f"{part}_shape"])
@@ -69,3 +86,14 @@ def tf_idf(train: csr_matrix, *others: csr_matrix) -> list[csr_matrix]:
 def shuffled(rows: int, seed: int) -> NDArray:
     """A random order of the rows; seed 0 is the given one."""
     return np.arange(rows) if seed == 0 else np.random.default_rng(seed).permutation(rows)
+
+
+def fingerprint(data: Mapping[str, Any]) -> str:
+    """One hash of all the arrays of a data set."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(data.items()):
+        parts = (value.data, value.indices, value.indptr) if issparse(value) else (value,)
+        digest.update(name.encode())
+        for part in parts:
+            digest.update(np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()

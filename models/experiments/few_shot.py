@@ -1,226 +1,337 @@
 """Experiment 3: few-shot learning on Omniglot, or in miniature on the digits of scikit-learn.
 
-The model has the tasks of one step as its followers. This loop, which is the user's own, draws new
-tasks, binds them (nothing is compiled again), takes the hypergradient and moves the weights of the
-network by Adam: ``python models/experiments/few_shot.py --data FOLDER --ways 5 --shots 1``.
+The model has the tasks of one step as its followers, solved as one batch. This loop, which is the
+user's own, draws new tasks, binds them (nothing is compiled again), takes the hypergradient and
+moves the weights of the network by Adam:
+``python models/experiments/few_shot.py --data FOLDER --ways 5 20 --shots 1 5``.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
-import torch
+from few_shot_tasks import Network, Pool, nearest_mean
 from numpy.typing import NDArray
 
 import bilevelpy as bl
 from bilevelpy import storage
 
 HERE = Path(__file__).resolve().parent
+TITLE = "Few-shot learning with learned features"
+# The scale of the scores at the start, and the share of the step size that is left at the end.
+SCALE, LEFT = 5.0, 0.02
 
 
-@dataclass(frozen=True)
-class Network:
-    """Blocks of 3 x 3 convolution, normalisation of each image, softplus and 2 x 2 mean pooling:
-    smooth, so that it may be differentiated twice.
-    """
-
-    side: int
-    channels: int
-    blocks: int
-
-    @property
-    def shapes(self) -> list[tuple[int, ...]]:
-        """Of filters and offsets, in the order in which they lie in ``theta``."""
-        found: list[tuple[int, ...]] = []
-        for block in range(self.blocks):
-            found += [(self.channels, 1 if block == 0 else self.channels, 3, 3), (self.channels,)]
-        return found
-
-    @property
-    def features(self) -> int:
-        """Numbers that an image becomes."""
-        return self.channels * (self.side // 2**self.blocks) ** 2
-
-    def start(self, rng: np.random.Generator) -> NDArray:
-        """Random filters, offsets 0."""
-        parts = [
-            rng.normal(size=s) * np.sqrt(2 / np.prod(s[1:])) if len(s) > 1 else np.zeros(s)
-            for s in self.shapes
-        ]
-        return np.concatenate([p.ravel() for p in parts])
-
-    def __call__(self, theta: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        """Features of ``images`` (tasks, images, pixels)."""
-        tasks, count, _ = images.shape
-        h = images.reshape(tasks * count, 1, self.side, self.side)
-        parts = torch.split(theta, [int(np.prod(s)) for s in self.shapes])
-        for k in range(self.blocks):
-            filters, offsets = parts[2 * k].reshape(self.shapes[2 * k]), parts[2 * k + 1]
-            h = torch.nn.functional.conv2d(h, filters, offsets, padding=1)
-            h = torch.nn.functional.instance_norm(h)
-            h = torch.nn.functional.avg_pool2d(torch.nn.functional.softplus(h), 2)
-        flat: torch.Tensor = h.reshape(tasks, count, -1)
-        return flat
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Classes that tasks are drawn from: ``images`` (classes, drawings, pixels)."""
-
-    images: NDArray
-
-    def tasks(
-        self, rng: np.random.Generator, count: int, ways: int, shots: int, queries: int
-    ) -> dict[str, NDArray]:
-        """``count`` tasks of ``ways`` classes, with the names that the model gives them."""
-        classes, drawings, _ = self.images.shape
-        support, query = [], []
-        for _ in range(count):
-            chosen = rng.choice(classes, ways, replace=False)
-            picks = [rng.permutation(drawings)[: shots + queries] for _ in chosen]
-            drawn = np.stack([self.images[c, p] for c, p in zip(chosen, picks, strict=True)])
-            support.append(drawn[:, :shots].reshape(ways * shots, -1))
-            query.append(drawn[:, shots:].reshape(ways * queries, -1))
-        hot = np.repeat(np.eye(ways), shots, axis=0)
-        label = np.repeat(np.arange(ways, dtype=float), queries)
-        return {
-            "S": np.array(support, dtype=float), "Q": np.array(query, dtype=float),
-            "hot": np.tile(hot, (count, 1, 1)), "label": np.tile(label, (count, 1)),
-        }  # fmt: skip
+def turned(images: NDArray) -> Pool:
+    """Classes (classes, drawings, side, side), turned by quarters as classes of their own."""
+    found = np.concatenate([np.rot90(images, k, axes=(2, 3)) for k in range(4)])
+    return Pool(found.reshape(*found.shape[:2], -1))
 
 
 def omniglot(folder: Path) -> tuple[Pool, Pool]:
-    """The classes of the background set, turned by quarters as classes of their own, and those of
-    the evaluation set as they are.
-    """
+    """The classes of the background set, also turned, and those of the evaluation set."""
     z = datasets.read(folder, "omniglot28.npz")
     images = np.unpackbits(z["images"], axis=-1).reshape(-1, 20, 28, 28)
     train, test = images[z["background"]], images[~z["background"]]
-    turned = np.concatenate([np.rot90(train, k, axes=(2, 3)) for k in range(4)])
-    return Pool(turned.reshape(len(turned), 20, 784)), Pool(test.reshape(len(test), 20, 784))
+    return turned(train), Pool(test.reshape(len(test), 20, 784))
 
 
 def digits() -> tuple[Pool, Pool]:
-    """The miniature: learn on the digits 0 to 5, test on 6 to 9; 8 x 8 pixels."""
+    """The miniature: learn on the digits 0 to 5, also turned, test on 6 to 9; 8 x 8 pixels."""
     with np.load(HERE.parent / "data" / "digits.npz") as z:
         X = np.vstack([z["X"], z["Xv"], z["Xt"]]) / 16.0
         y = np.concatenate([z["y"], z["yv"], z["yt"]])
     count = np.bincount(y).min()
     images = np.stack([X[y == k][:count] for k in range(10)])
-    return Pool(images[:6]), Pool(images[6:])
+    return turned(images[:6].reshape(6, count, 8, 8)), Pool(images[6:])
 
 
-def nearest_mean(data: dict[str, NDArray], ways: int) -> float:
-    """The share that the nearest class mean on pixels gets right: a baseline without training."""
-    right = []
-    for S, Q, hot, label in zip(data["S"], data["Q"], data["hot"], data["label"], strict=True):
-        means = hot.T @ S / hot.sum(axis=0)[:, None]
-        distance = ((Q[:, None] - means[None]) ** 2).sum(axis=2)
-        right.append(distance.argmin(axis=1) == label)
-    return float(np.mean(right))
+# --- the two ways to a gradient -------------------------------------------------------------------
 
 
-def accuracy(model: bl.Model, x: NDArray, data: dict[str, NDArray], chunk: int) -> float:
-    """The share of right queries over many tasks, some at a time."""
-    right = []
-    for first in range(0, len(data["S"]), chunk):
-        part = {name: value[first : first + chunk] for name, value in data.items()}
-        oracle = bl.compile(model.bind(data=part))
-        values = oracle.reports(x, oracle.response(x))
-        right.append(float(values["accuracy"]))
-    return float(np.mean(right))
+def descended(oracle: Any, x: NDArray, steps: int) -> tuple[NDArray, list[NDArray], float]:
+    """Where gradient descent on the lower level ends after so many steps, the points before, and
+    the size of a step, 1 / L with L by power iteration (the lower level is quadratic).
+    """
+    product = oracle.pullback(x, oracle.y0)
+    v = np.ones(oracle.m)
+    for _ in range(8):
+        v = product(v / np.linalg.norm(v))[0]
+    # A tenth more: power iteration comes from below.
+    size = 1 / (1.1 * np.linalg.norm(v))
+    y, points = oracle.y0, []
+    for _ in range(steps):
+        points.append(y)
+        y = y - size * oracle.grad_f(x, y)
+    return y, points, size
+
+
+def through_steps(oracle: Any, x: NDArray, steps: int) -> NDArray:
+    """The gradient of F after so many steps of descent, by differentiation through them (as in
+    MAML): ``u <- u - s f_yy u`` from the last step to the first collects ``-s f_xy u``.
+    """
+    y, points, size = descended(oracle, x, steps)
+    gradient, u = oracle.grad_F(x, y)
+    for point in reversed(points):
+        curved, across = oracle.pullback(x, point)(u)
+        gradient, u = gradient - size * across, u - size * curved
+    found: NDArray = gradient
+    return found
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+@dataclass
+class Training:
+    """Where a training is: what has to be kept for it to go on."""
+
+    x: NDArray
+    first: NDArray
+    second: NDArray
+    step: int = 0
+    seconds: float = 0.0
+    cpu: float = 0.0
+    # Rows of step, seconds and accuracy on new classes.
+    curve: list[list[float]] = field(default_factory=list)
+
+    def move(self, gradient: NDArray, rate: float, steps: int) -> None:
+        """A step of Adam; its size falls along half a cosine."""
+        self.step += 1
+        self.first = 0.9 * self.first + 0.1 * gradient
+        self.second = 0.999 * self.second + 0.001 * gradient**2
+        wave = (1 + math.cos(math.pi * min(1.0, self.step / steps))) / 2
+        rate *= max(LEFT, wave) * math.sqrt(1 - 0.999**self.step) / (1 - 0.9**self.step)
+        self.x = self.x - rate * self.first / (np.sqrt(self.second) + 1e-8)
+
+    def save(self, path: Path, settings: dict[str, Any], rng: np.random.Generator) -> None:
+        """Everything, or nothing where it is interrupted."""
+        meta = {
+            "settings": settings, "step": self.step, "seconds": self.seconds, "cpu": self.cpu,
+            "curve": self.curve, "rng": rng.bit_generator.state,
+        }  # fmt: skip
+        arrays = {"x": self.x, "first": self.first, "second": self.second}
+        storage.write_npz(path, arrays, meta)
+
+
+def restore(path: Path, settings: dict[str, Any], rng: np.random.Generator) -> Training:
+    """A training as it was saved; refused where it is one of other settings, or damaged."""
+    kept, meta = storage.read_npz(path)
+    try:
+        then = meta["settings"]
+        found = Training(
+            kept["x"], kept["first"], kept["second"], int(meta["step"]), float(meta["seconds"]),
+            float(meta["cpu"]), [list(map(float, row)) for row in meta["curve"]],
+        )  # fmt: skip
+        rng.bit_generator.state = meta["rng"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise bl.UsageError(
+            f"cannot go on from {path}: it is no training of this script"
+        ) from error
+    changed = [name for name in settings if settings[name] != then.get(name)]
+    if changed:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
+        raise bl.UsageError(f"cannot go on from {path}: it was begun with other {names}")
+    return found
+
+
+@dataclass(frozen=True)
+class Test:
+    """Accuracy on tasks of classes never seen before, each with half of its 95 % interval."""
+
+    ways: int
+    shots: int
+    learned: tuple[float, float]
+    untrained: tuple[float, float]
+    pixels: tuple[float, float]
+
+
+def mean(right: NDArray) -> tuple[float, float]:
+    """Mean over tasks, and half of its 95 % interval."""
+    return float(right.mean()), float(1.96 * right.std(ddof=1) / math.sqrt(len(right)))
+
+
+class Learner:
+    """The model with a network, and its training."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.given = given
+        self.learn, self.test = digits() if given.data is None else omniglot(given.data)
+        side = round(self.learn.images.shape[2] ** 0.5)
+        self.network = Network(side, given.channels, 4 if side == 28 else 2)
+        self.ways = min(given.train_ways, len(self.learn.images))
+        self.rng = np.random.default_rng(given.seed)
+        self.theta0 = self.network.start(self.rng)
+        self.model = bl.load(
+            HERE / "few_shot.blv",
+            data=self._data(self._tasks()),
+            externs={"support": self.network, "query": self.network},
+        )
+
+    def _tasks(self) -> dict[str, NDArray]:
+        given = self.given
+        return self.learn.tasks(self.rng, given.tasks, self.ways, given.train_shots, given.queries)
+
+    def _data(self, tasks: dict[str, NDArray]) -> dict[str, Any]:
+        return {
+            **tasks, "theta0": self.theta0, "d": self.network.features,
+            "ways": tasks["hot"].shape[2], "TASK": list(range(len(tasks["S"]))),
+        }  # fmt: skip
+
+    def start(self) -> NDArray:
+        """Untrained weights and the scale of the scores."""
+        return np.concatenate([self.theta0, [SCALE]])
+
+    def train(self) -> Training:
+        """Learn the features: to the last step, or to the end of the time."""
+        given, x = self.given, self.start()
+        names = ("seed", "tasks", "train_ways", "train_shots", "queries", "channels", "rate")
+        settings = {n: getattr(given, n) for n in (*names, "steps", "unrolled")}
+        now = Training(x, np.zeros_like(x), np.zeros_like(x))
+        if given.checkpoint is not None and given.checkpoint.exists():
+            now = restore(given.checkpoint, settings, self.rng)
+        # The same tasks along the run, drawn apart from those of the final test.
+        rng = np.random.default_rng(5_000 + given.seed)
+        followed = self.test.tasks(rng, 40, min(5, len(self.test.images)), given.shots[0], 5)
+        began, before = time.perf_counter() - now.seconds, time.process_time() - now.cpu
+        while now.step < given.steps and time.perf_counter() - began < 60 * given.minutes:
+            oracle = bl.compile(self.model.bind(data=self._tasks()))
+            if given.unrolled:
+                gradient = through_steps(oracle, now.x, given.unrolled)
+            else:
+                gradient = oracle.hypergradient(now.x)
+            now.move(gradient, given.rate, given.steps)
+            now.seconds, now.cpu = time.perf_counter() - began, time.process_time() - before
+            if now.step % given.every == 0:
+                now.curve.append([now.step, now.seconds, self.right(now.x, followed).mean()])
+                if given.checkpoint is not None:
+                    now.save(given.checkpoint, settings, self.rng)
+                if given.progress:
+                    step, seconds, score = now.curve[-1]
+                    print(f"step {step}: {seconds:.0f} s, {score:.4f}", file=sys.stderr, flush=True)
+        if given.checkpoint is not None:
+            now.save(given.checkpoint, settings, self.rng)
+        return now
+
+    def right(self, x: NDArray, data: dict[str, NDArray]) -> NDArray:
+        """The share of right queries of every task, about 1,000 images at a time."""
+        found = []
+        chunk = max(1, 1_000 // (data["S"].shape[1] + data["Q"].shape[1]))
+        for first in range(0, len(data["S"]), chunk):
+            part = {name: value[first : first + chunk] for name, value in data.items()}
+            oracle = bl.compile(self.model.bind(data=self._data(part)))
+            steps = self.given.unrolled
+            y = descended(oracle, x, steps)[0] if steps else oracle.response(x)
+            W = y.reshape(len(part["S"]), self.network.features, -1)
+            found.append(self._scores(x, part["Q"], W).argmax(axis=2) == part["label"])
+            if len(found) % 5 == 0:
+                gc.collect()  # oracles hold their tasks in cycles
+        return np.concatenate(found).mean(axis=1)
+
+    def _scores(self, x: NDArray, images: NDArray, W: NDArray) -> NDArray:
+        import torch
+
+        with torch.no_grad():
+            features = self.network(torch.from_numpy(x[:-1]), torch.from_numpy(images)).numpy()
+        scores: NDArray = features @ W
+        return scores
+
+    def tests(self, x: NDArray) -> list[Test]:
+        """All ways and shots: learned features, untrained ones, pixels."""
+        given, found = self.given, []
+        for ways in given.ways:
+            for shots in given.shots:
+                # Other tasks than those of training, whatever the seed.
+                rng = np.random.default_rng(10_000 + given.seed)
+                many = min(ways, len(self.test.images))
+                unseen = self.test.tasks(rng, given.test_tasks, many, shots, 5)
+                scores = (self.right(x, unseen), self.right(self.start(), unseen))
+                found.append(Test(many, shots, *map(mean, scores), mean(nearest_mean(unseen))))
+        return found
+
+
+# --- the command line -----------------------------------------------------------------------------
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Few-shot learning with learned features")
+    parser = argparse.ArgumentParser(description=TITLE)
     parser.add_argument("--data", type=Path, help="folder of the data sets; digits without it")
-    parser.add_argument("--ways", type=int, default=5)
-    parser.add_argument("--shots", type=int, default=1)
-    parser.add_argument("--queries", type=int, default=5)
-    parser.add_argument("--tasks", type=int, default=8, help="tasks of a step")
+    parser.add_argument("--ways", type=int, nargs="+", default=[5], help="classes of test tasks")
+    parser.add_argument("--shots", type=int, nargs="+", default=[1], help="images of each")
+    parser.add_argument("--test-tasks", type=int, default=400)
+    parser.add_argument("--train-ways", type=int, default=20, help="classes of training tasks")
+    parser.add_argument("--train-shots", type=int, default=1)
+    parser.add_argument("--queries", type=int, default=3, help="queries of each class in training")
+    parser.add_argument("--tasks", type=int, default=2, help="tasks of a step")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--minutes", type=float, default=15.0, help="end of training")
-    parser.add_argument("--rate", type=float, default=2e-3, help="step size of Adam")
+    parser.add_argument("--rate", type=float, default=4e-3, help="first step size of Adam")
     parser.add_argument("--channels", type=int, default=32)
+    parser.add_argument("--unrolled", type=int, default=0, help="differentiate through K steps")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--test-tasks", type=int, default=400)
     parser.add_argument("--checkpoint", type=Path, help="save the training; go on from it")
     parser.add_argument("--every", type=int, default=100, help="steps between checkpoints")
+    parser.add_argument("--page", type=Path, help="write the table to this Markdown file")
+    parser.add_argument("--plot", type=Path, help="write the curve of the training to this file")
+    parser.add_argument("--progress", action="store_true", help="tell how far it is")
     given = parser.parse_args(arguments)
     try:
-        found = train(given)
+        learner = Learner(given)
+        training = learner.train()
+        shown = table(given, training, learner.tests(training.x))
+        print(shown)
+        if given.page is not None:
+            storage.write_text(given.page, f"# {TITLE}\n\n{shown}\n")
+        if given.plot is not None:
+            plot(training, given.plot)
     except bl.BilevelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(
-        f"{given.ways}-way {given.shots}-shot: accuracy {found['accuracy']:.4f} "
-        f"(nearest mean on pixels {found['baseline']:.4f}) after {found['steps']:.0f} steps, "
-        f"{found['minutes']:.1f} min"
-    )
     return 0
 
 
-def train(given: argparse.Namespace) -> dict[str, float]:
-    """Learn the features; accuracy on tasks of classes never seen before."""
-    learn, test = digits() if given.data is None else omniglot(given.data)
-    ways = min(given.ways, len(test.images))
-    side = round(learn.images.shape[2] ** 0.5)
-    network = Network(side, given.channels, 4 if side == 28 else 2)
-    rng = np.random.default_rng(given.seed)
-    theta = network.start(rng)
+def table(given: argparse.Namespace, training: Training, tests: Sequence[Test]) -> str:
+    """Accuracy of each test, with half of its 95 % interval over the tasks."""
+    how = f"differentiation through {given.unrolled} steps" if given.unrolled else "hypergradients"
+    lines = [
+        "| test | learned features | untrained features | nearest mean of pixels |",
+        "| --- | --- | --- | --- |",
+    ]
+    for t in tests:
+        cells = [f"{a:.4f} ± {b:.4f}" for a, b in (t.learned, t.untrained, t.pixels)]
+        lines.append(f"| {t.ways}-way {t.shots}-shot | {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"After {training.step} steps by {how}, {training.seconds / 60:.1f} min "
+        f"({training.cpu / 60:.1f} min of processor time).",
+    ]
+    return "\n".join(lines)
 
-    def draw(pool: Pool, count: int, source: np.random.Generator) -> dict[str, NDArray]:
-        return pool.tasks(source, count, ways, given.shots, given.queries)
 
-    model = bl.load(
-        HERE / "few_shot.blv",
-        data=draw(learn, given.tasks, rng),
-        theta0=theta,
-        d=network.features,
-        ways=ways,
-        TASK=list(range(given.tasks)),
-        externs={"support": network, "query": network},
-    )
-    x = np.concatenate([theta, [5.0]])
-    first, second, step, spent = np.zeros_like(x), np.zeros_like(x), 0, 0.0
-    if given.checkpoint is not None and given.checkpoint.exists():
-        kept, meta = storage.read_npz(given.checkpoint)
-        x, first, second = kept["x"], kept["first"], kept["second"]
-        step, spent = int(meta["step"]), float(meta["spent"])
-        rng.bit_generator.state = meta["rng"]
-    began = time.perf_counter() - spent
-    while step < given.steps and time.perf_counter() - began < 60 * given.minutes:
-        oracle = bl.compile(model.bind(data=draw(learn, given.tasks, rng)))
-        gradient = oracle.hypergradient(x)
-        step += 1
-        first = 0.9 * first + 0.1 * gradient
-        second = 0.999 * second + 0.001 * gradient**2
-        rate = given.rate * np.sqrt(1 - 0.999**step) / (1 - 0.9**step)
-        x = x - rate * first / (np.sqrt(second) + 1e-8)
-        if step % given.every == 0 and given.checkpoint is not None:
-            spent = time.perf_counter() - began
-            meta = {"step": step, "spent": spent, "rng": rng.bit_generator.state}
-            storage.write_npz(given.checkpoint, {"x": x, "first": first, "second": second}, meta)
-        if step % 100 == 0:
-            seconds = time.perf_counter() - began
-            print(f"step {step}: {seconds:.0f} s", file=sys.stderr, flush=True)
-    minutes = (time.perf_counter() - began) / 60
-    # Other tasks than those of training, whatever the seed.
-    unseen = draw(test, given.test_tasks, np.random.default_rng(10_000 + given.seed))
-    return {
-        "accuracy": accuracy(model, x, unseen, given.tasks),
-        "baseline": nearest_mean(unseen, ways),
-        "steps": float(step),
-        "minutes": minutes,
-    }
+def plot(training: Training, path: Path) -> None:
+    """Accuracy on new classes along the training."""
+    from bilevelpy.plotting.figure import COLOURS, dress, finish, new_figure
+
+    figure = new_figure(7.0, 3.5)
+    axes: Any = figure.subplots()
+    if training.curve:
+        _, seconds, score = zip(*training.curve, strict=True)
+        axes.plot(seconds, score, color=COLOURS[0], linewidth=1.4)
+    axes.set_xlabel("seconds")
+    axes.set_ylabel("accuracy on new classes")
+    dress(axes)
+    finish(figure, "", path)
 
 
 if __name__ == "__main__":

@@ -7,23 +7,33 @@ experiment that was ended, by whatever, goes on where it was when it is started 
 from __future__ import annotations
 
 import argparse
+import gc
 import math
-import statistics
+import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from datasets import fingerprint
 
 import bilevelpy as bl
 from bilevelpy import storage
 from bilevelpy.provenance import data_hashes, text_hash
+from bilevelpy.result import Record
 
 HERE = Path(__file__).resolve().parent
 Data = Mapping[str, Any]
-# A baseline takes the data and a seed and returns its validation loss as "F", and reports by name.
-Baseline = Callable[[Data, int], dict[str, float]]
+# A baseline takes data, a seed and the seconds that `auto` took (searches end then); it returns its
+# validation loss as "F", and reports by name.
+Baseline = Callable[[Data, int, float], dict[str, float]]
+# The name of the row of `auto` ended by a report, and for how many iterations it waits.
+ENDED = "auto, ended by"
+PATIENCE = 20
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,10 @@ class Setting:
     """A model with data, the methods that solve it and the baselines that it is compared with.
 
     ``data`` and ``externs`` are made for a seed. ``held_out`` is the report on data that neither
-    level sees, followed along the run; ``larger`` says whether more of it is better.
+    level sees, followed along the run; ``larger`` says whether more of it is better, ``maximize``
+    whether more of F is. ``stop_by``
+    ("min test_loss") adds a run of ``auto`` that is ended by a report, followed on rows of its own:
+    ``stop_rows`` makes them for a seed, in the place of the test rows.
     """
 
     name: str
@@ -45,20 +58,31 @@ class Setting:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     externs: Callable[[int], Mapping[str, Any]] = lambda seed: {}
     random: bool = True
+    maximize: bool = False
+    tol: float = 1e-6
     max_iter: int = 500
+    stop_by: str = ""
+    stop_rows: Callable[[int], Data] = lambda seed: {}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One run of one method: its numbers, and when the held-out report was best."""
+    """One run of one method: its numbers, what it took and, where it was followed, its history.
+
+    ``seconds`` are of wall time and ``cpu`` of processor time, both with the certificate;
+    ``memory`` is the largest of the process so far, in GB.
+    """
 
     method: str
+    seed: int
     status: str
     numbers: Mapping[str, float]
     seconds: float
+    cpu: float = math.nan
+    memory: float = math.nan
     evaluations: int = 0
-    best: float = math.nan
-    best_at: float = math.nan
+    history: Sequence[Record] = ()
+    why: tuple[str, ...] = ()
 
 
 def main(
@@ -72,9 +96,12 @@ def main(
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the data sets")
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0, 1, ... (default 5)")
     parser.add_argument("--backends", help="names with commas between; each setting has its own")
+    parser.add_argument("--no-baselines", action="store_true", help="the backends alone")
     parser.add_argument("--time-limit", type=float, default=300.0, help="seconds for each run")
     parser.add_argument("--state", type=Path, default=Path("experiment-output"), help="kept runs")
+    parser.add_argument("--kept", action="store_true", help="tables of kept runs; solve nothing")
     parser.add_argument("--page", type=Path, help="write the tables to this Markdown file")
+    parser.add_argument("--plots", type=Path, help="write a picture of each setting to this folder")
     parser.add_argument("--list", action="store_true", help="list the settings")
     given = parser.parse_args(arguments)
     try:
@@ -85,9 +112,12 @@ def main(
         chosen = [_known(known, name) for name in given.settings or known]
         backends = given.backends.split(",") if given.backends else None
         sections = []
+        if given.no_baselines:
+            chosen = [replace(setting, baselines={}) for setting in chosen]
         for setting in chosen:
-            outcomes = run(setting, given.seeds, backends, given.time_limit, given.state)
-            sections.append(table(setting, outcomes))
+            limit = None if given.kept else given.time_limit
+            outcomes = run(setting, given.seeds, backends, limit, given.state)
+            sections.append(_section(setting, outcomes, given.page, given.plots))
             print(sections[-1], flush=True)
         if given.page is not None:
             storage.write_text(given.page, "\n\n".join([f"# {title}", *sections]) + "\n")
@@ -106,147 +136,211 @@ def _known(settings: Mapping[str, Setting], name: str) -> Setting:
     return settings[name]
 
 
+def _section(
+    setting: Setting, outcomes: Sequence[Outcome], page: Path | None, plots: Path | None
+) -> str:
+    """The table of a setting, with its picture where one was asked for."""
+    import tables
+
+    shown = tables.table(setting, outcomes)
+    if plots is None:
+        return shown
+    import curves
+
+    plots.mkdir(parents=True, exist_ok=True)
+    path = plots / f"{setting.name}.svg"
+    if not curves.draw(setting, outcomes, path):
+        return shown
+    try:
+        place = path.resolve().relative_to((page or path).resolve().parent)
+    except ValueError:
+        place = path
+    return f"{shown}\n\n![Runs of {setting.name} against time and evaluations]({place.as_posix()})"
+
+
+class NotKept(Exception):
+    """A run that was asked for as it is kept, and is not."""
+
+
 def run(
-    setting: Setting, seeds: int, backends: Sequence[str] | None, limit: float, state: Path
+    setting: Setting, seeds: int, backends: Sequence[str] | None, limit: float | None, state: Path
 ) -> list[Outcome]:
-    """All methods of a setting over all seeds (one where nothing is random)."""
-    outcomes = []
+    """All methods of a setting over all seeds (one where nothing is random), ``limit`` seconds
+    each; None takes what is kept and solves nothing.
+    """
+    outcomes: list[Outcome] = []
     for seed in range(seeds if setting.random else 1):
+        if limit is None and not any((state / setting.name).glob(f"*-{seed}.npz")):
+            continue
         data = setting.data(seed)
-        outcomes += [_baseline(setting, n, data, seed, state) for n in setting.baselines]
-        for backend in backends or setting.backends:
-            outcomes.append(_solve(setting, backend, data, seed, limit, state))
+        calls = [
+            partial(_solve, setting, backend, data, seed, limit, state)
+            for backend in backends or setting.backends
+        ]
+        if setting.stop_by and (not backends or "auto" in backends):
+            calls.append(partial(_ended, setting, data, seed, limit, state))
+        solved = _all(calls)
+        # Searches get the time of `auto`, or of whatever stands in its place.
+        taken = next((o.seconds for o in solved if math.isfinite(o.seconds)), limit)
+        seconds = None if limit is None else taken
+        compared = [
+            partial(_baseline, setting, n, data, seed, seconds, state) for n in setting.baselines
+        ]
+        outcomes += [*_all(compared), *solved]
     return outcomes
 
 
+def _all(calls: Sequence[Callable[[], Outcome]]) -> list[Outcome]:
+    """The outcomes that there are."""
+    found = []
+    for call in calls:
+        with suppress(NotKept):
+            found.append(call())
+    return found
+
+
 def _solve(
-    setting: Setting, backend: str, data: Data, seed: int, limit: float, state: Path
+    setting: Setting, backend: str, data: Data, seed: int, limit: float | None, state: Path
 ) -> Outcome:
     """One run, from its result if there is one, else from its checkpoint if there is one."""
     stem = _place(state, setting, backend, seed)
-    done, checkpoint = stem.with_suffix(".npz"), stem.with_suffix(".ckpt")
     try:
         model = bl.load(HERE / setting.model, data=data, externs=setting.externs(seed))
-        result = _kept(done, model)
-        if result is None:
-            keeps = {} if backend == "exact" else {"checkpoint": checkpoint, "resume": True}
-            result = bl.solve(
-                model,
-                backend=backend,
-                seed=seed,
-                time_limit=limit,
-                max_iter=setting.max_iter,
-                watch=[setting.held_out],
-                options=setting.options.get(backend),
-                **keeps,
-            )
-            if result.status == "interrupted":
-                raise KeyboardInterrupt
-            result.save(done)
+        result, spent = _finished(setting, model, stem, backend, seed, limit)
     except bl.BackendError as error:
-        return Outcome(backend, f"refused: {str(error).splitlines()[0]}", {}, math.nan)
-    checkpoint.unlink(missing_ok=True)
-    numbers = {"F": result.F} | {name: float(result.reports[name]) for name in setting.reports}
-    followed = [(r.reports[setting.held_out], r.time) for r in result.history if r.reports]
-    best, at = _best(followed, setting.larger)
-    name = f"auto ({result.backend})" if backend == "auto" else backend
-    return Outcome(
-        name, str(result.status), numbers, result.time["total"], _evaluations(result), best, at
+        return Outcome(backend, seed, f"refused: {str(error).splitlines()[0]}", {}, math.nan)
+    # Without a history the run ended before its first step: these are figures of the start.
+    reports = {name: float(result.reports[name]) for name in setting.reports}
+    numbers = {"F": result.F, **reports} if result.history else {}
+    return _outcome(
+        f"auto ({result.backend})" if backend == "auto" else backend, seed, result, numbers, spent
     )
 
 
-def _kept(path: Path, model: bl.Model) -> bl.Result | None:
-    """The result of an earlier run of the same model with the same data."""
+def _ended(setting: Setting, data: Data, seed: int, limit: float | None, state: Path) -> Outcome:
+    """A run of `auto` that a report on rows of its own ended; its reports are on the test rows."""
+    name = f"{ENDED} {setting.stop_by.split()[-1]}"
+    model = bl.load(HERE / setting.model, data=data, externs=setting.externs(seed))
+    followed = model.bind(data=setting.stop_rows(seed))
+    stem = _place(state, setting, name, seed)
+    result, spent = _finished(setting, followed, stem, "auto", seed, limit, setting.stop_by)
+    lower = {f"{k}.{n}": v for k, vs in result.lower.items() for n, v in vs.items()}
+    at = bl.solve(model, start={**result.upper, **lower}, max_iter=0, verify=False)
+    numbers = {"F": result.F} | {n: float(at.reports[n]) for n in setting.reports}
+    return _outcome(name, seed, result, numbers, spent)
+
+
+def _finished(
+    setting: Setting,
+    model: bl.Model,
+    stem: Path,
+    backend: str,
+    seed: int,
+    limit: float | None,
+    stop_by: str | None = None,
+) -> tuple[bl.Result, Mapping[str, float]]:
+    """A result and what it took: kept, or solved and kept."""
+    done, checkpoint, took = (stem.with_name(stem.name + s) for s in (".npz", ".ckpt", ".json"))
+    result = _kept(done, model, setting.tol)
+    if result is None or not took.exists():
+        if limit is None:
+            raise NotKept
+        keeps = {} if backend == "exact" else {"checkpoint": checkpoint, "resume": True}
+        before = time.process_time()
+        result = bl.solve(
+            model,
+            backend=backend,
+            seed=seed,
+            tol=setting.tol,
+            time_limit=limit,
+            max_iter=setting.max_iter,
+            watch=[setting.held_out],
+            stop_by=stop_by,
+            patience=PATIENCE,
+            options=setting.options.get(backend),
+            **keeps,
+        )
+        if result.status == "interrupted":
+            raise KeyboardInterrupt
+        cpu = time.process_time() - before
+        # Kilobytes on Linux, bytes on macOS.
+        unit = 1e9 if sys.platform == "darwin" else 1e6
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+        storage.write_json(took, {"cpu": cpu, "memory": memory})
+        result.save(done)
+        # Oracles hold their data in cycles, which may lie about for long.
+        gc.collect()
+    checkpoint.unlink(missing_ok=True)
+    return result, storage.read_json(took)
+
+
+def _outcome(
+    name: str,
+    seed: int,
+    result: bl.Result,
+    numbers: Mapping[str, float],
+    spent: Mapping[str, float],
+) -> Outcome:
+    # As it was when the run began; a result that was read back has plain mappings.
+    decision = result.decision
+    decision = decision if isinstance(decision, Mapping) else decision.to_json()
+    return Outcome(
+        name,
+        seed,
+        str(result.status),
+        numbers,
+        result.time["total"],
+        spent["cpu"],
+        spent["memory"],
+        sum(result.counts.values()),
+        result.history,
+        tuple(decision["why"]) if name.startswith("auto (") else (),
+    )
+
+
+def _kept(path: Path, model: bl.Model, tol: float) -> bl.Result | None:
+    """The result of an earlier run of the same model with the same data and tolerance."""
     if not path.exists():
         return None
     result = bl.load_result(path)
-    now = text_hash(model.bound), data_hashes(model.bound)
-    return (
-        result if now == (result.provenance["model_hash"], result.provenance["data_hash"]) else None
+    then = result.provenance
+    same = (
+        then["model_hash"] == text_hash(model.bound)
+        and then["data_hash"] == data_hashes(model.bound)
+        and then["options"]["tol"] == tol
     )
+    return result if same else None
 
 
-def _evaluations(result: bl.Result) -> int:
-    return sum(result.counts.values())
-
-
-def _best(followed: Sequence[tuple[float, float]], larger: bool) -> tuple[float, float]:
-    found = [(v, t) for v, t in followed if math.isfinite(v)]
-    if not found:
-        return math.nan, math.nan
-    return max(found, key=lambda p: p[0]) if larger else min(found, key=lambda p: p[0])
-
-
-def _baseline(setting: Setting, name: str, data: Data, seed: int, state: Path) -> Outcome:
-    path = _place(state, setting, f"baseline {name}", seed).with_suffix(".json")
-    if path.exists():
-        kept = storage.read_json(path)
-    else:
-        began = time.perf_counter()
+def _baseline(
+    setting: Setting, name: str, data: Data, seed: int, seconds: float | None, state: Path
+) -> Outcome:
+    stem = _place(state, setting, f"baseline {name}", seed)
+    path, now = stem.with_name(f"{stem.name}.json"), fingerprint(data)
+    kept = storage.read_json(path) if path.exists() else {}
+    if kept.get("data") != now:
+        if seconds is None:
+            raise NotKept
+        began, before = time.perf_counter(), time.process_time()
         try:
-            numbers = setting.baselines[name](data, seed)
+            numbers = setting.baselines[name](data, seed, seconds)
         except ImportError as error:
-            raise bl.UsageError(f"baseline `{name}`: {error} (the extra `bench` has it)") from error
-        kept = {"numbers": numbers, "seconds": time.perf_counter() - began}
+            raise bl.UsageError(
+                f"baseline `{name}`: {error} (the extra `experiments` has it)"
+            ) from error
+        kept = {
+            "numbers": numbers,
+            "seconds": time.perf_counter() - began,
+            "cpu": time.process_time() - before,
+            "data": now,
+        }
         storage.write_json(path, kept)
-    return Outcome(name, "baseline", kept["numbers"], kept["seconds"])
+    numbers = {k: storage.number(v) for k, v in kept["numbers"].items()}
+    return Outcome(name, seed, "baseline", numbers, kept["seconds"], kept["cpu"])
 
 
 def _place(state: Path, setting: Setting, method: str, seed: int) -> Path:
     """Where a run is kept, without its ending."""
     folder = state / setting.name
     folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{method.replace(' ', '-')}-{seed}"
-
-
-def table(setting: Setting, outcomes: Sequence[Outcome]) -> str:
-    """Mean and spread (standard deviation) over the seeds, a row for each method."""
-    names = ["F", *setting.reports]
-    head = ["method", "status", *names, f"best {setting.held_out} (at s)", "evaluations", "s"]
-    rows = []
-    for method in dict.fromkeys(o.method for o in outcomes):
-        runs = [o for o in outcomes if o.method == method]
-        statuses = dict.fromkeys(o.status for o in runs)
-        status = ", ".join(
-            s if len(statuses) == 1 else f"{s} {sum(o.status == s for o in runs)}x"
-            for s in statuses
-        )
-        cells = [_spread([o.numbers.get(n, math.nan) for o in runs]) for n in names]
-        best = _spread([o.best for o in runs])
-        at = statistics.fmean(o.best_at for o in runs)
-        found = best if best == "-" else f"{best} ({at:.3g})"
-        count = statistics.fmean(o.evaluations for o in runs)
-        shown = f"{count:,.0f}" if count else "-"
-        rows.append([method, status, *cells, found, shown, _spread([o.seconds for o in runs])])
-    lines = [f"## {setting.name}", "", f"Model: `{setting.model}`.", ""]
-    lines += ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    lines += ["", _winners(setting, outcomes)]
-    return "\n".join(lines)
-
-
-def _winners(setting: Setting, outcomes: Sequence[Outcome]) -> str:
-    """Who has the lowest upper objective, and who is best on held-out data: often another one."""
-
-    def mean(method: str, name: str) -> float:
-        found = [o.numbers.get(name, math.nan) for o in outcomes if o.method == method]
-        return statistics.fmean(found)
-
-    methods = dict.fromkeys(o.method for o in outcomes if o.numbers)
-    if not methods:
-        return "No method has a result."
-    lowest = min(methods, key=lambda m: mean(m, "F"))
-    sign = -1.0 if setting.larger else 1.0
-    best = min(methods, key=lambda m: sign * mean(m, setting.held_out))
-    return (
-        f"Lowest F: {lowest} ({mean(lowest, 'F'):.4g}). "
-        f"Best {setting.held_out}: {best} ({mean(best, setting.held_out):.4g})."
-    )
-
-
-def _spread(values: Sequence[float]) -> str:
-    found = [v for v in values if math.isfinite(v)]
-    if not found:
-        return "-"
-    mean = f"{statistics.fmean(found):.4g}"
-    return mean if len(found) < 2 else f"{mean} ± {statistics.stdev(found):.2g}"
+    return folder / f"{method.replace(',', '').replace(' ', '-')}-{seed}"

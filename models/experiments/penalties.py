@@ -16,7 +16,7 @@ import datasets
 import numpy as np
 from harness import Data, Setting, main
 from numpy.typing import NDArray
-from scipy.sparse import issparse
+from scipy.sparse import hstack, issparse
 
 MODELS = Path(__file__).resolve().parents[1]
 REPORTS = ("test_loss", "test_accuracy")
@@ -35,27 +35,42 @@ def settings(folder: Path) -> Sequence[Setting]:
         "news20_20k": (partial(news20_binary, folder, 20_000), LARGE),
         "news20_130k": (partial(news20_binary, folder, 130_107), LARGE),
     }
-    compared = {
-        "grid of 20": baselines.logistic_grid,
-        "random search": baselines.logistic_random,
+    scalar = {
+        "grid of 20": baselines.grid,
+        "random search": baselines.random_search,
+        "cross-validation": baselines.cross_validation,
+        "Optuna": baselines.optuna_scalar,
+    }
+    # One penalty for all is what a grid can search; Optuna takes all of them.
+    features = {
+        "grid of 20": baselines.grid,
+        "cross-validation": baselines.cross_validation,
+        "Optuna": baselines.optuna_features,
     }
     found = []
     for name, (data, backends) in binary.items():
-        for model, suffix in (("logistic_scalar", "scalar"), ("logistic", "features")):
-            label = f"{name}_{suffix}"
-            found.append(
-                Setting(label, f"{model}.blv", data, REPORTS, "test_accuracy",
-                        backends=backends, baselines=compared)
-            )  # fmt: skip
+        # A sampler of thousands of dimensions would not end its first round.
+        many = name.startswith("news20")
+        compared = {k: v for k, v in features.items() if not (many and k == "Optuna")}
+        found += [
+            Setting(f"{name}_scalar", "logistic_scalar.blv", data, REPORTS, "test_accuracy",
+                    backends=backends, baselines=scalar),
+            Setting(f"{name}_features", "logistic.blv", data, REPORTS, "test_accuracy",
+                    backends=backends, baselines=compared),
+        ]  # fmt: skip
     classes: dict[str, tuple[Callable[[int], Data], tuple[str, ...]]] = {
         "digits": (digits, SMALL),
         "covtype": (partial(covtype, folder), LARGE),
         "news20_20_classes": (partial(news20, folder, 20_000), ("auto", "aid")),
     }
     for name, (data, backends) in classes.items():
+        small = name == "digits"
+        compared = features if small else {"grid of 20": baselines.grid}
         found.append(
             Setting(f"{name}_features", "softmax.blv", data, REPORTS, "test_accuracy",
-                    backends=backends, baselines={"grid of 20": baselines.softmax_grid})
+                    backends=backends, baselines=compared,
+                    stop_by="min test_loss" if small else "",
+                    stop_rows=digits_followed if small else dict)
         )  # fmt: skip
     return found
 
@@ -78,6 +93,18 @@ def _parts(X: Any, y: NDArray, seed: int, sizes: Sequence[int]) -> dict[str, Any
     return found
 
 
+def _with_constant(data: dict[str, Any]) -> dict[str, Any]:
+    """The same with a column of ones, for data whose classes are far from equal: the models have no
+    intercept of their own.
+    """
+    found = dict(data)
+    for name in ("X", "Xv", "Xt"):
+        A = data[name]
+        ones = np.ones((A.shape[0], 1))
+        found[name] = hstack([A, ones]).tocsr() if issparse(A) else np.hstack([A, ones])
+    return found
+
+
 def breast_cancer(seed: int) -> Data:
     """569 rows of 30 features, from the model's own file."""
     with np.load(MODELS / "data" / "breast_cancer.npz") as z:
@@ -85,13 +112,26 @@ def breast_cancer(seed: int) -> Data:
     return _parts(X, y, seed, (250, 150, 169))
 
 
-def digits(seed: int) -> Data:
-    """1,797 images of 8 x 8 pixels, ten classes, from the model's own file."""
+def _digits() -> tuple[NDArray, NDArray]:
     with np.load(MODELS / "data" / "digits.npz") as z:
         X = np.vstack([z["X"], z["Xv"], z["Xt"]]) / 16.0
         y = np.concatenate([z["y"], z["yv"], z["yt"]])
-    parts = _parts(X, y, seed, (600, 600, 597))
-    return parts | {"classes": 10}
+    return X, y
+
+
+def digits(seed: int) -> Data:
+    """1,797 images of 8 x 8 pixels, ten classes, from the model's own file: 597 to learn from, 500
+    for validation, 400 for the reports.
+    """
+    X, y = _digits()
+    return _parts(X, y, seed, (597, 500, 400)) | {"classes": 10}
+
+
+def digits_followed(seed: int) -> Data:
+    """The other 300 images, which may end a run."""
+    X, y = _digits()
+    found = _parts(X, y, seed, (597, 900, 300))
+    return {"Xt": found["Xt"], "yt": found["yt"]}
 
 
 def a9a(folder: Path, seed: int) -> Data:
@@ -109,7 +149,7 @@ def _covtype(folder: Path) -> tuple[NDArray, NDArray]:
 def covtype_binary(folder: Path, seed: int) -> Data:
     """Class 2 against the rest: 35,000 / 35,000 / 22,962 rows of 54 features."""
     X, y = _covtype(folder)
-    return _parts(X, np.where(y == 2, 1, -1), seed, (35_000, 35_000, 22_962))
+    return _with_constant(_parts(X, np.where(y == 2, 1, -1), seed, (35_000, 35_000, 22_962)))
 
 
 def covtype(folder: Path, seed: int) -> Data:
@@ -126,13 +166,15 @@ def ijcnn1(folder: Path, seed: int) -> Data:
     found = _parts(X, z["y_train"], seed, (24_995, 24_995, 0))
     rows = datasets.shuffled(len(X), seed + 1)[:24_995]
     mean, deviation = X[rows].mean(axis=0), X[rows].std(axis=0)
-    return found | {"Xt": (Xt - mean) / deviation, "yt": z["y_test"].astype(float)}
+    found |= {"Xt": (Xt - mean) / deviation, "yt": z["y_test"].astype(float)}
+    return _with_constant(found)
 
 
 def w8a(folder: Path, seed: int) -> Data:
     """49,749 sparse rows of 300 features in three parts."""
     z = datasets.read(folder, "research_use/w8a.npz")
-    return _parts(datasets.sparse(z, "X_train"), z["y_train"], seed, (20_000, 20_000, 9_749))
+    X, y = datasets.sparse(z, "X_train"), z["y_train"]
+    return _with_constant(_parts(X, y, seed, (20_000, 20_000, 9_749)))
 
 
 def _news(folder: Path, columns: int) -> tuple[Any, NDArray, Any, NDArray]:

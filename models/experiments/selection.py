@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+from baselines import searched
 from harness import Data, Setting, main
 from numpy.typing import NDArray
 
@@ -28,14 +29,14 @@ def settings(folder: Path) -> Sequence[Setting]:
         Setting(f"kernel_{name}", "kernel_selection.blv", partial(kernel, folder, name),
                 ("test_error",), "test_error", larger=False,
                 backends=("auto", "aid", "qnbo", "nbo", "itd"),
-                baselines={"grid of 10 x 10": kernel_grid})
+                baselines={"grid of 10 x 10": kernel_grid, "Optuna": kernel_optuna})
         for name in ("yacht", "energy", "concrete")
     ]  # fmt: skip
     tables = (("breast_cancer", svm_breast_cancer), ("wine", partial(svm_wine, folder)))
     found += [
         Setting(f"svm_{name}", "svm_cross_validation.blv", data, ("error",), "error", larger=False,
                 backends=("auto", "direct", "aid", "qnbo", "nbo"),
-                baselines={"grid of 20": svm_grid})
+                baselines={"grid of 20": svm_grid, "Optuna": svm_optuna})
         for name, data in tables
     ]  # fmt: skip
     found.append(
@@ -48,7 +49,7 @@ def settings(folder: Path) -> Sequence[Setting]:
             Setting(f"imbalance_price_{price:g}", "imbalance.blv", partial(imbalance, price),
                     ("test_balanced_accuracy", "test_gap"), "test_balanced_accuracy",
                     backends=("auto", "aid", "qnbo", "nbo", "bagdc"),
-                    baselines={"weights by frequency": by_frequency})
+                    baselines={"weights by frequency": by_frequency, "Optuna": imbalance_optuna})
         )  # fmt: skip
     return found
 
@@ -112,7 +113,7 @@ def _kernel_errors(data: Data, width: float, penalty: float) -> tuple[float, flo
     return float(np.mean(held_out)), float(test)
 
 
-def kernel_grid(data: Data, seed: int) -> dict[str, float]:
+def kernel_grid(data: Data, seed: int, seconds: float) -> dict[str, float]:
     """Ten widths times ten penalties."""
     tried = [
         _kernel_errors(data, np.exp(w), np.exp(p))
@@ -121,6 +122,16 @@ def kernel_grid(data: Data, seed: int) -> dict[str, float]:
     ]
     F, test = min(tried)
     return {"F": F, "test_error": test}
+
+
+def kernel_optuna(data: Data, seed: int, seconds: float) -> dict[str, float]:
+    """Optuna over the logarithms of both, in the bounds of the model."""
+
+    def trial(point: Mapping[str, float]) -> dict[str, float]:
+        F, test = _kernel_errors(data, np.exp(point["width"]), np.exp(point["penalty"]))
+        return {"F": F, "test_error": test}
+
+    return searched(trial, {"width": (-8.0, 4.0), "penalty": (-16.0, 4.0)}, seed, seconds)
 
 
 # --- support vector machines ----------------------------------------------------------------------
@@ -150,23 +161,30 @@ def svm_wine(folder: Path, seed: int) -> Data:
     return _svm(X, np.where(quality > 0, 1.0, -1.0), seed)
 
 
-def svm_grid(data: Data, seed: int) -> dict[str, float]:
-    """Twenty weights."""
+def _svm_figures(data: Data, C: float) -> dict[str, float]:
     from sklearn.svm import LinearSVC
 
-    best = {"F": np.inf, "error": np.nan}
-    for C in np.exp(np.linspace(-12, 6, 20)):
-        losses, errors = [], []
-        for X, y, Xv, yv in zip(data["X"], data["y"], data["Xv"], data["yv"], strict=True):
-            machine = LinearSVC(
-                C=C, loss="squared_hinge", dual=False, intercept_scaling=30.0, max_iter=10_000
-            )
-            margins = yv * machine.fit(X, y).decision_function(Xv)
-            losses.append((np.maximum(0, 1 - margins) ** 2).mean())
-            errors.append((margins <= 0).mean())
-        if np.mean(losses) < best["F"]:
-            best = {"F": float(np.mean(losses)), "error": float(np.mean(errors))}
-    return best
+    losses, errors = [], []
+    for X, y, Xv, yv in zip(data["X"], data["y"], data["Xv"], data["yv"], strict=True):
+        machine = LinearSVC(
+            C=C, loss="squared_hinge", dual=False, intercept_scaling=30.0, max_iter=10_000
+        )
+        margins = yv * machine.fit(X, y).decision_function(Xv)
+        losses.append((np.maximum(0, 1 - margins) ** 2).mean())
+        errors.append((margins <= 0).mean())
+    return {"F": float(np.mean(losses)), "error": float(np.mean(errors))}
+
+
+def svm_grid(data: Data, seed: int, seconds: float) -> dict[str, float]:
+    """Twenty weights."""
+    tried = [_svm_figures(data, C) for C in np.exp(np.linspace(-12, 6, 20))]
+    return min(tried, key=lambda figures: figures["F"])
+
+
+def svm_optuna(data: Data, seed: int, seconds: float) -> dict[str, float]:
+    """Optuna over the logarithm of the weight, in the bounds of the model."""
+    ranges = {"C": (-12.0, 6.0)}
+    return searched(lambda p: _svm_figures(data, np.exp(p["C"])), ranges, seed, seconds)
 
 
 # --- denoising ------------------------------------------------------------------------------------
@@ -185,7 +203,7 @@ def denoising(seed: int) -> Data:
     }  # fmt: skip
 
 
-def as_they_are(data: Data, seed: int) -> dict[str, float]:
+def as_they_are(data: Data, seed: int, seconds: float) -> dict[str, float]:
     """No denoising."""
     return {
         "F": float(((data["noisy"] - data["clean"]) ** 2).mean()),
@@ -193,7 +211,7 @@ def as_they_are(data: Data, seed: int) -> dict[str, float]:
     }
 
 
-def denoising_grid(data: Data, seed: int) -> dict[str, float]:
+def denoising_grid(data: Data, seed: int, seconds: float) -> dict[str, float]:
     """Eight weights of smoothness times eight of size, the same in both directions, by L-BFGS."""
     from scipy.optimize import minimize
 
@@ -254,22 +272,20 @@ def imbalance(price: float, seed: int) -> Data:
     }  # fmt: skip
 
 
-def by_frequency(data: Data, seed: int) -> dict[str, float]:
-    """scikit-learn's `class_weight="balanced"`."""
+def _imbalance_figures(data: Data, weights: Any, shift: float) -> dict[str, float]:
+    """scikit-learn's fit with weights of the classes, its decisions moved by ``shift``."""
+    from scipy.special import expit
     from sklearn.linear_model import LogisticRegression
 
     rows = len(data["y"])
-    model = LogisticRegression(C=1 / (rows * 1e-3), class_weight="balanced", max_iter=5_000)
+    model = LogisticRegression(C=1 / (rows * 1e-3), class_weight=weights, max_iter=5_000)
     model.fit(data["X"], data["y"])
 
-    def sigmoid(z: NDArray) -> NDArray:
-        return 1 / (1 + np.exp(-z))
-
     def figures(X: NDArray, y: NDArray, group: NDArray) -> tuple[float, float, float]:
-        z = model.decision_function(X)
+        z = model.decision_function(X) + shift
         loss = np.logaddexp(0, -z)[y == 1].mean() + np.logaddexp(0, z)[y == 0].mean()
         score = ((z > 0)[y == 1].mean() + (z < 0)[y == 0].mean()) / 2
-        gap = sigmoid(z)[group == 1].mean() - sigmoid(z)[group == 0].mean()
+        gap = expit(z)[group == 1].mean() - expit(z)[group == 0].mean()
         return float(loss), float(score), float(gap)
 
     loss, _, gap = figures(data["Xv"], data["yv"], data["group"])
@@ -279,6 +295,22 @@ def by_frequency(data: Data, seed: int) -> dict[str, float]:
         "test_balanced_accuracy": score,
         "test_gap": abs(test_gap),
     }
+
+
+def by_frequency(data: Data, seed: int, seconds: float) -> dict[str, float]:
+    """scikit-learn's `class_weight="balanced"`."""
+    return _imbalance_figures(data, "balanced", 0.0)
+
+
+def imbalance_optuna(data: Data, seed: int, seconds: float) -> dict[str, float]:
+    """Optuna over the logarithms of both weights and the shift, in the bounds of the model."""
+
+    def trial(point: Mapping[str, float]) -> dict[str, float]:
+        weights = {0: np.exp(point["weight0"]), 1: np.exp(point["weight1"])}
+        return _imbalance_figures(data, weights, point["shift"])
+
+    names = ("weight0", "weight1", "shift")
+    return searched(trial, {name: (-6.0, 6.0) for name in names}, seed, seconds)
 
 
 if __name__ == "__main__":

@@ -1,39 +1,44 @@
-"""The experiments in miniature: they run, go on after being killed, and refuse what is broken."""
+"""The experiments in miniature: they run, and what they say of methods is right."""
 
 from __future__ import annotations
 
 import math
-import os
-import signal
-import subprocess
 import sys
-import time
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 
 import bilevelpy as bl
+from bilevelpy.result import Record
 
 FOLDER = Path(__file__).resolve().parents[2] / "models" / "experiments"
 MODELS = sorted(FOLDER.glob("*.blv"))
+OWN = {p.stem for p in FOLDER.glob("*.py")}
 
 
-@pytest.fixture
-def experiment(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The runner, as its scripts import it."""
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The scripts import each other by name, as from their own folder."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    import harness  # type: ignore[import-not-found]
+    yield
+    for name in OWN:
+        sys.modules.pop(name, None)
 
-    return harness  # type: ignore[no-any-return]
+
+def _rows(page: Path) -> dict[str, dict[str, str]]:
+    """The last table of a page: rows by method, cells by column."""
+    lines = [line.strip("| ").split(" | ") for line in page.read_text().splitlines() if "|" in line]
+    head = next(k for k in reversed(range(len(lines))) if lines[k][0] == "method")
+    names = lines[head]
+    return {row[0]: dict(zip(names, row, strict=True)) for row in lines[head + 2 :]}
 
 
-def _run(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(FOLDER / script), *arguments],
-        cwd=cwd, capture_output=True, text=True, check=False, timeout=250,
-    )  # fmt: skip
+def _first(rows: dict[str, dict[str, str]], method: str, column: str) -> float:
+    row = next(row for name, row in rows.items() if name.startswith(method))
+    return float(row[column].split()[0])
 
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda p: p.stem)
@@ -43,90 +48,203 @@ def test_every_model_is_right_without_its_data(path: Path) -> None:
     assert main(["check", str(path)]) == 0
 
 
+# --- each experiment ------------------------------------------------------------------------------
+
+
 def test_penalties_beat_the_grid_on_validation_data(tmp_path: Path) -> None:
     """One penalty per feature has the grid's single penalty as a special case."""
-    page = tmp_path / "page.md"
-    given = ["breast_cancer_features", "--seeds", "1", "--backends", "auto", "--page", str(page)]
-    run = _run("penalties.py", *given, cwd=tmp_path)
-    assert run.returncode == 0, run.stderr
-    rows = [line.split(" | ") for line in page.read_text().splitlines() if line.startswith("| ")]
-    F = {row[0].strip("| "): float(row[2]) for row in rows[2:]}
-    ours = next(v for k, v in F.items() if k.startswith("auto"))
-    assert ours < F["grid of 20"]
-    # A second run takes what it has: the same table.
+    import penalties  # type: ignore[import-not-found]
+    from harness import main  # type: ignore[import-not-found]
+
+    page, plots = tmp_path / "page.md", tmp_path / "plots"
+    given = ["breast_cancer_features", "--seeds", "1", "--backends", "auto", "--page",
+             str(page), "--plots", str(plots), "--state", str(tmp_path / "state")]  # fmt: skip
+    assert main(penalties.settings, "Penalties", given) == 0
+    rows = _rows(page)
+    assert _first(rows, "auto", "F") < _first(rows, "grid of 20", "F")
+    assert _first(rows, "Optuna", "F") >= _first(rows, "auto", "F")
+    drawn = plots / "breast_cancer_features.svg"
+    assert drawn.stat().st_size < 150_000
+    assert f"]({drawn.relative_to(tmp_path)})" in page.read_text()
+    # A second run takes what it has: the same page.
     before = page.read_text()
-    assert _run("penalties.py", *given, cwd=tmp_path).returncode == 0
+    assert main(penalties.settings, "Penalties", given) == 0
     assert page.read_text() == before
 
 
-def test_few_shot_learning_goes_on_where_it_was_killed(tmp_path: Path) -> None:
-    """Killed at some moment and started again: the same features as in one go."""
-    given = [
-        "--ways",
-        "3",
-        "--tasks",
-        "3",
-        "--channels",
-        "4",
-        "--steps",
-        "60",
-        "--test-tasks",
-        "30",
-    ]
-    whole = _run("few_shot.py", *given, cwd=tmp_path)
-    assert whole.returncode == 0, whole.stderr
-    kept = tmp_path / "training.npz"
-    again = [*given, "--checkpoint", str(kept), "--every", "5"]
-    process = subprocess.Popen(
-        [sys.executable, str(FOLDER / "few_shot.py"), *again],
-        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+def test_a_run_ended_by_a_report_generalises_better_than_the_last_point(tmp_path: Path) -> None:
+    """A penalty per pixel overfits the validation images of the digits."""
+    import penalties
+    from harness import ENDED, run
+
+    setting = {s.name: s for s in penalties.settings(tmp_path)}["digits_features"]
+    setting = replace(setting, baselines={}, max_iter=60)
+    outcomes = run(setting, 1, ["auto"], 60.0, tmp_path)
+    by_name = {o.method: o.numbers for o in outcomes}
+    last = next(v for k, v in by_name.items() if k.startswith("auto ("))
+    ended = by_name[f"{ENDED} test_loss"]
+    assert last["F"] < ended["F"]
+    assert ended["test_loss"] < last["test_loss"]
+
+
+def test_wrong_labels_among_the_digits_are_found(tmp_path: Path) -> None:
+    import cleaning  # type: ignore[import-not-found]
+    from harness import main
+
+    page = tmp_path / "page.md"
+    given = ["digits_0.5", "--seeds", "1", "--backends", "aid", "--page", str(page),
+             "--state", str(tmp_path)]  # fmt: skip
+    assert main(cleaning.settings, "Cleaning", given) == 0
+    rows = _rows(page)
+    assert _first(rows, "aid", "f1") > 0.9
+    assert (
+        _first(rows, "aid", "test_accuracy") > _first(rows, "no cleaning", "test_accuracy") + 0.05
+    )
+
+
+def test_selection_in_miniature(tmp_path: Path) -> None:
+    import selection  # type: ignore[import-not-found]
+    from harness import main
+
+    page = tmp_path / "page.md"
+    given = ["imbalance_price_0", "svm_breast_cancer", "--seeds", "1", "--backends", "auto",
+             "--page", str(page), "--state", str(tmp_path)]  # fmt: skip
+    assert main(selection.settings, "Selection", given) == 0
+    rows = _rows(page)
+    assert _first(rows, "auto", "F") <= _first(rows, "grid of 20", "F")
+
+
+def test_quadratics_end_at_the_known_optimum(tmp_path: Path) -> None:
+    import problems  # type: ignore[import-not-found]
+    from harness import run
+
+    setting = {s.name: s for s in problems.settings(tmp_path)}["quadratic_100"]
+    for outcome in run(setting, 1, ["auto", "aid"], 60.0, tmp_path):
+        assert outcome.numbers["error"] < 1e-6, outcome.method
+        assert outcome.status in ("baseline", "converged")
+
+
+def test_poisoning_hurts_more_than_flipped_labels(tmp_path: Path) -> None:
+    import problems
+    import tables  # type: ignore[import-not-found]
+    from harness import run
+
+    setting = {s.name: s for s in problems.settings(tmp_path)}["poisoning"]
+    outcomes = run(setting, 1, ["aid"], 60.0, tmp_path)
+    F = {o.method: o.numbers["F"] for o in outcomes}
+    assert F["no attack"] < F["rows with wrong labels"] < F["aid"]
+    assert tables.winners(setting, outcomes).startswith("Best F: aid")
+
+
+# --- baselines ------------------------------------------------------------------------------------
+
+
+def test_scaled_columns_stand_for_penalties(tmp_path: Path) -> None:
+    """Optuna's trial is the fit of the model: F at given penalties is the same by both."""
+    import baselines  # type: ignore[import-not-found]
+    import penalties
+
+    data = penalties.breast_cancer(0)
+    lam = np.random.default_rng(0).uniform(-4, 2, size=30)
+    scale = np.exp(-lam / 2)
+    columns = {name: data[name] * scale for name in ("X", "Xv", "Xt")}
+    fitted = baselines._trial({**data, **columns}, 1.0)
+    model = bl.load(FOLDER / "logistic.blv", data=data)
+    oracle = bl.compile(model)
+    assert fitted["F"] == pytest.approx(oracle.F(lam, oracle.response(lam)), rel=1e-4)
+
+
+def test_a_search_keeps_its_best_trial() -> None:
+    import baselines
+
+    def trial(point: dict[str, float]) -> dict[str, float]:
+        return {"F": (point["a"] - 1) ** 2, "a": point["a"]}
+
+    found = baselines.searched(trial, {"a": (-3.0, 3.0)}, seed=0, seconds=1.0)
+    assert found["trials"] > 5
+    assert abs(found["a"] - 1) < 0.5
+    away = baselines.searched(trial, {"a": (-3.0, 3.0)}, seed=0, seconds=1.0, larger=True)
+    assert away["a"] < -2
+
+
+# --- few-shot learning ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tasks() -> Any:
+    """The oracle of three tasks on digits, and a point."""
+    import few_shot  # type: ignore[import-not-found]
+    from few_shot_tasks import Network  # type: ignore[import-not-found]
+
+    learn, _ = few_shot.digits()
+    rng = np.random.default_rng(0)
+    network = Network(8, 4, 2)
+    data = learn.tasks(rng, 3, 4, 2, 3)
+    theta = network.start(rng)
+    model = bl.load(
+        FOLDER / "few_shot.blv",
+        data=data, theta0=theta, d=network.features, ways=4, TASK=[0, 1, 2],
+        externs={"support": network, "query": network},
     )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not kept.exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    resumed = _run("few_shot.py", *again, cwd=tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
-    assert resumed.stdout.split(" after ")[0] == whole.stdout.split(" after ")[0]
+    return bl.compile(model), np.concatenate([theta, [5.0]])
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
-    kept = tmp_path / "training.npz"
-    kept.write_bytes(b"PK\x03\x04 not quite a file")
-    run = _run("few_shot.py", "--ways", "3", "--checkpoint", str(kept), cwd=tmp_path)
-    assert run.returncode == 2
-    assert "damaged" in run.stderr
-    assert "Traceback" not in run.stderr
+def test_the_hypergradient_of_tasks_is_that_of_finite_differences(tasks: Any) -> None:
+    """Along a direction; the network computes in float32, hence the wide step."""
+    oracle, x = tasks
+    gradient = oracle.hypergradient(x)
+    direction = gradient / np.linalg.norm(gradient)
+    h = 1e-2
+    values = [oracle.F(p, oracle.response(p)) for p in (x + h * direction, x - h * direction)]
+    assert (values[0] - values[1]) / (2 * h) == pytest.approx(np.linalg.norm(gradient), rel=1e-2)
 
 
-def test_missing_data_says_where_it_comes_from(tmp_path: Path) -> None:
-    run = _run("penalties.py", "a9a_scalar", "--data", str(tmp_path), cwd=tmp_path)
-    assert run.returncode == 2
-    assert "UCI Adult" in run.stderr
-    assert "Traceback" not in run.stderr
+def test_differentiation_through_many_steps_tends_to_the_hypergradient(tasks: Any) -> None:
+    """Franceschi et al. 2018, theorem 3.2: as the steps go to the lower solution."""
+    import few_shot
+
+    oracle, x = tasks
+    exact = oracle.hypergradient(x)
+    far = np.linalg.norm(few_shot.through_steps(oracle, x, 2) - exact)
+    near = np.linalg.norm(few_shot.through_steps(oracle, x, 200) - exact)
+    assert near < 0.2 * far
 
 
-@pytest.mark.parametrize(
-    ("labels", "says"),
-    [([0, 1, 3], "found"), ([0, 0, 1], "no row has the label 2"), ([0, 1, 1.5], "found")],
-)
-def test_labels_out_of_range_and_empty_classes(
-    experiment: ModuleType, labels: list[float], says: str
-) -> None:
-    import datasets  # type: ignore[import-not-found]
+def test_the_nearest_mean_goes_by_the_angle() -> None:
+    import few_shot
 
-    with pytest.raises(bl.UsageError, match=says):
-        datasets.check_labels("some.npz", np.array(labels), 3)
+    data = {
+        "S": np.array([[[1.0, 0.0], [0.0, 4.0]]]), "Q": np.array([[[9.0, 1.0], [0.1, 0.2]]]),
+        "hot": np.array([np.eye(2)]), "label": np.array([[0.0, 1.0]]),
+    }  # fmt: skip
+    assert few_shot.nearest_mean(data) == [1.0]
 
 
-def test_an_unknown_setting_lists_the_known_ones(tmp_path: Path) -> None:
-    run = _run("selection.py", "denoise", cwd=tmp_path)
-    assert run.returncode == 2
-    assert "denoising" in run.stderr
+# --- tables ---------------------------------------------------------------------------------------
 
 
-def test_the_best_of_a_followed_report_is_told_apart_from_the_last(experiment: ModuleType) -> None:
-    assert experiment._best([(0.5, 1.0), (0.9, 2.0), (0.7, 3.0)], True) == (0.9, 2.0)
-    assert experiment._best([(0.5, 1.0), (0.9, 2.0)], False) == (0.5, 1.0)
-    assert math.isnan(experiment._best([], True)[0])
+def _record(time: float, F: float, report: float) -> Record:
+    return Record(0, time, F, 0.0, 0.0, 0.0, {"f": 1}, {"loss": report})
+
+
+def test_times_to_an_accuracy_and_bests_along_a_run() -> None:
+    import tables
+    from harness import Outcome, Setting
+
+    setting = Setting("s", "m.blv", dict, ("loss",), "loss", larger=False)
+    history = [_record(1, 5, 0.4), _record(2, 1.005, 0.3), _record(3, 2, 0.35), _record(4, 1, 0.5)]
+    run = Outcome("aid", 0, "converged", {"F": 1.0, "loss": 0.5}, 4.0, history=history)
+    assert tables.best(run, setting) == (0.3, 2)
+    # Within a percent at 2 s, but not from there on.
+    assert tables.reached(run, setting, 1.0) == 4
+    assert tables.reached(run, setting, 0.5) == math.inf
+    simple = Outcome("grid", 0, "baseline", {"F": 1.5, "loss": 0.2}, 1.0)
+    assert math.isnan(tables.reached(simple, setting, 1.0))
+    told = tables.winners(setting, [run, simple])
+    assert told.startswith("Best F: aid (1). Best loss: grid (0.2): a simpler method wins there")
+    assert "never" not in tables.table(setting, [run, simple])
+    # Of two seeds, the simple method is better in one: that is no difference.
+    again = Outcome("aid", 1, "converged", {"F": 1.0, "loss": 0.1}, 4.0, history=history)
+    likewise = Outcome("grid", 1, "baseline", {"F": 1.5, "loss": 0.35}, 1.0)
+    told = tables.winners(setting, [run, simple, again, likewise])
+    assert told.endswith("the best backend has 0.3 (aid): no clear difference.")
