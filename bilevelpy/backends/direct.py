@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from bilevelpy.analysis.smooth import ABSOLUTE
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.acceptance import refuse_implicit, warn_support
 from bilevelpy.backends.base import Accept, Cost, Reject
@@ -44,6 +45,13 @@ def small_blocks(structure: Structure) -> bool:
     return structure.blocks > 1 and structure.dim_y <= BLOCK * structure.blocks and boxes
 
 
+def on_support(structure: Structure) -> bool:
+    """Whether matrices are those of supports alone: weighted absolute values below, and functions
+    of affine predictors, whose rows and columns are to be had one by one.
+    """
+    return structure.lower.smooth.reason == ABSOLUTE and structure.hessian_passes is not None
+
+
 class Direct(Implicit):
     """Exact hypergradients for lower levels with up to some 3,000 variables, or any number in
     small independent blocks.
@@ -74,7 +82,7 @@ class Direct(Implicit):
             return refusal
         once = structure.lower_hessian.value == "constant"
         limit = LARGEST_ONCE if once else LARGEST
-        if structure.dim_y > limit and not small_blocks(structure):
+        if structure.dim_y > limit and not small_blocks(structure) and not on_support(structure):
             return Reject(
                 f"factorises a dense Hessian: at most {limit} lower variables, found "
                 f"{structure.dim_y}",

@@ -171,15 +171,15 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         12,
-        "weighted absolute values below, small",
+        "weighted absolute values below",
         "direct",
-        (c.ABSOLUTE_VALUES, c.SMALL),
+        (c.ABSOLUTE_VALUES,),
         "weighted absolute values and {m} variables below: Newton on the support, exact adjoint "
         "there",
     ),
     Rule(
         12,
-        "weighted absolute values below",
+        "weighted absolute values below, by products",
         "aid",
         (c.ABSOLUTE_VALUES,),
         "weighted absolute values and {m} variables below: conjugate gradients on the support",

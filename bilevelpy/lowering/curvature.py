@@ -179,6 +179,31 @@ class Curvature:
                 H += part
         return torch.from_numpy(H)
 
+    def restricted(self, weights: Sequence[Tensor], index: np.ndarray) -> Tensor | None:
+        """Rows and columns ``index`` of ``f_yy`` without the rest; None where predictors have
+        several classes or batches.
+        """
+        place = np.full(self.m, -1)
+        place[index] = np.arange(index.size)
+        H = np.zeros((index.size, index.size))
+        for blocks, G in zip(self._blocks, weights, strict=True):
+            g = G.numpy().reshape(-1)
+            own = [place[b.index.numpy().reshape(-1)] for b in blocks]
+            if G.shape[-1] == 1 and len(blocks) == 1 and blocks[0].coefficient.shape[1:] == (1, 1):
+                kept = own[0] >= 0
+                square = blocks[0].coefficient.numpy().reshape(-1) ** 2
+                np.add.at(H, (own[0][kept], own[0][kept]), (square * g)[kept])
+            elif G.shape[0] == 1 and G.shape[-1] == 1:
+                columns = [
+                    _columns(b.coefficient, o >= 0) for b, o in zip(blocks, own, strict=True)
+                ]
+                A = np.concatenate(columns, axis=1)
+                where = np.concatenate([o[o >= 0] for o in own])
+                np.add.at(H, np.ix_(where, where), A.T @ (g[:, None] * A))
+            else:
+                return None
+        return torch.from_numpy(H)
+
     def _way(self, blocks: Sequence[_Block], G: Tensor) -> _Diagonal | _Stack | None:
         """How the part of a predictor is assembled; None: pair by pair."""
         if G.shape[-1] == 1 and all(block.coefficient.shape[1:] == (1, 1) for block in blocks):
@@ -216,6 +241,13 @@ class Curvature:
 
 def _entries(coefficient: Any) -> int:
     return int(coefficient.numel() if isinstance(coefficient, Tensor) else coefficient.nnz)
+
+
+def _columns(coefficient: Any, kept: np.ndarray) -> np.ndarray:
+    """Some columns of a linear term of one batch, dense."""
+    if isinstance(coefficient, Tensor):
+        return np.asarray(coefficient[0].numpy()[:, kept])
+    return np.asarray(coefficient[:, kept].toarray())
 
 
 def _square(coefficient: Any) -> Any:

@@ -61,6 +61,10 @@ class StructuredHessian:
         known = self.constant if self._program is not None else ()
         return self.curvature.dense(self.at(x, y), known)
 
+    def restricted(self, x: Tensor, y: Tensor, index: Tensor) -> Tensor | None:
+        """Some rows and columns of the matrix at a point, where they are to be had alone."""
+        return self.curvature.restricted(self.at(x, y), index.numpy())
+
     def diagonal(self, x: Tensor, y: Tensor) -> Tensor:
         """The diagonal at a point."""
         return self.curvature.diagonal(self.at(x, y))

@@ -7,6 +7,7 @@ import math
 import torch
 
 from bilevelpy.numerics.certificate_case import Case
+from bilevelpy.numerics.halves import RELEASED, is_split
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.lower_solve import LowerSolution, finish
 from bilevelpy.numerics.resolve import NEARLY, Answer, Resolver
@@ -199,5 +200,8 @@ class LowerCheck:
             size = max(norm(case.y), norm(o.y0)) / math.sqrt(o.m) or 1.0
             for _ in range(2 if case.is_small else 1):
                 noise = torch.randn(o.m, generator=case.rng, dtype=torch.float64)
+                if is_split(o):  # starts as sparse as the response: their matrices are as small
+                    few = max(RELEASED, int(case.y.count_nonzero()))
+                    noise[torch.randperm(o.m, generator=case.rng)[few:]] = 0.0
                 starts.append(o.domain_y.project(case.y + size * noise))
         return starts

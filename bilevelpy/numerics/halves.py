@@ -25,6 +25,8 @@ Vec = torch.Tensor
 # Zeros that are released at a time: at least so many, and at most as many as there are in the
 # support (working sets that double).
 RELEASED = 10
+# Values with gradients that the factor on a support is worth.
+PRICE = 4.0
 
 
 class HalvesSet(ProductSet):
@@ -88,9 +90,9 @@ class SplitOracle:
         block = Block("box", 0, 1, 2 * o.m, torch.maximum(zero, low), torch.cat([up, down]))
         self.domain_y: ProductSet = HalvesSet([block], 2 * o.m)
         self.y0 = halves(o.y0)
-        price = getattr(o, "hessian_price", None)
-        if price is not None:
-            self.hessian_price: float = price
+        self.support_only = getattr(o, "predicted", None) is not None
+        # Matrices on supports are small.
+        self.hessian_price: float = min(getattr(o, "hessian_price", PRICE), PRICE)
 
     def F(self, x: Vec, z: Vec) -> float:
         """The upper objective."""
@@ -160,10 +162,16 @@ class SplitOracle:
         H = self.inner_hessian(x, z)
         return torch.cat([torch.cat([H, -H], 1), torch.cat([-H, H], 1)])
 
-    def inner_hessian(self, x: Vec, z: Vec) -> Vec:
-        """f_yy at ``y = p - q``, dense."""
-        H: Vec = self.oracle.hessian(x, joined(z))
-        return H
+    def inner_hessian(self, x: Vec, z: Vec, index: Vec | None = None) -> Vec:
+        """f_yy at ``y = p - q``, or its rows and columns ``index``; dense."""
+        y = joined(z)
+        predicted = getattr(self.oracle, "predicted", None)
+        if index is not None and predicted is not None:
+            part: Vec | None = predicted.restricted(x, y, index)
+            if part is not None:
+                return part
+        H: Vec = self.oracle.hessian(x, y)
+        return H if index is None else H[index][:, index]
 
     def _slack(self, z: Vec, y: Vec) -> Vec:
         """``p + q - |y|``: zero unless both halves are positive."""
@@ -185,35 +193,36 @@ class ScaledHalves(ScaledOracle):
         super().__init__(oracle, Units(units.x, torch.cat([units.y, units.y])))
         self.domain_y = HalvesSet(self.domain_y.blocks, self.m)
         self._inner, self._size = oracle, units.y
+        self.support_only = oracle.support_only
 
-    def inner_hessian(self, x: Vec, z: Vec) -> Vec:
-        """f_yy at ``y = p - q``, dense."""
-        H = self._inner.inner_hessian(*self._units(x, z))
-        return self._size[:, None] * H * self._size
+    def inner_hessian(self, x: Vec, z: Vec, index: Vec | None = None) -> Vec:
+        """f_yy at ``y = p - q``, or its rows and columns ``index``; dense."""
+        H = self._inner.inner_hessian(*self._units(x, z), index)
+        size = self._size if index is None else self._size[index]
+        return size[:, None] * H * size
 
 
 class HalvesCurvature(DenseCurvature):
-    """Keeps f_yy instead of the matrix of four such blocks, of which faces take the support."""
+    """f_yy on the support alone, taken at the point of the last refresh."""
 
-    __slots__ = ()
+    __slots__ = ("_point",)
 
     def refresh(self, oracle: Any, x: Vec, y: Vec) -> None:
-        """Evaluate f_yy at (x, z)."""
-        H = oracle.inner_hessian(x, y)
-        if H is not self.H:
-            self.H, self.face = H, None
+        """Take the Hessian from (x, z) on; its support is known when a face is settled."""
+        self._point = (oracle, x.clone(), y.clone())
+        self.H, self.face = y.new_zeros(0, 0), None
 
     def settle(self, face: Face) -> bool:
         """Factorise on ``face`` unless that is done; False where the Hessian is not finite."""
         if self.face is not None and self.face.same_as(face):
             return self.factor is not None
-        assert self.H is not None
         free = torch.ones(face.dim, dtype=torch.bool) if face.free is None else face.free
         self.face, self.index = face, free.nonzero().squeeze(1)
         half = face.dim // 2
-        sign = torch.where(self.index < half, 1.0, -1.0).to(self.H.dtype)
-        inner = self.index % half
-        self.factor = invert(self.H[inner][:, inner] * sign[:, None] * sign)
+        oracle, x, z = self._point
+        sign = torch.where(self.index < half, 1.0, -1.0).to(z.dtype)
+        H = oracle.inner_hessian(x, z, self.index % half)
+        self.factor = invert(H * sign[:, None] * sign)
         return self.factor is not None
 
 

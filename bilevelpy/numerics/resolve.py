@@ -69,6 +69,8 @@ class Resolver:
         price = getattr(oracle, "hessian_price", math.inf)
         if getattr(oracle, "blocks", None) is not None and oracle.domain_y.is_box:
             return True
+        if getattr(oracle, "support_only", False):
+            return True
         return oracle.m <= DENSE or (oracle.m <= LARGE and price <= CHEAP)
 
     def respond(self, x: Vec, y: Vec, level: float = LEVEL) -> LowerSolution:

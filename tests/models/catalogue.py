@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.reference import applications, small
+from tests.reference import applications, small, sparse
 from tests.reference.hyper_cleaning import HyperCleaning
 from tests.reference.logistic import PenalisedLogistic
 from tests.reference.ridge import PenalisedRidge
@@ -104,6 +104,7 @@ REFERENCES: dict[str, Callable[[], float]] = {
     )[0],
     "ridge_small": _ridge_small,
     "simplex": lambda: small.simplex_projection(np.array([0.3, 0.25, 0.2, 0.15, 0.1]), 0.1)[0],
+    "sparse_logistic": lambda: sparse.best_weight(arrays("breast_cancer"), -6, -5),
     "stackelberg": lambda: (13 - 6 - 3) * 6 - 6,
     "toy_conditioned": lambda: _toy(arrays("toy_conditioned")["A"]),
     "toy_identity": lambda: _toy(np.eye(100)),
