@@ -1,5 +1,7 @@
 """The traps of writers and readers, each with what is written instead."""
 
+import sys
+
 import numpy as np
 import problems
 import pytest
@@ -218,3 +220,16 @@ def test_a_file_keeps_its_mode(tmp_path):
     bl.export(bl.parse(problems.P1), to="lp", path=path)
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.read_text().startswith("\\")
+
+
+def test_no_solver_writes_our_files(tmp_path, monkeypatch):
+    """SCIP's own writers lose SOS rows (.pip) or write what it cannot read back (.lp), HiGHS writes
+    linear models only, and a proprietary package must not be needed: the writers need none of them.
+    """
+    for package in ("pyscipopt", "highspy", "gurobipy", "cplex", "pulp"):
+        monkeypatch.setitem(sys.modules, package, None)
+    for to in ("lp", "mps", "gams-mpec", "ampl", "pyomo", "bileveljump"):
+        assert written(problems.B88, to, tmp_path).stat().st_size
+    assert written(problems.INTEGER, "mps-aux", tmp_path).stat().st_size
+    text = written(problems.B88, "lp", tmp_path, reformulation="sos1").read_text()
+    assert "SOS" in text.upper()
