@@ -78,9 +78,17 @@ def draw(setting: Setting, outcomes: Sequence[Outcome], path: Path) -> bool:
                 axes.minorticks_off()
         grid[0, 1].legend(frameon=False, fontsize=8)
         finish(figure, setting.name, path)
-    # A tenth of a point is all that can be seen; the digits beyond are most of the file.
-    storage.write_text(path, re.sub(r"(\d\.\d)\d+", r"\1", path.read_text(encoding="utf-8")))
+    storage.write_text(path, shortened(path.read_text(encoding="utf-8")))
     return True
+
+
+def shortened(svg: str) -> str:
+    """Coordinates to a tenth of a point, which is all that can be seen: the digits beyond are most
+    of the file. Letters between tags keep theirs.
+    """
+    return re.sub(
+        r'"[^"]*"', lambda attribute: re.sub(r"(\d\.\d)\d+", r"\1", attribute[0]), svg
+    )
 
 
 def _seconds(record: Record) -> float:
