@@ -86,9 +86,7 @@ def shortened(svg: str) -> str:
     """Coordinates to a tenth of a point, which is all that can be seen: the digits beyond are most
     of the file. Letters between tags keep theirs.
     """
-    return re.sub(
-        r'"[^"]*"', lambda attribute: re.sub(r"(\d\.\d)\d+", r"\1", attribute[0]), svg
-    )
+    return re.sub(r'"[^"]*"', lambda attribute: re.sub(r"(\d\.\d)\d+", r"\1", attribute[0]), svg)
 
 
 def _seconds(record: Record) -> float:
