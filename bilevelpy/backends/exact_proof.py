@@ -4,6 +4,7 @@ do not read the engine's numbers.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,12 @@ class Proof:
                 f"F moves by {moved:.1e} (relative) with the response solved again: the follower's "
                 "tolerance is worth that much to the leader",
             )
+        F = float(self.system.objective.value(found.values[: self.system.columns.count])[0])
+        if not self.pessimistic and not self._is_small(self._below(found.bound, F), F):
+            doubts = (
+                *doubts,
+                "the point is better than the bound that is proved for all: it cannot be feasible",
+            )
         unit = self.units.upper
         claim = Claim(proved, unit * found.bound, found.gap, notes, doubts)
         v = found.values[: self.system.columns.count]
@@ -92,6 +99,11 @@ class Proof:
         )
         upper, lower = self._violations(self.units.given(v))
         return replace(made, upper_feasibility=upper, lower_feasibility=lower)
+
+    @staticmethod
+    def _below(bound: float, F: float) -> float:
+        """How far F lies below a bound, as a gap."""
+        return max(bound - F, 0.0) / max(1.0, abs(F)) if math.isfinite(bound) else 0.0
 
     def _violations(self, v: Array) -> tuple[float, float]:
         """How far rows and bounds of the leader and of the followers are off, in the units of the

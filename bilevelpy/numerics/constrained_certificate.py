@@ -158,7 +158,7 @@ def row_scales(rows: Rows, v: Array) -> Array:
 def objective_scale(functions: Functions, row: int, v: Array, own: Array) -> float:
     """The size of the terms of an objective that the own columns have a part in."""
     if row in functions.trees:
-        return max(1.0, abs(float(functions.take([row]).value(v)[0])))
+        return abs(float(functions.take([row]).value(v)[0]))
     # A response at 0 still has the units of its neighbours.
     size = np.maximum(np.abs(v[own]), 1e-2 * float(np.abs(v[own]).max(initial=0.0)))
     total = float(np.asarray(abs(functions.linear[[row]][:, own]) @ size).sum())
@@ -206,11 +206,16 @@ def check_follower(
         else:
             found.failures.append(f"`{name}` could not be solved again at the returned x")
             return
-    size = max(objective_scale(system.lower_objectives, k, v, program.free), abs(best), 1e-6)
+    # Floors are in the units of the model, objectives in ``unit`` of them.
+    coarse = max(unit, 1.0)
+    terms = objective_scale(system.lower_objectives, k, v, program.free)
+    size = max(terms, abs(best), 1e-6 / coarse)
+    if k in system.lower_objectives.trees:
+        size = max(size, 1.0 / coarse)
     gap = max(here - best, 0.0)
     found.gap, found.relative = max(found.gap, unit * gap), max(found.relative, gap / size)
     off = program.violation(answer.values) if answer.values is not None else 0.0
-    if gap > LOWER_GAP * size + 10.0 * min(off, FEASIBLE):
+    if gap > LOWER_GAP * size + 10.0 * min(off, FEASIBLE) / coarse:
         found.failures.append(
             f"the objective of `{name}` still falls by {unit * gap:.2e} when it is solved again"
         )

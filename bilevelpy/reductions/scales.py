@@ -33,6 +33,8 @@ SMALLEST, LARGEST = 5e-4, 5e3
 ORDINARY, PULL = 1.5, 1e-3
 # Entries of one variable or constraint that differ by no more than this (log10) get one unit.
 SPREAD = 2.0
+# Coefficients below this fraction of the largest of their function are rounding, not units.
+NOISE = 1e-12
 
 
 def is_ordinary(system: System) -> bool:
@@ -42,7 +44,8 @@ def is_ordinary(system: System) -> bool:
     parts = [columns.lower[free], columns.upper[free]]
     parts += [end for part in rows for end in (part.lower, part.upper)]
     for functions in (system.objective, system.lower_objectives, *(r.functions for r in rows)):
-        parts += [functions.linear.data, *(q.data for q in functions.quadratic.values())]
+        parts += [_told(functions.linear.data)]
+        parts += [_told(q.data) for q in functions.quadratic.values()]
     sizes = np.abs(np.concatenate(parts))
     known = sizes[np.isfinite(sizes) & (sizes > 0.0)]
     return not known.size or bool(known.min() >= SMALLEST and known.max() <= LARGEST)
@@ -96,7 +99,14 @@ def _coefficients(functions: Functions, row: int) -> list[tuple[tuple[int, ...],
     pairs = zip(linear.indices[span].tolist(), linear.data[span].tolist(), strict=True)
     found: list[tuple[tuple[int, ...], float]] = [((j,), abs(c)) for j, c in pairs if c]
     found += [((i, j), abs(c)) for i, j, c in quadratic_terms(functions, row) if c]
-    return found
+    least = NOISE * max((a for _, a in found), default=0.0)
+    return [(key, a) for key, a in found if a > least]
+
+
+def _told(coefficients: Array) -> Array:
+    """Those that are more than rounding beside the others."""
+    sizes = np.abs(coefficients)
+    return np.asarray(sizes[sizes > NOISE * sizes.max(initial=0.0)])
 
 
 def _entries(system: System) -> list[tuple[int, tuple[int, ...], float]]:

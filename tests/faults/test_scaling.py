@@ -148,3 +148,21 @@ def test_the_optimum_does_not_depend_on_units_of_variables(name: str, a: float, 
     assert result.certificate is not None
     assert result.certificate.kind == "global"
     assert pytest.approx(truth, rel=1e-5) == result.F
+
+
+def test_rounding_in_coefficients_is_no_unit() -> None:
+    """Entries of 1e-17 beside ones once became units of 1e14, in which a wrong response passed for
+    the best one: ``y = x``, so F = n / 4.
+    """
+    r = np.random.default_rng(0)
+    q = np.linalg.qr(r.normal(size=(6, 6)))[0]
+    A = q @ q.T  # the identity but for rounding
+    text = """
+    dim n; param A[n, n];
+    upper { var x[n] start 2; minimize sumsq(x - 1)/2 + dot(y, A @ y)/2; }
+    lower f { var y[n] start 2; minimize dot(y, A @ y)/2 - dot(x, y); }
+    """
+    assert 0 < np.abs(A[A < 0.5]).max() < 1e-14
+    result = bl.solve(bl.parse(text, A=A), backend="exact")
+    assert pytest.approx(6 / 4, rel=1e-5) == result.F
+    assert np.allclose(result["y"], result["x"], atol=1e-5)
