@@ -30,7 +30,7 @@ FEW_LOWER = 10
 PAIRS = 150
 # Entries of semidefinite matrices, whose faces are dense projectors: products beyond.
 MATRICES = 400
-# Lower variables and constraints of a dense optimality system; by its memory, no crossing was found.
+# Lower variables and constraints of a dense optimality system (by memory: no crossing was found).
 KKT = 2000
 
 
