@@ -104,6 +104,14 @@ class Structure:
         return fragments.structure(rows_of(self))
 
     @property
+    def is_known_convex(self) -> bool:
+        """Whether the lower level is proved or declared convex: more than points have shown."""
+        shape = self.convexity
+        return shape.value in ("convex", "strongly convex") and (
+            shape.evidence is not Evidence.OBSERVED
+        )
+
+    @property
     def condition(self) -> float | None:
         """The condition number of f_yy: at the start where that was seen, else ``L / mu`` where
         both are known.

@@ -14,11 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import clarabel  # type: ignore[import-untyped]
 import numpy as np
 import scipy.sparse as sp
 
 from bilevelpy.numerics.joint_response import jacobian_of
+from bilevelpy.numerics.two_sided import solve_two_sided
 from bilevelpy.reductions.rows import Functions
 
 if TYPE_CHECKING:
@@ -89,30 +89,14 @@ class Inner:
             [system.upper_rows.upper[self.rows] - constant, system.columns.upper[own]]
         )
         whole = sp.csr_array(sp.vstack([matrix, sp.eye_array(own.size, format="csr")]))
-        equal = np.flatnonzero(low == high)
-        up = np.flatnonzero(np.isfinite(high) & (low != high))
-        down = np.flatnonzero(np.isfinite(low) & (low != high))
-        a = sp.csc_matrix(sp.vstack([whole[equal], whole[up], -whole[down]]))
-        b = np.concatenate([low[equal], high[up], -low[down]])
-        cones = [clarabel.ZeroConeT(equal.size), clarabel.NonnegativeConeT(up.size + down.size)]
-        settings = clarabel.DefaultSettings()
-        settings.verbose = False
-        settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-9
-        upper = sp.csc_matrix(sp.triu(self.hessian, format="csc"))
-        found = clarabel.DefaultSolver(upper, cost, a, b, cones, settings).solve()
-        if str(found.status) not in ("Solved", "AlmostSolved"):
+        upper = sp.triu(self.hessian, format="csc")
+        found = solve_two_sided(upper, cost, whole, low, high, 1e-9)
+        if not found.is_solved:
             return None
-        z = np.array(found.z)
-        multipliers = np.zeros(low.size)
-        multipliers[equal] = z[: equal.size]
-        multipliers[up] += z[equal.size : equal.size + up.size]
-        multipliers[down] -= z[equal.size + up.size :]
         values = v.copy()
-        values[own] = np.clip(
-            np.array(found.x), system.columns.lower[own], system.columns.upper[own]
-        )
+        values[own] = np.clip(found.values, system.columns.lower[own], system.columns.upper[own])
         values[own] = lifted(values[own], matrix, low, high)
-        return values, combined(system.objective, functions, multipliers[: self.rows.size])
+        return values, combined(system.objective, functions, found.multipliers[: self.rows.size])
 
     def settled(self, v: Array) -> Array:
         """``v`` with w such that rows of one entry of w hold exactly."""

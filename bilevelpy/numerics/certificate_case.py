@@ -86,10 +86,7 @@ def make_case(
     """The case of a point, with what the structure proves or declares."""
     convex = unique = quadratic = False
     if structure is not None:
-        shape = structure.convexity
-        convex = shape.value in ("convex", "strongly convex") and (
-            shape.evidence is not Evidence.OBSERVED
-        )
+        convex = structure.is_known_convex
         unique = structure.unique.value is True and structure.unique.evidence is Evidence.PROVED
         quadratic = structure.lower_hessian.value in ("constant", "depends on x")
     pessimistic = structure is not None and structure.stance == "pessimistic"

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bilevelpy.analysis.structure import Evidence
 from bilevelpy.numerics.conic import conic_adjoint, solve_conic
 from bilevelpy.numerics.linear_solve import dot, norm
 from bilevelpy.numerics.semidefinite import conic_pair
@@ -51,10 +50,7 @@ class ConicCheck:
         self.oracle: Any = oracle
         self.x, self.y, self.rng = x, y, rng
         self.tol = SLACK * options.tol
-        self.convex = structure is not None and (
-            structure.convexity.value in ("convex", "strongly convex")
-            and structure.convexity.evidence is not Evidence.OBSERVED
-        )
+        self.convex = structure is not None and structure.is_known_convex
         self.extent = max(norm(x - oracle.x0), 0.1 * norm(x)) or 1.0
         self.failures: list[str] = []
         self.notes: list[str] = []

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bilevelpy.analysis.structure import Evidence
 from bilevelpy.numerics.constrained_certificate import Claim, certify_rows, follower_program
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.options import SolveOptions
@@ -81,9 +80,7 @@ class _Check:
         self.oracle, self.rows, self.x, self.y = oracle, rows, x, y
         self.tol, self.seed, self.rng = SLACK * options.tol, options.seed, rng
         self.convex = structure is not None and (
-            structure.convexity.value in ("convex", "strongly convex")
-            and structure.convexity.evidence is not Evidence.OBSERVED
-            and structure.lower.constraints.value in ("linear", "convex")
+            structure.is_known_convex and structure.lower.constraints.value in ("linear", "convex")
         )
         self.complete = True
         self.extent = max(norm(x - oracle.x0), 0.1 * norm(x)) or 1.0

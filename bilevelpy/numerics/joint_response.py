@@ -16,12 +16,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import clarabel  # type: ignore[import-untyped]
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 
 from bilevelpy.numerics.joint_batch import Batch
+from bilevelpy.numerics.two_sided import solve_two_sided
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.kkt import KKT
@@ -97,25 +97,11 @@ class JointResponse:
             if known is not None:
                 values[own] = np.clip(known[0], lb, ub)
                 return self._response(values, known[1])
-        equal = np.flatnonzero(low == high)
-        up = np.flatnonzero(np.isfinite(high) & (low != high))
-        down = np.flatnonzero(np.isfinite(low) & (low != high))
-        a = sp.csc_matrix(sp.vstack([whole[equal], whole[up], -whole[down]]))
-        b = np.concatenate([low[equal], high[up], -low[down]])
-        cones = [clarabel.ZeroConeT(equal.size), clarabel.NonnegativeConeT(up.size + down.size)]
-        settings = clarabel.DefaultSettings()
-        settings.verbose = False
-        settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-10
-        found = clarabel.DefaultSolver(self.upper, cost, a, b, cones, settings).solve()
-        if str(found.status) not in ("Solved", "AlmostSolved"):
+        found = solve_two_sided(self.upper, cost, whole, low, high, 1e-10)
+        if not found.is_solved:
             return None
-        z = np.array(found.z)
-        multipliers = np.zeros(low.size)
-        multipliers[equal] = z[: equal.size]
-        multipliers[up] += z[equal.size : equal.size + up.size]
-        multipliers[down] -= z[equal.size + up.size :]
-        values[own] = np.clip(np.array(found.x), lb, ub)
-        return self._response(values, multipliers)
+        values[own] = np.clip(found.values, lb, ub)
+        return self._response(values, found.multipliers)
 
     def _response(self, values: Array, multipliers: Array) -> Response:
         count = self.system.lower_rows.count

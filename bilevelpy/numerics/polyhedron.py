@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import clarabel  # type: ignore[import-untyped]
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -12,6 +11,7 @@ import torch
 from bilevelpy.errors import BackendError
 from bilevelpy.lowering.domains import ProductSet
 from bilevelpy.numerics.multipliers import ConstraintRows
+from bilevelpy.numerics.two_sided import solve_two_sided
 
 Vec = torch.Tensor
 
@@ -74,20 +74,14 @@ class Polyhedron:
         A, b = self.A.numpy(), self.b.numpy()
         low, high = self.domain.lower.numpy(), self.domain.upper.numpy()
         eye = sp.eye_array(w.size, format="csr")
-        up, down = np.flatnonzero(np.isfinite(high)), np.flatnonzero(np.isfinite(low))
-        stacked = sp.vstack([sp.csr_array(A[equal]), sp.csr_array(A[~equal]), eye[up], -eye[down]])
-        bound = np.concatenate([b[equal], b[~equal], high[up], -low[down]])
-        cones = [
-            clarabel.ZeroConeT(int(equal.sum())),
-            clarabel.NonnegativeConeT(int((~equal).sum()) + up.size + down.size),
-        ]
-        settings = clarabel.DefaultSettings()
-        settings.verbose = False
-        settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-11
-        solver = clarabel.DefaultSolver(
-            sp.csc_matrix(eye), -w, sp.csc_matrix(stacked), bound, cones, settings
+        found = solve_two_sided(
+            eye,
+            -w,
+            sp.vstack([sp.csr_array(A), eye]),
+            np.concatenate([np.where(equal, b, -np.inf), low]),
+            np.concatenate([b, high]),
+            1e-11,
         )
-        found = solver.solve()
-        if "Infeasible" in str(found.status):
+        if "Infeasible" in found.status:
             raise BackendError("no point meets the constraints of the lower level and all bounds")
-        return np.asarray(np.clip(np.array(found.x), low, high))
+        return np.asarray(np.clip(found.values, low, high))

@@ -13,11 +13,11 @@ import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import clarabel  # type: ignore[import-untyped]
 import numpy as np
 import scipy.sparse as sp
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp, minimize
 
+from bilevelpy.numerics.two_sided import solve_two_sided
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.fixing import fix
 from bilevelpy.reductions.validity import least_eigenvalue
@@ -193,22 +193,13 @@ class Program:
         eye = sp.eye_array(self.free.size, format="csr")
         whole = sp.csr_array(sp.vstack([matrix, eye]))
         low, high = np.concatenate([low, lb]), np.concatenate([high, ub])
-        equal = np.flatnonzero(low == high)
-        up = np.flatnonzero(np.isfinite(high) & (low != high))
-        down = np.flatnonzero(np.isfinite(low) & (low != high))
-        a = sp.csc_matrix(sp.vstack([whole[equal], whole[up], -whole[down]]))
-        b = np.concatenate([low[equal], high[up], -low[down]])
-        cones = [clarabel.ZeroConeT(equal.size), clarabel.NonnegativeConeT(up.size + down.size)]
-        settings = clarabel.DefaultSettings()
-        settings.verbose = False
-        settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-11
         p = sp.triu(_block(self.objective.quadratic[0], self.free), format="csc")
         cost = np.asarray(c.todense()).reshape(-1)
-        found = clarabel.DefaultSolver(sp.csc_matrix(p), cost, a, b, cones, settings).solve()
-        status = _CLARABEL.get(str(found.status), "unknown")
+        found = solve_two_sided(p, cost, whole, low, high, 1e-11)
+        status = _CLARABEL.get(found.status, "unknown")
         if status != "optimal":
             return Answer(status, None, math.nan, True)
-        v = self._full(np.clip(np.array(found.x), lb, ub))
+        v = self._full(np.clip(found.values, lb, ub))
         return Answer("optimal", v, self.value(v), True)
 
     def descend(self, start: Array) -> Array | None:
