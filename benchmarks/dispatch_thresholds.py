@@ -34,15 +34,15 @@ from benchmarks.measure import ROOT
 
 STORE = ROOT / "bench-output" / "thresholds.json"
 LIMIT = 10.0
-# The Hessian moves with y, and neighbours are coupled: no predictor makes it cheap.
-CHAIN = """
-model chain;
+# The Hessian moves with y, and all variables are coupled: no predictor makes it cheap, no band.
+PRODUCTS = """
+model products;
 dim n;
-param t[n];
+param t[n], A[n, n] in [0, 1];
 upper { var x[n] start 0.5; minimize sumsq(y - t)/2 + 0.1 * sumsq(x); }
 lower L {
   var y[n] start 0.1;
-  minimize sumsq(y - x)/2 + sum(y[i+1]^2 * y[i]^2 for i in n where i < n)/4 + sum(y^4)/4;
+  minimize sumsq(y - x)/2 + quad(y^2, A)/(4 * card(n)) + sum(y^4)/4;
 }
 """
 BOXED = TOY.replace("var y[n] start 2", "var y[n] in [0, 1]")
@@ -83,6 +83,12 @@ def _rows(n: int) -> dict[str, Any]:
     return {"A": A, "b": b, "c": c, "t": r.uniform(0.5, 1.5, n)}
 
 
+def _products(n: int) -> dict[str, Any]:
+    """Any weights of the products."""
+    A = np.random.default_rng(0).random((n, n))
+    return {"A": (A + A.T) / 2, "t": np.linspace(0.2, 1.0, n)}
+
+
 @dataclass(frozen=True)
 class Family:
     """Models of one structure: text, data by size, the sizes, what these count, and who runs."""
@@ -102,7 +108,7 @@ FAMILIES = (
         "DENSE_CONSTANT",
         TOY,
         lambda n: _toy(n, 100.0),
-        (250, 500, 1000, 2000, 3000),
+        (250, 500, 1000, 2000, 5000),
     ),
     Family(
         "constant Hessian, dense, kappa 1e5",
@@ -126,10 +132,10 @@ FAMILIES = (
         (125, 250, 500),
     ),
     Family(
-        "Hessian moves with y, no predictors (chain)",
+        "Hessian moves with y, no predictors",
         "DENSE_BY_PRODUCTS",
-        CHAIN,
-        lambda n: {"t": np.linspace(0.2, 1.0, n)},
+        PRODUCTS,
+        _products,
         (60, 125, 250, 500),
     ),
     Family(

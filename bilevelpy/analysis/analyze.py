@@ -86,9 +86,11 @@ def analyze(
     constant = hessian.value == "constant"
     coupling = coupling_fact(upper, lowers)
     seen: Probe | None = None
+    bands: Fact[tuple[int, int]] | None = None
     if oracle is not None and not UNPROBED & unsupported_tags(program):
         made = oracle() if callable(oracle) else oracle
         rng = np.random.default_rng(seed)
+        bands = _bands_fact(made)
         with as_probe(made) as functions:
             seen = probe(
                 functions,
@@ -142,6 +144,7 @@ def analyze(
         hessian_passes=hessian_passes(bound),
         streamed=_streamed_fact(bound),
         steps=steps,
+        bands=bands,
         sources=program.sources,
         blocks=block_count(bound, lowers),
     )
@@ -205,6 +208,21 @@ def _externs_fact(bound: BoundProgram) -> Fact[tuple[str, ...]]:
     if not names:
         return Fact((), Evidence.PROVED, "no extern function is used")
     return Fact(names, Evidence.PROVED, f"uses {', '.join(names)}", place(calls[0]))
+
+
+def _bands_fact(oracle: Any) -> Fact[tuple[int, int]] | None:
+    """The band that f_yy lies in, where it is narrow."""
+    found = getattr(oracle, "bands", None)
+    if found is None:
+        return None
+    border = found.border.size
+    beside = f" beside a border of {border}" if border else ""
+    return Fact(
+        (found.products, found.width),
+        Evidence.PROVED,
+        f"f_yy is a band of {found.width:,} diagonals below the main one{beside}, read off "
+        f"{found.products} products",
+    )
 
 
 def _streamed_fact(bound: BoundProgram) -> Fact[int] | None:

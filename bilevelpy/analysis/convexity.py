@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from bilevelpy.analysis.diagonal import diagonal_product
+from bilevelpy.analysis.norms import is_sum_of_squares
 from bilevelpy.analysis.quadratic import is_psd_form
 from bilevelpy.analysis.scope import Scope
 from bilevelpy.analysis.signs import SIGN_PRODUCT, Signs
@@ -229,6 +230,8 @@ class _Translation:
 
     def _apply(self, node: ir.Apply) -> Stand:
         cp = self.cp
+        if self._is_norm(node):
+            return cp.norm2(cp.Variable(2))
         args = [self._operand(o) for o in node.operands]
         simple: dict[str, Callable[..., Stand]] = {
             "neg": lambda a: -a,
@@ -260,6 +263,14 @@ class _Translation:
             pick = cp.Parameter(self._shape(node), nonneg=True)
             return cp.multiply(pick, args[1]) + cp.multiply(pick, args[2])
         raise Offence(node, f"`{node.function}` is neither convex nor concave")
+
+    def _is_norm(self, node: ir.Apply) -> bool:
+        """Whether an entry is the root of a sum of squares."""
+        if node.function == "pow":
+            root = self.signs.measured.bounds(node.operands[1]) == (0.5, 0.5)
+        else:
+            root = node.function == "sqrt"
+        return root and is_sum_of_squares(self.forms, self.signs, node.operands[0])
 
     def _reciprocal(self, node: ir.Expr, below: ir.Expr) -> Stand:
         sign = self.signs.of(below)

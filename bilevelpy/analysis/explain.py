@@ -31,6 +31,8 @@ def facts_of(structure: Structure) -> list[tuple[str, Fact[Any]]]:
     ]
     if s.hessian_passes is not None:
         rows.append(("lower Hessian passes", s.hessian_passes))
+    if s.bands is not None:
+        rows.append(("lower Hessian bands", s.bands))
     rows += [
         ("lower constraints", s.lower.constraints),
         ("lower blocks", s.block_separable),

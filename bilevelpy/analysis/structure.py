@@ -61,8 +61,9 @@ class Structure:
     integers, pessimistic stance, ...), one fact each with a sentence and a span; keys are short
     tags such as "lower_constraints", "upper_constraints", "coupling", "duals", "nash", "discrete",
     "psd", "pessimistic", "single_level", "moving_bounds", "steps". ``steps`` holds the number and
-    the length of the lower gradient steps whose end is declared to be the answer. ``spectrum``
-    holds the least and the greatest curvature of f seen at the start (``modulus`` covers the whole
+    the length of the lower gradient steps whose end is declared to be the answer; ``bands`` the
+    products that a sparse f_yy takes and the diagonals below its main one in a good order.
+    ``spectrum`` holds the least and the greatest curvature of f seen at the start (``modulus`` covers the whole
     upper domain and can be far smaller); ``hessian_passes`` the passes that a dense f_yy takes
     where f is a function of affine predictors; ``streamed`` the bytes of data that stay in files
     because memory does not hold them (None: all is in memory); ``sources`` are the texts that spans
@@ -94,6 +95,7 @@ class Structure:
     hessian_passes: Fact[int | None] | None = None
     streamed: Fact[int] | None = None
     steps: Fact[tuple[int, float]] | None = None
+    bands: Fact[tuple[int, int]] | None = None
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
     blocks: int = 1
 

@@ -45,6 +45,12 @@ def small_blocks(structure: Structure) -> bool:
     return structure.blocks > 1 and structure.dim_y <= BLOCK * structure.blocks and boxes
 
 
+def banded(structure: Structure) -> bool:
+    """Whether f_yy is a narrow band on boxes."""
+    boxes = structure.lower.domains.value <= {"free", "box"}
+    return structure.bands is not None and boxes
+
+
 def on_support(structure: Structure) -> bool:
     """Whether matrices are those of supports alone: weighted absolute values below, and functions
     of affine predictors, whose rows and columns are to be had one by one.
@@ -82,7 +88,8 @@ class Direct(Implicit):
             return refusal
         once = structure.lower_hessian.value == "constant"
         limit = LARGEST_ONCE if once else LARGEST
-        if structure.dim_y > limit and not small_blocks(structure) and not on_support(structure):
+        easy = small_blocks(structure) or on_support(structure) or banded(structure)
+        if structure.dim_y > limit and not easy:
             return Reject(
                 f"factorises a dense Hessian: at most {limit} lower variables, found "
                 f"{structure.dim_y}",
@@ -105,6 +112,15 @@ class Direct(Implicit):
                 note=f"{structure.blocks:,} independent blocks, factorised as one batch",
             )
         once = structure.lower_hessian.value == "constant"
+        if structure.bands is not None and banded(structure):
+            products, width = structure.bands.value
+            return Cost(
+                gradients=3.0,
+                products=2.0 if once else products + 2.0,
+                flops=float(m) * (width + 1.0) * (2.0 if once else width + 3.0),
+                memory=24.0 * m * (width + 1.0),
+                note=f"a band of {width + 1:,} diagonals, factorised as such",
+            )
         return Cost(
             gradients=3.0,
             products=2.0 if once else 2.0 * m + 2.0,

@@ -8,17 +8,21 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from bilevelpy.lowering.bands import Bands, bands
 from bilevelpy.lowering.blocks import block_positions
 from bilevelpy.lowering.expansion import Expanded, expanded, pays
 from bilevelpy.lowering.joint_quadratic import JointQuadratic, joint_quadratic
 from bilevelpy.lowering.named import NamedPrograms
 from bilevelpy.lowering.preconditioning import Preconditioning
 from bilevelpy.lowering.quadratic import LARGEST, QuadraticHessian, quadratic_form
+from bilevelpy.lowering.sparsity import pattern
 from bilevelpy.lowering.structured import StructuredHessian, structured_hessian
 
 Vec = Tensor
 # Lower variables from which on blocks are worth their own factors.
 MANY = 200
+# Up to so many a quadratic is better kept whole than as a band.
+WHOLE = 600
 
 
 class KnownStructure(NamedPrograms):
@@ -32,11 +36,35 @@ class KnownStructure(NamedPrograms):
         return None if self.m < MANY else block_positions(self.bound, self.lower)
 
     @cached_property
+    def bands(self) -> Bands | None:
+        """f_yy as a band with a border, where most lower variables meet few others."""
+        if (
+            self.m < MANY
+            or self.blocks is not None
+            or self.device.type != "cpu"
+            or not self.domain_y.is_box
+        ):
+            return None
+        second = self._df.product(by_x=False, by_y=True)
+        if second is None:
+            return None
+        builder = self.bound.program.builder
+        found = pattern(builder, self.bound.data, second.roots, second.along)
+        return None if found is None else bands(found)
+
+    @cached_property
+    def hessian_is_constant(self) -> bool:
+        """Whether f_yy is the same at every point."""
+        second = self._df.product(by_x=False, by_y=True)
+        return second is not None and second.is_constant
+
+    @cached_property
     def quadratic(self) -> QuadraticHessian | None:
         """f_yy as a matrix of data and a diagonal, where it has that form."""
         if (
             self.m > LARGEST
             or self.blocks is not None
+            or (self.m > WHOLE and self.bands is not None)
             or self.device.type != "cpu"
             or self.dtype is not torch.float64
         ):
@@ -93,6 +121,8 @@ class KnownStructure(NamedPrograms):
         """About how many values with gradients a dense Hessian with its factor is worth."""
         if self.blocks is not None:
             return 2.0 + self.blocks.shape[1]
+        if self.bands is not None:
+            return 2.0 + self.bands.products
         found = self.quadratic or self.structured
         if found is None:
             return 3.0 + self.m / 50  # batched products

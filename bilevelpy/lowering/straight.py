@@ -110,6 +110,7 @@ class Product:
         point: Callable[[tuple[Expr, ...]], Callable[..., list[Any]]],
         along: tuple[ir.VarRef, ...],
     ) -> None:
+        self.roots, self.along = roots, along
         kept, rest = split(builder, roots, frozenset(along))
         held = tuple(builder.var("at", str(k), node.axes) for k, node in enumerate(kept))
         replaced = tuple(substitute(builder, r, dict(zip(kept, held, strict=True))) for r in rest)

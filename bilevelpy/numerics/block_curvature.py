@@ -13,6 +13,7 @@ import torch
 
 from bilevelpy.lowering.domains import Face
 from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.banded_curvature import BandedCurvature
 from bilevelpy.numerics.halves import HalvesCurvature, is_split
 from bilevelpy.numerics.linear_solve import RIDGES
 from bilevelpy.numerics.lower_newton import NEGATIVE, DenseCurvature
@@ -92,10 +93,15 @@ class BlockCurvature(DenseCurvature):
 
 
 def curvature_of(oracle: Any, *, constant: bool = False) -> DenseCurvature:
-    """Blocks where the oracle has them, the support's part in halves, else one dense matrix."""
+    """Blocks or a band where the oracle has them, the support's part in halves, else one dense
+    matrix.
+    """
     if is_split(oracle):
         return HalvesCurvature(constant=constant)
     index = getattr(oracle, "blocks", None)
     if index is not None and oracle.domain_y.is_box:
         return BlockCurvature(index, constant=constant)
+    bands = getattr(oracle, "bands", None)
+    if bands is not None and oracle.domain_y.is_box:
+        return BandedCurvature(bands, constant=constant)
     return DenseCurvature(constant=constant)

@@ -131,7 +131,8 @@ def run(
     rng
         Source of all randomness; made from ``options.seed`` where None.
     onward
-        Asked at the end for an x with lower F beside ``(x, y)``: the run then goes on from there.
+        Asked at the end for an x with lower F beside ``(x, y)``, or for x itself where it is not
+        stationary after all: the run then goes on from there.
 
     Returns
     -------
@@ -147,13 +148,16 @@ def run(
     y0 = oracle.y0 if start is None or start[1] is None else start[1]
     x0 = oracle.domain_x.project(x0.detach().to(torch.float64).clone())
     y0 = oracle.domain_y.project(y0.detach().to(torch.float64).clone())
-    seen: Oracle = oracle
+    seen: Any = oracle
     if math.isfinite(options.time_limit):
-        seen = DeadlineOracle(oracle, loop.started + options.time_limit)
+        seen = DeadlineOracle(oracle, loop.started + options.time_limit, x0)
     finish: Finish | None = None
     try:
         state = backend.init(seen, x0, y0, settings, rng)
-        finish = loop.observe(0, backend.measure(seen, state))
+        first = backend.measure(seen, state)
+        if isinstance(seen, DeadlineOracle):
+            seen.watched = None
+        finish = loop.observe(0, first)
         iteration, restarts = 0, 0
         while True:
             there: tuple[Vec, Vec] | None = None
@@ -185,7 +189,10 @@ def run(
         raise BackendError(
             f"backend `{backend.name}` failed: {type(error).__name__}: {error}"
         ) from error
-    return loop.result(finish, x0, y0)
+    if loop.last is None:  # stopped before the first measure was complete
+        found = seen.lowest if isinstance(seen, DeadlineOracle) else None
+        loop.keep(x0, y0 if found is None else oracle.domain_y.project(found[1]))
+    return loop.result(finish)
 
 
 class _Loop:
@@ -212,6 +219,7 @@ class _Loop:
         self.scales = _Scales()
         self.warnings: dict[str, None] = {}
         self.candidate = False
+        self.again = False
         self.in_user_code = False
 
     def counts(self) -> dict[str, int]:
@@ -234,6 +242,27 @@ class _Loop:
             self.warnings.setdefault(w)
         upper, lower = self.scales.relative(m)
         self.stationarity = upper
+        record = self._record(iteration, m)
+        if self.callback is not None and self.callback(_state(record, m)):
+            return Finish(Status.INTERRUPTED, "stopped by the callback")
+        self.in_user_code = False
+        if m.finish is not None:
+            self.candidate = m.finish.status is Status.CONVERGED
+            return m.finish
+        if upper <= self.options.tol and lower <= self.options.tol:
+            self.candidate = True
+            return Finish(
+                Status.CONVERGED,
+                f"relative hypergradient {upper:.1e} and lower residual {lower:.1e} within tol",
+            )
+        if record.time > self.options.time_limit:
+            return Finish(
+                Status.TIME_LIMIT, f"stopped after {self.options.time_limit:g} s (time_limit)"
+            )
+        return None
+
+    def _record(self, iteration: int, m: Measure) -> Record:
+        """Write a measure down; reports and callbacks are the user's code."""
         elapsed = time.perf_counter() - self.started
         counts = self.counts()
         self.in_user_code = True
@@ -253,23 +282,14 @@ class _Loop:
         self.history.append(record)
         if self.progress is not None:
             self.progress(record)
-        if self.callback is not None and self.callback(_state(record, m)):
-            return Finish(Status.INTERRUPTED, "stopped by the callback")
-        self.in_user_code = False
-        if m.finish is not None:
-            self.candidate = m.finish.status is Status.CONVERGED
-            return m.finish
-        if upper <= self.options.tol and lower <= self.options.tol:
-            self.candidate = True
-            return Finish(
-                Status.CONVERGED,
-                f"relative hypergradient {upper:.1e} and lower residual {lower:.1e} within tol",
-            )
-        if elapsed > self.options.time_limit:
-            return Finish(
-                Status.TIME_LIMIT, f"stopped after {self.options.time_limit:g} s (time_limit)"
-            )
-        return None
+        return record
+
+    def keep(self, x: Vec, y: Vec) -> None:
+        """Record a point of which nothing is known but the objectives."""
+        o = self.oracle
+        self.last = Measure(x, y, o.F(x, y), o.f(x, y), math.nan, math.nan)
+        if math.isfinite(self.last.F):
+            self._record(0, self.last)
 
     def onward(self, finish: Finish, search: Onward | None) -> tuple[Vec, Vec] | None:
         """Where to go on from, if the end is one of the mathematics and there is lower ground.
@@ -284,14 +304,17 @@ class _Loop:
         x = search(self.last.x, self.last.y)
         after = self.oracle.counts.as_dict()
         self.base = {name: self.base[name] + after[name] - before[name] for name in after}
+        if x is self.last.x:
+            # No lower ground, but not stationary: what ended for a flat stretch may go on, once.
+            if self.again or finish.status is not Status.CONVERGED:
+                return None
+            self.again = True
         return None if x is None else (x, self.last.y)
 
-    def result(self, finish: Finish, x0: Vec, y0: Vec) -> RunResult:
+    def result(self, finish: Finish) -> RunResult:
         """Pack the last good point."""
-        o = self.oracle
-        m = self.last
-        if m is None:  # stopped before the first evaluation was complete
-            m = Measure(x0, y0, o.F(x0, y0), o.f(x0, y0), math.nan, math.nan)
+        o, m = self.oracle, self.last
+        assert m is not None
         return RunResult(
             m.x,
             m.y,

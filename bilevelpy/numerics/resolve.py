@@ -22,7 +22,7 @@ Vec = torch.Tensor
 
 DENSE = 400
 # Up to this size too where a Hessian with its factor costs no more than so many gradients.
-LARGE, CHEAP = 3000, 50.0
+LARGE, CHEAP = 5000, 50.0
 # Residuals of large lower levels, relative to the gradient that an error of 100 % in y would cause.
 LEVEL = 1e-9
 # The same where values are compared: F is corrected for the residual, what is left is its square.
@@ -67,7 +67,9 @@ class Resolver:
     def is_small(oracle: Oracle) -> bool:
         """Whether a dense Hessian is affordable here."""
         price = getattr(oracle, "hessian_price", math.inf)
-        if getattr(oracle, "blocks", None) is not None and oracle.domain_y.is_box:
+        if oracle.domain_y.is_box and any(
+            getattr(oracle, name, None) is not None for name in ("blocks", "bands")
+        ):
             return True
         if getattr(oracle, "support_only", False):
             return True

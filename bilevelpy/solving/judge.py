@@ -56,7 +56,9 @@ class Judge:
         return max(limit - self.clock.elapsed() - SHARE * limit, 1e-9)
 
     def onward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor | None:
-        """A lower point beside (x, y), if the certificate fails for nothing else."""
+        """A lower point beside (x, y), if the certificate fails for nothing else; x itself where
+        all that it misses is a smaller hypergradient.
+        """
         if not self.verify:
             return None
         began = time.perf_counter()
@@ -100,6 +102,8 @@ class Judge:
         finally:
             self.seconds += time.perf_counter() - began
         self.known = (x, y, certificate)
+        if downhill is None and _is_sloping(certificate, self.options.tol):
+            return x
         if self.units is not None and downhill is not None:
             return self.units.x * downhill
         return downhill
@@ -128,3 +132,9 @@ class Judge:
             f"{SHARE:.0%} are kept for the certificate)"
         )
         return replace(raw, message=message)
+
+
+def _is_sloping(certificate: Certificate, tol: float) -> bool:
+    """Whether the point falls short of stationarity alone."""
+    sloping = certificate.details.get("hypergradient_relative", 0.0) > tol
+    return certificate.kind == "none" and len(certificate.reasons) == 1 and bool(sloping)
