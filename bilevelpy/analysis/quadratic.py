@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bilevelpy.analysis import eigenvalues
 from bilevelpy.ir import expr as ir
-from bilevelpy.ir.evaluate import evaluate
+from bilevelpy.ir.evaluate import Interpreter
+from bilevelpy.ir.sparse import is_sparse
 from bilevelpy.ir.types import DomainKind
 from bilevelpy.ir.walk import postorder
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.scope import Scope
     from bilevelpy.analysis.signs import Signs
-
-EIGENVALUES = 500
-"""Matrices of data up to this size are factorised to tell their sign (20 ms)."""
 
 
 def is_psd(scope: Scope, signs: Signs, matrix: ir.Expr) -> bool:
@@ -129,8 +128,8 @@ def is_psd_form(scope: Scope, signs: Signs, node: ir.Einsum) -> bool:
 def least_eigenvalue(scope: Scope, matrix: ir.Expr) -> float:
     """The least eigenvalue of the symmetric part of a matrix of data, rounded down.
 
-    Zero where it lies within rounding of zero, ``-inf`` where the matrix reads variables or is
-    larger than a factorisation should be spent on.
+    Zero where it lies within rounding of zero, ``-inf`` where the matrix reads variables or where
+    nothing is known at a reasonable cost.
     """
     if matrix not in scope.eigenvalues:
         scope.eigenvalues[matrix] = _least_eigenvalue(scope, matrix)
@@ -140,19 +139,18 @@ def least_eigenvalue(scope: Scope, matrix: ir.Expr) -> float:
 def _least_eigenvalue(scope: Scope, matrix: ir.Expr) -> float:
     names = [n.name for n in postorder(matrix) if isinstance(n, ir.ParamRef)]
     reads = any(isinstance(n, ir.VarRef | ir.DualRef | ir.ExternCall) for n in postorder(matrix))
-    size = max(scope.size(axis) for axis in matrix.axes)
     known = all(name in scope.bound.data.arrays for name in names)
-    if reads or not known or matrix.rank != 2 or size > EIGENVALUES:
+    contracts = any(isinstance(n, ir.Einsum) and n.contracts for n in postorder(matrix))
+    large = max(scope.size(axis) for axis in matrix.axes) > eigenvalues.WHOLE
+    if reads or not known or matrix.rank != 2 or (large and contracts):
         return -math.inf
-    value = np.asarray(evaluate(matrix, scope.bound.data), dtype=float)
-    if value.shape[0] != value.shape[1] or not np.isfinite(value).all():
-        return -math.inf
-    if size == 0:
-        return 0.0
-    eigenvalues = np.linalg.eigvalsh((value + value.T) / 2)
-    rounding = size * np.finfo(float).eps * float(np.abs(eigenvalues).max())
-    least = float(eigenvalues[0])
-    return 0.0 if abs(least) <= rounding else least - rounding
+    run = Interpreter(scope.bound.data)
+    run.run([matrix])
+    value = run.known(matrix)
+    if not is_sparse(value):
+        shape = tuple(scope.size(axis) for axis in matrix.axes)
+        value = np.broadcast_to(np.asarray(value, dtype=float), shape)
+    return eigenvalues.least_eigenvalue(value)
 
 
 def _image_of(

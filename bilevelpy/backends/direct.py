@@ -12,7 +12,7 @@ from bilevelpy.backends.base import Accept, Cost, Reject
 from bilevelpy.backends.implicit import DenseAdjoint, DenseLower, DenseSolver, Implicit
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.block_curvature import curvature_of
-from bilevelpy.numerics.eliminated import eliminated
+from bilevelpy.numerics.eliminated import eliminated, eliminated_sparsely
 from bilevelpy.numerics.quadratic_lower import ExactAdjoint, ExactLower, quadratic_lower
 from bilevelpy.numerics.response import Accuracy, Response
 from bilevelpy.options import BackendOptions
@@ -145,4 +145,4 @@ class Direct(Implicit):
                 oracle, ExactLower(exact), ExactAdjoint(exact), finest, correct=False, newton=step
             )
         tied = Accuracy(level=1e-2, change=1e-1, floor=FINEST)
-        return Response(oracle, lower, adjoint, tied)
+        return Response(oracle, lower, adjoint, tied, newton=eliminated_sparsely(oracle))

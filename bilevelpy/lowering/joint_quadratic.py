@@ -44,8 +44,8 @@ def joint_quadratic(oracle: Programs) -> JointQuadratic | None:
     this kind.
     """
     xs, ys, z = oracle.xs, oracle.ys, (*oracle.xs, *oracle.ys)
-    mixed = _product(oracle, oracle.f_expr, xs, ys)
-    own = _product(oracle, oracle.F_expr, z, z)
+    mixed = second_product(oracle, oracle.f_expr, xs, ys)
+    own = second_product(oracle, oracle.F_expr, z, z)
     if mixed is None or own is None or not (mixed.is_constant and own.is_constant):
         return None
     n, m, count = oracle.n, oracle.m, len(xs)
@@ -62,7 +62,7 @@ def joint_quadratic(oracle: Programs) -> JointQuadratic | None:
     return JointQuadratic(f_yx, F[:n, :n], F[:n, n:], F[n:, n:])
 
 
-def _product(
+def second_product(
     oracle: Programs, objective: Expr, by: Sequence[VarRef], of: Sequence[VarRef]
 ) -> Product | None:
     """``v -> d/d(of) <d objective/d(by), v>``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -13,9 +14,10 @@ from bilevelpy.lowering.blocks import block_positions
 from bilevelpy.lowering.expansion import Expanded, expanded, pays
 from bilevelpy.lowering.joint_quadratic import JointQuadratic, joint_quadratic
 from bilevelpy.lowering.named import NamedPrograms
-from bilevelpy.lowering.preconditioning import Preconditioning
+from bilevelpy.lowering.preconditioning import Preconditioning, jacobi
 from bilevelpy.lowering.quadratic import LARGEST, QuadraticHessian, quadratic_form
-from bilevelpy.lowering.sparsity import pattern
+from bilevelpy.lowering.sparse_quadratic import SparseQuadratic, sparse_quadratic
+from bilevelpy.lowering.sparsity import matrix, pattern
 from bilevelpy.lowering.structured import StructuredHessian, structured_hessian
 
 Vec = Tensor
@@ -57,6 +59,24 @@ class KnownStructure(NamedPrograms):
         """Whether f_yy is the same at every point."""
         second = self._df.product(by_x=False, by_y=True)
         return second is not None and second.is_constant
+
+    @cached_property
+    def sparse_hessian(self) -> sp.csr_array | None:
+        """f_yy as a sparse matrix, where it never moves and is too large to be kept dense."""
+        second = self._df.product(by_x=False, by_y=True)
+        if second is None or not second.is_constant or self.m <= WHOLE:
+            return None
+        if self.device.type != "cpu" or self.dtype is not torch.float64:
+            return None
+        return matrix(self.bound.program.builder, self.bound.data, second.roots, second.along)
+
+    @cached_property
+    def sparse_quadratic(self) -> SparseQuadratic | None:
+        """The second derivatives as sparse matrices where both objectives are quadratic in x and y
+        together.
+        """
+        H = self.sparse_hessian
+        return None if H is None else sparse_quadratic(self, H)
 
     @cached_property
     def quadratic(self) -> QuadraticHessian | None:
@@ -110,11 +130,18 @@ class KnownStructure(NamedPrograms):
     def _preconditioning(self) -> Preconditioning | None:
         return None if self.predicted is None else Preconditioning(self.predicted, self.m)
 
+    @cached_property
+    def _by_diagonal(self) -> Callable[[Vec], Vec] | None:
+        H = None if self.blocks is not None else self.sparse_hessian
+        return None if H is None else jacobi(H.diagonal())
+
     def preconditioner(self, x: Vec, y: Vec) -> Callable[[Vec], Vec] | None:
         """An approximate inverse of f_yy at a point, for conjugate gradients; None where there is
         none that is better than the identity.
         """
-        return None if self._preconditioning is None else self._preconditioning.at(x, y)
+        return (
+            self._by_diagonal if self._preconditioning is None else self._preconditioning.at(x, y)
+        )
 
     @property
     def hessian_price(self) -> float:

@@ -72,7 +72,7 @@ class Preconditioning:
             curvature.add_diagonal(
                 rest, self._main, curvature.blocks(self._main), weights[self._main]
             )
-        return _jacobi(rest)
+        return jacobi(rest)
 
     def _kronecker(self, G: Tensor, rest: Array) -> Apply | None:
         """The inverse of ``mean(G) (x) A'A + r I``; None where the rest is no multiple of I."""
@@ -108,7 +108,7 @@ class Preconditioning:
         return apply
 
 
-def _jacobi(diagonal: Array) -> Apply | None:
+def jacobi(diagonal: Array) -> Apply | None:
     """Division by the diagonal, where it varies enough to matter."""
     if not diagonal.size or not float(diagonal.min()) > 0.0:
         return None

@@ -1,8 +1,9 @@
-"""Which entries of f_yy can differ from zero, read off the second derivative and the data.
+"""Which entries of a second derivative can differ from zero, and what they are where it is made of
+data.
 
 ``f_yy v`` is linear in v, so every node on the way from v to it is a sparse matrix over the entries
-of v; the patterns of these matrices are followed from v upwards. Zeros of data count as zeros,
-those of the point do not.
+of v; these matrices are followed from v upwards. A pattern takes zeros of data for zeros, and
+nothing of the point.
 """
 
 from __future__ import annotations
@@ -24,14 +25,13 @@ from bilevelpy.ir.walk import postorder
 Array = np.ndarray[Any, np.dtype[Any]]
 Labels = tuple[int, ...]
 
-# Entries that one pattern may have, per entry of v: what has more gains nothing by its zeros.
-WIDEST = 200
-# Functions that are linear in the operands named by position.
-_LINEAR = {"add": None, "neg": None, "select": (1, 2)}
+# Entries that one matrix may have, per entry of v, or if v is short: what has more gains nothing by
+# its zeros.
+WIDEST, FEW = 200, 200_000
 
 
 class TooDense(Exception):
-    """A pattern has more entries than is worth following, or a node has no rule."""
+    """A matrix has more entries than is worth following, or a node has no rule."""
 
 
 def pattern(
@@ -43,61 +43,93 @@ def pattern(
     """The pattern (m, m) of linear ``roots`` by the directions ``along``, entries in the order of
     both; None where it has many entries.
     """
+    return _followed(builder, data, roots, along, values=False)
+
+
+def matrix(
+    builder: Builder,
+    data: Data,
+    roots: Sequence[Expr],
+    along: Sequence[ir.VarRef],
+) -> sp.csr_array | None:
+    """The matrix itself, where all that is multiplied with the directions is data."""
+    return _followed(builder, data, roots, along, values=True)
+
+
+def _followed(
+    builder: Builder,
+    data: Data,
+    roots: Sequence[Expr],
+    along: Sequence[ir.VarRef],
+    *,
+    values: bool,
+) -> sp.csr_array | None:
     sizes = [prod(data.sizes[a] for a in v.axes) for v in along]
-    follow = _Follow(builder, data, dict(zip(along, _starts(sizes), strict=True)), sum(sizes))
+    starts = dict(zip(along, _starts(sizes), strict=True))
+    follow = _Follow(builder, data, starts, sum(sizes), values)
     try:
         rows = [follow.of(root) for root in roots]
     except TooDense:
         return None
-    found = sp.csr_array(sp.vstack(rows, format="csr")) if rows else None
-    return None if found is None else _ones(found)
+    return follow.tidy(sp.vstack(rows, format="csr")) if rows else None
 
 
 def _starts(sizes: Sequence[int]) -> list[int]:
     return [int(k) for k in np.concatenate([[0], np.cumsum(sizes)[:-1]])]
 
 
-def _ones(matrix: Any) -> sp.csr_array:
-    found = sp.csr_array(matrix)
-    found.sum_duplicates()
-    found.data = np.ones(found.nnz, dtype=np.float32)
-    return found
-
-
 class _Follow:
-    """Patterns of nodes: rows are their entries (C order), columns those of v."""
+    """Matrices of nodes, or their patterns: rows are their entries (C order), columns those of
+    v.
+    """
 
     def __init__(
-        self, builder: Builder, data: Data, starts: dict[ir.VarRef, int], width: int
+        self,
+        builder: Builder,
+        data: Data,
+        starts: dict[ir.VarRef, int],
+        width: int,
+        values: bool,
     ) -> None:
         self.builder, self.data, self.starts, self.width = builder, data, starts, width
-        self.limit = WIDEST * width
-        self._run = Interpreter(data)
+        self.values = values
+        self.limit = max(WIDEST * width, FEW)
+        self.run = Interpreter(data)
         self._known: dict[Expr, sp.csr_array | None] = {}
 
     def of(self, root: Expr) -> sp.csr_array:
-        """The pattern of a root."""
+        """The matrix of a root."""
         for node in postorder(root):
             if node not in self._known:
                 self._known[node] = self._meaning(node)
         found = self._known[root]
-        return self._zero(root) if found is None else found
+        return self.zero(root) if found is None else found
 
     def shape(self, node: Expr) -> tuple[int, ...]:
         """Sizes of a node's axes."""
         return tuple(self.data.sizes[a] for a in node.axes)
 
-    def _zero(self, node: Expr) -> sp.csr_array:
-        return sp.csr_array((self._length(node), self.width), dtype=np.float32)
+    def tidy(self, found: Any) -> sp.csr_array:
+        """Entries once each, in order; of patterns all are 1."""
+        found = sp.csr_array(found)
+        found.sum_duplicates()
+        if not self.values:
+            found.data = np.ones(found.nnz)
+        return found
 
-    def _length(self, node: Expr) -> int:
+    def zero(self, node: Expr) -> sp.csr_array:
+        """The matrix of a node that does not depend on v."""
+        return sp.csr_array((self.length(node), self.width))
+
+    def length(self, node: Expr) -> int:
+        """The number of entries of a node."""
         length = prod(self.shape(node))
         if length > self.limit:
             raise TooDense
         return length
 
     def _meaning(self, node: Expr) -> sp.csr_array | None:
-        """The pattern of a node; None where it does not depend on v."""
+        """The matrix of a node; None where it does not depend on v."""
         if isinstance(node, ir.VarRef):
             return self._variable(node)
         inner = [self._known[c] for c in node.children]
@@ -111,41 +143,55 @@ class _Follow:
             raise TooDense
         return found
 
+    def value(self, node: Expr) -> Any:
+        """The value of a node of data: an array of its shape, or a sparse matrix."""
+        self.run.run([node])
+        found = self.run.known(node)
+        return found if sp.issparse(found) else np.broadcast_to(found, self.shape(node))
+
     def _variable(self, node: ir.VarRef) -> sp.csr_array | None:
         start = self.starts.get(node)
         if start is None:
             return None
-        length = self._length(node)
+        length = self.length(node)
         columns = np.arange(start, start + length)
-        ones = np.ones(length, dtype=np.float32)
+        ones = np.ones(length)
         return sp.csr_array((ones, (np.arange(length), columns)), shape=(length, self.width))
 
-    def moved(self, pattern: sp.csr_array, rows: Array, columns: Array, length: int) -> Any:
-        """Row ``rows[k]`` of the result takes in row ``columns[k]`` of a pattern."""
-        counts = np.diff(pattern.indptr)
+    def moved(
+        self,
+        part: sp.csr_array,
+        rows: Array,
+        columns: Array,
+        length: int,
+        weights: Array | None = None,
+    ) -> sp.csr_array:
+        """Row ``rows[k]`` of the result takes in row ``columns[k]`` of a matrix, ``weights[k]``
+        times.
+        """
+        counts = np.diff(part.indptr)
         if int(counts[columns].sum()) > self.limit:
             raise TooDense
-        ones = np.ones(rows.size, dtype=np.float32)
-        take = sp.csr_array((ones, (rows, columns)), shape=(length, pattern.shape[0]))
-        return _ones(take @ pattern)
+        if weights is None or not self.values:
+            weights = np.ones(rows.size)
+        take = sp.csr_array((weights, (rows, columns)), shape=(length, part.shape[0]))
+        return self.tidy(take @ part)
 
 
 def _apply(follow: _Follow, node: ir.Apply, inner: list[sp.csr_array | None]) -> sp.csr_array:
-    if node.function not in _LINEAR:
+    chosen = node.function == "select" and inner[0] is None and not follow.values
+    if node.function not in ("add", "neg") and not chosen:
         raise TooDense
-    linear = _LINEAR[node.function]
-    length = follow._length(node)
-    total = follow._zero(node)
-    for k, (operand, part) in enumerate(zip(node.operands, inner, strict=True)):
+    length = follow.length(node)
+    total = follow.zero(node)
+    for operand, part in zip(node.operands, inner, strict=True):
         if part is None:
             continue
-        if linear is not None and k not in linear:
-            raise TooDense
         if operand.rank < node.rank:  # a number, repeated
             rows = np.arange(length)
             part = follow.moved(part, rows, np.zeros_like(rows), length)
-        total = total + part
-    return _ones(total)
+        total = total - part if node.function == "neg" else total + part
+    return follow.tidy(total)
 
 
 def _einsum(follow: _Follow, node: ir.Einsum, inner: list[sp.csr_array | None]) -> sp.csr_array:
@@ -155,53 +201,53 @@ def _einsum(follow: _Follow, node: ir.Einsum, inner: list[sp.csr_array | None]) 
     (k,) = moving
     part = inner[k]
     assert part is not None
-    operand, own = node.operands[k], node.subscripts[k]
+    own = node.subscripts[k]
     sizes: dict[int, int] = {}
     for o, subscript in zip(node.operands, node.subscripts, strict=True):
         sizes |= dict(zip(subscript, follow.shape(o), strict=True))
-    fixed = [
+    others = [
         (o, s)
         for j, (o, s) in enumerate(zip(node.operands, node.subscripts, strict=True))
-        if j != k and s and follow.builder.is_data(o)
+        if j != k
     ]
-    entries = _entries(follow, fixed, own, node.output, sizes)
-    rows = _flat(entries, node.output, sizes, entries[-1].size)
-    columns = _flat(entries, own, sizes, entries[-1].size)
-    assert len(follow.shape(operand)) == len(own)
-    return sp.csr_array(follow.moved(part, rows, columns, follow._length(node)))
+    fixed = [(o, s) for o, s in others if follow.builder.is_data(o)]
+    if follow.values and len(fixed) < len(others):
+        raise TooDense
+    index, count, weights = _entries(follow, fixed, (*node.output, *own), sizes)
+    rows = _flat(index, node.output, sizes, count)
+    columns = _flat(index, own, sizes, count)
+    return follow.moved(part, rows, columns, follow.length(node), weights)
 
 
 def _entries(
     follow: _Follow,
     fixed: Sequence[tuple[Expr, Labels]],
-    own: Labels,
-    output: Labels,
+    wanted: Labels,
     sizes: dict[int, int],
-) -> dict[int, Array]:
-    """Values of all labels at the places where no factor of data is zero; key -1 counts them."""
-    wanted = tuple(dict.fromkeys((*output, *own)))
+) -> tuple[dict[int, Array], int, Array | None]:
+    """The places where no factor of data is zero: values of all labels, their number, and the
+    product of the factors there.
+    """
     index: dict[int, Array] = {}
     count = 1
     # The factor with most labels says where there is anything; the others only thin it out.
     widest = max(fixed, key=lambda f: len(set(f[1])), default=None)
     if widest is not None and len(set(widest[1])) > 1:
-        follow._run.run([widest[0]])
-        value = follow._run.known(widest[0])
-        if sp.issparse(value):
-            found = value.tocoo()
-            places = [np.asarray(found.row), np.asarray(found.col)]
-            kept = np.asarray(found.data) != 0
-            places = [p[kept] for p in places]
-        else:
-            places = list(np.nonzero(np.broadcast_to(value, follow.shape(widest[0]))))
-        labels = widest[1]
-        if places[0].size > follow.limit:
-            raise TooDense
+        node, labels = widest
         if len(set(labels)) < len(labels):
             raise TooDense
-        index = dict(zip(labels, places, strict=True))
+        value = follow.value(node)
+        if sp.issparse(value):
+            found = value.tocoo()
+            kept = np.asarray(found.data) != 0
+            places = [np.asarray(found.row)[kept], np.asarray(found.col)[kept]]
+        else:
+            places = list(np.nonzero(value))
         count = int(places[0].size)
-    for label in wanted:
+        if count > follow.limit:
+            raise TooDense
+        index = dict(zip(labels, places, strict=True))
+    for label in (*wanted, *(s for _, labels in fixed for s in labels)):
         if label in index:
             continue
         size = sizes[label]
@@ -210,8 +256,15 @@ def _entries(
         index = {s: np.repeat(v, size) for s, v in index.items()}
         index[label] = np.tile(np.arange(size), count)
         count *= size
-    index[-1] = np.arange(count)
-    return index
+    if not follow.values:
+        return index, count, None
+    weights = np.ones(count)
+    for node, labels in fixed:
+        value = follow.value(node)
+        at = tuple(index[s] for s in labels)
+        picked = value[at] if labels else value
+        weights = weights * np.asarray(picked, dtype=np.float64).reshape(-1)
+    return index, count, weights
 
 
 def _flat(index: dict[int, Array], labels: Labels, sizes: dict[int, int], count: int) -> Array:
@@ -224,11 +277,11 @@ def _flat(index: dict[int, Array], labels: Labels, sizes: dict[int, int], count:
 def _align(follow: _Follow, node: ir.Align, inner: list[sp.csr_array | None]) -> sp.csr_array:
     (part,) = inner
     assert part is not None
-    length = follow._length(node)
+    length = follow.length(node)
     places = np.unravel_index(np.arange(length), follow.shape(node))
     own = [places[node.source.index(d)] for d in range(node.operand.rank)]
     columns = np.ravel_multi_index(own, follow.shape(node.operand)) if own else 0 * places[0]
-    return sp.csr_array(follow.moved(part, np.arange(length), columns, length))
+    return follow.moved(part, np.arange(length), columns, length)
 
 
 def _reduce(follow: _Follow, node: ir.Reduce, inner: list[sp.csr_array | None]) -> sp.csr_array:
@@ -239,14 +292,14 @@ def _reduce(follow: _Follow, node: ir.Reduce, inner: list[sp.csr_array | None]) 
     places = np.unravel_index(np.arange(count), follow.shape(node.operand))
     kept = [p for d, p in enumerate(places) if d not in node.dims]
     rows = np.ravel_multi_index(kept, follow.shape(node)) if kept else np.zeros(count, np.int64)
-    return sp.csr_array(follow.moved(part, rows, np.arange(count), follow._length(node)))
+    return follow.moved(part, rows, np.arange(count), follow.length(node))
 
 
 def _gather(follow: _Follow, node: ir.Gather, inner: list[sp.csr_array | None]) -> sp.csr_array:
     part = inner[0]
     if part is None or any(p is not None for p in inner[1:]):
         raise TooDense
-    length = follow._length(node)
+    length = follow.length(node)
     shape = follow.shape(node.operand)
     kept = [d for d, i in enumerate(node.index) if i is None]
     lead = node.rank - len(kept)
@@ -256,11 +309,11 @@ def _gather(follow: _Follow, node: ir.Gather, inner: list[sp.csr_array | None]) 
         if i is None:
             own.append(places[lead + kept.index(d)])
         else:
-            follow._run.run([i])
-            table = np.asarray(follow._run.positions(i, shape[d], i))
+            follow.run.run([i])
+            table = np.asarray(follow.run.positions(i, shape[d], i))
             own.append(table[tuple(places[:lead])] if lead else np.full(length, table))
     columns = np.ravel_multi_index(own, shape)
-    return sp.csr_array(follow.moved(part, np.arange(length), columns, length))
+    return follow.moved(part, np.arange(length), columns, length)
 
 
 def _scatter(follow: _Follow, node: ir.ScatterSum, inner: list[sp.csr_array | None]) -> Any:
@@ -272,14 +325,14 @@ def _scatter(follow: _Follow, node: ir.ScatterSum, inner: list[sp.csr_array | No
     places = np.unravel_index(np.arange(count), follow.shape(node.operand))
     to = []
     for d, i in enumerate(node.index):
-        follow._run.run([i])
-        to.append(np.asarray(follow._run.positions(i, sizes[d], i))[places[0]])
+        follow.run.run([i])
+        to.append(np.asarray(follow.run.positions(i, sizes[d], i))[places[0]])
     rows = np.ravel_multi_index([*to, *places[1:]], sizes) if sizes else np.zeros(count, np.int64)
-    return follow.moved(part, rows, np.arange(count), follow._length(node))
+    return follow.moved(part, rows, np.arange(count), follow.length(node))
 
 
 def _concat(follow: _Follow, node: ir.Concat, inner: list[sp.csr_array | None]) -> sp.csr_array:
-    parts = [follow._zero(o) if p is None else p for o, p in zip(node.operands, inner, strict=True)]
+    parts = [follow.zero(o) if p is None else p for o, p in zip(node.operands, inner, strict=True)]
     return sp.csr_array(sp.vstack(parts, format="csr"))
 
 
@@ -289,7 +342,7 @@ def _diag(follow: _Follow, node: ir.Diag, inner: list[sp.csr_array | None]) -> s
     side = follow.shape(node)[-1]
     columns = np.arange(part.shape[0])
     rows = columns * side + columns % side
-    return sp.csr_array(follow.moved(part, rows, columns, follow._length(node)))
+    return follow.moved(part, rows, columns, follow.length(node))
 
 
 _RULES: dict[type[Expr], Callable[[_Follow, Any, list[sp.csr_array | None]], Any]] = {

@@ -93,8 +93,11 @@ def advance(state: UpperState) -> UpperState:
     if found.point is None and not first:
         # The model may be at fault: steepest descent with the length of the last good step.
         d = -pg * (min(state.reach, max(state.extent, 1e-300)) / 10.0 / size)
-        found = search(state.response, old, d, extent=state.extent, remember=state.recent.append)
+        found = search(
+            state.response, found.start, d, extent=state.extent, remember=state.recent.append
+        )
         state.memory.reset()
+    state.point = found.start
     if found.point is not None and _explodes(state, found.point):
         state.point = found.point
         state.finish = Finish(

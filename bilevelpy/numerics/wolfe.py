@@ -20,6 +20,8 @@ NOISE = 1e-13
 # Brackets shorter than this fraction of the extent of the run end the search: no smooth minimiser
 # lies in them.
 SHORTEST = 1e-11
+# A start whose lower residual is so many times that of a trial is solved again before it is believed.
+VAGUE = 10.0
 # Extrapolation of responses ends at this multiple of the step that is known.
 REACH = 1.5
 # An expansion must be promised by the decrease so far, this fraction of the linear prediction.
@@ -29,12 +31,13 @@ PROMISE = 0.5
 @dataclass(frozen=True, slots=True)
 class Found:
     """A point with gradient, or None; ``stuck`` says that the bracket closed without a Wolfe point
-    in it.
+    in it. ``start`` is where the search began, perhaps solved anew.
     """
 
     point: Point | None
     stuck: bool
     trials: int
+    start: Point
 
 
 def search(
@@ -75,6 +78,12 @@ def search(
             guess = start.y + (t / last[0]) * (last[1] - start.y)
             guess = response.oracle.domain_y.project(guess)
         trial = response.evaluate(x, start, guess, expected=-slope)
+        if trials == 1 and not trial.value < start.value and _is_vague(start, trial):
+            # What the first trial is compared with is the error of a looser solve.
+            start = _sharper(response, start)
+            slope = dot(start.g, move)
+            if slope >= 0.0:
+                break
         change = trial.value - start.value if response.finite(trial) else math.inf
         good = change <= ARMIJO * slope
         end_slope = math.nan
@@ -84,7 +93,7 @@ def search(
             end_slope = dot(trial.g, move)
             steep = end_slope < WOLFE * slope and change <= PROMISE * slope
             if not steep and (good or end_slope <= -WOLFE * slope):
-                return Found(trial, False, trials)
+                return Found(trial, False, trials, start)
             if steep:
                 low, best = t, trial
             else:
@@ -97,7 +106,18 @@ def search(
             break
         t = _next(low, high, t, slope, end_slope, change)
     stuck = best is None or high < math.inf
-    return Found(best, stuck, trials)
+    return Found(best, stuck, trials, start)
+
+
+def _is_vague(start: Point, trial: Point) -> bool:
+    """Whether the start was solved much more loosely than a trial beside it."""
+    return start.lower.residual > VAGUE * trial.lower.residual and trial.lower.ended == "reached"
+
+
+def _sharper(response: Response, start: Point) -> Point:
+    """The start at the present accuracy, where that succeeds."""
+    new = response.again(start)
+    return start if new.gradient is None else new
 
 
 def _next(
