@@ -28,7 +28,7 @@ class SparseQuadratic:
 
 
 def sparse_quadratic(oracle: Programs, f_yy: sp.csr_array) -> SparseQuadratic | None:
-    """The matrices beside a given f_yy; None where the objectives are not of this kind, or dense."""
+    """The matrices beside a given f_yy; None where the objectives are dense or of another kind."""
     xs, ys, z = oracle.xs, oracle.ys, (*oracle.xs, *oracle.ys)
     mixed = second_product(oracle, oracle.f_expr, xs, ys)
     own = second_product(oracle, oracle.F_expr, z, z)

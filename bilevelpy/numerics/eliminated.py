@@ -120,7 +120,7 @@ class SparseElimination:
         found += factor.solve(rhs - K @ found)
         if not np.linalg.norm(rhs - K @ found) <= SOLVED * np.linalg.norm(rhs):
             return None
-        step = found[: part.size] / sizes
+        step: Array = found[: part.size] / sizes
         if free is None:
             return step
         out = np.zeros_like(g)

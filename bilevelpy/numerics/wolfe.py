@@ -20,7 +20,8 @@ NOISE = 1e-13
 # Brackets shorter than this fraction of the extent of the run end the search: no smooth minimiser
 # lies in them.
 SHORTEST = 1e-11
-# A start whose lower residual is so many times that of a trial is solved again before it is believed.
+# A start whose lower residual is so many times that of a trial is solved again before it is
+# believed.
 VAGUE = 10.0
 # Extrapolation of responses ends at this multiple of the step that is known.
 REACH = 1.5
