@@ -90,7 +90,7 @@ def test_bounds_above_hold() -> None:
     x, y = cp.Variable(n), cp.Variable(n)
     t = np.sin(np.arange(n) / 7)
     problem = cp.Problem(
-        cp.Minimize(cp.norm2(y - t) ** 2 / 2 + 1e-3 * cp.norm2(x) ** 2 / 2),
+        cp.Minimize(cp.sum_squares(y - t) / 2 + 1e-3 * cp.sum_squares(x) / 2),
         [A @ y == x, x >= -0.02, x <= 0.03],
     )
     best = problem.solve(solver=cp.CLARABEL)  # type: ignore[no-untyped-call]
