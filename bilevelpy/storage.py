@@ -32,13 +32,20 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], object]) -> 
     try:
         if target.is_dir():
             raise UsageError(f"cannot write {target}: it is a directory")
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        if target.exists() and not target.is_file():
+            # A device or a pipe takes what is written; a file in its place would be its end.
+            with target.open("wb") as stream:
+                write(stream)
+            return
+        # A link goes on pointing at its file.
+        place = Path(os.path.realpath(target))
+        handle, temporary = tempfile.mkstemp(prefix=f".{place.name[:100]}.", dir=place.parent)
         with os.fdopen(handle, "wb") as stream:
             write(stream)
         # mkstemp makes private files; a new one is as readable as any other file that the user
         # makes, and one that takes the place of another keeps its mode.
-        os.chmod(temporary, _mode(target))
-        os.replace(temporary, target)
+        os.chmod(temporary, _mode(place))
+        os.replace(temporary, place)
         temporary = None
     except OSError as error:
         raise UsageError(f"cannot write {target}: {error.strerror or error}") from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bilevelpy.cli import arguments
-from bilevelpy.cli.console import print_json, say
+from bilevelpy.cli.console import print_entry, print_json, say
 from bilevelpy.cli.guard import DONE, UNSOLVED
 from bilevelpy.cli.sources import load
 from bilevelpy.errors import UsageError
@@ -88,6 +88,9 @@ def compared(model: Model, report: Report) -> Report:
 
     from bilevelpy import api
 
+    if not model.program.lowers:
+        # Our methods are for followers; the file was checked against the model at its point.
+        return replace(report, message=f"{report.message}; ours: none for a model of one level")
     ours = api.solve(model, time_limit=OURS, progress=False)
     if not ours.success or ours.F is None:
         return replace(report, message=f"{report.message}; ours: {ours.status}, nothing to compare")
@@ -116,5 +119,5 @@ def exporters(as_json: arguments.AsJson = False) -> int:
         return DONE
     width = max(len(n) for n in found)
     for name, exporter in found.items():
-        print(f"{name.ljust(width)}  {exporter.title}")
+        print_entry(name, width, exporter.title)
     return DONE

@@ -16,6 +16,7 @@ from bilevelpy.exporters.loops import loops
 from bilevelpy.exporters.matrix import TITLES, mixed_program
 from bilevelpy.exporters.naming import Namer, identifiers
 from bilevelpy.exporters.naming import number as plain
+from bilevelpy.exporters.parts import parts_of_conditions
 from bilevelpy.reductions.refusal import refuse
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def _complements(bound: BoundProgram, options: Options, stem: str) -> Files:
     write = Writer(bound, target, Style(NONLINEAR), namer, found.columns.names)
     lines = [f"WARNING: {w}" for w in found.warnings]
     what = "optimality conditions of the followers as complementarity pairs"
-    made = loops(found, write, AMPL, paired_rows=False)
+    made = loops(parts_of_conditions(found, paired_rows=False), write, AMPL)
     if made is not None:
         head = commented(header(bound.program, what, lines), "#")
         text = "\n".join([*head, *looped(made, stem, found.system.columns.count)])

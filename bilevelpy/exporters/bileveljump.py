@@ -10,8 +10,11 @@ from bilevelpy.exporters.base import Files, Options
 from bilevelpy.exporters.conditions import Line, Writer
 from bilevelpy.exporters.expressions import Style, simple
 from bilevelpy.exporters.header import commented, header, name_lines
+from bilevelpy.exporters.julia_loops import JULIA, looped, looped_data
+from bilevelpy.exporters.loops import loops
 from bilevelpy.exporters.naming import identifiers
 from bilevelpy.exporters.naming import number as plain
+from bilevelpy.exporters.parts import parts_of_levels
 from bilevelpy.reductions.refusal import refuse
 from bilevelpy.reductions.rows import Rows, system
 from bilevelpy.reductions.validity import require_convex, require_optimistic
@@ -98,6 +101,12 @@ class BilevelJump:
         warnings = require_convex(found, options.force)
         write = Writer(bound, TARGET, Style(simple("")), identifiers(RESERVED), found.columns.names)
         columns = found.columns
+        made = loops(parts_of_levels(found, move_idle=False), write, JULIA)
+        if made is not None:
+            head = header(program, "bilevel program", [f"WARNING: {w}" for w in warnings])
+            out = [*commented(head, "#"), *looped(made, stem), "", *_solved(int(found.sign))]
+            data = {".dat": looped_data(made, columns.owner)}
+            return Files("\n".join(out) + "\n", data, warnings)
         lines = [f"WARNING: {w}" for w in warnings] + name_lines(columns.names, write.names)
         out = commented(header(program, "bilevel program", lines), "#")
         out += ["using BilevelJuMP, JuMP, SCIP", "",
@@ -116,9 +125,16 @@ class BilevelJump:
         out += ["", f"@objective(Lower(model), Min, {below})", *lower, ""]
         out += [f"@objective(Upper(model), Min, {above})"]
         out += _constraints("Upper", found.upper_rows, write)
-        out += ["", "optimize!(model)", "println(termination_status(model))",
-                f'println("F = ", {int(found.sign)} * objective_value(model))']  # fmt: skip
+        out += ["", *_solved(int(found.sign))]
         return Files("\n".join(out) + "\n", warnings=warnings)
+
+
+def _solved(sign: int) -> list[str]:
+    return [
+        "optimize!(model)",
+        "println(termination_status(model))",
+        f'println("F = ", {sign} * objective_value(model))',
+    ]
 
 
 def _ranged(name: str, low: float, high: float) -> str:

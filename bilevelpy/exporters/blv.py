@@ -8,9 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from bilevelpy.exporters.base import Files, Options
+from bilevelpy.exporters.blv_loops import BLV, TITLES, looped, looped_data
 from bilevelpy.exporters.conditions import Line, Writer, conditions, slack_tree
 from bilevelpy.exporters.expressions import Style, simple
+from bilevelpy.exporters.loops import loops
 from bilevelpy.exporters.naming import Namer, identifiers
+from bilevelpy.exporters.parts import parts_of_conditions
 from bilevelpy.importers import blv_text
 
 if TYPE_CHECKING:
@@ -20,12 +23,6 @@ STYLE = Style(
     simple("exp log sqrt sin cos tan atan sinh cosh tanh abs")
     | {"max": "max({0}, {1})", "min": "min({0}, {1})"}
 )
-TITLES = {
-    "upper": "upper level",
-    "lower": "feasibility of the followers",
-    "stationarity": "gradient of each follower's Lagrangian",
-    "price": "shadow prices from multipliers",
-}
 
 
 def blv_names() -> Namer:
@@ -50,6 +47,12 @@ class Blv:
         write = Writer(bound, "a model of one level", STYLE, namer, columns.names)
         what = f"optimality conditions of the followers; products are at most {options.epsilon!r}"
         comments = [what, *(f"WARNING: {w}" for w in found.warnings)]
+        made = loops(parts_of_conditions(found, paired_rows=True), write, BLV)
+        if made is not None:
+            comments.append(f"read with --data {stem}.data.json --data {stem}.data.npz")
+            head = blv_text.header(f"{program.name}_kkt", program.title or "", comments)
+            text = "\n".join([*head, *looped(found, made, options.epsilon)])
+            return Files(text + "\n", looped_data(made), found.warnings)
         comments += blv_text.renamed(dict(zip(columns.names, write.names, strict=True)), "variable")
         out = blv_text.header(f"{program.name}_kkt", program.title or "", comments)
         variables = []

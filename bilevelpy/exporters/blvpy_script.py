@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from bilevelpy.exporters.base import Files, Options
+from bilevelpy.exporters.blvpy_forms import convex, parameters
+from bilevelpy.exporters.blvpy_loops import looped, start_range
 from bilevelpy.exporters.conditions import Line, Writer
-from bilevelpy.exporters.header import header
-from bilevelpy.exporters.python_script import docstring, python_names, style
-from bilevelpy.reductions import scalar as sc
+from bilevelpy.exporters.header import header, one_line
+from bilevelpy.exporters.python_script import arrays_packed, docstring, python_names, style
 from bilevelpy.reductions.refusal import refuse
-from bilevelpy.reductions.rows import Functions, System, system
-from bilevelpy.reductions.trees import linear_terms, quadratic_terms
+from bilevelpy.reductions.rows import System, system
 from bilevelpy.reductions.validity import require_convex, require_optimistic
 
 if TYPE_CHECKING:
     from bilevelpy.diagnostics import Span
     from bilevelpy.ir.program import BoundProgram
-    from bilevelpy.reductions.columns import Columns
 
 STYLE = style("cp.", abs="cp.abs({0})", max="cp.maximum({0}, {1})", min="cp.minimum({0}, {1})",
               softplus="cp.logistic({0})")  # fmt: skip
@@ -87,6 +87,12 @@ class BlvpyScript:
             "starts, of which the best is kept.",
         ]
         out = docstring(header(bound.program, what, lines))
+        large = looped(found, write)
+        if large is not None:
+            _disciplined(found, write, [*large.common, *large.lower], large.tables)
+            made = [*out, *large.head, *large.common, *large.upper, *large.lower, *large.ranges]
+            tables = {".npz": arrays_packed(large.tables)}
+            return Files("\n".join(made) + "\n" + TAIL, tables, said)
         out += ["import sys", "", "import blvpy as bp", "import cvxpy as cp", "import numpy as np"]
         out += ["", f"SIGN = {int(found.sign)}  # of the model's objective", ""]
         for j, name in enumerate(write.names):
@@ -96,7 +102,7 @@ class BlvpyScript:
         out += ["", f"F = {write.function(found.objective, 0, span)}"]
         lower = found.lower_columns
         parts = [
-            _convex(found.lower_objectives, k, lower, write, bound.program.level(fo.level).span)
+            convex(found.lower_objectives, k, lower, write, bound.program.level(fo.level).span)
             for k, fo in enumerate(found.followers)
         ]
         out += [f"f = {' + '.join(parts)}", "", "upper_constraints = ["]
@@ -104,13 +110,15 @@ class BlvpyScript:
         for line in write.lines(found.upper_rows):
             out += _constraint(found.upper_rows.names[line.row], line)
         own: list[str] = []
+        theirs: list[int] = []
         for line in write.lines(found.lower_rows):
             r = line.row
             target = own if set(lower) & found.lower_rows.functions.reads(r) else moved
+            theirs += [r] if target is own else []
             if r in found.lower_rows.functions.quadratic:
-                body = _convex(
+                body = convex(
                     found.lower_rows.functions, r, lower, write, found.lower_rows.spans[r],
-                    sign=1.0 if np.isfinite(line.high) else -1.0,
+                    sign=1.0 if np.isfinite(line.high) else -1.0, is_row=True,
                 )  # fmt: skip
                 line = Line(line.name, body, line.low, line.high, line.kind, r)
             target += _constraint(found.lower_rows.names[r], line)
@@ -120,20 +128,15 @@ class BlvpyScript:
         out += [b for j in lower for b in _bounds(found, int(j), write.names[j])]
         follower = [f"f = {' + '.join(parts)}", "lower_constraints = [", *own]
         follower += [b for j in lower for b in _bounds(found, int(j), write.names[j])]
-        _disciplined(found, write, [*follower, "]"])
-        out += ["]", f"parameters = [{', '.join(write.names[j] for j in found.upper_columns)}]"]
+        _disciplined(found, write, [*follower, "]"], None)
+        read = parameters(found, theirs)
+        out += ["]", f"parameters = [{', '.join(write.names[j] for j in read)}]"]
         out += ["# (variable, low, high, start): where solutions are looked for", "ranges = ["]
         for j in found.upper_columns:
-            ends = _range(columns, int(j))
+            ends = start_range(columns, int(j))
             out.append(f"    ({write.names[j]}, {', '.join(repr(e) for e in ends)}),")
         out.append("]")
         return Files("\n".join(out) + "\n" + TAIL, warnings=said)
-
-
-def _range(columns: Columns, j: int) -> tuple[float, float, float]:
-    """Finite ends for random starts, and the start."""
-    low, high, start = (float(v[j]) for v in (columns.lower, columns.upper, columns.start))
-    return max(low, min(start, high) - 10.0), min(high, max(start, low) + 10.0), start
 
 
 def _fits(found: System) -> None:
@@ -155,97 +158,24 @@ def _fits(found: System) -> None:
         raise no(block_of.span if block_of else None, "whole numbers (Ipopt)")
 
 
-def _convex(
-    functions: Functions,
-    row: int,
-    own: np.ndarray,
-    write: Writer,
-    span: Span | None,
-    sign: float = 1.0,
-) -> str:
-    """A function in the form that disciplined programming knows to be convex (concave, where
-    ``sign`` is -1): the square part in ``own`` columns as one form, and products with others. What
-    reads no column of ``own`` stays away from objectives of followers by being constant there.
+def _disciplined(
+    found: System, write: Writer, lower: list[str], tables: dict[str, np.ndarray] | None
+) -> None:
+    """Refuse a follower that CVXPY does not know to be convex whatever the leader chooses.
+
+    ``tables`` are those that a text in loops reads; its variables are the list ``v``.
     """
-    mine = {int(j) for j in own}
-    if row in functions.trees:
-        terms, square = _monomials(functions.trees[row], mine)
-    else:
-        terms, square = [sc.Num(float(functions.constant[row]))], {}
-        for j, c in linear_terms(functions, row):
-            terms.append(sc.mul(sc.Num(c), sc.Col(j)))
-        for i, j, c in quadratic_terms(functions, row):
-            if i in mine and j in mine:
-                square[i, j] = c
-            elif i in mine or j in mine:
-                terms.append(sc.mul(sc.Num(c), sc.Col(i), sc.Col(j)))
-            # A product of others alone is the same for every choice of the follower.
-    text = write.tree(sc.add(*terms), span)
-    if not square:
-        return text
-    used = sorted({j for pair in square for j in pair})
-    place = {j: k for k, j in enumerate(used)}
-    matrix = np.zeros((len(used), len(used)))
-    for (i, j), c in square.items():
-        matrix[place[i], place[j]] += sign * c / 2
-        matrix[place[j], place[i]] += sign * c / 2
-    vector = f"cp.hstack([{', '.join(write.names[j] for j in used)}])"
-    form = f"cp.quad_form({vector}, cp.psd_wrap(np.array({matrix.tolist()})))"
-    return f"{text} + {form}" if sign > 0 else f"{text} - {form}"
-
-
-def _monomials(
-    tree: sc.Scalar, own: set[int]
-) -> tuple[list[sc.Scalar], dict[tuple[int, int], float]]:
-    """The terms of a sum that are no products of two own columns, and the coefficients of these."""
-    whole = tree.arguments if isinstance(tree, sc.Call) and tree.function == "add" else (tree,)
-    terms: list[sc.Scalar] = []
-    square: dict[tuple[int, int], float] = {}
-    for term in whole:
-        factors = (
-            term.arguments if isinstance(term, sc.Call) and term.function == "mul" else (term,)
-        )
-        scale = factors[0].value if isinstance(factors[0], sc.Num) else 1.0
-        read: list[int] = []
-        for factor in factors[1:] if isinstance(factors[0], sc.Num) else factors:
-            match factor:
-                case sc.Col(index):
-                    read.append(index)
-                case sc.Call("pow", (sc.Col(index), sc.Num(2.0))):
-                    read += [index, index]
-                case _:
-                    read += [-1, -1, -1]
-        if len(read) == 2 and set(read) <= own:
-            pair = (min(read), max(read))
-            square[pair] = square.get(pair, 0.0) + scale
-        else:
-            terms.append(_smooth(term))
-    return terms, square
-
-
-def _smooth(tree: sc.Scalar) -> sc.Scalar:
-    """``log(1 + exp(a))`` by the one function that is known to be convex."""
-    made: dict[int, sc.Scalar] = {}
-    for node in sc.postorder(tree):
-        if not isinstance(node, sc.Call):
-            made[id(node)] = node
-            continue
-        match node:
-            case sc.Call("log", (sc.Call("add", (sc.Call("exp", (inner,)), sc.Num(1.0))),)):
-                made[id(node)] = sc.Call("softplus", (made[id(inner)],))
-            case _:
-                made[id(node)] = sc.Call(node.function, tuple(made[id(a)] for a in node.arguments))
-    return made[id(tree)]
-
-
-def _disciplined(found: System, write: Writer, lower: list[str]) -> None:
-    """Refuse a follower that CVXPY does not know to be convex whatever the leader chooses."""
     import cvxpy as cp
 
     space: dict[str, Any] = {"cp": cp, "np": np}
-    for j, name in enumerate(write.names):
-        kind: Any = cp.Variable if found.columns.owner[j] else cp.Parameter
-        space[name] = kind(**({"nonneg": True} if found.columns.lower[j] >= 0 else {}))
+    made = []
+    for owner, low in zip(found.columns.owner, found.columns.lower, strict=True):
+        kind: Any = cp.Variable if owner else cp.Parameter
+        made.append(kind(**({"nonneg": True} if low >= 0 else {})))
+    if tables is None:
+        space |= dict(zip(write.names, made, strict=True))
+    else:
+        space |= {"v": made, "t": SimpleNamespace(**{k: a.tolist() for k, a in tables.items()})}
     # The text that is going to be written, made of the model's own names and numbers.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on the number of terms
@@ -262,6 +192,7 @@ def _disciplined(found: System, write: Writer, lower: list[str]) -> None:
 
 
 def _constraint(name: str, line: Line) -> list[str]:
+    name = one_line(name)
     if line.low == line.high:
         return [f"    {line.body} == {line.high!r},  # {name}"]
     made = [f"    {line.body} >= {line.low!r},  # {name}"] if line.low > -np.inf else []

@@ -8,6 +8,7 @@ from bilevelpy.exporters.base import Files, Options
 from bilevelpy.exporters.conditions import Writer, conditions, slack_tree
 from bilevelpy.exporters.header import header
 from bilevelpy.exporters.loops import loops
+from bilevelpy.exporters.parts import parts_of_conditions
 from bilevelpy.exporters.python_script import (
     ALL,
     PYTHON,
@@ -61,7 +62,7 @@ class CasadiScript:
             "Solutions are local; begin elsewhere to look for others.",
         ]
         out = docstring(header(bound.program, what, lines))
-        made = loops(found, write, PYTHON, paired_rows=True)
+        made = loops(parts_of_conditions(found, paired_rows=True), write, PYTHON)
         if made is not None:
             out += [*_looped(made, epsilon), *_solved(found)]
             return Files("\n".join(out) + "\n", {".npz": packed(made)}, found.warnings)

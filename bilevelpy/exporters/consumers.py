@@ -161,7 +161,8 @@ def gams(path: Path, option: str) -> Outcome:
             raise ExportError(f"GAMS did not solve {path}: see its listing")
         words = answer.read_text().split()
     status, objective = words[0], float(words[1])
-    if status not in ("1", "2"):
+    # Optimal, locally optimal, and a solution in whole numbers.
+    if status not in ("1", "2", "8"):
         return Outcome("GAMS", f"model status {status}")
     named = _gams_names(path)
     values = dict(zip(named, map(float, words[2:]), strict=True))

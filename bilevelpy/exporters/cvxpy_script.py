@@ -8,7 +8,8 @@ import numpy as np
 
 from bilevelpy.exporters.base import Files, Options
 from bilevelpy.exporters.conditions import Writer
-from bilevelpy.exporters.header import header, mixed_lines
+from bilevelpy.exporters.cvxpy_matrices import matrix_data, matrix_program
+from bilevelpy.exporters.header import header, mixed_lines, one_line
 from bilevelpy.exporters.matrix import TITLES, mixed_program
 from bilevelpy.exporters.python_script import docstring, python_names, style
 from bilevelpy.reductions.refusal import refuse
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from bilevelpy.reductions.mixed import Mixed
 
 TARGET = "a CVXPY program"
+LARGE = 20_000
+"""Coefficients from which on they are matrices beside the text."""
 
 
 class CvxpyScript:
@@ -49,6 +52,10 @@ class CvxpyScript:
         namer = python_names("cp", "np", "sys", "constraints", "problem")
         write = Writer(bound, TARGET, style("cp."), namer, columns.names)
         out = docstring(header(bound.program, TITLES["big-m"], mixed_lines(mixed)))
+        if mixed.rows.functions.linear.nnz + columns.count > LARGE:
+            return Files(
+                matrix_program(out, mixed), {".npz": matrix_data(mixed)}, mixed.kkt.warnings
+            )
         out += ["import sys", "", "import cvxpy as cp", "import numpy as np", ""]
         for j, name in enumerate(write.names):
             kind = ", integer=True" if columns.integer[j] else ""
@@ -60,7 +67,8 @@ class CvxpyScript:
             out += [f"    {name} <= {high!r},"] if high < float("inf") else []
         for line in write.lines(mixed.rows):
             if line.low == line.high:
-                out.append(f"    {line.body} == {line.high!r},  # {mixed.rows.names[line.row]}")
+                name = one_line(mixed.rows.names[line.row])
+                out.append(f"    {line.body} == {line.high!r},  # {name}")
                 continue
             out += [f"    {line.body} >= {line.low!r},"] if line.low > -float("inf") else []
             out += [f"    {line.body} <= {line.high!r},"] if line.high < float("inf") else []

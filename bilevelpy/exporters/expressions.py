@@ -21,12 +21,14 @@ class Style:
 
     ``functions`` maps names of :mod:`bilevelpy.reductions.scalar` to templates with ``{0}`` (and
     ``{1}`` for max and min); what is missing the target cannot say. ``power`` writes a power from
-    its base, its exponent and, where that is a whole number, its value.
+    its base, its exponent and, where that is a whole number, its value. ``grouped`` puts all
+    factors but the first in parentheses.
     """
 
     functions: Mapping[str, str]
     power: Callable[[str, str, int | None], str] = lambda a, b, whole: f"{a}^{b}"
     number: Callable[[float], str] = field(default=number)
+    grouped: bool = False
 
 
 def simple(names: str, prefix: str = "", **others: str) -> dict[str, str]:
@@ -64,7 +66,7 @@ def _call(style: Style, node: sc.Call, parts: list[tuple[str, int]]) -> tuple[st
         case "add":
             return _sum([p[0] for p in parts]), SUM
         case "mul":
-            return _product(node, parts)
+            return _product(node, parts, style.grouped)
         case "div":
             top = _inside(parts[0], PRODUCT)
             return f"{top}/{_inside(parts[1], POWER)}", PRODUCT
@@ -89,7 +91,7 @@ def _sum(parts: list[str]) -> str:
     return found
 
 
-def _product(node: sc.Call, parts: list[tuple[str, int]]) -> tuple[str, int]:
+def _product(node: sc.Call, parts: list[tuple[str, int]], grouped: bool) -> tuple[str, int]:
     first = node.arguments[0]
     sign = ""
     if isinstance(first, sc.Num):
@@ -98,6 +100,9 @@ def _product(node: sc.Call, parts: list[tuple[str, int]]) -> tuple[str, int]:
         elif first.value < 0:
             sign, parts = "-", [(parts[0][0].removeprefix("-"), ATOM), *parts[1:]]
     body = "*".join(_inside(p, PRODUCT) for p in parts)
+    if grouped and len(parts) > 2:
+        rest = "*".join(_inside(p, PRODUCT) for p in parts[1:])
+        body = f"{_inside(parts[0], PRODUCT)}*({rest})"
     # A product with a sign in front has to be enclosed wherever a product does not.
     return sign + body, SUM if sign else PRODUCT
 

@@ -86,12 +86,16 @@ def written_size(roots: Sequence[sc.Scalar]) -> int:
     return sum(size[id(r)] for r in roots)
 
 
-def families(roots: Sequence[sc.Scalar], groups: Sequence[str]) -> Families | None:
+def families(
+    roots: Sequence[sc.Scalar], groups: Sequence[str], *, share: bool = True, even: bool = False
+) -> Families | None:
     """Sort expressions by their shapes; those of different ``groups`` stay apart.
 
-    None where a shape is nested too deeply to be a loop.
+    ``share``: whether parts that are used more than once become definitions. ``even``: whether
+    sums belong to one shape only where they have the same number of terms, so that tables are
+    rectangular. None where a shape is nested too deeply to be a loop.
     """
-    return _Sorter(roots).run(groups)
+    return _Sorter(roots, share, even).run(groups)
 
 
 # What goes into the blanks of one expression: numbers, places, and for a sum a list of those.
@@ -99,7 +103,8 @@ Values = list[Any]
 
 
 class _Sorter:
-    def __init__(self, roots: Sequence[sc.Scalar]) -> None:
+    def __init__(self, roots: Sequence[sc.Scalar], share: bool, even: bool) -> None:
+        self.share, self.even = share, even
         self.nodes: list[tuple[Any, ...]] = []
         self.roots = self._merge(roots)
         self.keys: list[tuple[Any, ...]] = []
@@ -160,7 +165,11 @@ class _Sorter:
             made = self._call(kind, [parts[a] for a in arguments], arguments)
             if self.depth[made[0]] > DEEPEST:
                 return None
-            if uses[k] > 1 and (kind not in ("add", "mul", "pow") or len(made[1]) > 3):
+            if (
+                self.share
+                and uses[k] > 1
+                and (kind not in ("add", "mul", "pow") or len(made[1]) > 3)
+            ):
                 made = self._defined(made)
             parts.append(made)
         return parts
@@ -190,7 +199,8 @@ class _Sorter:
             if len(members) < SUMMED or not members[0]:
                 shown += [(key, values) for values in members]
             else:
-                shown.append((self._key((TOTAL, key), 1 + self.depth[key]), [members]))
+                width = len(members) if self.even else 0
+                shown.append((self._key((TOTAL, key, width), 1 + self.depth[key]), [members]))
         return shown
 
     def _defined(self, made: tuple[int, Values]) -> tuple[int, Values]:

@@ -1,4 +1,4 @@
-"""Large GAMS programs of the optimality conditions: equations over sets, numbers included.
+"""Large GAMS programs: equations over sets, numbers included.
 
 One set ``l`` counts everything: variables, lines of tables, members of families. A place in a table
 is a set of pairs (line, variable), over which a sum has one term.
@@ -7,6 +7,7 @@ is a set of pairs (line, variable), over which a sum has one term.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,50 +36,78 @@ RELATIONS = {"e": "high", "l": "high", "g": "low"}
 """Relation of GAMS -> the end of a row that stands on its right."""
 
 
-def looped(made: Loops, stem: str, sign: int) -> list[str]:
-    """The program; its sets and parameters are included."""
-    tables = made.tables
-    out = [f'$include "{stem}.inc"', "variables v(l), zu;", "v.lo(c) = low(c); v.up(c) = high(c);"]
-    out += ["v.l(c) = start(c);"]
-    equations = ["defzu"]
-    body = [f"defzu.. zu =e= {made.objective.body};"]
-    if tables["whole"].any():
-        out += ["integer variables w(l);", "w.lo(c) = low(c); w.up(c) = high(c);"]
-        equations.append("whole_(l)")
-        body.append("whole_(c)$whole(c).. v(c) =e= w(c);")
+@dataclass(slots=True)
+class Text:
+    """Declarations, names of equations with their domain, and their bodies."""
+
+    declared: list[str] = field(default_factory=list)
+    equations: list[str] = field(default_factory=list)
+    bodies: list[str] = field(default_factory=list)
+
+    def add(self, name: str, body: str, domain: str = "(l)", members: str = "") -> None:
+        """An equation; ``members`` says for which ``i`` it holds."""
+        self.equations.append(f"{name}{domain}")
+        self.bodies.append(f"{name}{members}.. {body};")
+
+
+def beginning(made: Loops, stem: str, text: Text) -> None:
+    """What conditions and levels have alike: variables, the upper objective, rows."""
+    text.declared += [f'$include "{stem}.inc"', "variables v(l), zu;"]
+    text.declared += ["v.lo(c) = low(c); v.up(c) = high(c);", "v.l(c) = start(c);"]
+    text.add("defzu", f"zu =e= {made.objective.body}", "")
+    if made.tables["whole"].any():
+        text.declared += ["integer variables w(l);", "w.lo(c) = low(c); w.up(c) = high(c);"]
+        text.add("whole_", "v(c) =e= w(c)", members="(c)$whole(c)")
     for z in made.definitions:
-        out.append(f"variables {z.label}(l);")
-        equations.append(f"{z.label}_(l)")
-        body.append(f"{z.label}_(i)$(ord(i) <= {z.count}).. {z.label}(i) =e= {z.body};")
+        text.declared.append(f"variables {z.label}(l);")
+        text.add(f"{z.label}_", f"{z.label}(i) =e= {z.body}", members=_first(z.count))
     for r in made.rows:
         for relation, end in RELATIONS.items():
-            if _members(made, r.label, relation).any():
+            if row_members(made, r.label, relation).any():
                 name = f"{r.label}_is_{relation}"
-                equations.append(f"{name}_(l)")
-                right = f"{r.label}_{end}(i)"
-                body.append(f"{name}_(i)${name}(i).. {r.body} ={relation}= {right};")
+                body = f"{r.body} ={relation}= {r.label}_{end}(i)"
+                text.add(f"{name}_", body, members=f"(i)${name}(i)")
+
+
+def _first(count: int) -> str:
+    return f"(i)$(ord(i) <= {count})"
+
+
+def looped(made: Loops, stem: str, sign: int) -> list[str]:
+    """The program of conditions; its sets and parameters are included."""
+    text = Text()
+    beginning(made, stem, text)
     matched = []
     for p in made.pairs:
         # A variable is matched as a whole, so that the multipliers of a family get a copy.
-        out.append(f"positive variables {p.label}_lam(l);")
-        equations += [f"{p.label}_(l)", f"{p.label}_is(l)"]
-        body += [
-            f"{p.label}_(i)$(ord(i) <= {p.count}).. {p.body} =g= 0;",
-            f"{p.label}_is(i)$(ord(i) <= {p.count}).. {p.label}_lam(i) =e= "
-            f"sum({p.label}_multiplier(i,j), v(j));",
-        ]
+        text.declared.append(f"positive variables {p.label}_lam(l);")
+        text.add(f"{p.label}_", f"{p.body} =g= 0", members=_first(p.count))
+        copied = f"{p.label}_lam(i) =e= sum({p.label}_multiplier(i,j), v(j))"
+        text.add(f"{p.label}_is", copied, members=_first(p.count))
         matched.append(f"{p.label}_.{p.label}_lam")
-    left = [e.partition("(")[0] for e in equations]
+    left = [e.partition("(")[0] for e in text.equations]
     members = [e for e in left if not any(m.startswith(f"{e}.") for m in matched)] + matched
-    out += ["equations", *(f"  {e}" for e in equations), ";", "", *body, ""]
-    out += ["model kkt /", *(f"  {m}," for m in members[:-1]), f"  {members[-1]} /;", ""]
     return [
-        *out,
+        *written(text),
+        "model kkt /", *(f"  {m}," for m in members[:-1]), f"  {members[-1]} /;", "",
         "solve kkt using mpec minimizing zu;",
+        *report("kkt", sign),
+    ]  # fmt: skip
+
+
+def written(text: Text) -> list[str]:
+    """Declarations, equations, bodies."""
+    head = ["equations", *(f"  {e}" for e in text.equations), ";", ""]
+    return [*text.declared, *head, *text.bodies, ""]
+
+
+def report(model: str, sign: int) -> list[str]:
+    """Status, objective and values into a file."""
+    return [
         f"* the objective of the model is {sign} * zu.l; look at MODEL STATUS, gams exits with 0",
         "* status, objective, then every variable in the order of the include file",
         "file res /res.txt/; put res;",
-        "put kkt.modelstat:0:0 / zu.l:0:10 /;",
+        f"put {model}.modelstat:0:0 / zu.l:0:10 /;",
         "loop(c, put v.l(c):0:12 /);",
         "putclose res;",
     ]
@@ -115,13 +144,13 @@ def looped_data(made: Loops) -> str:
             out += _listed(f"set {name}(l,l)", spans)
     for r in made.rows:
         for relation in RELATIONS:
-            chosen = np.flatnonzero(_members(made, r.label, relation))
+            chosen = np.flatnonzero(row_members(made, r.label, relation))
             if chosen.size:
                 out += _listed(f"set {r.label}_is_{relation}(l)", map(str, chosen.tolist()))
     return "\n".join(out) + "\n"
 
 
-def _members(made: Loops, label: str, relation: str) -> Array:
+def row_members(made: Loops, label: str, relation: str) -> Array:
     """The members of a family of rows that have a relation."""
     low, high = made.tables[f"{label}_low"], made.tables[f"{label}_high"]
     if relation == "e":

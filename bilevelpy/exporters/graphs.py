@@ -25,7 +25,10 @@ from torch import Tensor, fx
 
 from bilevelpy.errors import BackendError, ExportError
 from bilevelpy.exporters.consumers import need
+from bilevelpy.ir.expr import DualRef
 from bilevelpy.ir.sparse import is_sparse
+from bilevelpy.ir.types import DomainKind
+from bilevelpy.ir.walk import level_roots, postorder
 from bilevelpy.lowering.linear_map import data_product
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.reductions.refusal import refuse
@@ -102,6 +105,20 @@ def trace(bound: BoundProgram, target: str) -> Traced:
         raise refuse(
             program, "BLV0701", program.upper.span, "no `lower` in this model",
             target=target, what="a model of one level", hint="nl, pyomo and casadi hold it",
+        )  # fmt: skip
+    for level in program.levels:
+        for variable in level.variables:
+            if variable.domain.kind in (DomainKind.BINARY, DomainKind.INTEGERS):
+                raise refuse(
+                    program, "BLV0701", variable.span, "it has no derivatives",
+                    target=target, what="whole numbers", hint="nl and pyomo hold them",
+                )  # fmt: skip
+    roots = [*level_roots(program.upper), *(r for low in program.lowers for r in level_roots(low))]
+    priced = next((n for n in postorder(roots) if isinstance(n, DualRef)), None)
+    if priced is not None:
+        raise refuse(
+            program, "BLV0701", priced.span, "no function of the variables alone",
+            target=target, what="shadow prices", hint="pyomo and gams-mpec hold them",
         )  # fmt: skip
     for extern in program.externs.values():
         raise refuse(

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from bilevelpy.exporters.naming import differing
+from bilevelpy.importers import blv_text
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import Program
@@ -17,7 +18,7 @@ SHOWN = 500
 
 def one_line(text: str) -> str:
     """Text that cannot leave its comment."""
-    return " ".join(text.split()).replace("*/", "* /")
+    return blv_text.one_line(text).replace("*/", "* /")
 
 
 def header(program: Program, what: str, lines: Iterable[str] = ()) -> list[str]:

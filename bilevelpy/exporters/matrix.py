@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bilevelpy.reductions.kkt import kkt
 from bilevelpy.reductions.mixed import Mixed, big_m, indicators, sos1
 from bilevelpy.reductions.refusal import refuse
@@ -13,6 +15,7 @@ from bilevelpy.reductions.strong_duality import strong_duality
 if TYPE_CHECKING:
     from bilevelpy.exporters.base import Options
     from bilevelpy.ir.program import BoundProgram
+    from bilevelpy.reductions.rows import Rows
 
 TITLES = {
     "sos1": "optimality conditions of the followers, complementarity as SOS1 sets",
@@ -55,6 +58,11 @@ def mixed_program(
         mixed = strong_duality(conditions, options.dual_bound, target)
     _fits(mixed, target, quadratic_rows)
     return mixed
+
+
+def with_ends(rows: Rows) -> Rows:
+    """The rows that say something. Others would be objectives to readers of MPS files."""
+    return rows.take(np.flatnonzero(np.isfinite(rows.lower) | np.isfinite(rows.upper)))
 
 
 def _fits(mixed: Mixed, target: str, quadratic_rows: bool) -> None:

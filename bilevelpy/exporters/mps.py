@@ -8,7 +8,7 @@ import numpy as np
 
 from bilevelpy.exporters.base import Files, Options
 from bilevelpy.exporters.header import commented, header, mixed_lines, name_lines
-from bilevelpy.exporters.matrix import TITLES, mixed_program
+from bilevelpy.exporters.matrix import TITLES, mixed_program, with_ends
 from bilevelpy.exporters.naming import Namer, number
 from bilevelpy.reductions.trees import linear_terms
 
@@ -48,7 +48,7 @@ class Mps:
 
 def mixed_text(mixed: Mixed, what: str) -> str:
     """A mixed-integer program as an MPS file."""
-    columns, rows = mixed.columns, mixed.rows
+    columns, rows = mixed.columns, with_ends(mixed.rows)
     names, row_names = mps_names().names(columns.names), mps_names().names(rows.names)
     program = mixed.kkt.system.bound.program
     lines = [*mixed_lines(mixed), *name_lines(columns.names, names)]
@@ -88,7 +88,10 @@ def matrix_lines(
     row_names: tuple[str, ...],
     extra: list[IndicatorRow] | None = None,
 ) -> list[str]:
-    """NAME to BOUNDS of a minimisation. Every bound is written: readers disagree on defaults."""
+    """NAME to BOUNDS of a minimisation whose rows all have an end.
+
+    Every bound is written: readers disagree on defaults.
+    """
     extra = extra or []
     out = [f"NAME {name}", "ROWS", f" N {OBJECTIVE}"]
     kinds = [_kind(float(lo), float(hi)) for lo, hi in zip(rows.lower, rows.upper, strict=True)]
@@ -121,7 +124,7 @@ def matrix_lines(
     ranges: list[str] = []
     for n, kind, low, high in zip(row_names, kinds, rows.lower, rows.upper, strict=True):
         end = float(low) if kind == "G" else float(high)
-        if kind != "N" and end:
+        if end:
             out.append(f"    RHS {n} {number(end)}")
         if kind == "L" and np.isfinite(low):
             ranges.append(f"    RNG {n} {number(float(high) - float(low))}")
@@ -166,7 +169,7 @@ def row_quadratic_lines(
 def _kind(low: float, high: float) -> str:
     if low == high:
         return "E"
-    return "L" if np.isfinite(high) else "G" if np.isfinite(low) else "N"
+    return "L" if np.isfinite(high) else "G"
 
 
 def _bounds(column: str, low: float, high: float, whole: bool) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from bilevelpy.exporters.base import Files, Options
 from bilevelpy.exporters.header import commented, header, name_lines
+from bilevelpy.exporters.matrix import with_ends
 from bilevelpy.exporters.mps import matrix_lines, mps_names
 from bilevelpy.exporters.naming import number
 from bilevelpy.ir.types import Stance
@@ -41,7 +42,9 @@ class MpsAux:
         found = system(bound)
         _is_linear(found)
         warnings = _linking(found, options.force)
-        rows = join_rows([found.upper_rows, found.lower_rows], found.columns.count)
+        # Readers drop rows without ends, which would shift the positions of the others.
+        parts = [with_ends(found.upper_rows), with_ends(found.lower_rows)]
+        rows = join_rows(parts, found.columns.count)
         names = mps_names().names(found.columns.names)
         row_names = mps_names().names(rows.names)
         lines = [*name_lines(found.columns.names, names), *name_lines(rows.names, row_names)]
@@ -58,7 +61,7 @@ class MpsAux:
             bound.program.name, found.columns, found.objective, rows, names, row_names
         )
         lower = [int(j) for j in found.lower_columns]
-        first = found.upper_rows.count
+        first = parts[0].count
         chosen = list(range(first, rows.count))
         total = Functions(
             found.lower_objectives.constant.sum(keepdims=True), found.lower_objectives.linear

@@ -76,6 +76,11 @@ def differing(originals: Iterable[str], names: Iterable[str]) -> list[tuple[str,
     return [(n, o) for o, n in zip(originals, names, strict=True) if o != n]
 
 
+def printable(name: str) -> str:
+    """A name that cannot leave its line."""
+    return "".join(c if c.isprintable() else " " for c in name)
+
+
 def number(value: float) -> str:
     """A number with all its digits, without a trailing ``.0``."""
     text = repr(float(value))

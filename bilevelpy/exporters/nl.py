@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bilevelpy.errors import UsageError
 from bilevelpy.exporters.base import Files, Options
+from bilevelpy.exporters.naming import printable
 from bilevelpy.exporters.pyomo_script import pyomo_text
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Nl:
                 # Pyomo puts quotes around names with dots.
                 (columns if kind == "v" else rows)[int(number)] = found.local_name.strip("'")
         beside = {
-            ".col": "".join(f"{columns[k]}\n" for k in sorted(columns)),
-            ".row": "".join(f"{rows[k]}\n" for k in sorted(rows)),
+            ".col": "".join(f"{printable(columns[k])}\n" for k in sorted(columns)),
+            ".row": "".join(f"{printable(rows[k])}\n" for k in sorted(rows)),
         }
         return Files(content, beside, warnings)

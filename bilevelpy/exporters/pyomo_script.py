@@ -8,6 +8,7 @@ from bilevelpy.exporters.base import Files, Options
 from bilevelpy.exporters.conditions import Line, Writer, conditions, slack_tree
 from bilevelpy.exporters.header import header
 from bilevelpy.exporters.loops import loops
+from bilevelpy.exporters.parts import parts_of_conditions
 from bilevelpy.exporters.python_script import (
     ALL,
     PYTHON,
@@ -97,7 +98,7 @@ def pyomo_text(
         "SOS1 sets." if form == "sos1" else f"products of at most {options.epsilon!r}."
     )
     out = docstring(header(program, what, [f"WARNING: {w}" for w in found.warnings]))
-    looped = loops(found, write, PYTHON, paired_rows=form == "products")
+    looped = loops(parts_of_conditions(found, paired_rows=form == "products"), write, PYTHON)
     if looped is not None:
         out += _looped(found, looped, form, options)
         return "\n".join(out) + "\n" + TAIL, {".npz": packed(looped)}, found.warnings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import io
 import keyword
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,8 +16,11 @@ from bilevelpy.exporters.naming import Namer, identifiers
 if TYPE_CHECKING:
     from bilevelpy.exporters.loops import Loop, Loops
 
+Array = np.ndarray[Any, np.dtype[Any]]
 
-def _range(table: str, index: str) -> str:
+
+def table_range(table: str, index: str) -> str:
+    """The lines of a member, as Python counts them."""
     after = "1" if index == "0" else f"{index}+1"
     return f"range(t.{table}[{index}], t.{table}[{after}])"
 
@@ -25,7 +28,7 @@ def _range(table: str, index: str) -> str:
 PYTHON = Dialect(
     lambda table, index: f"t.{table}[{index}]",
     lambda base, table, index: f"{base}[{index if table is None else f't.{table}[{index}]'}]",
-    lambda body, inner, table, index: f"sum({body} for {inner} in {_range(table, index)})",
+    lambda body, inner, table, index: f"sum({body} for {inner} in {table_range(table, index)})",
 )
 TABLES = [
     "# every number and name of the model",
@@ -68,8 +71,13 @@ def members(loop: Loop) -> str:
     return f"({loop.body} for i in range({loop.count}))"
 
 
-def packed(loops: Loops) -> bytes:
-    """The tables of a program as an .npz file."""
+def packed(loops: Loops, **others: Array) -> bytes:
+    """The tables of a program as an .npz file, with others of its own."""
+    return arrays_packed(loops.tables | others)
+
+
+def arrays_packed(arrays: dict[str, Array]) -> bytes:
+    """Arrays as an .npz file."""
     stream = io.BytesIO()
-    np.savez_compressed(stream, allow_pickle=False, **loops.tables)
+    np.savez_compressed(stream, allow_pickle=False, **arrays)
     return stream.getvalue()

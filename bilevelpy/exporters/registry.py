@@ -23,7 +23,7 @@ BUILTIN = {
     "mps": "bilevelpy.exporters.mps:Mps",
     "pyomo": "bilevelpy.exporters.pyomo_script:PyomoScript",
     "nl": "bilevelpy.exporters.nl:Nl",
-    "gams-emp": "bilevelpy.exporters.gams:GamsEmp",
+    "gams-emp": "bilevelpy.exporters.gams_emp:GamsEmp",
     "gams-mpec": "bilevelpy.exporters.gams:GamsMpec",
     "ampl": "bilevelpy.exporters.ampl:Ampl",
     "cvxpy": "bilevelpy.exporters.cvxpy_script:CvxpyScript",

@@ -7,14 +7,36 @@ from typing import TYPE_CHECKING, ClassVar
 from bilevelpy.exporters.base import Files, Options
 from bilevelpy.exporters.conditions import Writer
 from bilevelpy.exporters.header import header
-from bilevelpy.exporters.python_script import ALL, docstring, python_names, style
+from bilevelpy.exporters.loops import Dialect, loops
+from bilevelpy.exporters.parts import parts_of_levels
+from bilevelpy.exporters.python_script import (
+    ALL,
+    PYTHON,
+    TABLES,
+    docstring,
+    members,
+    packed,
+    python_names,
+    style,
+    table_range,
+)
 from bilevelpy.reductions.rows import Rows, system
 
 if TYPE_CHECKING:
+    from bilevelpy.exporters.loops import Loops
     from bilevelpy.ir.program import BoundProgram
+    from bilevelpy.reductions.rows import System
 
 STYLE = style("sp.", abs="sp.Abs({0})", max="sp.Max({0}, {1})", min="sp.Min({0}, {1})")
 TARGET = "a SymPy program"
+# Python's own sum would sort the terms anew for each one that joins.
+SYMPY = Dialect(
+    PYTHON.entry,
+    PYTHON.refer,
+    lambda body, inner, table, index: (
+        f"sp.Add(*({body} for {inner} in {table_range(table, index)}))"
+    ),
+)
 TAIL = """
 gradients = [[sp.diff(value, v) for v in group] for value, group in zip(f, y)]
 
@@ -42,6 +64,11 @@ class SympyScript:
                        "F", "f", "G", "g", "SIGN", "inf", *ALL.split()), columns.names)  # fmt: skip
         what = "Both levels as minimisations; rows are (name, expression, low, high)."
         out = docstring(header(bound.program, what))
+        made = loops(parts_of_levels(found, move_idle=False), write, SYMPY)
+        if made is not None:
+            text = "\n".join([*out, *_looped(found, made)])
+            tables = packed(made, owner=columns.owner)
+            return Files(text + "\n" + TAIL, {".npz": tables})
         out += ["import sympy as sp", "", "inf = float('inf')", f"SIGN = {int(found.sign)}", ""]
         out += [
             f"{n} = sp.Symbol({o!r}, real=True)"
@@ -72,3 +99,29 @@ def _rows(name: str, rows: Rows, write: Writer) -> list[str]:
         for line in write.lines(rows)
     ]
     return [f"{name} = [", *lines, "]"]
+
+
+def _looped(found: System, made: Loops) -> list[str]:
+    """The program in loops over tables."""
+    count = len(found.followers)
+    out = ["import pathlib", "import types", "", "import numpy as np", "import sympy as sp", ""]
+    out += [*TABLES, "", "inf = float('inf')", f"SIGN = {int(found.sign)}"]
+    out += ["v = [sp.Symbol(name, real=True) for name in t.name]"]
+    out += ["# (symbol, low, high, start)", "variables = list(zip(v, t.low, t.high, t.start))"]
+    out += ["x = [s for s, owner in zip(v, t.owner) if owner == 0]"]
+    out += [
+        f"y = [[s for s, owner in zip(v, t.owner) if owner == k] for k in range(1, {count + 1})]"
+    ]
+    out += ["# expressions that others share"] if made.definitions else []
+    out += [f"{z.label} = [{members(z)[1:-1]}]" for z in made.definitions]
+    out += ["", f"F = sp.sympify({made.objective.body})", f"f = [None] * {count}"]
+    for f in made.followers:
+        out += [f"for k, value in zip(t.{f.label}_follower, {members(f)}):"]
+        out += ["    f[k] = sp.sympify(value)"]
+    for name, kind in (("G", "upper"), ("g", "lower")):
+        out.append(f"{name} = []")
+        for r in made.rows:
+            if r.kind == kind:
+                ends = ", ".join(f"t.{r.label}_{part}" for part in ("low", "high"))
+                out.append(f"{name} += zip(t.{r.label}_name, {members(r)}, {ends})")
+    return out

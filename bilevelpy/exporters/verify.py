@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,11 @@ from scipy.optimize import LinearConstraint, linprog, minimize
 from bilevelpy.errors import ExportError
 from bilevelpy.exporters import consumers, registry
 from bilevelpy.exporters.consumers import Missing, Outcome
+from bilevelpy.exporters.matrix import TITLES, with_ends
+from bilevelpy.exporters.naming import printable
 from bilevelpy.ir.serial import digest
-from bilevelpy.reductions.rows import Functions, System, system
+from bilevelpy.reductions.rows import Functions, System, join_rows, system
+from bilevelpy.reductions.trees import linear_terms
 
 if TYPE_CHECKING:
     from bilevelpy.exporters.naming import Namer
@@ -95,8 +98,8 @@ def _verify(bound: BoundProgram, target: str, path: Path, tolerance: float) -> R
 def _runs(target: str, path: Path) -> Callable[[], Outcome] | None:
     """What solves the files of a target."""
     if target == "ampl":
-        # `complements` needs AMPL itself.
-        gmpl = " complements " not in path.read_text(encoding="utf-8")
+        # Only the form with constants is GMPL; the other one needs AMPL itself.
+        gmpl = TITLES["big-m"] in path.read_text(encoding="utf-8")
         return (lambda: consumers.glpk(path)) if gmpl else None
     found: dict[str, Callable[[], Outcome]] = {
         "lp": lambda: consumers.scip(path),
@@ -151,6 +154,8 @@ def _names(target: str, found: System) -> tuple[str, ...]:
         "gams-emp": gams_names,
         "gams-mpec": gams_names,
     }
+    if target == "nl":
+        return tuple(printable(n) for n in found.columns.names)
     if target not in namers:
         return found.columns.names
     return namers[target]().names(found.columns.names)
@@ -175,16 +180,21 @@ def _matrix(bound: BoundProgram, path: Path) -> Report:
     names = mps_names().names(found.columns.names)
     costs = {e.key: e.cost for e in split.columns}
     lower = np.asarray(found.lower_objectives.linear.sum(axis=0)).reshape(-1)
+    parts = [with_ends(found.upper_rows), with_ends(found.lower_rows)]
+    rows = join_rows(parts, found.columns.count)
+    theirs = [tuple(linear_terms(rows.functions, r)) for r in range(rows.count)]
     same = (
         matrix.names == names
         and np.array_equal(matrix.lower, found.columns.lower)
         and np.array_equal(matrix.upper, found.columns.upper)
         and np.array_equal(matrix.integer, found.columns.integer)
         and np.array_equal(matrix.cost, found.objective.linear.toarray()[0])
-        and sum(len(r) for r in matrix.rows)
-        == found.upper_rows.functions.linear.nnz + found.lower_rows.functions.linear.nnz
+        and list(matrix.rows) == theirs
+        # A row with two ends is one end and its distance from the other.
+        and np.allclose(matrix.row_lower, rows.lower, rtol=1e-12)
+        and np.allclose(matrix.row_upper, rows.upper, rtol=1e-12)
         and costs == {names[int(j)]: float(lower[j]) for j in found.lower_columns}
-        and len(split.rows) == found.lower_rows.count
+        and len(split.rows) == parts[1].count
     )
     words = "the same coefficients" if same else "OTHER coefficients"
     return Report(bool(same), f"read back by HiGHS: {words}. It takes {INSTALLED['mps-aux']}")
@@ -219,6 +229,9 @@ def _one_level(bound: BoundProgram, path: Path, tolerance: float) -> Report:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "model.nl"
         command = [sys.executable, "-m", "bilevelpy", "export", str(path), "--to", "nl"]
+        data = [path.with_suffix(e) for e in (".data.json", ".data.npz")]
+        looped = all(d.is_file() for d in data)
+        command += [word for d in data if looped for word in ("--data", str(d))]
         done = subprocess.run(
             [*command, "--out", str(place)], capture_output=True, text=True, check=False
         )
@@ -228,7 +241,9 @@ def _one_level(bound: BoundProgram, path: Path, tolerance: float) -> Report:
     found = system(bound)
     if outcome.values is None or outcome.objective is None:
         return Report(None, f"SCIP: {outcome.status}; there is no point to check")
-    named = blv_names().names(found.columns.names)
+    named: Iterable[str] = blv_names().names(found.columns.names)
+    if looped:
+        named = (f"v[{k + 1}]" for k in range(found.columns.count))
     values = {o: outcome.values[n] for o, n in zip(found.columns.names, named, strict=True)}
     again = Outcome("SCIP", outcome.status, outcome.objective, values)
     return compare(bound, "blv", path, again, tolerance)
@@ -241,7 +256,7 @@ def follower_gap(found: System, point: Array) -> float:
         own = np.flatnonzero(found.columns.owner == k + 1)
         objective = found.lower_objectives.take([k])
         mine = np.flatnonzero(found.lower_rows.follower == k + 1)
-        rows = found.lower_rows.take(mine)
+        rows = with_ends(found.lower_rows.take(mine))
         if float(rows.violation(point).max(initial=0.0)) > 1e-5:
             return float("inf")
         here = float(objective.value(point)[0])

@@ -28,10 +28,13 @@ def export(
     """
     exporter = registry.get(target)
     place = Path(path)
-    if not place.name or place.is_dir():
-        raise UsageError(f"cannot write {path}: it is a directory")
-    if not place.parent.is_dir():
-        raise UsageError(f"cannot write {path}: there is no folder {place.parent}")
+    try:
+        if not place.name or str(path).endswith("/") or place.is_dir():
+            raise UsageError(f"cannot write {path}: it is a directory")
+        if not place.parent.is_dir():
+            raise UsageError(f"cannot write {path}: there is no folder {place.parent}")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
     files = exporter.export(bound, options, place.stem)
     written: list[Path] = []
     for ending, content in (*files.beside.items(), ("", files.main)):

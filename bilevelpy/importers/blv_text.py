@@ -102,11 +102,16 @@ def wrapped(line: str) -> str:
     return "\n".join(lines)
 
 
+def one_line(text: str) -> str:
+    """Text that cannot leave its line: labels come with data, and may hold any character."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 def header(name: str, title: str, comments: Iterable[str]) -> list[str]:
     """Documentation and the ``model`` line."""
-    shown = " ".join(title.split()).replace('"', "'")
+    shown = one_line(title).replace('"', "'")
     quoted = f' "{shown}"' if shown else ""
-    return [*(f"# {c}" for c in comments), f"model {name}{quoted};", ""]
+    return [*(f"# {one_line(c)}" for c in comments), f"model {name}{quoted};", ""]
 
 
 def renamed(pairs: dict[str, str], kind: str) -> list[str]:

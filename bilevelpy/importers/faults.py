@@ -11,11 +11,13 @@ from bilevelpy.storage import open_text
 
 
 class Text:
-    """A file to import, as lines with their places."""
+    """A file to import, as lines with their places; ``marked`` where a byte order mark began it."""
 
     def __init__(self, path: str | Path, text: str | None = None) -> None:
         self.path = Path(path)
-        self.source = Source(str(path), open_text(path, "file") if text is None else text)
+        content = open_text(path, "file") if text is None else text
+        self.marked = content.startswith("\ufeff")
+        self.source = Source(str(path), content.removeprefix("\ufeff"))
         self.lines = self.source.text.splitlines()
 
     def span(self, line: int) -> Span:

@@ -10,15 +10,15 @@ from bilevelpy.importers.mps_file import Matrix
 def places(split: Aux, entries: tuple[Entry, ...], known: tuple[str, ...], what: str) -> list[int]:
     """The positions of columns or rows that an AUX file names, in its order."""
     place = {name: k for k, name in enumerate(known)}
-    found: list[int] = []
+    found: dict[int, None] = {}
     for entry in entries:
         k = entry.key if isinstance(entry.key, int) else place.get(entry.key, -1)
         if not 0 <= k < len(known):
             raise split.text.bad(entry.line, f"the other file has no {what} `{entry.key}`")
         if k in found:
             raise split.text.bad(entry.line, f"{what} `{entry.key}` is listed twice")
-        found.append(k)
-    return found
+        found[k] = None
+    return list(found)
 
 
 def objective_text(matrix: Matrix, shown: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""MPS and LP files as columns and rows; read by HiGHS, scanned here for where a fault is."""
+"""MPS and LP files as columns and rows; read by HiGHS, scanned for where a fault is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import tempfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +16,11 @@ import numpy as np
 
 from bilevelpy.errors import UsageError
 from bilevelpy.importers.faults import Text, missing_package
+from bilevelpy.importers.mps_scan import NO_LOWER, last_line, line_with, scan, scan_lp
 
 Array = np.ndarray[Any, np.dtype[Any]]
 LARGEST = 1_000_000_000
 """Bytes that a packed file may hold."""
-SECTIONS = [
-    "NAME",
-    "ROWS",
-    "COLUMNS",
-    "RHS",
-    "RANGES",
-    "BOUNDS",
-    "ENDATA",
-    "OBJSENSE",
-    "OBJSENSE:",
-    "QUADOBJ",
-    "QMATRIX",
-    "OBJSECT",
-]
-FOREIGN = {
-    "SOS": "SOS sets",
-    "SOS1": "SOS sets",
-    "SOS2": "SOS sets",
-    "INDICATORS": "indicator constraints",
-    "QCMATRIX": "quadratic rows",
-    "QSECTION": "quadratic rows",
-    "CSECTION": "conic constraints",
-}
-BOUNDS = ["LO", "UP", "FX", "FR", "MI", "PL", "BV", "LI", "UI", "SC"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +56,24 @@ def read_matrix(path: str | Path) -> Matrix:
         raise missing_package("highspy", "reading MPS and LP files") from None
     with _plain(Path(path)) as (place, text):
         _is_text(text, "*" if place.suffix.lower() == ".mps" else "\\")
+        maximize = None
         if place.suffix.lower() == ".mps":
-            _scan(text)
+            maximize = scan(text)
         else:
-            _scan_lp(text)
+            scan_lp(text)
         # The class on top of this one prints a banner as soon as it is made.
         highs: Any = highspy._core._Highs()
         highs.setOptionValue("output_flag", False)
         status = highs.readModel(str(place))
         if status == highspy.HighsStatus.kError:
-            last = max(1, len(text.lines))
-            raise text.bad(_last_line(text, last), "HiGHS does not take this file")
-        return _matrix(highs)
+            raise text.bad(last_line(text), "HiGHS does not take this file")
+        found = _matrix(highs)
+        found = found if maximize is None else replace(found, maximize=maximize)
+        for j in np.flatnonzero(found.lower > found.upper):
+            ends = f"{found.lower[j]:g} and {found.upper[j]:g}"
+            reason = f"no value lies between the bounds {ends} of `{found.names[j]}`"
+            raise text.bad(line_with(text, found.names[j]), reason, hint=NO_LOWER)
+        return found
 
 
 @contextlib.contextmanager
@@ -98,7 +81,14 @@ def _plain(path: Path) -> Iterator[tuple[Path, Text]]:
     """The file itself, or an unpacked copy under a temporary name."""
     if path.suffix.lower() != ".gz":
         text = Text(path)
-        yield path, text
+        if not text.marked:
+            yield path, text
+            return
+        # HiGHS takes a byte order mark for a part of the first word.
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder) / path.name
+            place.write_text(text.source.text, encoding="utf-8")
+            yield place, text
         return
     try:
         with gzip.open(path) as packed:
@@ -121,93 +111,6 @@ def _is_text(text: Text, comment: str) -> None:
     for at, line in enumerate(text.lines, 1):
         if "\ufffd" in line and not line.startswith(comment):
             raise text.bad(at, "this line is not UTF-8 text")
-
-
-def _last_line(text: Text, last: int) -> int:
-    while last > 1 and not text.lines[last - 1].strip():
-        last -= 1
-    return last
-
-
-def _scan(text: Text) -> None:
-    """Find what HiGHS would refuse without a place, or read differently from others."""
-    section = ""
-    rows: set[str] = set()
-    for at, line in enumerate(text.lines, 1):
-        if not line.strip() or line.startswith("*"):
-            continue
-        words = line.split()
-        if not line[0].isspace():
-            section = words[0].upper()
-            if section in FOREIGN:
-                raise text.foreign(at, FOREIGN[section], "the language has no such rows")
-            if section == "ENDATA":
-                return
-            if section not in SECTIONS:
-                raise text.bad(at, f"`{words[0]}` is no section of MPS files")
-            continue
-        if section == "ROWS":
-            if len(words) < 2 or words[0].upper() not in ("N", "L", "G", "E"):
-                raise text.bad(at, "a row is its kind (N, L, G, E) and its name")
-            rows.add(words[1])
-        elif section == "COLUMNS" and "'MARKER'" not in words:
-            _entries(text, at, words[1:], rows)
-        elif section in ("RHS", "RANGES"):
-            _entries(text, at, words[1:] if len(words) % 2 else words, rows)
-        elif section == "BOUNDS":
-            if words[0].upper() not in BOUNDS:
-                raise text.bad(at, f"`{words[0]}` is no kind of bound")
-            if words[0].upper() == "SC":
-                raise text.foreign(at, "a semi-continuous column", "no domain of the language")
-            if words[0].upper() in ("LO", "UP", "FX", "LI", "UI"):
-                _value(text, at, words[-1])
-    raise text.bad(_last_line(text, max(1, len(text.lines))), "the file ends without ENDATA")
-
-
-# What an LP file may hold that cannot be taken over, by the line that begins it.
-FOREIGN_LP = {
-    "sos": "SOS sets",
-    "sos1": "SOS sets",
-    "sos2": "SOS sets",
-    "semi": "a semi-continuous column",
-    "semis": "a semi-continuous column",
-    "semi-continuous": "a semi-continuous column",
-    "pwlobj": "a piecewise linear objective",
-}
-
-
-def _scan_lp(text: Text) -> None:
-    """Find what HiGHS would leave out without a word: sections, and the end of a cut file."""
-    last = ""
-    for at, line in enumerate(text.lines, 1):
-        content = line.partition("\\")[0].strip()
-        if not content:
-            continue
-        last = content.lower()
-        if last in FOREIGN_LP:
-            raise text.foreign(at, FOREIGN_LP[last], "the language has no such part")
-        if "->" in content:
-            raise text.foreign(at, "an indicator constraint", "the language has no such rows")
-    if last != "end":
-        raise text.bad(_last_line(text, max(1, len(text.lines))), "the file ends without End")
-
-
-def _entries(text: Text, at: int, words: list[str], rows: set[str]) -> None:
-    if not words or len(words) % 2:
-        raise text.bad(at, "names of rows and numbers take turns")
-    for row, value in zip(words[::2], words[1::2], strict=True):
-        if row not in rows:
-            raise text.bad(at, f"there is no row `{row}`")
-        _value(text, at, value)
-
-
-def _value(text: Text, at: int, word: str) -> None:
-    try:
-        value = float(word)
-    except ValueError:
-        raise text.bad(at, f"`{word}` is not a number") from None
-    if np.isnan(value):
-        raise text.bad(at, f"`{word}` is not a number")
 
 
 def _matrix(highs: Any) -> Matrix:

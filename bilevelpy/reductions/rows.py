@@ -135,7 +135,10 @@ def _constraint(
         origin = tuple((level.name, constraint.name, k) for k in range(count))
         shown = tuple(n + part for n in names)
         spans = (constraint.span,) * count
-        found.append(Rows(shown, functions, low - moved, high - moved, follower, spans, origin))
+        # An end may be data that is infinite: an end that is open stays open.
+        low = np.subtract(low, moved, where=np.isfinite(low), out=low.copy())
+        high = np.subtract(high, moved, where=np.isfinite(high), out=high.copy())
+        found.append(Rows(shown, functions, low, high, follower, spans, origin))
     return found[0] if len(found) == 1 else join_rows(found, run.width)
 
 

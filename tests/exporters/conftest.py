@@ -42,6 +42,23 @@ def highs():
 
 
 @pytest.fixture
+def highs_point():
+    """Solve a file with HiGHS: its objective, and the values of columns by name."""
+    pytest.importorskip("highspy", reason="needs HiGHS (pip install highspy)")
+    from highspy._core import HighsStatus, _Highs
+
+    def solve(path):
+        solver = _Highs()
+        solver.setOptionValue("output_flag", False)
+        assert solver.readModel(str(path)) == HighsStatus.kOk
+        solver.run()
+        values = dict(zip(solver.getLp().col_names_, solver.getSolution().col_value, strict=True))
+        return solver.getInfo().objective_function_value, values
+
+    return solve
+
+
+@pytest.fixture
 def glpk():
     """Solve a GMPL or LP file with GLPK."""
     glp = pytest.importorskip("swiglpk", reason="needs GLPK (pip install swiglpk)")

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests of formats use beyond Python packages of this interpreter: CBC, GLPK's
-# program, KaTeX, and BLVPY in a Python 3.12 of its own. Tests skip what is not there.
+# program, KaTeX, a grammar of GMPL, what reads extensions and grammars of VS Code, and BLVPY in a
+# Python 3.12 of its own. Tests skip what is not there.
 #
 #   tests/exporters/setup_consumers.sh [FOLDER]        (default: .consumers)
 #   tests/exporters/setup_consumers.sh FOLDER gams     (also GAMS, under its demonstration licence)
@@ -19,10 +20,19 @@ command -v cbc >/dev/null && command -v glpsol >/dev/null ||
   packages coinor-cbc glpk-utils || echo "CBC and glpsol: install them by hand" >&2
 
 if command -v npm >/dev/null; then
-  [ -d "$folder/node_modules/katex" ] || npm install --silent --prefix "$folder" katex
+  missing=()
+  for package in katex vscode-textmate vscode-oniguruma @vscode/vsce; do
+    [ -d "$folder/node_modules/$package" ] || missing+=("$package")
+  done
+  [ ${#missing[@]} = 0 ] || npm install --silent --prefix "$folder" "${missing[@]}"
 else
-  echo "KaTeX needs Node.js with npm" >&2
+  echo "KaTeX and the tools of VS Code need Node.js with npm" >&2
 fi
+
+# A grammar of GMPL that is not GLPK's; what it needs beside it is here already.
+[ -d "$folder/gmpl/gmpltex" ] ||
+  python3 -m pip install --quiet --no-deps --target "$folder/gmpl" gmpl-tex ||
+  echo "gmpl-tex: cannot be installed" >&2
 
 python=""
 for candidate in python3.12 python3.13 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[23]*/bin/python; do

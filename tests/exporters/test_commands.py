@@ -128,3 +128,21 @@ def test_verify_takes_files_of_any_ending(tmp_path, capsys):
         report = json.loads(capsys.readouterr().out)["verified"]
         assert report["passed"] is True
         assert report["F"] == pytest.approx(18.0, rel=1e-4)
+
+
+def test_verify_of_a_model_of_one_level(tmp_path, capsys):
+    pytest.importorskip("pyscipopt", reason="needs SCIP (pip install pyscipopt)")
+    path = tmp_path / "one.blv"
+    path.write_text(
+        "model one; upper { var x in [0, 4]; minimize (x - 1)^2; subject to c: x >= 2; }"
+    )
+    command = ["export", str(path), "--to", "lp", "--out", str(tmp_path / "o.lp"), "--verify"]
+    assert main(command) == 0
+    assert "ours: none for a model of one level" in capsys.readouterr().err
+    for to in ("gams-emp", "blvpy", "bileveljump", "mps-aux", "torch"):
+        assert main(["export", str(path), "--to", to, "--out", str(tmp_path / "f")]) == 2
+        assert "BLV0701" in capsys.readouterr().err
+    # Without pairs there is no word of AMPL's in the file, but squares: it is no GMPL all the same.
+    command = ["export", str(path), "--to", "ampl", "--out", str(tmp_path / "o.mod"), "--verify"]
+    assert main(command) == 0
+    assert "it takes AMPL" in capsys.readouterr().err

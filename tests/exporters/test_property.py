@@ -4,13 +4,16 @@ the same optimum, which is computed here from the vertices.
 
 import warnings
 
+import gmpl_reader
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import bilevelpy as bl
+from bilevelpy.exporters import consumers
 from bilevelpy.ir.serial import digest
+from bilevelpy.reductions.rows import system
 
 LABELS = st.text(
     st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_characters='"\\{}'),
@@ -101,6 +104,18 @@ def test_gmpl_and_nl(made, tmp_path, scip, glpk):
     assert sign * scip(tmp_path / "m.nl")[1] == pytest.approx(value, abs=1e-6)
     if big_m(model, "ampl", tmp_path / "m.mod", open_end):
         assert sign * glpk(tmp_path / "m.mod") == pytest.approx(value, abs=1e-6)
+        if consumers.beside("gmpl") is not None:
+            found, _ = gmpl_reader.optimum((tmp_path / "m.mod").read_text(), gmpl_reader.parser())
+            assert sign * found == pytest.approx(value, abs=1e-6)
+    ca = pytest.importorskip("casadi", reason="needs casadi (pip install casadi)")
+    bl.export(model, to="nl", path=tmp_path / "p.nl", options={"reformulation": "products"})
+    read = ca.NlpBuilder()
+    read.import_nl(str(tmp_path / "p.nl"))
+    # Only the order of columns is a file's own: at a point with equal entries it does not matter.
+    point = np.full(len(read.x), 0.75)
+    objective = ca.Function("f", [ca.vertcat(*read.x)], [read.f])
+    expected = system(model.bound).objective.value(point[: 2 * len(data["S"])])[0]
+    assert float(objective(point)) == pytest.approx(expected)
 
 
 @SETTINGS

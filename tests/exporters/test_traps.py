@@ -1,7 +1,11 @@
 """The traps of writers and readers, each with what is written instead."""
 
+import os
+import stat
 import sys
+import threading
 
+import kinds
 import numpy as np
 import problems
 import pytest
@@ -10,6 +14,7 @@ import bilevelpy as bl
 from bilevelpy.exporters.lp import lp_names
 from bilevelpy.exporters.mps import mps_names
 from bilevelpy.exporters.naming import identifiers, number
+from bilevelpy.exporters.verify import verify
 
 
 def written(text, to, tmp_path, **options):
@@ -233,3 +238,153 @@ def test_no_solver_writes_our_files(tmp_path, monkeypatch):
     assert written(problems.INTEGER, "mps-aux", tmp_path).stat().st_size
     text = written(problems.B88, "lp", tmp_path, reformulation="sos1").read_text()
     assert "SOS" in text.upper()
+
+
+IDLE_ROWS = """
+model idle_rows "rows without ends stand before others";
+param hi[2] in [-1e300, inf] = [inf, 4], lo[2] in [-inf, 1e300] = [-inf, -9];
+upper { var x in integers(0, 9); minimize -y; subject to u[i in 2]: lo[i] <= x + y <= hi[i]; }
+lower f {
+  var y in [0, 8], w in [0, 1];
+  minimize -y + w;
+  subject to
+    c[i in 2]: lo[i] <= x + y - w <= hi[i];
+    d: y + w >= -3;
+    e: x - y <= hi[1];
+}
+"""
+
+
+def test_rows_without_ends_are_not_written(tmp_path, scip):
+    # Readers drop them, and the positions of the others in an index-based AUX file shift.
+    pytest.importorskip("highspy", reason="needs HiGHS (pip install highspy)")
+    for to in ("lp", "mps"):
+        path = written(IDLE_ROWS, to, tmp_path)
+        assert scip(path)[1] == pytest.approx(-4.0)
+        assert "\n u(1):" not in path.read_text()
+        assert path.read_text().count("\n N ") == (to == "mps")
+    model = bl.parse(IDLE_ROWS)
+    bl.export(model, to="mps-aux", path=tmp_path / "m.mps")
+    for aux in ("m.aux", "m.index.aux"):
+        again = bl.read(tmp_path / "m.mps", aux=tmp_path / aux)
+        assert [len(level.constraints) for level in again.program.levels] == [1, 2]
+        bl.export(again, to="lp", path=tmp_path / "again.lp")
+        assert scip(tmp_path / "again.lp")[1] == pytest.approx(-4.0)
+    assert verify(model.bound, "mps-aux", tmp_path / "m.mps").passed
+
+
+def test_verify_of_mps_aux_reads_every_coefficient(tmp_path):
+    pytest.importorskip("highspy", reason="needs HiGHS (pip install highspy)")
+    model, path = bl.parse(problems.INTEGER), tmp_path / "m.mps"
+    bl.export(model, to="mps-aux", path=path)
+    text = path.read_text()
+    for old, new in (("x f.a -25", "x f.a -24"), ("RHS f.c 15", "RHS f.c 16")):
+        assert old in text
+        path.write_text(text.replace(old, new))
+        report = verify(model.bound, "mps-aux", path)
+        assert report.passed is False
+        assert "OTHER coefficients" in report.message
+
+
+def test_blvpy_names_the_parameters_that_the_follower_reads(tmp_path):
+    # BLVPY takes no others: z stands in the leader's objective alone.
+    text = written(kinds.IDLE, "blvpy", tmp_path).read_text()
+    assert "parameters = [x]\n" in text
+    assert "(z, 0.0, 1.0, 0.0)," in text
+
+
+def test_blvpy_keeps_products_of_the_leader_in_rows(tmp_path):
+    # Such a product is no matter of an objective, but it is one of a row.
+    text = """
+    model product;
+    upper { var a in [0, 2], b in [0, 2]; minimize (y - 1)^2 + a; }
+    lower f { var y in [0, 9]; minimize y^2 - 4*y + a*b; subject to r: y^2 + a*b <= 4; }
+    """
+    with pytest.raises(bl.ExportError, match=r"BLV0701[\s\S]*disciplined"):
+        written(text, "blvpy", tmp_path)
+    text = written(text.replace("+ a*b <=", "+ a + b <="), "blvpy", tmp_path).read_text()
+    assert "a*b" not in text
+
+
+def test_gams_emp_refuses_followers_with_kinks(tmp_path):
+    text = "model m; upper { var x in [0, 2]; minimize abs(x - 1) + y; } "
+    lower = "lower f {{ var y in [-4, 4]; minimize {}; }}"
+    with pytest.raises(bl.ExportError, match=r"BLV0707[\s\S]*kinks[\s\S]*-->|-->[\s\S]*kinks"):
+        written(text + lower.format("(y - x)^2 + abs(y)"), "gams-emp", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    # What only the leader reads may have them; ReSHOP has no derivative of cosh.
+    shown = written(text + lower.format("cosh(y) - x*y"), "gams-emp", tmp_path).read_text()
+    assert "abs(x - 1)" in shown
+    assert "((exp(y) + exp(-(y)))/2)" in shown
+
+
+def test_gams_emp_shows_every_variable_of_the_leader_to_a_follower(tmp_path):
+    # ReSHOP stops at one that no follower reads.
+    text = written(kinds.IDLE, "gams-emp", tmp_path).read_text()
+    assert "f_seen_by_a_follower" not in text
+    assert "seen_by_a_follower.. z - seen =e= 0;" in text
+    assert "min zl1 y seen defzl1 f_r seen_by_a_follower" in text
+    assert "seen" not in written(problems.B88, "gams-emp", tmp_path).read_text()
+
+
+def test_links_pipes_and_long_names(tmp_path):
+    model = bl.parse(problems.P1)
+    (tmp_path / "there").mkdir()
+    link = tmp_path / "link.lp"
+    link.symlink_to(tmp_path / "there" / "m.lp")
+    bl.export(model, to="lp", path=link)
+    assert link.is_symlink()
+    assert (tmp_path / "there" / "m.lp").is_file()
+    pipe, read = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    reader.start()
+    bl.export(model, to="lp", path=pipe)
+    reader.join(timeout=10)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert read == [link.read_text()]
+    bl.export(model, to="lp", path=tmp_path / f"{'n' * 250}.lp")
+    with pytest.raises(bl.UsageError, match="cannot write"):
+        bl.export(model, to="lp", path=tmp_path / f"{'n' * 300}.lp")
+
+
+def test_data_may_leave_an_end_open(tmp_path, scip):
+    text = """
+    model open; param u[2] in [0, inf] = [inf, 4];
+    upper { var x[2] in [0, 9]; maximize sum(x) - y; subject to c[i in 2]: x[i] <= u[i]; }
+    lower f { var y in [0, 1]; minimize y; }
+    """
+    assert scip(written(text, "lp", tmp_path))[1] == pytest.approx(-13.0)
+
+
+@pytest.mark.parametrize("large", [20_000, -1])
+def test_labels_cannot_leave_their_line(large, tmp_path, monkeypatch):
+    """Labels come with data, and programs are run: what a label holds must never become code."""
+    for module in ("loops", "cvxpy_script"):
+        monkeypatch.setattr(f"bilevelpy.exporters.{module}.LARGE", large)
+    text = """
+    model labels; set S; param c[S];
+    upper { var x[S] in [0, 2]; minimize sum((x[s] - 1)^2 + y[s] for s in S); }
+    lower f {
+      var y[S] in [0, 9];
+      minimize sum(c[s]*y[s] for s in S);
+      subject to r[s in S]: y[s] >= x[s];
+    }
+    """
+    run = "\n]\nimport os; os.mkdir('made')\nx = [\n"
+    monkeypatch.chdir(tmp_path)
+    for label in (run, f'q"""{run}"""', "b\r\nx", "'", "\\", "a*/b", "\x7f\x00", "\u2028z", '%"$'):
+        model = bl.parse(text, data={"S": [label, "ok"], "c": [1.0, 2.0]})
+        for to in bl.exporters():
+            if to in ("torch", "onnx", "json", "mps-aux"):
+                continue
+            path = tmp_path / f"{to}.txt"
+            bl.export(model, to=to, path=path, options={"dual_bound": 50})
+            shown = path.read_bytes().decode()
+            assert "\nimport os" not in shown, to
+            assert not {"\x7f", "\x00", "\u2028", "\r"} & set(shown), to
+            if to in ("pyomo", "cvxpy", "casadi", "blvpy", "sympy"):
+                compile(shown, to, "exec")
+        if large > 0:
+            assert bl.load(tmp_path / "blv.txt").program.lowers == ()
+    assert not (tmp_path / "made").exists()

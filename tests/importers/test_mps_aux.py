@@ -1,6 +1,7 @@
 """MPS with AUX in all spellings; broken files are refused with their line."""
 
 import gzip
+import math
 import warnings
 from pathlib import Path
 
@@ -193,6 +194,19 @@ def test_incomplete_aux_files(aux, tmp_path):
         (("BOUNDS", "SOS"), 20, "SOS sets"),
         ((" L c1", " Q c1"), 4, "its kind"),
         ((" PL BND y", " XX BND y"), 23, "no kind of bound"),
+        ((" PL BND y", " UP BND y -2"), 23, "no lower one before it"),
+        ((" PL BND y", " PL BND w"), 23, "no column `w`"),
+        ((" PL BND y", " SC BND y 4"), 23, "semi-continuous"),
+        ((" LO BND x 0", " LO BND x 20"), 22, "no value lies between the bounds 20 and 10"),
+        ((" L c1", " L c1 extra"), 4, "one word"),
+        ((" L c2", " L c1"), 5, "listed twice"),
+        (("    x c4 3", "    x c4 3\n    x c4 3"), 13, "second entry in row `c4`"),
+        (("    y c4 -2", "    y c4 -2\n    x c4 1"), 17, "do not stand together"),
+        (("x c4 3", "x c4 inf"), 12, "no finite number"),
+        (("x c4 3", "x c4 3d0"), 12, "is not a number"),
+        (("    x c2 -2", "    x a c2 -2"), 11, "take turns"),
+        (("ROWS", "OBJSENSE\n    UPWARDS\nROWS"), 3, "neither MIN nor MAX"),
+        (("BOUNDS", "RANGES\n    RNG c9 3\nBOUNDS"), 21, "no row `c9`"),
     ],
 )
 def test_broken_mps_files(change, line, message, tmp_path):
@@ -200,6 +214,69 @@ def test_broken_mps_files(change, line, message, tmp_path):
         bl.read(files(tmp_path, mps=MPS.replace(*change)))
     assert message in str(caught.value)
     assert f"p1.mps:{line}:" in str(caught.value)
+
+
+BOUNDS = [
+    (" FR BND y", (-math.inf, math.inf)),
+    (" MI BND y\n UP BND y -2", (-math.inf, -2.0)),
+    (" LO BND y -3\n UP BND y -2", (-3.0, -2.0)),
+    (" FX BND y -1", (-1.0, -1.0)),
+    (" UP y 4", (0.0, 4.0)),
+    (" PL y", (0.0, math.inf)),
+    (" UP BND y 1e30", (0.0, math.inf)),
+]
+
+
+@pytest.mark.parametrize(("lines", "ends"), BOUNDS)
+def test_kinds_of_bounds(lines, ends, tmp_path):
+    found = system(bl.read(files(tmp_path, mps=MPS.replace(" PL BND y", lines))).bound)
+    assert (found.columns.lower[1], found.columns.upper[1]) == ends
+
+
+@pytest.mark.parametrize(("kind", "ends"), [("LI", (1.0, math.inf)), ("UI", (0.0, 1.0))])
+def test_bounds_of_whole_numbers(kind, ends, tmp_path):
+    mps = MPS.replace(" LO BND x 0\n UP BND x 10", f" {kind} BND x 1")
+    found = system(bl.read(files(tmp_path, mps=mps)).bound)
+    assert (found.columns.lower[0], found.columns.upper[0]) == ends
+    assert found.columns.integer[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "width", "ends"),
+    [("L", 3, (9, 12)), ("G", 3, (12, 15)), ("E", 3, (12, 15)), ("E", -3, (9, 12))],
+)
+def test_ranges(kind, width, ends, tmp_path):
+    mps = MPS.replace(" L c3", f" {kind} c3").replace(
+        "BOUNDS", f"RANGES\n    RNG c3 {width}\nBOUNDS"
+    )
+    rows = system(bl.read(files(tmp_path, mps=mps)).bound).lower_rows
+    assert (rows.lower[2], rows.upper[2]) == ends
+
+
+@pytest.mark.parametrize("sense", ["OBJSENSE\n    MAX\n", "OBJSENSE MAXIMIZE\n", "OBJSENSE MAX\n"])
+def test_sense_and_constant_of_the_objective(sense, tmp_path):
+    mps = MPS.replace("ROWS", sense + "ROWS").replace("    RHS c4 4", "    RHS c4 4 OBJ -7")
+    assert "maximize x - 4*y + 7;" in read_text(files(tmp_path, mps=mps))
+
+
+def test_rows_without_ends_have_no_position(tmp_path):
+    mps = MPS.replace(" L c3", " N free\n L c3").replace("    y c2 1", "    y c2 1 free 5")
+    mps = mps.replace("    y c2 1 free 5 c3 1", "    y c2 1 free 5\n    y c3 1")
+    for aux in (INDEXED, named()):
+        assert content(bl.read(files(tmp_path, mps, aux))) == content(bl.read(files(tmp_path)))
+        files(tmp_path)
+
+
+def test_marks_and_line_ends_of_other_systems(tmp_path):
+    path = files(tmp_path)
+    wanted = content(bl.read(path))
+    for ending, mark in (("\r\n", ""), ("\n", "\ufeff"), ("\r\n", "\ufeff")):
+        for place, text in ((path, MPS), (path.with_suffix(".aux"), named())):
+            place.write_bytes((mark + text.replace("\n", ending)).encode())
+        assert content(bl.read(path)) == wanted
+    text = read_text(lp_files(tmp_path))
+    lp_files(tmp_path).write_bytes(("\ufeff" + LP).encode())
+    assert read_text(tmp_path / "p1.lp") == text
 
 
 def test_missing_files(tmp_path):
@@ -304,7 +381,11 @@ def test_lp_files_mean_the_same_as_mps_files(tmp_path):
         (("End", "SOS\n s1: S1:: x:1 y:2\nEnd"), 13, "SOS sets"),
         (("General", "Semi"), 11, "semi-continuous"),
         ((" c2: -", " c2: x = 1 -> -"), 6, "indicator"),
-        (("c3: 2 x", "c3: 2 x <= <= 3"), 13, "does not take"),
+        (("c3: 2 x", "c3: 2 <= x"), 7, "two ends"),
+        (("3 x - 2 y", "3 x + [ y ^2 ]"), 8, "quadratic row"),
+        (("<= 4", "<= y"), 13, "does not take"),
+        ((" 0 <= x <= 10", " x <= -2"), 10, "no value lies between the bounds 0 and -2"),
+        (("Bounds", "Lazy Constraints\n c7: x <= 3\nBounds"), 9, "lazy constraints"),
     ],
 )
 def test_broken_lp_files(change, line, message, tmp_path):
