@@ -357,8 +357,6 @@ RACES: dict[str, Callable[[], Race]] = {
 }
 
 
-# Minutes each: measured where they are named.
-LONG = {"quadratic-5000"}
 
 
 def run(names: list[str] | None = None, plots: Any = None) -> Iterator[Row]:

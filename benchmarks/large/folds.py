@@ -39,7 +39,7 @@ def methods(seconds: float) -> list[Callable[[], Answer]]:
     data = make()
     return [
         partial(ours, INSTANCE, "folds.blv", data, seconds),
-        partial(ours, INSTANCE, "folds.blv", data, seconds, backend="nlp"),
+        partial(ours, INSTANCE, "folds.blv", data, seconds, backend="exact"),
         partial(grid, data),
     ]
 

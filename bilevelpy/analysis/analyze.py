@@ -26,7 +26,7 @@ from bilevelpy.analysis.probe import Probe, ProbeOracle, probe
 from bilevelpy.analysis.scope import make_scope, names_of, place
 from bilevelpy.analysis.separable import block_axes, block_count, finite_sums
 from bilevelpy.analysis.signs import Signs
-from bilevelpy.analysis.smooth import smooth_fact
+from bilevelpy.analysis.smooth import pieces_fact, smooth_fact
 from bilevelpy.analysis.steps import steps_fact
 from bilevelpy.analysis.structure import Evidence, Fact, LevelFacts, Structure
 from bilevelpy.analysis.terms import split
@@ -145,6 +145,7 @@ def analyze(
         streamed=_streamed_fact(bound),
         steps=steps,
         bands=bands,
+        pieces=pieces_fact(low, signs.measured, objectives),
         sources=program.sources,
         blocks=block_count(bound, lowers),
     )

@@ -5,6 +5,7 @@ disappears.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import prod
 
 from bilevelpy.analysis.form import Forms
 from bilevelpy.analysis.ranges import Ranges
@@ -23,6 +24,9 @@ _NAMES = {
     "minimum": "min",
     "norm2": "norm2",
 }
+
+# Convex or concave functions that are piecewise linear.
+_PIECEWISE = frozenset({"abs", "relu", "maximum", "minimum", "max", "min", "norm1", "norminf"})
 
 
 def _even_square(node: ir.Expr) -> ir.Expr | None:
@@ -87,6 +91,31 @@ def smooth_fact(forms: Forms, ranges: Ranges, roots: Iterable[ir.Expr], whose: s
     return Fact(
         True, Evidence.PROVED, f"every function of the {whose} variables has two derivatives"
     )
+
+
+def pieces_fact(forms: Forms, ranges: Ranges, roots: Iterable[ir.Expr]) -> Fact[int] | None:
+    """How many scalar kinks there are, where all are those of ``abs``, ``max``, ``min``, ``relu``
+    and norms of affine expressions: each is worth a variable with the rows of its epigraph. None
+    where there are none, or others.
+    """
+    scope = forms.scope
+    count, first = 0, None
+    for node in postorder(roots):
+        kink = _kink(node, scope, forms, ranges) if node in scope.moving else ""
+        if kink in ("", "huber"):
+            continue
+        operands = node.children
+        if getattr(node, "function", "") not in _PIECEWISE or not all(
+            map(forms.is_affine, operands)
+        ):
+            return None
+        first = first or node
+        size = max(prod(scope.bound.data.sizes[a] for a in o.axes) for o in operands)
+        count += size
+    if first is None:
+        return None
+    reason = f"{count:,} kinks of piecewise linear terms"
+    return Fact(count, Evidence.PROVED, reason, place(first))
 
 
 def _excused(node: ir.Expr, excused: set[ir.Expr], nodes: list[ir.Expr]) -> bool:

@@ -63,11 +63,12 @@ class Structure:
     "psd", "pessimistic", "single_level", "moving_bounds", "steps". ``steps`` holds the number and
     the length of the lower gradient steps whose end is declared to be the answer; ``bands`` the
     products that a sparse f_yy takes and the diagonals below its main one in a good order.
-    ``spectrum`` holds the least and the greatest curvature of f seen at the start (``modulus`` covers the whole
-    upper domain and can be far smaller); ``hessian_passes`` the passes that a dense f_yy takes
-    where f is a function of affine predictors; ``streamed`` the bytes of data that stay in files
-    because memory does not hold them (None: all is in memory); ``sources`` are the texts that spans
-    point at.
+    ``spectrum`` holds the least and the greatest curvature of f seen at the start (``modulus``
+    covers the whole upper domain and can be far smaller); ``hessian_passes`` the passes that a
+    dense f_yy takes where f is a function of affine predictors; ``streamed`` the bytes of data that
+    stay in files because memory does not hold them (None: all is in memory); ``pieces`` counts the
+    kinks of f where all are those of ``abs``, ``max`` and the like of affine expressions;
+    ``sources`` are the texts that spans point at.
     """
 
     model: str
@@ -96,6 +97,7 @@ class Structure:
     streamed: Fact[int] | None = None
     steps: Fact[tuple[int, float]] | None = None
     bands: Fact[tuple[int, int]] | None = None
+    pieces: Fact[int] | None = None
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
     blocks: int = 1
 

@@ -43,6 +43,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # The rows alone as a relaxation: rounds, share of the time and seconds that they get.
 QUICK_ROUNDS, QUICK, QUICK_SECONDS = 12, 0.2, 10.0
 ROUNDS = 400
+# Seconds that a follower has at least before local solutions are looked for.
+FIRST_LOOK = 0.5
 # Responses nearer to each other than this make the same cut.
 SAME = 1e-9
 # Points of local solutions that cuts are made from.
@@ -64,9 +66,15 @@ def solve_by_cuts(
     may improve the progress once; its points are checked like those of relaxations.
     """
     began = time.perf_counter()
+    hurry = meanwhile is not None
 
     def limits() -> Limits:
-        return replace(given(), feasible=FEASIBLE)
+        found = replace(given(), feasible=FEASIBLE)
+        if not hurry:
+            return found
+        # Local solutions are not to wait for a follower that is hard to solve.
+        rest = max(after - (time.perf_counter() - began), FIRST_LOOK)
+        return replace(found, seconds=min(found.seconds, rest))
 
     run = Followers(system, limits)
     cuts: list[Cut] = []
@@ -85,6 +93,7 @@ def solve_by_cuts(
             break
         passed = time.perf_counter() - began
         if meanwhile is not None and passed >= after:
+            hurry = False
             for point in meanwhile(state)[:POINTS]:
                 _round(run, Outcome("", point, math.nan, -math.inf, 0, 0.0), cuts, state)
             meanwhile = None
@@ -126,6 +135,9 @@ def solve_by_cuts(
         ):
             status = "optimal"
             break
+        if ended == "unsolved" and hurry:
+            after = 0.0
+            continue
         if ended == "known" and simple:
             quick = 0.0  # the conditions may cut the point off
             continue

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.backends.exact_scip import Limits, Model, Outcome
+from bilevelpy.backends.exact_scip import LEAST, Limits, Model, Outcome
 from bilevelpy.numerics.constrained_certificate import objective_scale, row_scales
 from bilevelpy.reductions.fixing import fix
 from bilevelpy.reductions.trees import linear_terms
@@ -28,6 +28,8 @@ FEASIBLE = 1e-8
 EDGE = 1e-6
 # Gap at which a global solve of a follower ends, and up to which an unfinished one will do.
 RESPONSE_GAP, SOLVED = 5e-8, 0.5 * BEST
+# The part of the time that is left for the leader's choice among best responses.
+CHOICE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +214,12 @@ def candidate(run: Followers, v: Array, solved: dict[int, float], state: Progres
     It is kept in ``state`` where it is the best so far, and infinite where no response suits the
     leader's rows. Where x lies on the edge of what these rows allow, they hold to ``EDGE``.
     """
+    # A good point, no proof: it may take a part of the time that is left.
+    left = run.limits()
+    short = replace(left, seconds=max(CHOICE * left.seconds, min(LEAST, left.seconds)))
+    quick = replace(run, limits=lambda: short)
     for edge, room in ((0.0, 0.0), (EDGE, 10.0 * FEASIBLE)):
-        found = leaders_best(run, v, solved, edge, room)
+        found = leaders_best(quick, v, solved, edge, room)
         state.nodes += found.nodes
         if found.values is not None:
             break

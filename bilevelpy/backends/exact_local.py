@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,28 +100,20 @@ class LocalPhase:
         if not JointResponse.fits(self.system):
             return
         joint = JointResponse(self.system)
-
-        def seen(values: Array, objective: float) -> bool:
-            response = joint.solve(values)
-            if response is not None:
-                full = with_multipliers(self.program, response)
-                self.state.keep(full, objective, {})
-            return self.state.stopped
-
         columns = self.system.columns
+        low = np.where(np.isfinite(columns.lower), columns.lower, columns.start - 10.0)
+        high = np.where(np.isfinite(columns.upper), columns.upper, columns.start + 10.0)
         run = Reduced(self.system, joint, self.deadline, 1e-6, lambda v, F: False)
-        for t in range(starts):
-            if not self._time():
-                break
-            at = columns.start.copy()
-            if t:
-                share = self.rng.random(at.size)
-                low = np.where(np.isfinite(columns.lower), columns.lower, at - 10.0)
-                high = np.where(np.isfinite(columns.upper), columns.upper, at + 10.0)
-                at = low + (high - low) * share
-            run.run(at)
-        if run.best is not None:
-            seen(run.best, run.objective)
+        run.search(
+            starts,
+            lambda: low + (high - low) * self.rng.random(low.size),
+            lambda: not self._time(),
+        )
+        response = None if run.best is None else joint.solve(run.best)
+        if run.best is not None and response is not None:
+            # Multipliers of one best response are those of all, also of the leader's choice.
+            full = with_multipliers(self.program, replace(response, values=run.best))
+            self.state.keep(full, run.objective, {})
 
     def from_points(self, points: list[Array]) -> None:
         """Local solutions from points of relaxations, each on the piece that it lies on."""

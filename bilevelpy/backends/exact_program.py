@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from bilevelpy.backends.exact_necessary import necessary, rows_are_affine
 from bilevelpy.backends.exact_relax import Relaxed
+from bilevelpy.numerics.response_bounds import response_bounds
 from bilevelpy.reductions.convex_objective import convex_objective
 from bilevelpy.reductions.kkt import KKT, kkt
 from bilevelpy.reductions.linear_objective import linear_objective
@@ -20,13 +24,27 @@ def conditions(model: System) -> tuple[KKT, bool]:
     games = any(f.nash for f in model.followers)
     prices = bool((model.columns.owner == -1).any())
     try:
-        program = kkt(model, "the backend `exact`", optimistic=True)
+        program = _bounded(kkt(model, "the backend `exact`", optimistic=True))
         if games or prices or rows_are_affine(model):
             return program, True
     except Refused:
         if games or prices:
             raise
-    return necessary(model), False
+    return _bounded(necessary(model)), False
+
+
+def _bounded(program: KKT) -> KKT:
+    """The program with ends for the lower columns that have none, where responses keep some."""
+    low, high = response_bounds(program.system)
+    columns, count = program.columns, program.system.columns.count
+    return replace(
+        program,
+        columns=replace(
+            columns,
+            lower=np.concatenate([low, columns.lower[count:]]),
+            upper=np.concatenate([high, columns.upper[count:]]),
+        ),
+    )
 
 
 def sharper(program: KKT) -> KKT:

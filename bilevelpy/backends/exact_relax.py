@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+# What a lower bound of the objective is lowered by (relative): less than the gap that proves.
+SLACK = 1e-7
+
 # Sub-programs that an unbounded relaxation is split into at most.
 SPLITS = 2000
 
@@ -71,12 +74,16 @@ class Relaxed:
             return self._linear_part(objective).solve().status in ("optimal", "infeasible")
         if math.isfinite(self._least(self.kkt.objective, sign)):
             return True
+        return math.isfinite(self._lowest(objective))
+
+    def _lowest(self, objective: Functions) -> float:
+        """The lower end of the range of an objective, by the form that it is written in."""
         low, high = column_ranges(self.kkt.system)
         extra = self.kkt.columns.count - low.size
         low = np.concatenate([low, self.kkt.columns.lower[low.size :]])
         high = np.concatenate([high, self.kkt.columns.upper[high.size :]]) if extra else high
         tree = tree_of(objective, 0)
-        return math.isfinite(tree_range(tree, low, high)[id(tree)][0])
+        return tree_range(tree, low, high)[id(tree)][0]
 
     def _linear_part(self, objective: Functions) -> Program:
         """The linear rows with the decided pairs, as a program."""
@@ -113,10 +120,14 @@ class Relaxed:
         return model.solve(limits).status == "infeasible"
 
     def _least(self, objective: Functions, sign: float) -> float:
-        """A lower bound of a convex quadratic objective under the rows alone.
+        """A lower bound of a convex quadratic objective under the rows alone, of others by their
+        form (sums of squares and norms are not negative): a point that attains it ends the run.
 
         Where columns are unbounded, the linear relaxation of SCIP has none to begin with.
         """
+        if objective.degree == 3:
+            lowest = self._lowest(objective.scaled(sign))
+            return lowest - SLACK * max(1.0, abs(lowest)) if math.isfinite(lowest) else -math.inf
         if sign < 0 or objective.degree != 2:
             return -math.inf
         program = self._linear_part(objective)
@@ -125,7 +136,7 @@ class Relaxed:
         found = program.solve()
         if found.status != "optimal":
             return -math.inf
-        return found.objective - 1e-6 * max(1.0, abs(found.objective))
+        return found.objective - SLACK * max(1.0, abs(found.objective))
 
     def _pair(self, model: Model, pair: Pair, zero: str | None) -> None:
         if zero is None:

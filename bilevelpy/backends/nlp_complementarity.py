@@ -12,6 +12,7 @@ solution meets the conditions exactly.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -101,7 +102,7 @@ class Complementarity:
         """
         found: Local | None = None
         at = np.concatenate([start, self.further.start])
-        failed = 0
+        failed, end = 0, time.perf_counter() + seconds
         # Near a point of the conditions its own piece is the first to be searched.
         piece = self.pinned(at, seconds) if products is NEAR else None
         at = at if piece is None else piece.values
@@ -110,9 +111,10 @@ class Complementarity:
             high[self.own : self.own + self.pairs] = product
             # Rows of branches that the solution lies on have no interior either.
             high[self.own + self.pairs :] += np.where(self.comparing, product, 0.0)
-            found = self.run.solve(
-                at, self.lower, self.upper, self.rows.lower, high, seconds=seconds
-            )
+            left = end - time.perf_counter()
+            if left < 0.0 and found is not None:
+                break
+            found = self.run.solve(at, self.lower, self.upper, self.rows.lower, high, seconds=left)
             if found is None or np.abs(found.values).max(initial=0.0) > HUGE:
                 found = None
                 break
@@ -122,7 +124,7 @@ class Complementarity:
             if not failed:
                 at = found.values
         if found is not None and not failed:
-            pinned = self.pinned(found.values, seconds)
+            pinned = self.pinned(found.values, end - time.perf_counter())
             limit = found.objective + SAME * max(1.0, abs(found.objective))
             found = pinned if pinned is not None and pinned.objective <= limit else found
         else:
@@ -141,14 +143,16 @@ class Complementarity:
         lower, upper = self.lower.copy(), self.upper.copy()
         lower[chosen] = upper[chosen] = full[chosen]
         at = np.concatenate([full, self.further.start])
+        end = time.perf_counter() + seconds
         for product in WIDE:
             high = self.rows.upper.copy()
             high[self.own : self.own + self.pairs] = product
-            found = self.run.solve(at, lower, upper, self.rows.lower, high, seconds=seconds)
-            if found is None or not found.is_feasible:
+            left = end - time.perf_counter()
+            found = self.run.solve(at, lower, upper, self.rows.lower, high, seconds=left)
+            if left < 0.0 or found is None or not found.is_feasible:
                 return None
             at = found.values
-        last = self.pinned(at, seconds, chosen)
+        last = self.pinned(at, end - time.perf_counter(), chosen)
         return None if last is None else last.values[: self.width]
 
     def pinned(self, v: Array, seconds: float = 60.0, fixed: Array | None = None) -> Local | None:
@@ -162,7 +166,10 @@ class Complementarity:
         low, high = self.rows.lower.copy(), self.rows.upper.copy()
         high[self.own : self.own + self.pairs] = math.inf
         high[self.own + self.pairs :] += np.where(self.comparing, EXACT, 0.0)
-        value = program.rows.functions.value(v[: self.width])
+        try:
+            value = program.rows.functions.value(v[: self.width])
+        except (ValueError, ArithmeticError):  # a function or its derivative has no value there
+            return None
         for pair in program.pairs:
             ends = (program.columns.lower, program.columns.upper)
             here = v[pair.column] if pair.row is None else value[pair.row]

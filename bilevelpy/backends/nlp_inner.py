@@ -20,6 +20,7 @@ import scipy.sparse as sp
 from bilevelpy.numerics.joint_response import jacobian_of
 from bilevelpy.numerics.two_sided import solve_two_sided
 from bilevelpy.reductions.rows import Functions
+from bilevelpy.reductions.scalar import columns
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.rows import System
@@ -56,6 +57,8 @@ class Inner:
         inside = [
             r for r in range(system.upper_rows.count) if functions.reads(r) & set(own.tolist())
         ]
+        if system.objective.trees or any(r in functions.trees for r in inside):
+            return None
         for r in inside:
             q = functions.quadratic.get(r)
             if q is not None and q[own][:, own].nnz:
@@ -64,6 +67,7 @@ class Inner:
         block = sp.csc_matrix((own.size, own.size))
         if full is not None:
             block = sp.csc_matrix(full[own][:, own])
+            block.eliminate_zeros()
             if block.nnz:
                 values = np.linalg.eigvalsh(block.toarray())
                 if values[0] < -CONVEX * abs(values[-1]):
@@ -88,12 +92,17 @@ class Inner:
         high = np.concatenate(
             [system.upper_rows.upper[self.rows] - constant, system.columns.upper[own]]
         )
+        values = v.copy()
+        if not self.hessian.nnz:
+            known = pushed(cost, matrix, low, high)
+            if known is not None:
+                values[own] = known[0]
+                return values, combined(system.objective, functions, known[1])
         whole = sp.csr_array(sp.vstack([matrix, sp.eye_array(own.size, format="csr")]))
         upper = sp.triu(self.hessian, format="csc")
         found = solve_two_sided(upper, cost, whole, low, high, 1e-9)
         if not found.is_solved:
             return None
-        values = v.copy()
         values[own] = np.clip(found.values, system.columns.lower[own], system.columns.upper[own])
         values[own] = lifted(values[own], matrix, low, high)
         return values, combined(system.objective, functions, found.multipliers[: self.rows.size])
@@ -113,6 +122,36 @@ class Inner:
         return out
 
 
+def pushed(cost: Array, matrix: Any, low: Array, high: Array) -> tuple[Array, Array] | None:
+    """The w that minimises ``cost'w`` where every row reads one entry of w, as epigraphs do, and
+    the multipliers of the rows: each entry is pushed to the nearest end that holds it. ``low`` and
+    ``high`` hold the rows, then the bounds. None for other rows, and where no end holds an entry.
+    """
+    if bool((np.diff(matrix.indptr) != 1).any()):
+        return None
+    count = matrix.shape[0]
+    at, factor = np.asarray(matrix.indices), np.asarray(matrix.data)
+    if bool((factor == 0.0).any()):
+        return None
+    one, two = low[:count] / factor, high[:count] / factor
+    least, most = low[count:].copy(), high[count:].copy()
+    np.maximum.at(least, at, np.minimum(one, two))
+    np.minimum.at(most, at, np.maximum(one, two))
+    w = np.where(cost > 0, least, np.where(cost < 0, most, np.clip(0.0, least, most)))
+    if bool((least > most).any()) or not np.isfinite(w).all():
+        return None
+    multipliers = np.zeros(count)
+    # The first row that holds an entry has the whole price: cost + factor * multiplier = 0.
+    ends = np.where(cost[at] > 0, np.minimum(one, two), np.maximum(one, two))
+    holding = np.flatnonzero((cost[at] != 0.0) & (ends == w[at]))
+    bound = np.where(cost > 0, low[count:], high[count:])
+    holding = holding[bound[at[holding]] != w[at[holding]]]
+    first = np.unique(at[holding], return_index=True)[1]
+    chosen = holding[first]
+    multipliers[chosen] = -cost[at[chosen]] / factor[chosen]
+    return w, multipliers
+
+
 def lifted(w: Array, matrix: Any, low: Array, high: Array) -> Array:
     """w with rows of one entry met exactly: an interior point stops a little outside."""
     out = w.copy()
@@ -130,6 +169,7 @@ def read_below(system: System) -> set[int]:
         found |= {int(j) for j in functions.linear.indices}
         for q in functions.quadratic.values():
             found |= {int(j) for j in q.indices}
+        found |= columns(functions.trees.values())
     return found
 
 

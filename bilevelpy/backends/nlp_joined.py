@@ -111,6 +111,9 @@ def with_choice(run: Reduced, v: Array, found: Certificate) -> Certificate:
     if not run.choice.needed:
         return found
     why = ""
+    response = run.joint.solve(v)
+    if response is not None and run.choice.alone(response):
+        return found
     if not run.choice.possible:
         why = "the responses may not be unique, and F is not convex in them: the one that is best "
         why += "for the leader is not known"

@@ -8,7 +8,6 @@ that of y. Upper variables that no follower reads are chosen exactly at every x.
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 import warnings
@@ -20,6 +19,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from bilevelpy.backends.nlp_inner import Inner, combined
+from bilevelpy.backends.nlp_starts import agree, coarse_grid
 from bilevelpy.numerics.joint_choice import Choice
 from bilevelpy.numerics.joint_response import JointResponse, Response
 from bilevelpy.numerics.local_probe import ends, tangent
@@ -32,15 +32,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # Stands for F where followers have no response.
 NOWHERE = 1e20
 ITERATIONS = 200
-# So many starts that lead to the same point are enough; the same: this close.
-AGREE, SAME = 3, 1e-6
-# Points of a coarse scan, and the blocks of upper variables up to which there is one.
-POINTS, BLOCKS = 64, 4
-# Positive ranges with ends farther apart than this are divided by ratios.
-RATIO = 30.0
+# The part of the time that a coarse scan may take, and how many of its points are starts.
+SCAN, SCANNED = 0.3, 4
 # First and last steps of the compass search, relative to the range of a variable; the fall
 # (relative) below which a round of it is not repeated.
 FIRST, LAST, WORTH = 0.1, 1e-4, 1e-9
+# Upper variables up to which there is such a search.
+WIDE = 128
 
 
 class Over(Exception):
@@ -91,6 +89,22 @@ class Reduced:
             self.chosen = np.setdiff1d(self.chosen, self.inner.own)
             self.rows = self.inner.kept
 
+    def search(self, starts: int, somewhere: Callable[[], Array], over: Callable[[], bool]) -> int:
+        """Descents from up to ``starts`` starts, and how many there were: the best points of a
+        scan, the start of the model, then ``somewhere``. Ends where the last ones agree.
+        """
+        start, now = self.system.columns.start, time.perf_counter()
+        scanned = self.scan(start, now + SCAN * (self.deadline - now))
+        begun = [*scanned[:1], start, *scanned[1:SCANNED]]
+        ends: list[tuple[Array, float]] = []
+        for t in range(starts):
+            if over() or agree(ends, self.system.upper_columns):
+                return t
+            end = self.run(begun[t] if t < len(begun) else somewhere())
+            if end is not None:
+                ends.append(end)
+        return starts
+
     def run(self, start: Array) -> tuple[Array, float] | None:
         """Descend from the leader's part of ``start``: the end and F there; None where the time is
         up or there is no response.
@@ -112,28 +126,14 @@ class Reduced:
         """The points of a coarse grid, the best first: variables that are declared together move
         together, as in a search by hand. Empty where there are many blocks or no ends.
         """
-        columns = self.system.columns
-        blocks = []
-        for block in columns.blocks:
-            entries = np.arange(block.offset, block.offset + block.size)
-            own = np.intersect1d(entries, self.chosen)
-            if block.level == "upper" and own.size:
-                blocks.append(own)
-        low, high = columns.lower[self.chosen], columns.upper[self.chosen]
-        if not 1 <= len(blocks) <= BLOCKS or not np.isfinite(high - low).all() or self.rows.size:
-            return []
-        each = max(2, round(POINTS ** (1 / len(blocks))))
-        grid = list(itertools.product(np.linspace(0.0, 1.0, each), repeat=len(blocks)))
+        grid = [] if self.rows.size else coarse_grid(self.system.columns, self.chosen, start)
         found: list[tuple[float, int, Array]] = []
         # In an order that covers the range however soon it ends.
         for k in np.random.default_rng(len(grid)).permutation(len(grid)):
             if time.perf_counter() > until:
                 break
-            v = start.copy()
-            for own, share in zip(blocks, grid[k], strict=True):
-                v[own] = _between(columns.lower[own], columns.upper[own], float(share))
             try:
-                point = self._point(v)
+                point = self._point(grid[k])
             except Over:
                 break
             if point is not None:
@@ -213,7 +213,7 @@ class Reduced:
         span = np.where(
             np.isfinite(high - low), high - low, np.maximum(1.0, np.abs(v[self.chosen]))
         )
-        if self.chosen.size > 2 * POINTS:
+        if self.chosen.size > WIDE:
             return v, objective
         step = np.full(self.chosen.size, FIRST)
         while step.max() > LAST:
@@ -287,7 +287,7 @@ class Reduced:
         response = self.joint.solve(v)
         if response is None:
             return None
-        if self.choice.needed and self.choice.possible:
+        if self.choice.needed and self.choice.possible and not self.choice.alone(response):
             point = self._chosen(response)
             if point is not None:
                 return point
@@ -319,26 +319,3 @@ class Reduced:
         self.best, self.objective = values, point.objective
         if self.seen(values, point.objective):
             raise Over
-
-
-def _between(low: Array, high: Array, share: float) -> Array:
-    """The point at a share of the way between the ends of every variable, by ratios where these
-    are positive and far apart.
-    """
-    wide = (low > 0) & (high > RATIO * low)
-    safe = np.where(wide, low, 1.0)
-    ratio = safe * (np.where(wide, high, 1.0) / safe) ** share
-    return np.where(wide, ratio, low + share * (high - low))
-
-
-def agree(ends: list[tuple[Array, float]], chosen: Array) -> bool:
-    """Whether the last starts have all led to the same point."""
-    if len(ends) < AGREE:
-        return False
-    (v, F), others = ends[-1], ends[-AGREE:-1]
-    size = max(1.0, float(np.abs(v[chosen]).max(initial=0.0)))
-    return all(
-        abs(F - g) <= SAME * max(1.0, abs(F))
-        and float(np.abs(v[chosen] - w[chosen]).max(initial=0.0)) <= 1e-2 * size
-        for w, g in others
-    )

@@ -5,6 +5,7 @@ interior-point method from several starts.
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,17 +24,22 @@ Array = np.ndarray[Any, np.dtype[Any]]
 STARTS = 6
 # Where a variable has no bounds, starts lie in this half-width about the given point.
 SPREAD = 10.0
+# Seconds of a run at most.
+MOST = 60.0
 
 
 @dataclass(slots=True)
 class Responses:
-    """Responses of all followers of a system; ``rng`` draws the starts."""
+    """Responses of all followers of a system; ``rng`` draws the starts, of which further ones are
+    tried until ``deadline`` (of ``time.perf_counter``).
+    """
 
     system: System
     rng: np.random.Generator
     convex: bool
     _compiled: dict[int, InteriorPoint]
     _ranges: tuple[Array, Array]
+    deadline: float = math.inf
 
     @classmethod
     def of(cls, system: System, rng: np.random.Generator, convex: bool) -> Responses:
@@ -62,7 +68,10 @@ class Responses:
             self._ranges[1][program.free],
         )
         for start in self._starts(v, program.free):
-            found = run.solve(start, low, high)
+            left = self.deadline - time.perf_counter()
+            if best is not None and left < 0.0:
+                break
+            found = run.solve(start, low, high, seconds=min(left, MOST))
             if found is None or not found.is_feasible:
                 continue
             if best is None or found.objective < best[1]:

@@ -24,13 +24,14 @@ from bilevelpy.backends.nlp_joined import (
     own_units,
     with_choice,
 )
-from bilevelpy.backends.nlp_reduced import Reduced, agree
+from bilevelpy.backends.nlp_reduced import Reduced
 from bilevelpy.backends.nlp_response import Responses
 from bilevelpy.backends.whole import Hooks, ProgramAnswer, with_start
 from bilevelpy.errors import BackendError
 from bilevelpy.ir.types import Stance
 from bilevelpy.numerics.constrained_certificate import objective_scale, row_scales
 from bilevelpy.numerics.interior_point import library
+from bilevelpy.numerics.joint_parametric import ParametricResponse
 from bilevelpy.numerics.joint_response import JointResponse
 from bilevelpy.numerics.local_certificate import certify_local
 from bilevelpy.numerics.local_probe import Probe, probe
@@ -50,12 +51,10 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # From this many lower variables on the reduced form comes first, where there is one.
-MANY = 300
+MANY, KINKED = 300, 50
 # A follower that gains less than this (relative to its terms) is content.
 CONTENT = 1e-6
 ROUNDS = 6
-# The part of the time that a coarse scan may take, and how many of its points are starts.
-SCAN, SCANNED = 0.3, 4
 
 
 class Run:
@@ -92,6 +91,7 @@ class Run:
                 "not known to be convex"
             )
         self.quick = Responses.of(self.system, self.rng, convex=False)
+        self.quick.deadline = self.deadline
         self.conditions: Complementarity | None = None
         self.joint = self._joint()
         self.reduced: Reduced | None = None
@@ -131,15 +131,22 @@ class Run:
 
     def _joint(self) -> JointResponse | None:
         """The reduced form, where it is wanted and there is one."""
-        fits = JointResponse.fits(self.system) and self._convex()
-        if self.settings.form == "reduced" and not fits:
+        made: type[JointResponse] | None = None
+        columns = self.system.columns
+        # Where kinks have become variables and rows, conditions are slow and solutions many.
+        kinked = columns.count > sum(b.size for b in columns.blocks)
+        many = self.system.lower_columns.size >= (KINKED if kinked else MANY)
+        if self.settings.form == "reduced" or (self.settings.form == "auto" and many):
+            kinds = (JointResponse, ParametricResponse)
+            made = next((k for k in kinds if k.fits(self.system)), None)
+        if made is not None and not self._convex():
+            made = None
+        if self.settings.form == "reduced" and made is None:
             raise BackendError(
-                "nlp.form = reduced takes convex quadratic followers with rows affine in their "
-                "variables"
+                "nlp.form = reduced takes followers that are convex quadratic, with rows affine in "
+                "their variables, at every x"
             )
-        many = self.system.lower_columns.size >= MANY
-        wanted = self.settings.form == "reduced" or (self.settings.form == "auto" and many)
-        return JointResponse(self.system) if fits and wanted else None
+        return None if made is None else made(self.system)
 
     def _convex(self) -> bool:
         from bilevelpy.reductions.validity import require_convex
@@ -154,20 +161,9 @@ class Run:
         """Starts of the reduced form: the best of a scan, the given one, random ones."""
         run = Reduced(self.system, joint, self.deadline, self.options.tol, self._seen)
         self.reduced = run
-        start = self.system.columns.start
-        now = time.perf_counter()
-        scanned = run.scan(start, now + SCAN * (self.deadline - now))
-        begun = [*scanned[:1], start, *scanned[1:SCANNED]]
-        ends: list[tuple[Array, float]] = []
-        for t in range(self.settings.starts):
-            if self._late() or self.stopped:
-                return
-            self.starts += 1
-            end = run.run(begun[t] if t < len(begun) else self._somewhere())
-            if end is not None:
-                ends.append(end)
-            if agree(ends, self.system.upper_columns):
-                return
+        self.starts = run.search(
+            self.settings.starts, self._somewhere, lambda: self._late() or self.stopped
+        )
 
     def _somewhere(self) -> Array:
         """A random start: between finite bounds, about the given one elsewhere."""
@@ -273,6 +269,7 @@ class Run:
 
     def _beside(self, v: Array) -> Probe:
         """Points beside x with responses of their own."""
+        self.quick.deadline = self._until()
         if self.reduced is None:
             return probe(self.system, v, self._respond, self.rng, self._until())
         held = self.reduced.holding(v)
@@ -317,7 +314,13 @@ class Run:
         if self.joint is not None and solved is not None:
             known = dict(enumerate(self.joint.least(solved).tolist()))
         found = certify_local(
-            self.system, v, seen, convex=self._convex(), known=known, seed=self.options.seed
+            self.system,
+            v,
+            seen,
+            convex=self._convex(),
+            known=known,
+            seed=self.options.seed,
+            deadline=self._until(),
         )
         if self.reduced is not None:
             return with_choice(self.reduced, v, found)

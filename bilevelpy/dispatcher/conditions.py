@@ -14,11 +14,13 @@ from bilevelpy.analysis.structure import Structure
 
 # A dense Hessian that never changes is factorised once (on sets: once for every face): up to the
 # largest that the backend takes, on sets to where conjugate gradients are as fast.
-DENSE_CONSTANT, DENSE = 3000, 800
+DENSE_CONSTANT, DENSE = 5000, 800
 # One that moves is assembled anew at every point. Conjugate gradients are faster beyond these sizes
 # where it comes from few passes over the data, and where it takes a product per variable; twice as
 # late where the condition number at the start is above ILL.
 DENSE_MOVING, DENSE_BY_PRODUCTS, ILL = 400, 200, 30.0
+# One in classes comes in blocks, each the size of a class: dense up to here.
+DENSE_CLASSES, ONE_CLASS = 800, 2
 # Independent blocks of at most so many variables are factorised as a batch, however many there are.
 BLOCK = 200
 FEW_PASSES = 64
@@ -26,12 +28,17 @@ FEW_PASSES = 64
 FEW_UPPER = 10
 # Lower variables that restarts can look for everywhere, and that a global solver settles at once.
 FEW_LOWER = 10
+# Lower variables of which cuts by best responses still find a first point in seconds.
+SOME_LOWER = 20
 # Lower variables and rows (complementarity pairs) up to which branch and bound ends within seconds.
 PAIRS = 150
 # Entries of semidefinite matrices, whose faces are dense projectors: products beyond.
 MATRICES = 400
-# Lower variables and constraints of a dense optimality system (by memory: no crossing was found).
+# Lower variables and constraints of an optimality system, by the memory of its factor: `nlp` ends
+# where `blocc` does not, so that there is no crossing.
 KKT = 2000
+# Variables and rows of epigraphs up to which a lower solve is affordable.
+WRITTEN = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +59,16 @@ def _small(s: Structure) -> bool:
     boxes = s.lower.domains.value <= {"free", "box"}
     if s.blocks > 1 and s.dim_y <= BLOCK * s.blocks and boxes:
         return True
+    if s.bands is not None and boxes:
+        return True
     if s.lower_hessian.value == "constant":
         return s.dim_y <= DENSE
     passes = s.hessian_passes.value if s.hessian_passes is not None else None
     by_products = s.lower_hessian.value != "depends on x" and (
         passes is None or passes > FEW_PASSES
     )
+    if not by_products and passes is not None and passes > ONE_CLASS and s.dim_y <= DENSE_CLASSES:
+        return True
     ill = s.condition is not None and s.condition > ILL
     return s.dim_y <= (2 if ill else 1) * (DENSE_BY_PRODUCTS if by_products else DENSE_MOVING)
 
@@ -105,12 +116,17 @@ SIMPLE_SET = Condition(
 )
 SMALL = Condition(
     f"at most {DENSE:,} lower variables with a constant Hessian, {DENSE_MOVING} with one that "
-    f"moves, {DENSE_BY_PRODUCTS} where it takes more than {FEW_PASSES} passes (twice as many "
-    f"beyond condition number {ILL:g}), or independent blocks of at most {BLOCK}",
+    f"moves ({DENSE_CLASSES} in classes), {DENSE_BY_PRODUCTS} where it takes more than "
+    f"{FEW_PASSES} passes (twice as many beyond condition number {ILL:g}), independent blocks of "
+    f"at most {BLOCK}, or a narrow band",
     _small,
 )
 FEW_UPPERS = Condition(f"at most {FEW_UPPER} upper variables", lambda s: 0 < s.dim_x <= FEW_UPPER)
 FEW_LOWERS = Condition(f"at most {FEW_LOWER} lower variables", lambda s: 0 < s.dim_y <= FEW_LOWER)
+SOME_LOWERS = Condition(
+    f"at most {SOME_LOWER} lower variables, or constraints",
+    lambda s: s.dim_y <= SOME_LOWER or bool(_CONSTRAINED & s.unsupported.keys()),
+)
 TINY = Condition(
     f"at most {FEW_LOWER} variables of each level",
     lambda s: s.dim_x <= FEW_LOWER and s.dim_y <= FEW_LOWER,
@@ -122,6 +138,18 @@ UNIQUE = Condition(
 )
 SMOOTH = Condition("smooth lower level", lambda s: s.lower.smooth.value)
 NONSMOOTH = Condition("lower level with kinks", lambda s: not s.lower.smooth.value)
+FEW_KINKS = Condition(
+    f"kinks that are worth at most {PAIRS:,} variables and rows, or cannot be counted",
+    lambda s: s.pieces is None or s.dim_y + 3 * s.pieces.value <= PAIRS,
+)
+PIECEWISE_LINEAR = Condition(
+    f"convex below, with piecewise linear terms worth at most {WRITTEN:,} variables and rows",
+    lambda s: (
+        s.pieces is not None
+        and s.dim_y + 3 * s.pieces.value <= WRITTEN
+        and s.convexity.value in ("convex", "strongly convex")
+    ),
+)
 ABSOLUTE_VALUES = Condition(
     "convex below but for kinks of `abs` of single variables",
     lambda s: (

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Further backends that a solve tries at most.
 MOST = 3
+# What follows one minimum of a lower level that is not convex: the certificate looks for others.
+FOLLOWERS = ("direct", "aid")
 # Ends that another backend may better. Limits, interruptions and proofs are final.
 FAILED = (Status.STALLED, Status.DIVERGED)
 
@@ -28,12 +30,13 @@ FAILED = (Status.STALLED, Status.DIVERGED)
 @dataclass(frozen=True, slots=True)
 class Reaction:
     """Where a result shows ``sign``, the next decision is made on ``corrected`` facts; ``words``
-    say what was seen.
+    say what was seen, ``first`` names backends that go before the table, if they accept.
     """
 
     sign: Callable[[Result], bool]
     corrected: Callable[[Structure], Structure]
     words: str
+    first: tuple[str, ...] = ()
 
 
 def _curved_down(result: Result) -> bool:
@@ -44,6 +47,10 @@ def _curved_down(result: Result) -> bool:
 def _tied(result: Result) -> bool:
     certificate = result.certificate
     return certificate is not None and "F_pessimistic" in certificate.details
+
+
+def _kinked(result: Result) -> bool:
+    return result.status is Status.STALLED and any("kink" in text for text in result.warnings)
 
 
 def _nonconvex(s: Structure) -> Structure:
@@ -61,9 +68,23 @@ def _convex(s: Structure) -> Structure:
     return replace(s, convexity=shape, unique=several)
 
 
+def _local(s: Structure) -> Structure | None:
+    """The facts near one minimum of a lower level that is not convex, where implicit
+    differentiation holds; None for those that are.
+    """
+    if s.convexity.value in ("convex", "strongly convex") or s.unique.value:
+        return None
+    near = "near one local minimum"
+    shape = Fact("strongly convex", Evidence.DECLARED, near, s.convexity.span)
+    return replace(s, convexity=shape, unique=Fact(True, Evidence.DECLARED, near, shape.span))
+
+
 REACTIONS: tuple[Reaction, ...] = (
     Reaction(_curved_down, _nonconvex, "met negative curvature of the lower level"),
     Reaction(_tied, _convex, "met several lower solutions"),
+    # Penalties see x and y apart and are smooth where y(x) is not: many kinks at once do not stop
+    # them, as they stop every method that descends on F(x, y(x)).
+    Reaction(_kinked, lambda s: s, "was stopped by kinks of the response", ("pbgd", "meha")),
     Reaction(lambda r: r.status is Status.DIVERGED, lambda s: s, "diverged"),
     Reaction(lambda r: True, lambda s: s, "came to no certified end"),
 )
@@ -105,8 +126,13 @@ def successor(
         decision = dispatch(reaction.corrected(structure), backends=backends)
     except BackendError:
         return None
-    name = next((n for n in decision.ranked if n not in tried), None)
-    if name is None:
-        return None
     reached = f" at F = {result.F:.6g}" if math.isfinite(result.F) else ""
-    return name, f"`{result.backend}` {reaction.words}{reached}; went on with `{name}`"
+    seen = f"`{result.backend}` {reaction.words}{reached}"
+    near = _local(reaction.corrected(structure))
+    if near is not None and not set(FOLLOWERS) & set(tried):
+        follower = dispatch(near, backends=backends).chosen
+        if follower in FOLLOWERS:
+            return follower, f"{seen}; `{follower}` followed one minimum of the lower level"
+    first = [n for n in reaction.first if n in decision.ranked]
+    name = next((n for n in (*first, *decision.ranked) if n not in tried), None)
+    return None if name is None else (name, f"{seen}; went on with `{name}`")

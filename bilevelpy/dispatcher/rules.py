@@ -166,7 +166,7 @@ RULES: tuple[Rule, ...] = (
         12,
         "kinks below, small",
         "exact",
-        (c.NONSMOOTH, c.TINY),
+        (c.NONSMOOTH, c.TINY, c.FEW_KINKS),
         "the lower level has kinks and {m} variables: solved to global optimality",
     ),
     Rule(
@@ -186,6 +186,13 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         12,
+        "piecewise linear terms below",
+        "nlp",
+        (c.NONSMOOTH, c.PIECEWISE_LINEAR),
+        "{m} lower variables, with kinks that epigraphs remove: a quadratic program at every x",
+    ),
+    Rule(
+        12,
         "kinks below",
         "meha",
         (c.NONSMOOTH,),
@@ -195,7 +202,7 @@ RULES: tuple[Rule, ...] = (
         13,
         "not convex, small",
         "exact",
-        (c.NOT_CONVEX,),
+        (c.NOT_CONVEX, c.SOME_LOWERS),
         "the lower level is not known to be convex, and small: solved to global optimality",
     ),
     Rule(

@@ -26,6 +26,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Rows and bounds may be off by this at a point that counts as feasible.
 FEASIBLE = 1e-6
+# Seconds that a run gets at least.
+LEAST = 0.25
 
 
 def library() -> Any:
@@ -118,7 +120,7 @@ class InteriorPoint:
     def _solver(self, seconds: float) -> Any:
         """The compiled solver; its time limit is an option, so there are few different ones."""
         ca = library()
-        limit = 2.0 ** math.ceil(math.log2(min(max(seconds, 0.25), 1e4)))
+        limit = 2.0 ** math.floor(math.log2(min(max(seconds, LEAST), 1e4)))
         if limit not in self._solvers:
             settings = self._settings | {"ipopt.max_wall_time": limit}
             self._solvers[limit] = ca.nlpsol("local", "ipopt", self._program, settings)

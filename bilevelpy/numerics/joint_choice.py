@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import clarabel  # type: ignore[import-untyped]
 import numpy as np
 import scipy.sparse as sp
+from scipy.sparse.linalg import splu
 
-from bilevelpy.numerics.joint_response import JointResponse, Response, jacobian_of
+from bilevelpy.numerics.joint_response import JointResponse, Response
 from bilevelpy.reductions.validity import is_definite
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # What the followers may lose for the leader's sake, relative to their terms: rounding.
 ROOM = 1e-9
+# A pivot of the rows that hold a response below this fraction of the largest is none; the columns
+# up to which these rows are examined.
+PIVOT, EXAMINED = 1e-9, 5000
 # The least eigenvalue of F in y, relative to the largest, above which it is convex; its size.
 CONVEX, DENSE = 1e-10, 2000
 
@@ -54,7 +58,8 @@ class Choice:
         blocks = [
             functions.quadratic[r][columns][:, columns] for r in reading if r in functions.quadratic
         ]
-        possible = not any(q.nnz for q in blocks)
+        trees = bool(system.objective.trees) or any(r in functions.trees for r in reading)
+        possible = not any(q.nnz for q in blocks) and not trees
         full = system.objective.quadratic.get(0)
         if needed and full is not None:
             block = full[columns][:, columns]
@@ -65,6 +70,35 @@ class Choice:
                 possible = bool(values[0] >= -CONVEX * abs(values[-1]))
         return cls(system, joint, needed, possible, columns, np.array(reading, dtype=np.int64))
 
+    def alone(self, response: Response) -> bool:
+        """Whether a response is seen to be the only best one: ``H d = 0`` and ``A d = 0``, with the
+        rows A that have multipliers, leave no direction d. False where that is not settled.
+        """
+        joint = self.joint
+        if joint.own.size > EXAMINED:
+            return False
+        tight, free = joint.held(response)
+        rows = sp.csr_array(tight[:, joint.own[free]])
+        size = (
+            np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1)).reshape(-1))
+            if rows.shape[0]
+            else np.ones(0)
+        )
+        rows = sp.diags_array(1.0 / np.maximum(size, 1e-300)) @ rows
+        block = sp.csr_array(joint.block_at(response.values))[free][:, free]
+        top = float(abs(block).max()) if block.nnz else 1.0
+        gram = sp.csc_matrix(block / max(top, 1e-300) + rows.T @ rows)
+        if not free.size:
+            return True
+        if bool((gram.diagonal() <= PIVOT).any()):
+            return False
+        try:
+            factor = splu(gram, diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+        except RuntimeError:  # exactly singular
+            return False
+        pivots = np.abs(factor.U.diagonal())
+        return bool(pivots.min() > PIVOT * pivots.max())
+
     def best(self, response: Response) -> tuple[Array, Array] | None:
         """Values of all columns with what is best for the leader, and the multipliers of ``rows``;
         None where the leader's rows cannot be met, or the solver fails.
@@ -72,10 +106,10 @@ class Choice:
         system, joint, z, v = self.system, self.joint, self.columns, response.values
         base = v.copy()
         base[z] = 0.0
-        cost = np.asarray(jacobian_of(system.objective, base)[:, z].todense()).reshape(-1)
+        cost = np.asarray(joint.jacobian(system.objective, base)[:, z].todense()).reshape(-1)
         own = joint.own.size
         lower, upper = system.lower_rows, system.upper_rows.take(self.rows)
-        matrices = [sp.csr_array(jacobian_of(r.functions, base)[:, z]) for r in (upper, lower)]
+        matrices = [sp.csr_array(joint.jacobian(r.functions, base)[:, z]) for r in (upper, lower)]
         constants = [r.functions.value(base) for r in (upper, lower)]
         columns = system.columns
         whole = sp.csr_array(sp.vstack([*matrices, sp.eye_array(z.size, format="csr")]))
@@ -87,13 +121,13 @@ class Choice:
             )
         )
         # The face of the followers' optima: H y and c'y are those of the response.
-        block = sp.csr_array(joint.block)
+        block = sp.csr_array(joint.block_at(v))
         used = np.flatnonzero(np.diff(block.indptr))
         curved = sp.csr_array(sp.hstack([block[used], sp.csr_array((used.size, z.size - own))]))
         away = v.copy()
         away[joint.own] = 0.0
         linear = np.zeros(z.size)
-        linear[:own] = (joint.cost + joint.hessian @ away)[joint.own]
+        linear[:own] = joint.slope(away)
         room = ROOM * max(float(np.abs(linear) @ np.abs(v[z])), 1.0)
         equal = np.flatnonzero(low == high)
         up = np.flatnonzero(np.isfinite(high) & (low != high))

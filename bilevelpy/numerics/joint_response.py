@@ -21,7 +21,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 
 from bilevelpy.numerics.joint_batch import Batch
-from bilevelpy.numerics.two_sided import solve_two_sided
+from bilevelpy.numerics.two_sided import sharpened, solve_two_sided
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.kkt import KKT
@@ -63,7 +63,6 @@ class JointResponse:
         self.hessian = _total(objectives, np.ones(objectives.count), self.width)
         own = sp.csr_array(self.hessian[self.own])
         self.block = sp.csc_array(own[:, self.own])
-        self.upper = sp.csc_matrix(sp.triu(self.block, format="csc"))
         self.batch = Batch.of(system, self.block)
         self._fixed: Sparse | None = None
 
@@ -85,7 +84,7 @@ class JointResponse:
         system, own = self.system, self.own
         base = v.copy()
         base[own] = 0.0
-        cost = (self.cost + self.hessian @ base)[own]
+        cost = self.slope(base)
         whole = self.whole(base)
         constant = system.lower_rows.functions.value(base)
         low, high = system.lower_rows.lower - constant, system.lower_rows.upper - constant
@@ -97,9 +96,11 @@ class JointResponse:
             if known is not None:
                 values[own] = np.clip(known[0], lb, ub)
                 return self._response(values, known[1])
-        found = solve_two_sided(self.upper, cost, whole, low, high, 1e-10)
+        upper = sp.csc_matrix(sp.triu(self.block_at(base), format="csc"))
+        found = solve_two_sided(upper, cost, whole, low, high, 1e-10)
         if not found.is_solved:
             return None
+        found = sharpened(upper, cost, whole, low, high, found)
         values[own] = np.clip(found.values, lb, ub)
         return self._response(values, found.multipliers)
 
@@ -112,12 +113,31 @@ class JointResponse:
         if self._fixed is not None:
             return self._fixed
         functions = self.system.lower_rows.functions
-        matrix = sp.csr_array(jacobian_of(functions, v)[:, self.own])
+        matrix = sp.csr_array(self.jacobian(functions, v)[:, self.own])
         eye = sp.eye_array(self.own.size, format="csr")
         whole = sp.csr_array(sp.vstack([matrix, eye]))
-        if not functions.quadratic:
+        if functions.degree == 1:
             self._fixed = whole
         return whole
+
+    def slope(self, v: Array) -> Array:
+        """The slopes of the followers' objectives in their own variables."""
+        return np.asarray((self.cost + self.hessian @ v)[self.own])
+
+    def block_at(self, v: Array) -> Sparse:
+        """Their Hessian in the lower columns."""
+        return self.block
+
+    def jacobian(self, functions: Functions, v: Array) -> Sparse:
+        """First derivatives of functions of the system by all columns."""
+        return jacobian_of(functions, v)
+
+    def curvature(self, response: Response) -> Sparse:
+        """Second derivatives of the Lagrangian: lower columns by all columns."""
+        rows, total = self.system.lower_rows, self.hessian
+        if rows.functions.quadratic:
+            total = total + _total(rows.functions, response.rows, self.width)
+        return sp.csr_array(total[self.own])
 
     def least(self, response: Response) -> Array:
         """Lower bounds of every follower's minimum, from the multipliers alone: with ``s`` the rest
@@ -125,8 +145,8 @@ class JointResponse:
         ``1 + |y|`` of ``y``. No solver is trusted.
         """
         system, own, v = self.system, self.own, response.values
-        jacobian = jacobian_of(system.lower_rows.functions, v)
-        rest = (self.cost + self.hessian @ v + jacobian.T @ response.rows)[own] + response.bounds
+        jacobian = self.jacobian(system.lower_rows.functions, v)
+        rest = self.slope(v) + (jacobian.T @ response.rows)[own] + response.bounds
         owner = system.columns.owner[own]
         count = len(system.followers)
         square = np.bincount(owner - 1, rest**2, minlength=count)
@@ -145,17 +165,11 @@ class JointResponse:
         """Derivatives of ``functions`` (one row each) by the upper columns, along the responses."""
         system, own, v = self.system, self.own, response.values
         chosen = system.upper_columns
-        direct = jacobian_of(functions, v)
+        direct = self.jacobian(functions, v)
         rows = system.lower_rows
-        size = max(float(np.abs(response.rows).max(initial=0.0)), 1e-12)
-        held = np.flatnonzero((np.abs(response.rows) > HELD * size) | rows.is_equation)
-        size = max(float(np.abs(response.bounds).max(initial=0.0)), size)
-        fixed = np.abs(response.bounds) > HELD * size
-        fixed |= system.columns.lower[own] == system.columns.upper[own]
-        tight = sp.csr_array(jacobian_of(rows.functions, v)[held])
-        lagrangian = self.hessian
-        if rows.functions.quadratic:
-            lagrangian = lagrangian + _total(rows.functions, response.rows, self.width)
+        held, fixed = self._marked(response)
+        tight = sp.csr_array(self.jacobian(rows.functions, v)[held])
+        lagrangian = self.curvature(response)
         right = direct[:, own].T.toarray()
         if self.batch is not None:
             marked = np.zeros(rows.count + own.size, dtype=bool)
@@ -164,10 +178,28 @@ class JointResponse:
             w = w[held]
         else:
             u, w = self._adjoint(lagrangian, tight, np.flatnonzero(~fixed), right)
-        cross = sp.csr_array(sp.csr_array(lagrangian[own])[:, chosen])
+        cross = sp.csr_array(lagrangian[:, chosen])
         total = direct[:, chosen].T.toarray()
         total -= cross.T @ u + sp.csr_array(tight[:, chosen]).T @ w
         return np.asarray(total.T)
+
+    def held(self, response: Response) -> tuple[Sparse, Array]:
+        """The derivatives of the rows that hold the responses, and the places (among the lower
+        columns) of those that no bound holds.
+        """
+        held, fixed = self._marked(response)
+        jacobian = self.jacobian(self.system.lower_rows.functions, response.values)
+        return sp.csr_array(jacobian[held]), np.flatnonzero(~fixed)
+
+    def _marked(self, response: Response) -> tuple[Array, Array]:
+        """The rows with multipliers and the equations; whether a bound has one (or is two)."""
+        system, own = self.system, self.own
+        size = max(float(np.abs(response.rows).max(initial=0.0)), 1e-12)
+        equal = system.lower_rows.is_equation
+        held = np.flatnonzero((np.abs(response.rows) > HELD * size) | equal)
+        size = max(float(np.abs(response.bounds).max(initial=0.0)), size)
+        fixed = np.abs(response.bounds) > HELD * size
+        return held, fixed | (system.columns.lower[own] == system.columns.upper[own])
 
     def _adjoint(
         self, lagrangian: Sparse, tight: Sparse, free: Array, right: Array
@@ -175,7 +207,7 @@ class JointResponse:
         """The adjoint system of all followers as one sparse one, on the columns ``free``."""
         own = self.own
         a = sp.csr_array(tight[:, own[free]])
-        h = sp.csr_array(sp.csr_array(lagrangian[own[free]])[:, own[free]])
+        h = sp.csr_array(sp.csr_array(lagrangian[free])[:, own[free]])
         eye = sp.eye_array(tight.shape[0]) * -RIDGE
         kkt = sp.csc_matrix(sp.block_array([[h + RIDGE * sp.eye_array(free.size), a.T], [a, eye]]))
         rhs = np.zeros((free.size + tight.shape[0], right.shape[1]))

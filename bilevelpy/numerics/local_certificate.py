@@ -33,16 +33,18 @@ def certify_local(
     convex: bool,
     known: Mapping[int, float] | None = None,
     seed: int = 0,
+    deadline: float = math.inf,
 ) -> Certificate:
     """The certificate of a local claim: feasibility and responses as always, and what ``seen``
-    beside the point says. ``known`` are the followers' least objectives, solved jointly.
+    beside the point says. ``known`` are the followers' least objectives, solved jointly. After
+    ``deadline`` (of ``time.perf_counter``) followers are solved from one start only.
     """
     found = Findings()
     check_upper(system, v, found)
     rng = np.random.default_rng(seed)
     for k in range(len(system.followers)):
         if known is None:
-            check_follower(system, k, v, found, rng, None, math.inf)
+            check_follower(system, k, v, found, rng, None, deadline)
     if known is not None:
         _jointly(system, v, found, known)
     found.details.pop("not_proved", None)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import clarabel  # type: ignore[import-untyped]
 import numpy as np
 import scipy.sparse as sp
+from scipy.sparse.linalg import splu
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+# Added to the diagonal of a saddle system, and how often its solution is corrected for that.
+RIDGE, CORRECTIONS = 1e-10, 3
+# Rows may be off by this (relative to their terms) after a correction.
+EXACT = 1e-10
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +59,47 @@ def solve_two_sided(
     multipliers[up] += z[equal.size : equal.size + up.size]
     multipliers[down] -= z[equal.size + up.size :]
     return TwoSided(str(found.status), np.array(found.x), multipliers)
+
+
+def sharpened(
+    upper: Any, cost: Array, rows: Any, low: Array, high: Array, found: TwoSided
+) -> TwoSided:
+    """The solution with the rows that have multipliers as equations, to rounding::
+
+        [ Q   A' ] [v]   [ -c  ]
+        [ A   0  ] [m] = [ end ]
+
+    An interior point stops at a gap, and v is known to its square root only. ``found`` itself where
+    the rows leave v open, other rows are violated, or multipliers change their signs.
+    """
+    z = found.multipliers
+    equal = low == high
+    count = cost.size
+    rows = sp.csr_array(rows)
+    value = rows @ found.values
+    size = 1.0 + abs(rows) @ np.abs(found.values)
+    slack = np.minimum(np.abs(value - low), np.abs(high - value)) / size
+    # Of multiplier and slack one is zero: the larger one, each on its own scale.
+    weight = np.abs(z) / max(float(np.abs(z).max(initial=0.0)), 1e-12)
+    held = np.flatnonzero((weight > slack) | equal)
+    a = sp.csr_array(rows[held])
+    full = sp.csr_array(upper + sp.triu(upper, 1).T)
+    exact = sp.csc_array(sp.block_array([[full, a.T], [a, None]], format="csc"))
+    ridge = np.concatenate([np.full(count, RIDGE), np.full(held.size, -RIDGE)])
+    right = np.concatenate([-cost, np.where(z > 0, high, low)[held]])
+    try:
+        factor = splu(sp.csc_matrix(exact + sp.diags_array(ridge)))
+    except RuntimeError:  # exactly singular
+        return found
+    at = np.concatenate([found.values, z[held]])
+    for _ in range(CORRECTIONS):
+        at = at + factor.solve(right - exact @ at)
+    v, m = at[:count], at[count:]
+    value = rows @ v
+    off = np.maximum(np.maximum(low - value, value - high), 0.0)
+    turned = (m * z[held] < 0) & ~equal[held]
+    if not np.isfinite(at).all() or bool((off > EXACT * size).any()) or bool(turned.any()):
+        return found
+    multipliers = np.zeros(z.size)
+    multipliers[held] = m
+    return replace(found, values=v, multipliers=multipliers)

@@ -134,6 +134,23 @@ def test_a_missing_engine_names_the_extra(package: str, monkeypatch) -> None:
     assert package in message
 
 
+def test_a_missing_interior_point_solver_names_the_extra(monkeypatch) -> None:
+    """Also where only kinks with moving coefficients need it."""
+    monkeypatch.setitem(sys.modules, "casadi", None)
+    smooth = """
+    upper { var x in [0, 4]; minimize x + y; }
+    lower f { var y in [0, 1]; minimize exp(y) - x*y; subject to need: y + x >= 0.5; }
+    """
+    kinked = """
+    upper { var x in [0, 4]; minimize x + y; }
+    lower f { var y; minimize y^2 + exp(x)*abs(y - 1); }
+    """
+    for text in (smooth, kinked):
+        message = refusal(text, backend="nlp")
+        assert "[nlp]" in message
+        assert "casadi" in message
+
+
 @pytest.mark.parametrize("backend", ["direct", "aid", "qnbo", "nbo", "itd", "f2ba", "bome"])
 def test_a_discrete_follower_is_refused_by_gradients(backend: str) -> None:
     text = """

@@ -146,3 +146,25 @@ def test_better_points_are_shown_and_a_run_can_be_stopped() -> None:
     )
     assert stopped.status == "interrupted"
     assert np.isfinite(stopped.F)
+
+
+@pytest.mark.parametrize("loss", ["norm2(y - t)", "sum(abs(y - t))", "sumsq(y - t)"])
+def test_a_value_that_no_point_can_pass_ends_the_run(loss: str) -> None:
+    """The leader steers each y_i to t_i: F = 0, and no norm is below."""
+    result = bl.solve(
+        bl.parse(
+            f"""
+            dim m = 4;
+            param t[m];
+            upper {{ var x[m] in [0, 9]; minimize {loss}; }}
+            lower l {{ var y[m]; minimize sumsq(y)/2 - dot(x, y) + 0.2 * y[1] * y[3];
+                      subject to b: sum(y) <= 30; nn: y >= 0; }}
+            """,
+            t=[1.0, 2.0, 3.0, 1.0],
+        ),
+        time_limit=60,
+    )
+    assert result.success, result.message
+    assert pytest.approx(0, abs=1e-6) == result.F
+    assert result.certificate is not None
+    assert result.certificate.details["bound"] >= -1e-6
