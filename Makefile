@@ -15,7 +15,7 @@ PIP := $(PY) -m pip install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: demo test lint format types layers bench reproduce docs-check clean help docs gallery
+.PHONY: demo test lint format types layers bench reproduce docs-check clean help docs gallery linkcheck
 
 demo: $(STAMP)-demo  ## solve a real problem: one L2 penalty per feature on the breast-cancer data
 	@mkdir -p $(DEMO)
@@ -46,6 +46,9 @@ bench: $(STAMP)-bench  ## measure speed against hand-written code
 
 docs: $(STAMP)-docs  ## build the documentation with warnings as errors (docs/_build/html)
 	@$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+linkcheck: $(STAMP)-docs  ## ask whether the links of the documentation to other places answer
+	@$(PY) -m sphinx -q -b linkcheck docs docs/_build/linkcheck
 
 gallery: $(STAMP)-docs  ## write the pages of models that have changed
 	@$(PY) docs/make_gallery.py

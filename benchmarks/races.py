@@ -357,8 +357,6 @@ RACES: dict[str, Callable[[], Race]] = {
 }
 
 
-
-
 def run(names: list[str] | None = None, plots: Any = None) -> Iterator[Row]:
     """The rows, one race after another."""
     import torch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+# Columns of a terminal.
+WIDTH = 80
+
+
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """``results`` by backend; ``refused`` says why one did not run. Prints as a table."""
+    """``results`` by backend; ``refused`` says why one did not run. Prints as a table, whose
+    ``evals.`` are values, gradients and products together; :meth:`rows` has them apart.
+    """
 
     model: str
     results: Mapping[str, Result]
@@ -57,30 +64,21 @@ class Comparison:
         return convergence(runs, title=self.model, path=path)
 
     def __repr__(self) -> str:
-        head = [
-            "backend",
-            "status",
-            "F",
-            "certificate",
-            "hypergrad.",
-            "iter.",
-            "values",
-            "grad.",
-            "prod.",
-            "s",
-        ]
+        head = ["backend", "status", "F", "cert.", "hypergrad.", "iter.", "evals.", "s"]
         rows = [head]
         for row in self.rows():
             norm, F = row["hypergradient_norm"], row["F"]
+            evaluations = row["values"] + row["gradients"] + row["products"]
             rows.append(
                 [
                     row["backend"],
                     row["status"],
-                    "-" if math.isnan(F) else f"{F:.9g}",
+                    "-" if math.isnan(F) else f"{F:.7g}",
                     row["certificate"],
                     "-" if math.isnan(norm) else f"{norm:.1e}",
-                    *(str(row[name]) for name in ("iterations", "values", "gradients", "products")),
-                    f"{row['seconds']:.3f}",
+                    str(row["iterations"]),
+                    str(evaluations),
+                    f"{row['seconds']:.3g}",
                 ]
             )
         widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
@@ -94,5 +92,7 @@ class Comparison:
         ]
         lines.insert(1, "-" * max(map(len, lines)))
         # A refusal is a diagnostic of several lines: its first one says it.
-        lines += [f"{name}: {reason.splitlines()[0]}" for name, reason in self.refused.items()]
+        for name, reason in self.refused.items():
+            said = f"{name}: {reason.splitlines()[0]}"
+            lines += textwrap.wrap(said, WIDTH, subsequent_indent="  ", break_long_words=False)
         return "\n".join(lines)

@@ -74,7 +74,8 @@ class Model:
         ``kind``: "landscape" (F(x, y(x)) over one or two upper variables, with the path of the
         run), "response" (y(x) along a line through the answer; ``along="lam"`` or ``"lam[3]"``),
         "network" (flows and decisions on the arcs of a set of pairs), "images" (a sheet of images
-        with the weights learned for them). ``points`` sets how many points are sampled.
+        with the weights learned for them), "values" (every entry of every variable). ``points``
+        sets how many points are sampled.
 
         Raises
         ------
@@ -175,7 +176,20 @@ def read_model(path: str | Path, given: Given, others: Iterable[str] = ()) -> Mo
 
 def read_source(path: str | Path) -> Source:
     """The text of a model file; what is not a readable text file is an error of usage."""
+    near = _near(Path(path))
+    if near is not None:
+        raise UsageError(f"there is no {path}; did you mean `{near}`?")
     return Source(str(path), open_text(path, "model"))
+
+
+def _near(path: Path) -> Path | None:
+    """The model beside a file that is not there whose name is like its own."""
+    try:
+        names = [] if path.exists() else [p.name for p in path.parent.glob("*.blv")]
+    except OSError:
+        return None  # a path that no system takes: reading it says why
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return path.with_name(close[0]) if close else None
 
 
 def build(source: Source, given: Given, others: Iterable[str] = ()) -> Model:

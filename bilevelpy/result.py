@@ -224,8 +224,8 @@ class Result:
         """A picture of the run; written to ``path`` (.png, .svg) if one is given.
 
         ``kind`` "convergence" shows the run against time and evaluations. The other kinds need the
-        ``model`` that was solved: "landscape", "response" (``along="lam"``), "network", "images";
-        :meth:`Model.picture` documents them.
+        ``model`` that was solved: "landscape", "response" (``along="lam"``), "network", "images",
+        "values"; :meth:`Model.picture` documents them.
         """
         if kind != "convergence":
             if model is None:

@@ -20,6 +20,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "extensions.mathml",
+    "extensions.methods",
 ]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build", "extensions"]

@@ -1,8 +1,9 @@
 """Write the gallery: a page and a picture for every model of ``models/``, solved now.
 
-``python docs/make_gallery.py`` writes the pages whose model (or whose generator) has changed, and
-removes those of models that are gone; ``--all`` writes all, ``--slow`` also those that take
-minutes, names write only these. A page is never edited by hand.
+``python docs/make_gallery.py`` writes the pages whose model has changed, and removes those of
+models that are gone; ``--all`` writes all, ``--slow`` also those that take minutes, names write
+only these. A model that comes without data is solved with that of its experiment. A page is never
+edited by hand.
 """
 
 from __future__ import annotations
@@ -16,10 +17,16 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from gallery_data import Given, data_of
+
 ROOT = Path(__file__).resolve().parents[1]
 MODELS, GALLERY = ROOT / "models", ROOT / "docs" / "gallery"
 MAX_VALUES = 8
 TIME_LIMIT = 60.0
+# Lower variables beyond which a picture samples few points.
+FEW_POINTS = 100
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -98,13 +105,19 @@ def write(path: Path, entry: dict[str, Any]) -> str:
     import bilevelpy as bl
     from bilevelpy.exporters.latex import latex
 
+    limits = {"time_limit": TIME_LIMIT * (10 if entry.get("slow") else 1)}
+    source = None
     try:
         model = bl.load(path)
     except bl.DataError:
-        return without_data(path, entry)
+        source = data_of(path.stem)
+        if source is None:
+            return without_data(path, entry)
+        model = bl.load(path, data=source.data, externs=source.externs)
+        limits["max_iter"] = source.max_iter
     structure = bl.analyze(model)
-    result = bl.solve(model, time_limit=TIME_LIMIT * (10 if entry.get("slow") else 1))
-    picture = draw(model, result)
+    result = bl.solve(model, **limits)
+    picture = draw(model, result, structure)
     where = path.relative_to(ROOT).as_posix()
     text = path.read_text(encoding="utf-8")
     parts = [
@@ -116,6 +129,7 @@ def write(path: Path, entry: dict[str, Any]) -> str:
         f"```math\n{latex(model.program)}\n```",
         f"```blv\n{text.strip()}\n```",
         "## Answer",
+        "" if source is None else f"With {source.words}.",
         f"`{result.status}`: {plain(result.message)}",
         answer(result),
     ]
@@ -128,10 +142,19 @@ def write(path: Path, entry: dict[str, Any]) -> str:
         "## Certificate",
         certificate(result),
         "## Run it",
-        f"```console\n$ bilevelpy solve {where}\n$ bilevelpy explain {where}\n"
-        f"$ bilevelpy report {where} --out {path.stem}.html\n```",
+        commands(path, where, source),
     ]
     return "\n\n".join(p for p in parts if p) + "\n"
+
+
+def commands(path: Path, where: str, source: Given | None) -> str:
+    """The lines that solve a model: from its file alone, or through the script of its data."""
+    if source is None:
+        lines = [f"bilevelpy solve {where}", f"bilevelpy explain {where}",
+                 f"bilevelpy report {where} --out {path.stem}.html"]  # fmt: skip
+    else:
+        lines = [f"bilevelpy check {where}", source.command]
+    return "\n".join(["```console", *(f"$ {line}" for line in lines), "```"])
 
 
 def model_file(path: Path) -> str:
@@ -212,8 +235,10 @@ def certificate(r: Any) -> str:
     return kind + "\n\n" + "\n".join(f"- {plain(reason)}" for reason in r.certificate.reasons)
 
 
-def draw(model: Any, result: Any) -> str:
-    """The most telling picture; returns its words, or nothing where there is none."""
+def draw(model: Any, result: Any, structure: Any) -> str:
+    """The most telling picture; returns its words, or nothing where there is none. Pictures that
+    solve the lower level at every point have fewer points where that is large.
+    """
     import bilevelpy as bl
     from bilevelpy.pictures import drawable
 
@@ -222,15 +247,18 @@ def draw(model: Any, result: Any) -> str:
         "images": "images with the least and the greatest weights",
         "landscape": "the upper objective with the lower level solved at every point",
         "response": "the response along a line through the answer",
+        "values": "the entries of the variables",
         "convergence": "the run",
     }
     kinds = drawable(model.bound)
     if len(result.history) > 1:
         kinds.append("convergence")
     target = GALLERY / f"{Path(next(iter(model.sources))).stem}.png"
+    few = {"landscape": 41 if structure.dim_x == 1 else 13, "response": 41}
     for kind in kinds:
+        options = {"points": few[kind]} if kind in few and structure.dim_y > FEW_POINTS else {}
         try:
-            figure = result.plot(kind=kind, model=model)
+            figure = result.plot(kind=kind, model=model, **options)
         except bl.BilevelError:
             continue
         save(figure, target)

@@ -1,70 +1,166 @@
-"""Write ``docs/runs.md``: a run of every method that takes one model, with its convergence."""
+"""Write ``docs/runs.md``: a run of every method, with its convergence.
+
+Methods that take it run on one ridge regression; those for constraints, matrices and proofs have a
+model each that shows what they are for. Pictures and numbers also end the pages of the methods.
+Names of methods as arguments run only these and keep the other numbers.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from make_gallery import ROOT, save, table
 
-MODEL = ROOT / "models" / "diabetes_ridge.blv"
-PICTURES = ROOT / "docs" / "runs"
-TIME_LIMIT, MAX_ITER = 120.0, 500
-
-
-def main() -> int:
-    """Solve with every backend and write the page."""
+if TYPE_CHECKING:
     import bilevelpy as bl
-    from bilevelpy.backends import registry
-    from bilevelpy.exporters.latex import latex
 
-    model = bl.load(MODEL)
-    PICTURES.mkdir(exist_ok=True)
-    structure = bl.analyze(model)
-    answers = {name: registry.get(name).accepts(structure) for name in registry.names()}
-    accepted = [name for name, answer in answers.items() if answer]
-    comparison = bl.compare(
-        model, backends=accepted, time_limit=TIME_LIMIT, max_iter=MAX_ITER, tol=1e-6
-    )
-    rows, sections = [], []
-    for name, r in sorted(comparison.results.items(), key=lambda item: _rank(item[1])):
-        evaluations = sum(r.counts.values())
-        rows.append((name, str(r.status), f"{r.F:.8g}", str(r.iterations), f"{evaluations:,}"))
-        if len(r.history) > 1:
-            save(r.plot(), PICTURES / f"{name}.png")
-            sections.append(_section(name, r))
-    refused = [(name, answer.reason) for name, answer in answers.items() if not answer]
-    parts = [
-        "# Runs of the methods",
-        "<!-- written by docs/make_runs.py -->",
-        f"Every method that takes `models/{MODEL.name}` (a ridge regression with ten penalties, "
-        "optimum 0.4688635), each with its own defaults, as `bilevelpy compare` runs them: tol "
-        f"1e-6, at most {MAX_ITER} iterations and two minutes. Evaluations count values, gradients "
-        "and products alike. Methods that are made for merely convex or huge lower levels are "
-        "shown on the same model, where they have no advantage.",
-        f"```math\n{latex(model.program)}\n```",
-        table(("method", "status", "F", "iterations", "evaluations"), rows),
-        *sections,
-    ]
-    if refused:
-        parts += ["## Not for this model", table(("method", "why not"), refused)]
-    text = "\n\n".join(parts) + "\n"
-    (ROOT / "docs" / "runs.md").write_text(text, encoding="utf-8")
+RUNS = ROOT / "docs" / "runs"
+TIME_LIMIT, MAX_ITER, TOL = 60.0, 500, 1e-6
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A model, its methods (None: all that no other problem names), and a word about it."""
+
+    what: str
+    load: Callable[[], bl.Model]
+    methods: tuple[str, ...] | None = None
+
+
+def _model(path: Path, **data: Any) -> bl.Model:
+    import bilevelpy as bl
+
+    return bl.load(path, data=data or None)
+
+
+def _many_prices() -> bl.Model:
+    """Twelve prices instead of six: too many for a proof within the limit."""
+    worth = [7, 5, 8, 6, 9, 4, 7.5, 5.5, 8.5, 6.5, 4.5, 9.5]
+    return _model(RUNS / "prices.blv", worth=worth, room=20)
+
+
+PROBLEMS = (
+    Problem(
+        "`models/diabetes_ridge.blv`, a ridge regression with ten penalties (optimum 0.4688635)",
+        lambda: _model(ROOT / "models" / "diabetes_ridge.blv"),
+    ),
+    Problem(
+        "`docs/runs/allocation.blv`, four products on three machines, a quadratic follower with "
+        "rows (optimum 0.8073970)",
+        lambda: _model(RUNS / "allocation.blv"),
+        ("gaffa", "blocc", "lvhba"),
+    ),
+    Problem(
+        "`docs/runs/correlation.blv`, the nearest correlation matrix of order four",
+        lambda: _model(RUNS / "correlation.blv"),
+        ("conic",),
+    ),
+    Problem(
+        "`docs/runs/prices.blv`, six prices, each with several good places; every better point",
+        lambda: _model(RUNS / "prices.blv"),
+        ("exact",),
+    ),
+    Problem(
+        "`docs/runs/prices.blv` with twelve prices; every better point",
+        _many_prices,
+        ("nlp",),
+    ),
+)
+
+
+def main(arguments: Sequence[str] = ()) -> int:
+    """Solve with every backend (or those named) and write the page."""
+    from bilevelpy.backends import registry
+
+    special = {name for problem in PROBLEMS for name in problem.methods or ()}
+    for problem in PROBLEMS:
+        names = problem.methods or [n for n in registry.names() if n not in special]
+        chosen = [n for n in names if not arguments or n in arguments]
+        if chosen:
+            model = problem.load()
+            for name in chosen:
+                # Written at once: a run of all methods takes minutes.
+                entry = _run(model, name, problem.what)
+                _write({**_kept(), name: entry})
+    known = _kept()
+    kept = {name: known[name] for name in registry.names()}
+    _write(kept)
+    for picture in RUNS.glob("*.png"):
+        if picture.stem not in kept:
+            picture.unlink()
+    (ROOT / "docs" / "runs.md").write_text(page(kept), encoding="utf-8")
     return 0
 
 
-def _rank(r: Any) -> tuple[bool, float]:
-    return (not r.success, sum(r.counts.values()))
+def _kept() -> dict[str, dict[str, Any]]:
+    """The numbers of the last run of every method."""
+    path = RUNS / "runs.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _section(name: str, r: Any) -> str:
-    page = ROOT / "docs" / "backends" / f"{name}.md"
-    title = f"[`{name}`](backends/{name}.md)" if page.exists() else f"`{name}`"
-    return f"## {title}\n\n![convergence of {name}](runs/{name}.png)"
+def _write(runs: dict[str, dict[str, Any]]) -> None:
+    (RUNS / "runs.json").write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
+
+
+def _run(model: bl.Model, name: str, what: str) -> dict[str, Any]:
+    """One run; its picture is written, its numbers are returned."""
+    import bilevelpy as bl
+    from bilevelpy.plotting import convergence
+
+    print(name, file=sys.stderr, flush=True)
+    seen: list[bl.Record] = []
+    r = bl.solve(
+        model, backend=name, time_limit=TIME_LIMIT, max_iter=MAX_ITER, tol=TOL,
+        callback=lambda record: seen.append(record) or False,
+    )  # fmt: skip
+    # Methods that take the program as a whole tell their better points to the callback.
+    history = r.history if len(r.history) >= len(seen) else [*seen, r.history[-1]]
+    save(convergence({name: history}, title=f"{r.model}: {r.status}"), RUNS / f"{name}.png")
+    return {
+        "what": what, "status": str(r.status), "F": r.F, "iterations": r.iterations,
+        "evaluations": sum(r.counts.values()),
+    }  # fmt: skip
+
+
+def page(runs: dict[str, dict[str, Any]]) -> str:
+    """The page: a table and pictures for each problem."""
+    from bilevelpy.exporters.latex import latex
+
+    parts = [
+        "# Runs of the methods",
+        "<!-- written by docs/make_runs.py -->",
+        f"Every method with its own defaults, tol {TOL:g}, at most {MAX_ITER} iterations and "
+        f"{TIME_LIMIT:g} seconds. Evaluations count values, gradients and products alike; methods "
+        "that take the program as a whole (`exact`, `nlp`) count none. Methods that are made for "
+        "merely convex or huge lower levels are shown on a small problem, where they have no "
+        "advantage. `python docs/make_runs.py` writes this page.",
+    ]  # fmt: skip
+    for problem in PROBLEMS:
+        chosen = {n: r for n, r in runs.items() if r["what"] == problem.what}
+        title = problem.what[0].upper() + problem.what[1:]
+        rows = [
+            (f"[{n}](backends/{n}.md)", r["status"], f"{r['F']:.8g}", f"{r['iterations']:,}",
+             f"{r['evaluations']:,}" if r["evaluations"] else "-")
+            for n, r in sorted(chosen.items(), key=lambda item: _rank(item[1]))
+        ]  # fmt: skip
+        formulas = latex(problem.load().program)
+        head = table(("method", "status", "F", "iterations", "evaluations"), [])
+        lines = [f"| {' | '.join(row)} |" for row in rows]
+        parts += [f"## {title}", f"```math\n{formulas}\n```", "\n".join([head, *lines])]
+        parts += [f"### `{n}`\n\n![convergence of {n}](runs/{n}.png)" for n in chosen]
+    return "\n\n".join(parts) + "\n"
+
+
+def _rank(r: dict[str, Any]) -> tuple[bool, float]:
+    return (r["status"] != "converged", r["evaluations"])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -31,6 +31,7 @@ NUMBER = rf"[0-9]+(?:\.(?!\.)[0-9]*)?{EXPONENT}|\.[0-9]+{EXPONENT}"
 ASSETS = {
     "Microsoft.VisualStudio.Code.Manifest": "extension/package.json",
     "Microsoft.VisualStudio.Services.Content.Details": "extension/README.md",
+    "Microsoft.VisualStudio.Services.Content.License": "extension/LICENSE.txt",
 }
 
 
@@ -116,7 +117,8 @@ def vsix(target: Path) -> None:
     """Pack the extension: a zip of the folder, with the manifest and the types of its files."""
     package = json.loads((VSCODE / "package.json").read_text(encoding="utf-8"))
     files = sorted(p for p in VSCODE.rglob("*") if p.is_file() and p.name != ".vscodeignore")
-    endings = {"json": "application/json", "js": "application/javascript", "md": "text/markdown"}
+    endings = {"json": "application/json", "js": "application/javascript", "md": "text/markdown",
+               "txt": "text/plain"}  # fmt: skip
     types = "".join(f'<Default Extension=".{e}" ContentType="{t}"/>' for e, t in endings.items())
     engine = escape(package["engines"]["vscode"])
     assets = "".join(
@@ -133,6 +135,7 @@ def vsix(target: Path) -> None:
     <Properties>
       <Property Id="Microsoft.VisualStudio.Code.Engine" Value="{engine}"/>
     </Properties>
+    <License>extension/LICENSE.txt</License>
   </Metadata>
   <Installation><InstallationTarget Id="Microsoft.VisualStudio.Code"/></Installation>
   <Dependencies/>
@@ -154,6 +157,7 @@ def vsix(target: Path) -> None:
             if path.name == "package.json":
                 text = json.dumps(package | {"version": __version__}, indent=2) + "\n"
             archive.writestr(f"extension/{path.relative_to(VSCODE).as_posix()}", text)
+        archive.write(HERE.parent / "LICENSE", "extension/LICENSE.txt")
 
 
 def main(arguments: list[str] | None = None) -> int:

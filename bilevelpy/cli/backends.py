@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bilevelpy.cli import arguments
-from bilevelpy.cli.console import print_json
+from bilevelpy.cli.console import print_entry, print_json
 from bilevelpy.cli.guard import DONE
 
 
@@ -42,7 +42,7 @@ def backends(
         print_json({"backends": rows})
         return DONE
     for name, backend in found.items():
-        print(f"{name:<8} {backend.title} [{backend.reference}]")
+        print_entry(name, max(map(len, found)), f"{backend.title} [{backend.reference}]")
         if name in verdicts:
-            print(f"{'':<8} {verdicts[name]}")
+            print_entry("", max(map(len, found)), verdicts[name])
     return DONE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -27,6 +28,15 @@ def complain(text: str) -> None:
 def print_json(value: Mapping[str, Any]) -> None:
     """The one object on standard output."""
     print(storage.dumps(value))
+
+
+def print_entry(name: str, width: int, text: str) -> None:
+    """A line of a list, its further lines below the first word of the text."""
+    first, rest = f"{name:<{width}}  ", " " * (width + 2)
+    wrapped = textwrap.fill(
+        text, 80, initial_indent=first, subsequent_indent=rest, break_long_words=False
+    )
+    print(wrapped)
 
 
 def wants_color(stream: TextIO) -> bool:

@@ -13,7 +13,7 @@ from bilevelpy.cli.guard import DONE
 from bilevelpy.errors import BackendError, UsageError
 from bilevelpy.options import did_you_mean
 
-_CODE = re.compile(r"BLV\d+", re.IGNORECASE)
+_CODE = re.compile(r"(?:BLV)?(\d+)", re.IGNORECASE)
 
 
 def explain(
@@ -32,8 +32,9 @@ def explain(
     """Show what is known about a model, which backend is chosen and why; or what a diagnostic code
     means.
     """
-    if _CODE.fullmatch(subject):
-        return _explain_code(subject.upper(), as_json)
+    code = _CODE.fullmatch(subject)
+    if code is not None:
+        return _explain_code(f"BLV{code[1]}", as_json)
     from bilevelpy import analysis, api
     from bilevelpy.cli.sources import load
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from bilevelpy.cli.guard import DONE
 from bilevelpy.errors import UsageError
 
@@ -17,5 +19,8 @@ def lsp() -> int:
         if error.name is None or error.name.split(".")[0] not in ("pygls", "lsprotocol"):
             raise
         raise UsageError("the language server needs pygls: install the extra `lsp`") from error
+    # Clients learn of errors by the protocol. Many never read this process's standard error, and a
+    # pipe that is full of tracebacks would stop the server.
+    logging.getLogger("pygls").setLevel(logging.CRITICAL)
     create().start_io()
     return DONE

@@ -56,7 +56,9 @@ def solve(
     ] = None,
     plot_kind: Annotated[
         str,
-        typer.Option(metavar="KIND", help="convergence, landscape, response, network or images."),
+        typer.Option(
+            metavar="KIND", help="convergence, landscape, response, network, images or values."
+        ),
     ] = "convergence",
     plot_along: Annotated[
         str | None,

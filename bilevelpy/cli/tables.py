@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bilevelpy.analysis.explain import facts_of, place_words, value_words
+from bilevelpy.cli.console import wants_color
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Fact, Structure
@@ -27,11 +28,16 @@ _STATUS = {"converged": "bold green", "interrupted": "bold yellow"}
 
 
 def console(*, errors: bool) -> Console:
-    """A console for one of the two streams. It obeys ``NO_COLOR`` and keeps to 80 columns off a
-    terminal.
+    """A console for one of the two streams: plain where ``NO_COLOR`` is set, 80 columns wide off
+    a terminal.
     """
     stream = sys.stderr if errors else sys.stdout
-    return Console(file=stream, highlight=False, width=None if stream.isatty() else 80)
+    return Console(
+        file=stream,
+        highlight=False,
+        width=None if stream.isatty() else 80,
+        color_system="auto" if wants_color(stream) else None,
+    )
 
 
 # The facts that decide most; `explain` shows all of them.

@@ -50,6 +50,7 @@ CATALOG: dict[str, Entry] = {
     "BLV0125": Entry(ERROR, "a range is written `low..high`"),
     "BLV0126": Entry(ERROR, "a list does not end with a comma"),
     "BLV0127": Entry(ERROR, "`;` ends no statement here"),
+    "BLV0128": Entry(ERROR, "a number beyond 1.8e308 is none that a computer keeps"),
     # 02 names and levels
     "BLV0201": Entry(ERROR, "unknown name `{name}`"),
     "BLV0202": Entry(ERROR, "`{name}` is declared twice"),

@@ -98,6 +98,11 @@ class Document:
         """The tree of this file alone."""
         if self.is_checked:
             return self.examination.files[0]
+        return self._parsed
+
+    @cached_property
+    def _parsed(self) -> ast.File:
+        """The tree of a text that is not checked yet."""
         return parse(self.source).file
 
     @cached_property

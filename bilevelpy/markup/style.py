@@ -29,6 +29,7 @@ table.values td { white-space: pre-wrap; overflow-wrap: anywhere; }
 pre { background: var(--back); padding: .7rem .9rem; overflow-x: auto; font-size: .85rem;
   line-height: 1.45; border-radius: .3rem; }
 math { font-size: 1.05rem; }
+.wide > math { width: fit-content; margin: .4rem 0; }
 img { max-width: 100%; height: auto; }
 figure { margin: .6rem 0; overflow-x: auto; } figcaption { color: var(--soft); font-size: .85rem; }
 summary { cursor: pointer; color: var(--blue); }

@@ -45,7 +45,8 @@ def draw(
     kind
         "landscape": F(x, y(x)) over one or two upper variables with the path of the run;
         "response": y(x) along a line through the answer; "network": flows and decisions on arcs;
-        "images": a sheet of images with their learned weights.
+        "images": a sheet of images with their learned weights; "values": the entries of every
+        variable.
     along
         For "response": the upper variable (``"lam"``, or one entry ``"lam[3]"``) that moves.
     points
@@ -83,6 +84,8 @@ def require(bound: BoundProgram, kind: str, along: str | None = None) -> None:
         networks(bound)
     elif kind == "images":
         images(bound)
+    elif kind == "values":
+        return
     elif not bound.program.lowers:
         raise UsageError(f"`{name}` has no lower level, so there is no response to draw")
     elif any(level.nash for level in bound.program.lowers):
@@ -105,7 +108,7 @@ def _count(bound: BoundProgram) -> int:
 def drawable(bound: BoundProgram) -> list[str]:
     """The kinds of pictures that a model has, the most telling one first."""
     found = []
-    for kind in ("network", "images", "landscape", "response"):
+    for kind in _MAKERS:
         with contextlib.suppress(UsageError):
             require(bound, kind)
             found.append(kind)
@@ -141,6 +144,7 @@ def _landscape(
     if x.size == 1:
         at = _samples(sample, 0, *limits[0], points)
         values = np.array([sample(np.array([t]))[0] for t in at])
+        _some(values)
         return line(
             at,
             values,
@@ -159,8 +163,7 @@ def _landscape(
         # Back and forth, so that each solve starts beside the last one.
         for i in range(side) if j % 2 == 0 else reversed(range(side)):
             grid[j, i] = sample(np.array([x1[i], x2[j]]))[0]
-    if not np.isfinite(grid).any():
-        raise UsageError("the leader's rows are violated at every point of the grid")
+    _some(grid)
     return plane(
         x1,
         x2,
@@ -178,7 +181,9 @@ def _response(
 ) -> Figure:
     x = flat_upper(bound, result)
     sample = response(bound)
-    name, moving = _direction(sample.names, along)
+    # By default the entry that the run has moved most: others may have no effect at all.
+    busy = sample.names[int(np.argmax(np.abs(x - sample.start)))] if x.size else None
+    name, moving = _direction(sample.names, busy if along is None else along)
     first = int(np.flatnonzero(moving)[0])
     low, high = _limits(sample, first, float(x[first]), [])
     at = _samples(sample, first, low, high, points)
@@ -189,7 +194,8 @@ def _response(
         point[moving] = x[moving] + (t - x[first])
         point = np.clip(point, *sample.bounds)
         F[k], y[k] = sample(point)
-    spread = np.nanmax(y, axis=0) - np.nanmin(y, axis=0) if np.isfinite(y).any() else y[0]
+    _some(y)
+    spread = np.nanmax(y, axis=0) - np.nanmin(y, axis=0)
     shown = np.argsort(-spread, kind="stable")[:CURVES]
     curves = {sample.lower_names[j]: y[:, j] for j in sorted(shown)}
     return draw_response(
@@ -202,6 +208,15 @@ def _response(
         path=path,
         whole=bool(sample.integer[first]),
     )
+
+
+def _some(values: Array) -> None:
+    """Refuse a picture without a single point."""
+    if not np.isfinite(values).any():
+        raise UsageError(
+            "there is nothing to draw: at every point the lower level is not solved, or a row of "
+            "the leader is violated"
+        )
 
 
 def _direction(names: list[str], along: str | None) -> tuple[str, Array]:
@@ -257,10 +272,22 @@ def _images(
     )
 
 
+def _values(
+    bound: BoundProgram, result: Result, path: Any, along: str | None, points: int | None
+) -> Figure:
+    from bilevelpy.pictures.values import panels
+    from bilevelpy.plotting.values import values
+
+    title = f"{result.model}: {result.status}"
+    return values(panels(bound, result), title=title, path=path)
+
+
+# The most telling one first.
 _MAKERS: dict[str, Callable[..., Figure]] = {
-    "landscape": _landscape,
-    "response": _response,
     "network": _network,
     "images": _images,
+    "landscape": _landscape,
+    "response": _response,
+    "values": _values,
 }
 KINDS = ("convergence", *_MAKERS)

@@ -11,7 +11,9 @@ import torch
 
 from bilevelpy.errors import BackendError, UsageError
 from bilevelpy.lowering.oracle import TorchOracle
+from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.constrained_certificate import follower_program
+from bilevelpy.numerics.halves import halves, is_split, joined, split_oracle
 from bilevelpy.numerics.resolve import Resolver
 from bilevelpy.reductions.columns import entry_names
 from bilevelpy.reductions.refusal import Refused
@@ -32,6 +34,7 @@ class Response(Protocol):
     names: list[str]
     lower_names: list[str]
     bounds: tuple[Array, Array]
+    start: Array
     integer: np.ndarray
 
     def __call__(self, x: Array) -> tuple[float, Array]:
@@ -40,26 +43,37 @@ class Response(Protocol):
 
 
 class SmoothResponse:
-    """Smooth lower levels over domains with a projection, by Newton's method from the last y."""
+    """Lower levels over domains with a projection, smooth but for weighted absolute values, by
+    Newton's method from the last y.
+    """
 
     def __init__(self, bound: BoundProgram) -> None:
-        self.oracle = o = TorchOracle(bound)
+        self.model = o = TorchOracle(bound)
+        rng = torch.Generator().manual_seed(0)
+        split = split_oracle(o, o.x0, rng)
+        self.oracle: Oracle = o if split is None else split
+        self.start = o.x0.numpy().copy()
         self.names = _upper_names(bound)
         self.lower_names = _lower_names(bound)
         self.bounds = (o.domain_x.lower.numpy().copy(), o.domain_x.upper.numpy().copy())
         self.integer = np.zeros(o.n, dtype=bool)
-        self.solver = Resolver(o, o.x0, o.y0, torch.Generator().manual_seed(0))
-        self.last = o.y0
+        self.first = o.y0 if split is None else halves(o.y0)
+        self.solver = Resolver(self.oracle, o.x0, self.first, rng)
+        self.last = self.first
 
     def __call__(self, x: Array) -> tuple[float, Array]:
         """F with the sign of the model, and y(x)."""
         point = torch.from_numpy(np.ascontiguousarray(x))
-        found = self.solver.respond(point, self.last)
-        if not math.isfinite(found.f) or found.ended in ("unbounded", "nonfinite"):
-            return math.nan, np.full(self.oracle.m, math.nan)
+        for begin in (self.last, self.first):
+            found = self.solver.respond(point, begin)
+            if found.usable and math.isfinite(found.f):
+                break
+        else:
+            # What is not solved is a gap in the picture, never a wrong point.
+            return math.nan, np.full(self.model.m, math.nan)
         self.last = found.y
-        value = self.oracle.F_sign * self.oracle.F(point, found.y)
-        return value, found.y.detach().numpy().copy()
+        y = joined(found.y) if is_split(self.oracle) else found.y
+        return self.model.F_sign * self.model.F(point, y), y.detach().numpy().copy()
 
 
 class RowResponse:
@@ -77,12 +91,13 @@ class RowResponse:
         self.lower_names = [columns.names[j] for j in self.down]
         self.bounds = (columns.lower[self.up], columns.upper[self.up])
         self.integer = columns.integer[self.up].astype(bool)
-        self.start = np.where(np.isfinite(columns.start), columns.start, 0.0)
+        self.values = np.where(np.isfinite(columns.start), columns.start, 0.0)
+        self.start = self.values[self.up]
         self.rng = np.random.default_rng(0)
 
     def __call__(self, x: Array) -> tuple[float, Array]:
         """F with the sign of the model, and y(x)."""
-        v = self.start.copy()
+        v = self.values.copy()
         v[self.up] = x
         for k in range(len(self.system.followers)):
             program = follower_program(self.system, k, v)

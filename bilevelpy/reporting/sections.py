@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 MAX_ENTRIES = 2000
 # Lower variables up to which a page samples the response by itself: each point is a lower solve.
 MAX_SAMPLED = 1000
+# Pictures of the answer beside that of the run.
+MAX_PICTURES = 2
 
 
 def _wide(content: str) -> str:
@@ -32,9 +35,10 @@ def _wide(content: str) -> str:
 def answer(r: Result) -> str:
     """Status, message, objectives, reports."""
     seconds = r.time.get("total", 0.0)
+    steps = f"{r.iterations} iteration{'s' if r.iterations != 1 else ''}"
     parts = [
         f'<p class="key">{escape(r.message)}</p>',
-        f'<p class="sub">{escape(r.backend)}, {r.iterations} iterations, {seconds:.2f} s</p>',
+        f'<p class="sub">{escape(r.backend)}, {steps}, {seconds:.2f} s</p>',
         _wide(fragments.objectives(r)),
     ]
     if r.reports:
@@ -56,7 +60,8 @@ def mathematics(model: Model) -> str:
         [
             f"<p>{escape(doc)}</p>" if doc else "",
             _wide(mathml(latex(model.program))),
-            f"<details><summary>{escape(source.name)}</summary>{code(source.text)}</details>",
+            f"<details><summary>{escape(Path(source.name).name)}</summary>"
+            f"{code(source.text)}</details>",
         ]
     )
 
@@ -106,7 +111,9 @@ def structure(s: Structure) -> str:
     count = f"{s.dim_x} upper and {s.dim_y} lower variables, "
     count += f"{s.upper_constraints} upper and {s.lower_constraints} lower constraints, "
     count += f"{s.followers} follower{'s' if s.followers != 1 else ''}"
-    return f"<p>{escape(count)}</p>" + _wide(fragments.structure(rows_of(s)))
+    # The folders of whoever solved it are of no use to a reader.
+    rows = [(*row, Path(place).name) for *row, place in rows_of(s)]
+    return f"<p>{escape(count)}</p>" + _wide(fragments.structure(rows))
 
 
 def decision(r: Result) -> str:
@@ -125,14 +132,19 @@ def run(model: Model, s: Structure, r: Result) -> str:
     kinds = drawable(model.bound)
     if s.dim_y > MAX_SAMPLED:
         kinds = [k for k in kinds if k not in ("landscape", "response")]
-    for kind in kinds[:2]:
+    shown, refused = 0, dict[str, None]()
+    for kind in kinds:
         words = f"{kind} of {model.name}"
         try:
             drawn = figure(r.plot(kind=kind, model=model), words)
         except (UsageError, BilevelError) as error:
-            parts.append(f'<p class="sub">No {escape(kind)}: {escape(error)}</p>')
+            refused.setdefault(str(error))
             continue
         parts.append(f"<figure>{drawn}<figcaption>{escape(_CAPTIONS[kind])}</figcaption></figure>")
+        shown += 1
+        if shown == MAX_PICTURES:
+            break
+    parts += [f'<p class="sub">Not drawn: {escape(reason)}</p>' for reason in refused]
     counts = [(n, str(v)) for n, v in r.counts.items()]
     times = [(n, f"{v:.3f} s") for n, v in r.time.items()]
     if counts:
@@ -146,6 +158,7 @@ _CAPTIONS = {
     "response": "The response of the lower level along a line through the answer.",
     "network": "Flows and decisions on the arcs.",
     "images": "Images with the least and the greatest learned weights.",
+    "values": "The entries of the variables: circles above, squares below.",
 }
 
 

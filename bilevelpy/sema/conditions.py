@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bilevelpy.diagnostics import Span
 from bilevelpy.ir.types import Axis
-from bilevelpy.sema.indexing import Subscript, element
+from bilevelpy.sema.elements import Subscript, element
 from bilevelpy.sema.names import has_numbers, number
 from bilevelpy.sema.points import ancestors, climb
 from bilevelpy.sema.scope import Context, State, Steps, axes_text

@@ -264,12 +264,15 @@ def member_declaration(
             return None
         known = sorted([*state.lowers, UPPER])
         guess = closest(level, known) if level else None
+        hint = f"did you mean `{guess}.{node.name}`?" if guess else None
+        if node.name in ("T", "transpose") and guess is None:
+            hint = f"the transpose is written `{state.text(node.base.span)}'`"
         state.error(
             "BLV0229",
             node.base.span,
             "no level of this name" if level else "not a level",
             context=context,
-            hint=f"did you mean `{guess}.{node.name}`?" if guess else None,
+            hint=hint,
             name=state.text(node.base.span),
             levels=", ".join(f"`{k}`" for k in known),
         )

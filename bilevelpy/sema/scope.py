@@ -34,6 +34,8 @@ class Kind(StrEnum):
 DATA_KINDS = (Kind.DIM, Kind.SET, Kind.PARAM, Kind.DEF, Kind.EXTERN)
 # Guessing compares a name with all others: beyond this many errors nobody reads it.
 MAX_GUESSES = 50
+# Unknown names of so few letters are indices more often than anything else.
+LETTERS = 2
 TOP, UPPER, REPORTS = "top", "upper", "reports"
 
 
@@ -298,6 +300,8 @@ def unknown(
         )
     elif context.reads_only:
         where, note = READERS[TOP]
+        if guess is None and len(name) <= LETTERS:
+            hint = f"an index says over what it runs: `sum(... for {name} in S)`"
     state.error(
         "BLV0201",
         span,

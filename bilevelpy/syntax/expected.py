@@ -32,12 +32,16 @@ def _help(f: Failure) -> tuple[str | None, Fix | None]:
         noun = "declarations" if f.symbol == "item" else "statements"
         keywords = table.TOP_KEYWORDS if f.symbol == "item" else table.LEVEL_KEYWORDS
         return f"{noun} start with " + ", ".join(f"`{w}`" for w in keywords), None
+    if kind == "IF" and f.kind(-1) in table.OPERAND_ENDS and f.same_line():
+        return "a choice is written `if condition then a else b`", None
     if kind == "IF":
         return "put parentheses around `if ... then ... else ...` inside a larger expression", None
     for right in ("EQUAL", "COLON"):
         if kind in ("EQUAL", "COLON") and kind != right and right in f.accepts:
             sign = table.WRITTEN[right]
             return None, Fix(f"replace `{word}` with `{sign}`", f.here(), sign)
+    if kind == "COMMA" and f.kind(-1) == f.kind(1) == "NUMBER":
+        return _comma_in_number(f), None
     if kind == "COMMA" and "SEMICOLON" in f.accepts and not f.open_brackets():
         return "statements end with `;`", Fix("replace `,` with `;`", f.here(), ";")
     if f.symbol in ("upper_head", "lower_head"):
@@ -71,6 +75,14 @@ def _help(f: Failure) -> tuple[str | None, Fix | None]:
     return _similar(f)
 
 
+def _comma_in_number(f: Failure) -> str:
+    """A comma between two numbers: a decimal, or thousands."""
+    left, right = f.text(f.at - 1), f.text(f.at + 1)
+    decimal = f"decimals have a point: `{left}.{right}`"
+    thousands = f"thousands are not set apart: `{left}{right}`"
+    return f"{decimal}; {thousands}" if len(right) == 3 else decimal
+
+
 def _head_help(f: Failure) -> tuple[str | None, Fix | None]:
     if f.symbol == "lower_head" and f.at == f.start + 1 and f.kind(0) == "LBRACE":
         return "give this level a name: `lower follower { ... }`", None
@@ -98,6 +110,8 @@ def _declaration_help(f: Failure) -> tuple[str | None, Fix | None]:
             "domains: `[low, high]`, `binary`, `integers(low, high)`, `simplex`, `ball(r)`, `psd`",
             None,
         )
+    if kind == "LPAR" and f.kind(-1) == "IN":
+        return "an interval stands in square brackets: `[low, high]`", None
     if kind in ("LBRACE", "LPAR"):
         return f"axes stand in square brackets: `{name}[n]`", None
     if kind == "IN" and "EQUAL" in {f.tokens[k].type for k in range(f.start, f.at)}:

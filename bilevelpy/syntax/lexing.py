@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -89,11 +90,14 @@ def prepare(source: Source, lex: Callable[[str], list[Token]]) -> Lexed:
         elif kind == "FOREIGN_COMMENT":
             _foreign_comment(out, str(token), span)
         elif kind == "FOREIGN_OPERATOR":
-            _foreign_operator(out, token, span)
+            _foreign_operator(out, source, token, span)
         elif kind == "OPEN_STRING":
             _open_string(out, source, token, span)
         elif kind == "JUNK":
             _junk(out, token, span)
+        elif kind == "NUMBER" and math.isinf(float(token)):
+            out.diagnostics.append(diagnostic("BLV0128", span, hint="`inf` is written as a word"))
+            out.tokens.append(token)
         elif out.tainted and kind in ("NAME", "NUMBER") and _continues_name(out, token):
             _merge(out, token)
         else:
@@ -118,8 +122,13 @@ def _foreign_comment(out: Lexed, text: str, span: Span) -> None:
     )
 
 
-def _foreign_operator(out: Lexed, token: Token, span: Span) -> None:
+def _foreign_operator(out: Lexed, source: Source, token: Token, span: Span) -> None:
     found = str(token)
+    if found == "|" and _bars(source, span.start) > 1:
+        out.tainted.append(span.start)
+        hint = "an absolute value is written `abs(x)`, a norm `norm2(x)`"
+        out.diagnostics.append(diagnostic("BLV0107", span, hint=hint, character="`|`"))
+        return
     right, kind = table.FOREIGN_OPERATORS[found]
     shown = found if found.isascii() else f"U+{ord(found):04X}"
     # `a&&b` needs spaces around its word.
@@ -135,6 +144,12 @@ def _foreign_operator(out: Lexed, token: Token, span: Span) -> None:
     out.diagnostics.append(diagnostic("BLV0110", span, fix=fix, found=shown, right=right))
     if kind != "JUNK":
         out.tokens.append(retype(token, kind, right))
+
+
+def _bars(source: Source, at: int) -> int:
+    """How many single bars stand on the line of ``at``."""
+    line = source.text[source.text.rfind("\n", 0, at) + 1 :].partition("\n")[0]
+    return line.replace("||", "").count("|")
 
 
 def _open_string(out: Lexed, source: Source, token: Token, span: Span) -> None:

@@ -285,7 +285,12 @@ def _operator(f: Failure) -> Diagnostic | None:
     fix = None
     stack = f.open_brackets()
     array = bool(stack) and f.tokens[stack[-1]].type == "LSQB"
-    if array and (stack[-1] == f.start or f.tokens[stack[-1] - 1].type not in table.OPERAND_ENDS):
+    member = kind == "LPAR" and before == "NAME" and f.kind(-2) == "DOT" and f.kind(-3) == "NAME"
+    if member:
+        whole = Span(f.source.name, f.span(f.at - 3).start, f.span(f.at - 1).start)
+        fix = Fix(f"remove `{f.text(f.at - 3)}.`", whole, "")
+        hint = f"functions stand by themselves: `{left}(...)`"
+    elif array and (stack[-1] == f.start or f.tokens[stack[-1] - 1].type not in table.OPERAND_ENDS):
         hint = f"elements are separated by commas: `{left}, {right}`"
     elif before in ("NUMBER", "RPAR"):
         between = Span(f.source.name, end, f.here().start)

@@ -152,3 +152,54 @@ def test_the_shell_completes_commands() -> None:
         [program], capture_output=True, text=True, env=os.environ | completion, check=False
     )
     assert "report" in done.stdout.split()
+
+
+@pytest.mark.parametrize(("variable", "plain"), [({}, False), ({"NO_COLOR": "1"}, True)])
+def test_a_terminal_gets_colour_unless_it_wants_none(variable: dict[str, str], plain: bool) -> None:
+    """The command on a terminal of its own (a pseudo-terminal of the system)."""
+    pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
+    environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
+    environment |= {"TERM": "xterm-256color", "COLUMNS": "80", **variable}
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bilevelpy", "explain", "models/box_kink.blv"],
+        stdin=follower, stdout=follower, stderr=follower, env=environment, cwd=ROOT,
+    )  # fmt: skip
+    os.close(follower)
+    written = b""
+    while True:
+        try:
+            part = os.read(leader, 4096)
+        except OSError:  # the end, on Linux
+            break
+        if not part:
+            break
+        written += part
+    os.close(leader)
+    assert process.wait() == 0
+    assert (b"\x1b[" not in written) is plain
+    text = re.sub(r"\x1b\[[0-9;]*m", "", written.decode())
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
+@pytest.mark.parametrize(
+    ("shell", "variables"),
+    [
+        ("bash", {"COMP_WORDS": "bilevelpy so", "COMP_CWORD": "1"}),
+        ("zsh", {"_TYPER_COMPLETE_ARGS": "bilevelpy so"}),
+        (
+            "fish",
+            {"_TYPER_COMPLETE_ARGS": "bilevelpy so", "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+        ),
+    ],
+)
+def test_every_shell_gets_completions(shell: str, variables: dict[str, str]) -> None:
+    program = Path(sys.executable).parent / "bilevelpy"
+    if not program.exists():
+        pytest.skip("the package is not installed in this environment")
+    asked = {"_BILEVELPY_COMPLETE": f"complete_{shell}", **variables}
+    done = subprocess.run(
+        [program], capture_output=True, text=True, env=os.environ | asked, check=False
+    )
+    assert "solve" in done.stdout
+    assert "compare" not in done.stdout

@@ -40,6 +40,32 @@ def test_a_page_is_written_and_stays_current(make: Any, tmp_path: Path) -> None:
     assert "[Optimum at a kink of the response](box_kink.md)" in (tmp_path / "index.md").read_text()
 
 
+def test_no_page_is_stale_and_no_model_without_one(make: Any) -> None:
+    """`make gallery` mends both."""
+    models = {p.stem: p for p in ROOT.glob("models/**/*.blv") if "data" not in p.parts}
+    stale = [n for n, p in models.items() if not make.is_current(GALLERY / f"{n}.md", p)]
+    assert stale == [], "run `make gallery` (hyper_cleaning needs --slow)"
+    assert len(models) == len(list(ROOT.glob("models/**/*.blv")))  # no two of one name
+    assert {p.stem for p in PAGES} == set(models)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_a_page_has_its_parts(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for part in ("# ", "## Model", "```math", "```blv", "## Answer", "## Decision",
+                 "## Certificate", "## Run it", "```console", "!["):  # fmt: skip
+        assert part in text, part
+    (path,) = ROOT.glob(f"models/**/{page.stem}.blv")
+    assert path.read_text(encoding="utf-8").strip() in text
+    for line in re.findall(r"^\$ (.*)$", text, re.M):
+        program, subject, *_ = line.split()
+        assert program in ("bilevelpy", "python"), line
+        if program == "python":
+            assert (ROOT / subject).is_file(), line
+        else:
+            assert subject in ("solve", "explain", "report", "check"), line
+
+
 def test_a_model_that_waits_for_data_has_a_page_too(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

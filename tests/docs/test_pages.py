@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,17 @@ def test_links(page: Path) -> None:
         if anchor and file.suffix == ".md":
             headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.M)
             assert anchor in {_slug(h) for h in headings}, target
+
+
+def test_links_to_other_places_are_well_formed() -> None:
+    """`make linkcheck` asks whether they answer; that takes a network."""
+    pages = [*ALL, *ROOT.glob("*.md"), *ROOT.glob("models/**/*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\((\w+://[^)\s]*)\)", page.read_text(encoding="utf-8")):
+            parts = urllib.parse.urlsplit(target)
+            assert parts.scheme == "https", (page.name, target)
+            assert re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)+", parts.netloc), (page.name, target)
+            assert not re.search(r"[.,;:]$|//", parts.path), (page.name, target)
 
 
 def _slug(heading: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,7 +16,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bilevelpy.diagnostics import Source
+from bilevelpy.cli.main import main
+from bilevelpy.diagnostics import Severity, Source
 from bilevelpy.sema import check
 from bilevelpy.syntax import tokens as table
 from bilevelpy.syntax.parser import lex
@@ -90,6 +92,96 @@ def test_the_textmate_grammar_reads_models_as_the_parser_does(path: Path) -> Non
     assert seen == set(tokens)
 
 
+NODE = shutil.which("node")
+MODULES = Path(os.environ.get("BILEVELPY_CONSUMERS", ROOT / ".consumers")) / "node_modules"
+
+
+def need(*packages: str) -> None:
+    if NODE is None or not all((MODULES / p).is_dir() for p in packages):
+        pytest.skip(f"no Node.js with {', '.join(packages)} (tests/exporters/setup_consumers.sh)")
+
+
+def test_the_engine_of_vs_code_reads_models_as_the_parser_does() -> None:
+    """The same comparison by Oniguruma and vscode-textmate, which VS Code itself uses."""
+    need("vscode-textmate", "vscode-oniguruma")
+    script = ROOT / "tests/editors/tokenise.js"
+    grammar = EDITORS / "vscode/syntaxes/blv.tmLanguage.json"
+    assert NODE is not None
+    done = subprocess.run(
+        [NODE, script, MODULES, grammar, *FILES], capture_output=True, text=True, timeout=120,
+        check=True,
+    )  # fmt: skip
+    rows = json.loads(done.stdout)
+    for path in FILES:
+        tokens = {t.start_pos: t for t in lex(Source("m", path.read_text())).tokens}
+        seen = set()
+        for start, piece, scope in rows[str(path)]:
+            if scope == "source.blv":
+                assert not piece.strip()
+            elif not scope.startswith("comment"):
+                token = tokens[start]
+                assert piece == str(token)
+                assert scope.startswith(family(token.type, piece)), (path.name, piece, scope)
+                seen.add(start)
+        assert seen == set(tokens), path.name
+
+
+def test_the_packer_of_the_marketplace_takes_the_extension(tmp_path: Path) -> None:
+    """What `vsce` refuses, the marketplace does."""
+    need("@vscode/vsce")
+    folder = tmp_path / "extension"
+    shutil.copytree(EDITORS / "vscode", folder)
+    shutil.copy(ROOT / "LICENSE", folder)
+    package = json.loads((folder / "package.json").read_text())
+    (folder / "package.json").write_text(json.dumps(package | {"version": "0.1.0"}))
+    assert NODE is not None
+    arguments = ["package", "--no-dependencies", "--allow-missing-repository", "-o", "blv.vsix"]
+    done = subprocess.run(
+        [NODE, MODULES / "@vscode/vsce/vsce", *arguments],
+        cwd=folder, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "WARNING" not in done.stdout + done.stderr
+    with zipfile.ZipFile(folder / "blv.vsix") as archive:
+        assert "extension/client.js" in archive.namelist()
+
+
+def test_the_extension_says_what_the_marketplace_asks() -> None:
+    package = json.loads((EDITORS / "vscode/package.json").read_text())
+    assert re.fullmatch(r"[a-z0-9][a-z0-9-]*", package["name"])
+    assert re.fullmatch(r"[a-z0-9][a-z0-9-]*", package["publisher"])
+    assert re.fullmatch(r"\d+\.\d+\.\d+", package["version"])
+    assert re.fullmatch(r"\^1\.\d+\.0", package["engines"]["vscode"])
+    assert package["license"] == "Apache-2.0"
+    language = package["contributes"]["languages"][0]["id"]
+    assert package["activationEvents"] == [f"onLanguage:{language}"]
+    for part in ("grammars", "snippets", "semanticTokenScopes"):
+        assert [entry["language"] for entry in package["contributes"][part]] == [language]
+    # Every setting that the client reads is declared, and no other.
+    client = (EDITORS / "vscode/client.js").read_text()
+    read = set(re.findall(r'settings\.get\("(\w+)"\)', client))
+    declared = package["contributes"]["configuration"]["properties"]
+    assert {f"bilevelpy.{name}" for name in read} == set(declared)
+
+
+def test_the_language_configuration_opens_and_indents() -> None:
+    found = json.loads((EDITORS / "vscode/language-configuration.json").read_text())
+    assert found["comments"]["lineComment"] == "#"
+    assert {tuple(pair) for pair in found["brackets"]} == {("{", "}"), ("[", "]"), ("(", ")")}
+    word = re.compile(found["wordPattern"])
+    assert word.findall("lam[p] + 3*w2_") == ["lam", "p", "w2_"]
+    indent = re.compile(found["indentationRules"]["increaseIndentPattern"])
+    outdent = re.compile(found["indentationRules"]["decreaseIndentPattern"])
+    for line in ("upper {", "lower firm[i in FIRM] {", "  subject to"):
+        assert indent.search(line)
+    for line in ("  var x;", "}", 'set S = {"a", "b"};'):
+        assert not indent.search(line)
+    assert outdent.search("}")
+    enter = re.compile(found["onEnterRules"][0]["beforeText"])
+    assert enter.search("## A doc line")
+    assert not enter.search("# a comment")
+
+
 def test_the_extension_packs_into_a_vsix(build: Any, tmp_path: Path) -> None:
     target = tmp_path / "blv.vsix"
     assert build.main(["--vsix", str(target)]) == 0
@@ -112,9 +204,6 @@ def test_the_extension_packs_into_a_vsix(build: Any, tmp_path: Path) -> None:
     from bilevelpy import __version__
 
     assert package["version"] == __version__
-
-
-NODE = shutil.which("node")
 
 
 @pytest.mark.skipif(NODE is None, reason="no Node.js on this machine")
@@ -145,12 +234,38 @@ def test_the_client_of_the_extension_talks_to_the_server(tmp_path: Path) -> None
     assert found["tokens"] == 0
 
 
-def test_the_snippet_of_a_model_is_a_model() -> None:
-    snippets = json.loads((EDITORS / "vscode/snippets/blv.json").read_text())
-    text = "\n".join(snippets["Bilevel model"]["body"]).replace("$0", "")
+# What stands around a snippet to make it a model; `{}` is the snippet.
+AROUND = {
+    "Bilevel model": "{}",
+    "Family of followers": 'set FIRM = {{"a", "b"}}; upper {{ var x; minimize sum(firm.q); }}\n{}',
+    "Constraints": "upper {{ var x in [0, 2]; minimize x + y;\n{}\n}}\n"
+    "lower low {{ var y; minimize (y - x)^2; }}",
+    "Sum": "set I = 1..3; upper {{ var x[I] in [0, 1]; minimize {}; }}",
+    "Expected answer": "upper {{ var x in [0, 1]; minimize x; }}\n{}",
+}
+
+
+def expanded(body: str | list[str]) -> str:
+    """A snippet as an editor inserts it, every proposal taken as it is."""
+    text = body if isinstance(body, str) else "\n".join(body)
     while "${" in text:
         text = re.sub(r"\$\{\d+:([^${}]*)\}", r"\1", text)
-    assert check(Source("snippet.blv", text)).diagnostics == []
+    return re.sub(r"\$\d", "", text)
+
+
+SNIPPETS = json.loads((EDITORS / "vscode/snippets/blv.json").read_text())
+
+
+@pytest.mark.parametrize("name", SNIPPETS)
+def test_snippets_expand_to_models_without_mistakes(name: str, tmp_path: Path) -> None:
+    snippet = SNIPPETS[name]
+    assert {"prefix", "body", "description"} == set(snippet)
+    text = AROUND[name].format(expanded(snippet["body"]))
+    path = tmp_path / "model.blv"
+    path.write_text(text)
+    found = check(Source("snippet.blv", text)).diagnostics
+    assert [d for d in found if d.severity is Severity.ERROR] == []
+    assert main(["check", str(path)]) == 0
 
 
 def test_the_vim_syntax_has_every_keyword() -> None:

@@ -184,6 +184,84 @@ def test_a_rename_that_would_break_the_model_is_refused(
         )
 
 
+def test_refusals_do_not_fill_the_pipe_that_nobody_reads(client: Client, ridge: str) -> None:
+    """A traceback each on standard error, 64 kB of them, would stop the server."""
+    params = client.at(types.RenameParams, ridge, RIDGE, "exp(lam)", new_name="e" * 400)
+    for _ in range(60):
+        with pytest.raises(JsonRpcException, match="language"):
+            client.ask("text_document_rename", params)
+
+
+# What an editor may open: odd texts with the code of the first thing found (None: nothing).
+ODD = {
+    "nothing": ("", "BLV0207"),
+    "a zero byte": (RIDGE.replace("lam", "l\0m"), "BLV0107"),
+    "a mark of direction": (RIDGE.replace("budget", "bud\u202eget"), "BLV0107"),
+    "brackets without end": ("upper { var x; minimize " + "(" * 5000, "BLV0104"),
+    "signs without end": ("upper { var x; minimize " + "-" * 5000 + "x; }", "BLV0111"),
+    "powers of powers": ("upper { var x; minimize " + "^".join("x" * 900) + "; }", "BLV0111"),
+    "a text without its end": ('model a "abc\nupper { var x; minimize x; }', "BLV0108"),
+    "other ends of lines": (RIDGE.replace("\n", "\r\n"), None),
+    "a byte-order mark": ("\ufeff" + RIDGE, None),
+    "itself": ('include "itself.blv";\n' + RIDGE, "BLV0226"),
+    "a folder": ('include "folder.blv";\n' + RIDGE, "BLV0225"),
+    "a pipe": ('include "pipe.blv";\n' + RIDGE, "BLV0225"),
+    "a circle of links": ('include "link.blv";\n' + RIDGE, "BLV0225"),
+    "junk": ('include "bytes.blv";\n' + RIDGE, "BLV0225"),
+    "ten million letters": ('include "long.blv";\n' + RIDGE, "BLV0225"),
+    "another folder": ('include "../../etc/passwd";\n' + RIDGE, "BLV0225"),
+    "a billion elements": (
+        "set S = 0..1000000000; param c[S] = 1; upper { var x[S]; minimize sum(c * x); }", None
+    ),
+    "definitions that double": (
+        "def f0(x) = x + x;\n"
+        + "".join(f"def f{k}(x) = f{k - 1}(x) + f{k - 1}(x);\n" for k in range(1, 40))
+        + "upper { var x; minimize f39(x); }", "BLV0227"
+    ),
+    "hundreds of mistakes": (
+        "upper { var x; minimize x; " + "".join(f"let a{k} = z{k}; " for k in range(300)) + "}",
+        "BLV0201",
+    ),
+    "statements only": (";" * 3000, "BLV0127"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def odd_files(client: Client) -> None:
+    (client.root / "folder.blv").mkdir()
+    os.mkfifo(client.root / "pipe.blv")
+    (client.root / "link.blv").symlink_to("link.blv")
+    (client.root / "bytes.blv").write_bytes(os.urandom(20_000))
+    (client.root / "long.blv").write_text("# " + "x" * 10_000_000)
+    (client.root / "nothing.npz").write_bytes(b"PK\x03\x04 no archive")
+    os.mkfifo(client.root / "nothing.csv")
+    (client.root / "nothing.json").write_text("[" * 100_000)
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_files_are_answered(client: Client, odd_files: None, kind: str) -> None:
+    """Every request at the beginning, in the middle, at the end and beyond."""
+    text, code = ODD[kind]
+    uri = client.open(f"{kind.replace(' ', '_')}.blv", text)
+    found = client.diagnostics(uri)
+    assert [d.code for d in found[:1]] == ([] if code is None else [code])
+    document = DOCUMENT(uri)
+    half = text[: len(text) // 2]
+    middle = types.Position(half.count("\n"), len(half) - half.rfind("\n") - 1)
+    for place in (_START, middle, types.Position(10**6, 10**6)):
+        client.ask("text_document_completion", types.CompletionParams(document, place))
+        client.ask("text_document_hover", types.HoverParams(document, place))
+        client.ask("text_document_definition", types.DefinitionParams(document, place))
+        context = types.ReferenceContext(True)
+        client.ask("text_document_references", types.ReferenceParams(context, document, place))
+    client.ask("text_document_semantic_tokens_full", types.SemanticTokensParams(document))
+    client.ask("text_document_document_symbol", types.DocumentSymbolParams(document))
+    everywhere = types.Range(_START, types.Position(10**6, 0))
+    context = types.CodeActionContext([])
+    client.ask("text_document_code_action", types.CodeActionParams(document, everywhere, context))
+    client.client.text_document_did_close(types.DidCloseTextDocumentParams(document))
+
+
 def test_completion_knows_levels_atoms_members_and_data(client: Client) -> None:
     uri = client.open("ridge.blv", RIDGE)
     client.diagnostics(uri)

@@ -8,7 +8,9 @@ import pytest
 
 pytest.importorskip("pygls", reason="the language server needs the extra `lsp`")
 
-from bilevelpy.lsp import complete, navigation, tokens
+from lsprotocol import types
+
+from bilevelpy.lsp import complete, describe, navigation, tokens
 from bilevelpy.lsp.document import Document
 
 
@@ -68,3 +70,28 @@ def test_a_request_takes_less_than_a_tenth_of_a_second() -> None:
         began = time.process_time()
         assert document.diagnostics == []
         assert time.process_time() - began < 0.3
+
+
+@pytest.mark.bench
+def test_what_is_asked_in_a_pause_takes_less_too() -> None:
+    """Hover, places, renaming, layout and fixes of a checked text; `minimize` has the longest."""
+    describe.warm_up()
+    text = long_model()
+    offset = text.index("lam) * w") + 1
+    everywhere = types.Range(types.Position(0, 0), types.Position(999, 0))
+    asked = {
+        "hover": lambda d: describe.hover(d, d.use_at(offset), {}),
+        "objective": lambda d: describe.objective(d, "fit"),
+        "model": describe.model,
+        "definition": lambda d: navigation.definition(d, offset),
+        "references": lambda d: navigation.references(d, offset, True),
+        "rename": lambda d: navigation.rename(d, offset, "fresh"),
+        "layout": navigation.formatted,
+        "fixes": lambda d: navigation.actions(d, everywhere),
+    }
+    for name, ask in asked.items():
+        document = Document("file:///m/long.blv", text + f"# {name}\n", 1)
+        assert document.diagnostics == []
+        began = time.process_time()
+        ask(document)
+        assert time.process_time() - began < 0.1, name

@@ -22,6 +22,9 @@ from bilevelpy.sema.binding.sources import Source, TableSource, Values, open_fil
 from bilevelpy.sema.binding.state import State, close_to
 from bilevelpy.sema.binding.textfiles import frame_table
 
+# Names of a data file that a message lists.
+MAX_NAMES = 8
+
 
 def collect(state: State, sources: Sequence[Source], base: str | PathLike[str] | None) -> None:
     """Fill ``given`` and ``given_axes``; report what is unknown, missing or unreadable."""
@@ -195,6 +198,11 @@ def _missing(state: State, missing: list[Param], sources: Sequence[Source]) -> N
         similar = close_to(param.name, offered - used)
         if similar:
             notes.append(f"the data holds `{similar}`: did you mean it for `{param.name}`?")
+    unused = sorted(offered - used)
+    if unused and not notes:
+        shown = ", ".join(f"`{n}`" for n in unused[:MAX_NAMES])
+        more = f" and {len(unused) - MAX_NAMES} more" if len(unused) > MAX_NAMES else ""
+        notes.append(f"the data holds {shown}{more}, which the model does not declare")
     names = [f"`{p.name}`" for p in missing]
     text = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     first, *rest = missing

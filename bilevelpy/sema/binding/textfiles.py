@@ -83,8 +83,17 @@ def read_csv(path: Path, limit: int) -> CsvTable:
     width = len(rows[0])
     for row, line in zip(body, places, strict=True):
         if len(row) != width:
-            raise FileProblem(f"row {line} has {len(row)} cells, the first has {width}")
+            found = f"row {line} has {len(row)} cells, the first has {width}"
+            raise FileProblem(found + _why(rows[0]))
     return CsvTable(header, tuple(body), np.array(places, dtype=np.int64))
+
+
+def _why(first: tuple[str, ...]) -> str:
+    """A word about a first row that other signs than commas divide."""
+    for sign, name in ((";", "`;`"), ("\t", "tabs")):
+        if len(first) == 1 and sign in first[0]:
+            return f"; this file has {name} where commas divide cells (and points decimals)"
+    return ""
 
 
 def read_json(path: Path, limit: int) -> Any:
@@ -104,7 +113,7 @@ def _text(path: Path, limit: int) -> str:
     except FileNotFoundError:
         raise FileProblem("there is no such file") from None
     except UnicodeDecodeError:
-        raise FileProblem("it is not UTF-8 text") from None
+        raise FileProblem("it is not UTF-8 text; save it as UTF-8") from None
     except UNREADABLE as error:
         raise FileProblem(reason(error)) from None
 

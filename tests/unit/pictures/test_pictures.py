@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +174,65 @@ def test_a_picture_that_needs_what_is_not_given(kink: tuple[bl.Model, bl.Result]
     alone = bl.parse("model a; upper { var x in [0, 1]; minimize x; }")
     with pytest.raises(bl.UsageError, match="has no lower level"):
         kink[1].plot(kind="response", model=alone)
+
+
+def test_the_values_of_a_game_that_has_no_other_picture(tmp_path: Path) -> None:
+    model = bl.load(MODELS / "applications" / "nash_cournot.blv")
+    result = bl.solve(model, backend="nlp")
+    assert drawable(model.bound) == ["values"]
+    figure = result.plot(tmp_path / "v.png", kind="values", model=model)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["Q (upper)", "firm.q (lower)"]
+    (dots,) = (x for x in figure.axes[1].lines if x.get_marker() == "s")
+    np.testing.assert_allclose(dots.get_ydata(), result["firm.q"])
+    assert [t.get_text() for t in figure.axes[1].get_xticklabels()] == ["a", "b"]
+
+
+def test_many_values_are_counted_and_numbers_share_a_panel() -> None:
+    model = bl.parse(
+        "model m; dim n = 70; upper { var a in [0, 1], b in [0, 2], w[n] in [0, 1] start 0.5;"
+        " minimize sumsq(w) + a + b + y; } lower low { var y; minimize (y - sum(w))^2; }"
+    )
+    figure = bl.solve(model).plot(kind="values", model=model)
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == ["upper (upper)", "w (upper)", "y (lower)"]
+    assert figure.axes[1].get_xlabel() == "entry of w"
+
+
+def test_absolute_values_below_are_solved_not_guessed() -> None:
+    """y minimises (y - x)^2 / 2 + |y|: soft thresholding, zero for |x| <= 1."""
+    model = bl.parse(
+        "model soft; upper { var x in [-4, 4] start 3; minimize (y - 1)^2; }"
+        " lower low { var y; minimize (y - x)^2 / 2 + abs(y); }"
+    )
+    sample = response(model.bound)
+    for x in (-3.0, -1.0, 0.5, 2.5):
+        F, y = sample(np.array([x]))
+        expected = np.sign(x) * max(abs(x) - 1, 0)
+        assert y == pytest.approx([expected], abs=1e-8)
+        assert pytest.approx((expected - 1) ** 2, abs=1e-8) == F
+
+
+def test_what_is_not_solved_is_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bilevelpy.numerics.resolve import Resolver
+
+    model = bl.load(MODELS / "box_kink.blv")
+    sample = response(model.bound)
+    given = Resolver.respond
+
+    def limited(self: Any, x: Any, y: Any, level: float = 1e-9) -> Any:
+        return dataclasses.replace(given(self, x, y, level), ended="limit")
+
+    monkeypatch.setattr(Resolver, "respond", limited)
+    assert np.isnan(sample(np.array([0.5]))[0])
+    with pytest.raises(bl.UsageError, match="there is nothing to draw"):
+        bl.solve(model, verify=False).plot(kind="landscape", model=model, points=5)
+
+
+def test_by_default_the_entry_moves_that_the_run_has_moved() -> None:
+    model = bl.parse(
+        "model two; upper { var x[3] in [-1, 1]; minimize sumsq(y - [0, 0.5, 0]); }"
+        " lower low { var y[3]; minimize sumsq(y - x); }"
+    )
+    figure = bl.solve(model).plot(kind="response", model=model, points=7)
+    assert figure.axes[1].get_xlabel() == "x[2]"

@@ -40,9 +40,9 @@ def test_doubling_functions_end_in_a_message(body: str) -> None:
     text = "def f0(x) = x^2 + 1;" + "".join(
         f"def f{k + 1}(x) = {body.format(k=k)};" for k in range(60)
     )
-    start = time.perf_counter()
+    start = time.process_time()
     assert codes(text + "upper { var x; minimize f60(x); }") == ["BLV0227"]
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
 
 
 def test_doubling_that_shares_its_terms_is_fine() -> None:
@@ -85,9 +85,9 @@ def test_a_flood_of_unknown_names() -> None:
     names = range(1500)
     text = "upper { var " + ", ".join(f"value_{k}" for k in names)
     text += "; minimize " + " + ".join(f"valeu_{k}" for k in names) + "; }"
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(codes(text)) == len(names)
-    assert time.perf_counter() - start < 15
+    assert time.process_time() - start < 15
 
 
 @pytest.mark.parametrize("index", ["inf", "-inf", "inf - inf", "1/0", "1e300", "0.5"])

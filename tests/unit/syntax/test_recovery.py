@@ -181,6 +181,7 @@ MISTAKES = [
     ("upper { var y, minimize y; }", "BLV0126"),
     ("dim n;;", "BLV0127"),
     ("upper { minimize x; };", "BLV0127"),
+    ("param a = 1e999;", "BLV0128"),
 ]
 
 

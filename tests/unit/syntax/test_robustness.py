@@ -123,9 +123,9 @@ def test_mutated_samples():
 def test_long_flat_sum_is_fast():
     text = " + ".join(f"x{i}" for i in range(10_000))
     expression("x")
-    start = time.perf_counter()
+    start = time.process_time()
     assert len(expression(text).terms) == 10_000
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
 
 
 def test_parsing_from_several_threads():
