@@ -155,6 +155,14 @@ FAMILIES = (
         "classes",
     ),
     Family(
+        "5 classes (softmax)",
+        "DENSE_CLASSES",
+        CLASSES,
+        lambda m: _classes(1000, 500, m // 5, 5),
+        (250, 500, 750),
+        ("direct", "aid"),
+    ),
+    Family(
         "quadratic follower under rows",
         "PAIRS",
         ROWS,

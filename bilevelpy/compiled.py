@@ -96,7 +96,7 @@ class Oracle:
         """The values of the model's reports, by name."""
         upper, lower = self.unflatten(x, y)
         bound = self._oracle.bound
-        run = Interpreter(bound.data, environment(upper, lower))
+        run = Interpreter(bound.data, environment(upper, lower), bound.program.externs)
         return {n: np.asarray(run.value(r.value)) for n, r in bound.program.reports.items()}
 
     def _solver(self, point: torch.Tensor) -> Resolver:

@@ -114,7 +114,7 @@ def single_loops(longest: int) -> list[str]:
         found = errors(
             oracle(COUPLED, n=100),
             "lvhba",
-            {**options, "power": power, "bound": 1000.0},
+            {**options, "power": power, "bound": 1000.0, "loop": "single"},
             -0.3,
             at,
         )

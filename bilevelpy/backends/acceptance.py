@@ -95,3 +95,25 @@ def refuse_lower_bounds(structure: Structure) -> Reject | None:
             "does not take bounds or other domains of lower variables", structure.lower.domains
         )
     return None
+
+
+def refuse_ill(structure: Structure, most: float) -> Reject | None:
+    """Reject strongly convex lower levels of a condition number above ``most``, where it is known:
+    the method walks gradient steps, some 30 for each unit of it, and differentiates them all.
+    """
+    kappa = structure.condition
+    if kappa is None or kappa <= 1.01 * most:  # estimates are off by a percent
+        return None
+    return Reject(
+        f"follows gradient steps of the lower level, too many above a condition number of {most:g} "
+        f"(here {kappa:.3g})",
+        structure.convexity,
+    )
+
+
+def refuse_choice(structure: Structure) -> Reject | None:
+    """Reject convex lower levels that may have several solutions: the method follows one."""
+    s = structure
+    if s.convexity.value == "convex" and not s.unique.value:
+        return Reject("follows one lower solution, and there may be several", s.convexity)
+    return None

@@ -3,38 +3,56 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import torch
 
 from bilevelpy.analysis.structure import Structure
-from bilevelpy.backends.acceptance import refuse_lower_bounds, refuse_nonconvex
+from bilevelpy.backends.acceptance import refuse_ill, refuse_lower_bounds, refuse_nonconvex
 from bilevelpy.backends.aggregated import Aggregated
 from bilevelpy.backends.base import Accept, Cost, Reject
-from bilevelpy.backends.loop import LoopState, check_range, guard, measure_loop
+from bilevelpy.backends.loop import check_range
 from bilevelpy.backends.slbamm import OPTIMISTIC
 from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.hypergradient import Adjoint
 from bilevelpy.numerics.linear_solve import norm
+from bilevelpy.numerics.lower_solve import finish
 from bilevelpy.numerics.measure import Measure
+from bilevelpy.numerics.response import Accuracy, Point, Response
 from bilevelpy.numerics.spectrum import extreme_eigenvalues
+from bilevelpy.numerics.upper import UpperState, advance, begin, measure
+from bilevelpy.numerics.upper_gd import gradient_step
 from bilevelpy.numerics.upper_lipschitz import power_iteration
 from bilevelpy.options import BackendOptions
 
 Vec = torch.Tensor
 
 BIASED = "differentiating a fixed number of aggregated lower steps solves a perturbed problem"
+# Steps to begin with where their number grows, and at most.
+FIRST, MOST = 50, 20_000
+# Condition number up to which the steps that are needed are few enough to be differentiated:
+# 5 CPU s for the quadratic of six variables at 100, no end within 10 at 1,000.
+LARGEST = 100.0
+# Steps below this fraction of y are rounding.
+ROUNDING = 1e-14
+# Fraction of the steps in which F has a weight, where their number grows.
+SHARED = 0.5
+# In the place of the lower and adjoint methods, which this response does not have.
+_UNUSED: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BDAOptions(BackendOptions):
     """Options of ``bda``.
 
-    ``lower_steps`` T; the weight of F in step t is ``start * (t+1)^-decay``; ``lower_step`` s, 0:
-    1/(2L); ``upper_step``, 0: by differences of hypergradients. ``warm``: start at the last y.
+    ``lower_steps`` T, fixed; 0: T grows, from 50, until it no longer matters. The weight of F in
+    step t is ``start * (t+1)^-decay``, with growing T in the first half of the steps only.
+    ``lower_step`` s, 0: 1/(2L); ``upper_step`` of a fixed T, 0: by differences of hypergradients.
+    ``warm``: start at the last y.
     """
 
-    lower_steps: int = 50
+    lower_steps: int = 0
     start: float = 0.5
     decay: float = 1.0
     lower_step: float = 0.0
@@ -42,7 +60,7 @@ class BDAOptions(BackendOptions):
     warm: bool = True
 
     def __post_init__(self) -> None:
-        check_range(self, "bda", 1, 10**5, "lower_steps")
+        check_range(self, "bda", 0, 10**5, "lower_steps")
         check_range(self, "bda", 0.0, 1.0, "start", closed=False)
         check_range(self, "bda", 0.0, 10.0, "decay")
         check_range(self, "bda", 0.0, math.inf, "lower_step", "upper_step")
@@ -58,10 +76,14 @@ class BDA:
         p <- (I - s phi_yy) p,   g <- g - s phi_xy p,   dPhi/dx = F_x + g
 
     with ``phi = (1 - a_t) f + a_t F``. The part of F selects among the lower solutions; what is
-    left of it after T steps, and of the unfinished descent, is the bias.
+    left of it after T steps, about 1/T, and of the unfinished descent, ``(1 - s mu)^T``, is the
+    bias of a fixed T. By default T grows: steps T/2 to T descend on f alone (they leave the part of
+    y that the others have selected where it is), x moves by L-BFGS, and T doubles until lower
+    level and hypergradient no longer change. That takes T of about ``30 L/mu``: condition numbers
+    above 100 are refused.
 
-    Cost per upper step: T lower and T upper gradients, T pullbacks of f, 2T upper gradients for the
-    products of F.
+    Cost per upper step: T lower and T/2 upper gradients, T pullbacks of f, T upper gradients for
+    the products of F.
     """
 
     name: ClassVar[str] = "bda"
@@ -71,68 +93,170 @@ class BDA:
     perturbed_start: ClassVar[bool] = True
 
     def accepts(self, structure: Structure) -> Accept | Reject:
-        """A smooth convex lower level over free variables."""
+        """A smooth convex lower level over free variables, not badly conditioned."""
         refusal = refuse_nonconvex(structure)
         if refusal is None:
             refusal = refuse_lower_bounds(structure)
         if refusal is not None:
             return refusal
+        refusal = refuse_ill(structure, LARGEST)
+        if refusal is not None:
+            return refusal
         unique = structure.convexity.value == "strongly convex" or bool(structure.unique.value)
-        return Accept("the lower level is convex", (BIASED,) if unique else (BIASED, OPTIMISTIC))
+        return Accept("the lower level is convex", () if unique else (OPTIMISTIC,))
 
     def cost(self, structure: Structure) -> Cost:
-        """T steps forth and back; biased, so that unbiased methods come first."""
-        return Cost(gradients=1e4, products=1e4, memory=8.0 * 50 * structure.dim_y)
+        """T steps forth and back."""
+        T = 30.0 * min(structure.condition or 100.0, 1e8)
+        return Cost(gradients=2.0 * T, products=2.0 * T, memory=8.0 * T * structure.dim_y)
 
     def init(
         self, oracle: Oracle, x: Vec, y: Vec, options: BDAOptions, rng: torch.Generator
-    ) -> LoopState:
-        """Estimate what is not given."""
-        beta = options.lower_step
-        if not beta:
-            top = extreme_eigenvalues(Aggregated(oracle, options.start).hvp(x, y), oracle.m, rng)[1]
-            beta = 0.5 / top if top > 0 else 1.0
-        state = LoopState(x, y, y, torch.zeros_like(x), options.upper_step, beta)
-        state.warn(BIASED)
-        if not state.alpha:
-            top = power_iteration(lambda at: _reverse(oracle, at, y, beta, options)[0], x, rng)
-            state.alpha = 1.0 / top if top > 0 else 1.0
-        state.h = oracle.grad_F(x, y)[0]
-        return state
+    ) -> UpperState:
+        """Estimate what is not given, and evaluate at the start."""
+        step = options.lower_step
+        if not step:
+            problem = Aggregated(oracle, options.start)
+            tops = [extreme_eigenvalues(problem.hvp(x, y), oracle.m, rng)[1]]
+            problem.mu = 0.0
+            tops.append(extreme_eigenvalues(problem.hvp(x, y), oracle.m, rng)[1])
+            step = 0.5 / max(tops) if max(tops) > 0 else 1.0
+        accuracy = Accuracy(level=1e-3, change=1.0, floor=min(1e-3 * options.tol, 1e-7))
+        response = Descent(
+            oracle, _UNUSED, _UNUSED, accuracy, correct=False, options=options, step=step, begun=y
+        )
+        response.T = options.lower_steps or FIRST
+        state = begin(response, x, y, 0.0)
+        if options.lower_steps:
+            state.warnings = (BIASED,)
+            response.alpha = options.upper_step
+            if not response.alpha and state.finish is None:
+                at = state.point
 
-    def step(self, oracle: Oracle, state: LoopState, options: BDAOptions) -> LoopState:
-        """One upper step; ``state.u`` is the start of the lower steps where they are not warm."""
-        x = state.x
-        start = state.y if options.warm else state.u
-        state.h, y, state.size = _reverse(oracle, x, start, state.beta, options)
-        state.y = y
-        state.residual = oracle.domain_y.projected_gradient_norm(y, oracle.grad_f(x, y))
-        # T steps are the model here: how well they solve the lower level is the certificate's
-        # matter.
-        state.largest, state.adjoint = math.inf, 0.0
-        state.k += 1
-        if guard(oracle, state, fixed=bool(options.upper_step)):
-            state.x = oracle.domain_x.project(x - state.alpha * state.h)
-        return state
+                def slope(z: Vec) -> Vec:
+                    return response.differentiate(response.evaluate(z, at, at.y), at).g
 
-    def measure(self, oracle: Oracle, state: LoopState) -> Measure:
-        """Read the state."""
-        return measure_loop(oracle, state)
+                top = power_iteration(slope, x, rng)
+                response.alpha = 1.0 / top if top > 0 else 1.0
+        return _grown(state, options)
+
+    def step(self, oracle: Oracle, state: UpperState, options: BDAOptions) -> UpperState:
+        """An upper step, by a fixed length where T is fixed; more lower steps where the present
+        number is exhausted.
+        """
+        response = state.response
+        assert isinstance(response, Descent)
+        if response.alpha:
+            return gradient_step(state, response.alpha)
+        return _grown(advance(state), options)
+
+    def measure(self, oracle: Oracle, state: UpperState) -> Measure:
+        """Read the state. A fixed T is the model here: how well it solves the lower level is the
+        certificate's matter.
+        """
+        m, response = measure(state), state.response
+        assert isinstance(response, Descent)
+        return replace(m, lower_accuracy=0.0) if response.options.lower_steps else m
 
 
-def _reverse(
-    oracle: Oracle, x: Vec, y: Vec, step: float, options: BDAOptions
-) -> tuple[Vec, Vec, float]:
-    """Hypergradient through T aggregated steps, their end, and the size of its parts."""
-    problem, points = Aggregated(oracle, options.start), [y]
-    weights = [options.start * (t + 1) ** (-options.decay) for t in range(options.lower_steps)]
-    for weight in weights:
-        problem.mu = weight
-        points.append(points[-1] - step * problem.grad_f(x, points[-1]))
-    F_x, p = oracle.grad_F(x, points[-1])
-    g = torch.zeros_like(x)
-    for weight, at in zip(reversed(weights), reversed(points[:-1]), strict=True):
-        problem.mu = weight
-        Hp, Jp = problem.pullback(x, at)(p)
-        p, g = p - step * Hp, g - step * Jp
-    return F_x + g, points[-1], norm(F_x) + norm(g)
+def _grown(state: UpperState, options: BDAOptions) -> UpperState:
+    """Double T until the point is no longer stationary, or neither residual nor hypergradient see
+    the difference.
+    """
+    response = state.response
+    assert isinstance(response, Descent)
+    while (
+        state.finish is None
+        and not options.lower_steps
+        and not response.settled
+        and state.stationarity() <= options.tol
+    ):
+        if response.T >= MOST:
+            response.settled = True
+            break
+        response.T *= 2
+        before = state.point.lower.residual
+        new = response.again(state.point)
+        if new.gradient is None:
+            break
+        state.point = new
+        small = before <= response.accuracy.level * response.scale
+        response.settled = small and state.stationarity() <= options.tol
+    return state
+
+
+@dataclass(slots=True)
+class Descent(Response):
+    """The response after T aggregated steps, and its derivative through them."""
+
+    options: BDAOptions = field(default_factory=BDAOptions)
+    step: float = 1.0
+    begun: Vec | None = None
+    T: int = FIRST
+    alpha: float = 0.0
+    settled: bool = False
+    path: list[Vec] = field(default_factory=list)
+
+    def weights(self) -> list[float]:
+        """The weights a_t of F."""
+        o = self.options
+        last = self.T if o.lower_steps else math.ceil(SHARED * self.T)
+        some = [o.start * (t + 1) ** (-o.decay) for t in range(last)]
+        return some + [0.0] * (self.T - last)
+
+    @property
+    def grows(self) -> bool:
+        """Whether T may still grow."""
+        return not self.options.lower_steps and self.T < MOST
+
+    def evaluate(self, x: Vec, near: Point | None, y: Vec, expected: float = 0.0) -> Point:
+        """F at the end of T steps from y (from the first start where they are not warm); of more
+        where the residual asks for them.
+        """
+        oracle, problem = self.oracle, Aggregated(self.oracle, 0.0)
+        start = y if self.options.warm or self.begun is None else self.begun
+        first = oracle.domain_y.projected_gradient_norm(start, oracle.grad_f(x, start))
+        self.scale = max(self.scale, first)
+        oracle.counts.lower_solves += 1
+        while True:
+            self.path = [start]
+            for weight in self.weights():
+                problem.mu = weight
+                at = self.path[-1]
+                g = problem.grad_f(x, at) if weight else oracle.grad_f(x, at)
+                self.path.append(at - self.step * g)
+            end = self.path[-1]
+            f, g = oracle.value_grad_f(x, end)
+            lower = finish(oracle.domain_y, end, f, g, self.T, "limit")
+            if not math.isfinite(f):
+                lower = replace(lower, ended="nonfinite")
+                none = torch.zeros_like(x), torch.zeros_like(end)
+                return Point(x, lower, math.nan, math.nan, *none)
+            tol = max(self.accuracy.level * self.scale, ROUNDING * norm(end) / self.step)
+            if not self.grows or lower.residual <= tol:
+                break
+            self.T *= 2
+        F, F_x, F_y = oracle.value_grad_F(x, end)
+        return Point(x, lower, F, F, F_x, F_y)
+
+    def differentiate(self, point: Point, near: Point | None) -> Point:
+        """``p <- (I - s phi_yy) p`` from F_y back along the newest path, which is longer where f
+        still changes p at the first step that F has no part in.
+        """
+        problem, x = Aggregated(self.oracle, 0.0), point.x
+        while True:
+            p, cross, left = point.gF_y, torch.zeros_like(x), 0.0
+            for weight, at in zip(reversed(self.weights()), reversed(self.path[:-1]), strict=True):
+                problem.mu = weight
+                pull = problem.pullback(x, at) if weight else self.oracle.pullback(x, at)
+                Hp, Jp = pull(p)
+                p, cross = p - self.step * Hp, cross + self.step * Jp
+                left = left if weight else self.step * norm(Hp)
+            if not self.grows or left <= self.accuracy.level * norm(point.gF_y):
+                break
+            self.T *= 2
+            point = self.evaluate(x, near, self.path[0])
+            if not self.finite(point):
+                return replace(point, gradient=torch.zeros_like(x))
+        adjoint = Adjoint(torch.zeros_like(p), cross, math.nan, self.T)
+        return replace(point, adjoint=adjoint, gradient=point.gF_x - cross)

@@ -11,7 +11,6 @@ import torch
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.acceptance import refuse_other_than_rows
 from bilevelpy.backends.base import Accept, Cost, Reject
-from bilevelpy.backends.constrained import Constrained
 from bilevelpy.backends.f2ba import F2BA, F2BAOptions, Penalised
 from bilevelpy.backends.loop import check_choices, check_range
 from bilevelpy.backends.weighted import Inner, Weighted
@@ -50,7 +49,7 @@ class BLOCCOptions(F2BAOptions):
         check_range(self, "blocc", 0.0, math.inf, "dual_step")
 
 
-class BLOCC(Constrained, F2BA):
+class BLOCC(F2BA):
     """Bilevel optimization with coupled constraints, by two saddle points [Jiang2024]_.
 
     For ``min_x F(x, y(x))`` with ``y(x) = argmin f(x, .)`` over ``c(x, y) <= 0`` and ``== 0``::

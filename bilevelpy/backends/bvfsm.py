@@ -11,6 +11,7 @@ import torch
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.acceptance import refuse_shape
 from bilevelpy.backends.base import Accept, Cost, Reject
+from bilevelpy.backends.joint import measure_joint, start_joint, step_joint
 from bilevelpy.backends.loop import check_range, curvatures
 from bilevelpy.backends.weighted import Inner
 from bilevelpy.lowering.protocol import Oracle
@@ -32,7 +33,7 @@ LOCAL = (
     "the lower level may be nonconvex: its value is the least one found from several starts, and "
     "among the lower solutions that with the least F near the path is meant"
 )
-# Stages are solved to this stationarity, the last one to the tolerance of the run.
+# Stages are solved to this stationarity.
 ROUGH = 1e-3
 _UNUSED: Any = None
 
@@ -43,14 +44,14 @@ class BVFSMOptions(BackendOptions):
 
     ``regularise``: mu and theta at first, as fractions of the curvatures of f and F; ``barrier``:
     sigma over the slack, as a fraction of the scale of F. All of them and the slack c fall by
-    ``fall`` after every stage, until c is ``smallest`` of its first value. ``starts``: random
-    starts of the lower value beside the given one and the last.
+    ``fall`` after every stage, until they are ``smallest`` of their first values. ``starts``:
+    random starts of the lower value beside the given one and the last.
     """
 
     regularise: float = 1e-2
     barrier: float = 0.1
     fall: float = 10.0
-    smallest: float = 1e-8
+    smallest: float = 1e-3
     starts: int = 8
 
     def __post_init__(self) -> None:
@@ -71,7 +72,9 @@ class BVFSM:
     and mu, theta, sigma, c -> 0. The paper takes fixed numbers of gradient steps on z, y and x;
     here z and y are solved by L-BFGS, x moves by L-BFGS with a line search, and the parameters fall
     in stages. The first c leaves y free to minimise F, so that y is led to the lower solution with
-    the least F near by. The y returned is the lower solution reached from there.
+    the least F near by. The barrier is ill conditioned where c is small: after the last stage the
+    digits come from ``F + lambda (f - v)``, with v reached from y, minimised over (x, y) for lambda
+    growing from ``sigma / (f_mu + c - f)``, which is what the barrier weighs f by.
 
     Cost per upper step: two inner solves, some tens of lower and upper gradients; no products.
     """
@@ -113,19 +116,43 @@ class BVFSM:
         return _tightened(begin(response, x, response.y, 0.0), options)
 
     def step(self, oracle: Oracle, state: UpperState, options: BVFSMOptions) -> UpperState:
-        """An upper step; smaller parameters where the present stage is solved."""
-        return _tightened(advance(state), options)
+        """An upper step; smaller parameters where the present stage is solved, and the penalty
+        after the last one.
+        """
+        response = state.response
+        if not isinstance(response, Barrier):
+            return step_joint(state, options.tol)
+        state = _tightened(advance(state), options)
+        if state.finish is None and (response.size > options.smallest or _is_open(state)):
+            return state
+        x, y = state.point.x, state.point.y
+        if not math.isfinite(state.point.value) or not response.weight > 0.0:
+            return state
+        found = response.reached(x, y)
+        y = found.y if found.usable else y
+        return start_joint(
+            oracle, x, y, options.tol, response.rng, weight=response.weight, gamma=0.0, fixed=False
+        )
 
     def measure(self, oracle: Oracle, state: UpperState) -> Measure:
         """The state with the lower solution reached from its y."""
-        m, response = measure(state), state.response
-        assert isinstance(response, Barrier)
-        found = lbfgs(oracle, m.x, m.y, tol=1e-9 * max(response.slope, 1e-300), memory=response.own)
+        response = state.response
+        if not isinstance(response, Barrier):
+            return measure_joint(oracle, state)
+        m = measure(state)
+        found = response.reached(m.x, m.y)
+        # A stage is no end, however well its problem is solved.
+        m = replace(m, stationarity=math.inf, finish=None)
         if not found.usable:
             return m
         return replace(
             m, y=found.y, F=oracle.F(m.x, found.y), f=found.f, lower_residual=found.residual
         )
+
+
+def _is_open(state: UpperState) -> bool:
+    """Whether the present stage is still to be solved."""
+    return state.stationarity() > ROUGH
 
 
 def _tightened(state: UpperState, options: BVFSMOptions) -> UpperState:
@@ -134,7 +161,7 @@ def _tightened(state: UpperState, options: BVFSMOptions) -> UpperState:
     assert isinstance(response, Barrier)
     while response.size > options.smallest and math.isfinite(state.point.value):
         stuck = state.finish is not None and state.finish.status is Status.STALLED
-        if state.stationarity() > ROUGH and not stuck:
+        if _is_open(state) and not stuck:
             break
         state.finish = None  # what a stage cannot resolve, the next one may
         response.size = max(response.size / options.fall, options.smallest)
@@ -157,6 +184,8 @@ class Barrier(Response):
     size: float = 1.0
     slack: float = 1.0
     slope: float = 0.0
+    extent: float = 1.0
+    weight: float = 0.0
     y: Vec = field(default_factory=lambda: torch.zeros(0))
     own: BFGS = field(default_factory=lambda: BFGS(0.0, 20, rescale=True))
     correct: bool = False
@@ -169,10 +198,16 @@ class Barrier(Response):
         inner = Inner(y, self.rng, BFGS(step, 20, rescale=True))
         best = inner.solve(oracle, x, 0.0, 1.0, 1e-3)
         self.y = best.y if best.usable else y
+        self.extent = max(dot(y, y), dot(self.y, self.y)) or 1.0
         value = self._value(x, self.y)[1]
         self.slope = oracle.domain_y.projected_gradient_norm(y, oracle.grad_f(x, y))
         gap = oracle.f(x, self.y) - value
         self.slack = 2.0 * max(gap, o.regularise * max(abs(value), 1e-8)) or 1.0
+
+    def reached(self, x: Vec, y: Vec) -> LowerSolution:
+        """The lower solution that descent from y reaches."""
+        tol = 1e-9 * max(self.slope, 1e-300)
+        return lbfgs(self.oracle, x, y, tol=tol, memory=self.own)
 
     def _value(self, x: Vec, y: Vec) -> tuple[Vec, float]:
         """The least regularised lower value found from y, the start, and random points."""
@@ -204,7 +239,7 @@ class Barrier(Response):
             return Point(x, bad, math.nan, math.nan, *none)
         y = self._inside(x, y, z, value + 0.5 * c)
         theta = self.size * o.regularise * self.bend_F
-        sigma = self.size * o.barrier * max(self.bend_F * (1.0 + dot(y, y)), 1e-12)
+        sigma = self.size * o.barrier * max(self.bend_F * self.extent, 1e-12)
         problem = cast(Oracle, _Bounded(oracle, value + c, theta, sigma))
         memory = BFGS(1.0 / max(self.bend_F, 1e-300), 20, rescale=True)
         start = problem.value_grad_f(x, y)
@@ -213,7 +248,8 @@ class Barrier(Response):
         y = found.y
         room = value + c - oracle.f(x, y)
         F_x, F_y = oracle.grad_F(x, y)
-        cross = (sigma / room) * (oracle.grad_f_x(x, z) - oracle.grad_f_x(x, y))
+        self.weight = sigma / room
+        cross = self.weight * (oracle.grad_f_x(x, z) - oracle.grad_f_x(x, y))
         self.scale = max(self.scale, level / self.accuracy.level)
         adjoint = Adjoint(torch.zeros_like(y), cross, math.nan, 0)
         kept = _settled(found)
@@ -225,7 +261,8 @@ class Barrier(Response):
         if oracle.f(x, y) < limit:
             return y
         memory = BFGS(self.own.scale, 20, rescale=True)
-        down = lbfgs(oracle, x, y, tol=1e-9 * max(self.slope, 1e-300), max_iter=500, memory=memory)
+        tol = 1e-9 * max(self.slope, 1e-300)
+        down = lbfgs(oracle, x, y, tol=tol, max_iter=500, memory=memory)
         return down.y if down.f < limit else z
 
     def differentiate(self, point: Point, near: Point | None) -> Point:

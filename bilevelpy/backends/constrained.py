@@ -18,28 +18,19 @@ Vec = torch.Tensor
 TIGHT = 1e-9
 
 
-class Constrained:
-    """Mixin of the backends whose lower level has constraints: the response that they return."""
+def solved(
+    oracle: Oracle, m: Measure, rows: Scaled, multipliers: Vec, rng: torch.Generator
+) -> Measure:
+    """The measure with its y replaced by the lower solution at its x; as it is where there is none.
 
-    def solved(
-        self, oracle: Oracle, m: Measure, rows: Scaled, multipliers: Vec, rng: torch.Generator
-    ) -> Measure:
-        """The measure with its y replaced by the lower solution at its x; as it is where there is
-        none.
-
-        Penalties leave y a little outside its constraints; the method of multipliers does not.
-        """
-        method = MultiplierMethod(rows, m.y, rng, rows.project(multipliers))
-        found = method.solve(oracle, m.x, TIGHT)
-        if not math.isfinite(found.f):
-            return m
-        return replace(
-            m,
-            y=found.y,
-            F=oracle.F(m.x, found.y),
-            f=found.f,
-            lower_residual=found.residual,
-        )
+    Penalties leave y a little outside its constraints; the method of multipliers does not.
+    """
+    method = MultiplierMethod(rows, m.y, rng, rows.project(multipliers))
+    found = method.solve(oracle, m.x, TIGHT)
+    if not math.isfinite(found.f):
+        return m
+    F = oracle.F(m.x, found.y)
+    return replace(m, y=found.y, F=F, f=found.f, lower_residual=found.residual)
 
 
 def multiplier_set(rows: Scaled, bound: float) -> ProductSet:

@@ -36,6 +36,9 @@ _UNUSED: Any = None
 SKEW, SAME = 5.0, 0.1
 # Finest accuracy of the inner solves.
 ROUNDING = 1e-14
+# Accuracy of the inner solves at first (with a weight that stays); it follows the progress, this
+# much closer than elsewhere.
+ROUGH, FIXED, CLOSER = 1e-2, 1e-5, 0.03
 # First weight: minimisers differ by about this fraction of y.
 APART = 0.03
 
@@ -111,7 +114,8 @@ class F2BA:
         """Evaluate at the start."""
         # Residuals are relative to the largest seen, and h has them times the lower condition.
         floor = max(min(1e-6 * options.tol, 1e-7), ROUNDING)
-        accuracy = Accuracy(level=1e-5, change=1.0, floor=floor)
+        level = FIXED if options.weight else ROUGH
+        accuracy = Tied(level=level, change=1.0, floor=floor)
         response = self.penalised(oracle, accuracy, options, rng)
         response.prepare(x, y)
         state = begin(response, x, y, 0.0)
@@ -161,6 +165,15 @@ def _raised(state: UpperState, options: F2BAOptions) -> UpperState:
 
 
 @dataclass(slots=True)
+class Tied(Accuracy):
+    """Tied closer to the progress: differences of minimisers lose digits."""
+
+    def follow(self, stationarity: float, decay: float = 0.9) -> None:
+        """Tie the level to the stationarity of the current point."""
+        Accuracy.follow(self, CLOSER * stationarity, decay)
+
+
+@dataclass(slots=True)
 class Penalised(Response):
     """``Phi_lambda(x)``, its gradient by the envelope theorem, and the inner problems."""
 
@@ -188,7 +201,7 @@ class Penalised(Response):
         if o.upper == "gd":
             self.beta = StepLength(o.lower_step, self.rng).at(oracle, x, y)
         if not self.weight:
-            z = self.inner[0].solve(oracle, x, 1.0, 0.0, 1e-3).y
+            z = self.inner[0].solve(oracle, x, 1.0, 0.0, ROUGH).y
             top = power_iteration(lambda at: oracle.grad_f(x, at), z, self.rng)
             size = max(norm(z), norm(y)) or 1.0
             self.weight = norm(oracle.grad_F(x, z)[1]) / max(APART * top * size, 1e-300) or 1.0
@@ -196,9 +209,9 @@ class Penalised(Response):
     def evaluate(self, x: Vec, near: Point | None, y: Vec, expected: float = 0.0) -> Point:
         """``Phi_lambda`` at x."""
         o, oracle, weight = self.options, self.oracle, self.weight
-        signs = (1, 0) if o.order == 1 else (1, -1, 0)
+        signs = (1,) if o.order == 1 else (1, -1)
         if o.upper == "gd":
-            for sign in signs:
+            for sign in (*signs, 0):
                 b = sign / weight
                 self.inner[sign].descend(
                     oracle, x, 1.0, b, self.beta / (1.0 + abs(b)), o.lower_steps
@@ -230,7 +243,13 @@ class Penalised(Response):
         about as far from z as that of ``f + F/lambda``, on the other side. Otherwise the weight is
         too small.
         """
-        while True:
+        before = self.inner[0].y
+        found = self._solve(x, 0)
+        # With x all minimisers move alike.
+        for sign in signs:
+            moved = self.inner[sign].y + (self.inner[0].y - before)
+            self.inner[sign].y = self.oracle.domain_y.project(moved)
+        while found.ended not in ("nonfinite", "unbounded"):
             for sign in signs:
                 found = self._solve(x, sign)
                 if found.ended in ("nonfinite", "unbounded"):
@@ -245,6 +264,7 @@ class Penalised(Response):
             self.raises += 1
             for sign in (1, -1):
                 self.inner[sign].restart(z)
+        return found
 
     def _solve(self, x: Vec, sign: int) -> LowerSolution:
         """An inner problem; where it is unbounded because F bends it down, the weight grows

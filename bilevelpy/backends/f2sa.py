@@ -87,7 +87,9 @@ class F2SA(SampledBackend):
         """A smooth lower level without bounds, that is a sum over a data axis."""
         found = accept_sums(structure, refuse_shape(structure))
         if isinstance(found, Accept) and structure.convexity.value != "strongly convex":
-            return replace(found, warnings=(LOCAL,))
+            # Solutions of a part of the data, as convex models start from, may be far off here.
+            rough = {"metric": "rough", "prepare": "none"}
+            return replace(found, warnings=(LOCAL,), options=rough)
         return found
 
     def prepare(self, oracle: Oracle, state: SampledState, options: F2SAOptions) -> None:

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.acceptance import refuse_other_than_rows
 from bilevelpy.backends.base import Accept, Cost, Reject
-from bilevelpy.backends.constrained import Constrained, multiplier_set, multipliers_at
-from bilevelpy.backends.joint import (
-    Joint,
-    JointPenalty,
-    first_weight,
-    joint_accuracy,
-    measure_joint,
-    raised,
-    step_joint,
-)
+from bilevelpy.backends.constrained import multipliers_at
+from bilevelpy.backends.continued import LOOPS, Continued
+from bilevelpy.backends.gap import measure_gap, start_gap
+from bilevelpy.backends.joint import first_weight
 from bilevelpy.backends.loop import (
     SLOW,
     LoopState,
@@ -28,27 +22,20 @@ from bilevelpy.backends.loop import (
     check_range,
     curvatures,
     guard,
-    measure_loop,
     penalised_parts,
-    repeat,
 )
 from bilevelpy.backends.slbamm import OPTIMISTIC
-from bilevelpy.backends.weighted import Inner
 from bilevelpy.lowering.protocol import Oracle
-from bilevelpy.numerics.hypergradient import Adjoint
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.measure import Measure
 from bilevelpy.numerics.multipliers import ConstrainedOracle, MultiplierMethod, Scaled
-from bilevelpy.numerics.response import Point
-from bilevelpy.numerics.upper import UpperState, begin
+from bilevelpy.numerics.upper import UpperState
 from bilevelpy.options import BackendOptions
 
 Vec = torch.Tensor
 
-LOOPS = ("continuation", "single")
 # Bound of multipliers, in multiples of the largest one at the start.
 ROOM = 1e3
-_UNUSED: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +72,7 @@ class GAFFAOptions(BackendOptions):
         check_range(self, "gaffa", 1, 10**6, "stride")
 
 
-class GAFFA(Constrained):
+class GAFFA(Continued):
     """BiC-GAFFA: a gap function that is smooth where constraints couple both levels [Yao2024b]_.
 
     The lower level is replaced by ``G(x, y, z) <= 0`` for the doubly regularised gap function::
@@ -147,7 +134,10 @@ class GAFFA(Constrained):
             start = method.solve(oracle, x, 1e-3)
             z, y = method.multipliers, (start.y if start.usable else y)
             bound = options.bound or ROOM * max(float(z.abs().max()), lower)
-            return self._start(oracle, torch.cat([x, y, z]), rows, (g1, g2, bound), options, rng)
+            weight = first_weight(oracle, x, y, norm(y) or 1.0, rng)
+            return start_gap(
+                oracle, (x, y, z), rows, (g1, g2, bound), weight=weight, tol=options.tol, rng=rng
+            )
         bound = options.bound or ROOM * max(lower, 1.0)
         safe = 0.5 / max(curvature + g2 + upper / options.c + 1.0 / g1, 1e-300)
         state = LoopState(x, y, y, oracle.grad_F(x, y)[0], options.alpha or safe)
@@ -158,52 +148,13 @@ class GAFFA(Constrained):
         state.warn(SLOW)
         return state
 
-    def _start(
-        self,
-        oracle: Oracle,
-        w: Vec,
-        rows: Scaled,
-        constants: tuple[float, float, float],
-        options: GAFFAOptions,
-        rng: torch.Generator,
-    ) -> UpperState:
-        g1, g2, bound = constants
-        x, y = w[: oracle.n], w[oracle.n : oracle.n + oracle.m]
-        weight = first_weight(oracle, x, y, norm(y) or 1.0, rng)
-        joint: Any = Joint(oracle, multiplier_set(rows, bound))
-        response = Gap(
-            joint,
-            _UNUSED,
-            _UNUSED,
-            joint_accuracy(options.tol),
-            base=oracle,
-            rng=rng,
-            weight=weight,
-            gamma=g1,
-            rows=rows,
-            gamma2=g2,
-        )
-        return raised(begin(response, w, y, 0.0), options.tol)
+    def iterate(self, oracle: Oracle, state: LoopState, options: GAFFAOptions) -> None:
+        """One round of the four updates."""
+        _iterate(oracle, state, options)
 
-    def step(
-        self, oracle: Oracle, state: UpperState | LoopState, options: GAFFAOptions
-    ) -> UpperState | LoopState:
-        """A step on (x, y, z), or ``stride`` iterations of the loop."""
-        if isinstance(state, UpperState):
-            return step_joint(state, options.tol)
-        return repeat(_iterate, oracle, state, options)
-
-    def measure(self, oracle: Oracle, state: UpperState | LoopState) -> Measure:
-        """Read the state; at the end y is the lower solution at its x."""
-        if isinstance(state, UpperState):
-            response = state.response
-            assert isinstance(response, Gap)
-            m = measure_joint(oracle, state)
-            if response.settled or state.finish is not None:
-                z = state.point.x[oracle.n + oracle.m :]
-                m = self.solved(oracle, m, response.rows, z, response.rng)
-            return m
-        return measure_loop(oracle, state)
+    def read(self, oracle: Oracle, state: UpperState) -> Measure:
+        """The measure of the penalty."""
+        return measure_gap(oracle, state)
 
 
 @dataclass(slots=True)
@@ -216,68 +167,6 @@ class Loop:
     bound: float
     eta: float
     z: Vec
-
-
-@dataclass(slots=True)
-class Gap(JointPenalty):
-    """Value and gradient of ``F + c G`` at ``w = (x, y, z)``."""
-
-    rows: Scaled = _UNUSED
-    gamma2: float = 1.0
-
-    def evaluate(self, x: Vec, near: Point | None, y: Vec, expected: float = 0.0) -> Point:
-        """``F + c G``; the lower solution kept is the minimiser over t."""
-        oracle, n, m, rows = self.base, self.base.n, self.base.m, self.rows
-        u, y, z = x[:n], x[n : n + m], x[n + m :]
-        if self.inner is None:
-            self.inner = Inner(y, self.rng)
-        self.inner.y = y
-        level = max(self.accuracy.level / max(self.weight, 1.0), 1e-14)
-        problem: Any = Regularised(oracle, rows, y, z, self.gamma)
-        lower = self.inner.solve(problem, u, 1.0, 0.0, level)
-        self.scale = max(self.scale, self.inner.scale)
-        if not math.isfinite(lower.f) or lower.ended == "unbounded":
-            return Point(x, lower, math.nan, math.nan, torch.zeros_like(x), torch.zeros_like(y))
-        F, F_x, F_y = oracle.value_grad_F(u, y)
-        f, f_y = oracle.value_grad_f(u, y)
-        zeta = rows.project(z + self.gamma2 * rows.values(u, y))
-        here, there = rows.vjp(u, y)(zeta), rows.vjp(u, lower.y)(z)
-        push = (
-            oracle.grad_f_x(u, lower.y) + there[0] - oracle.grad_f_x(u, y) - here[0],
-            (y - lower.y) / self.gamma - f_y - here[1],
-            rows.values(u, lower.y) - (zeta - z) / self.gamma2,
-        )
-        adjoint = Adjoint(torch.zeros_like(y), self.weight * torch.cat(push), math.nan, 0)
-        gap = f + float(zeta @ zeta - z @ z) / (2.0 * self.gamma2) - lower.f
-        full = torch.cat([F_x, F_y, torch.zeros_like(z)])
-        return Point(x, lower, F, F + self.weight * gap, full, F_y, adjoint)
-
-    def apart(self, point: Point) -> float:
-        """Distance of y from t and from its constraints, relative to the size of t."""
-        n, m, rows = self.base.n, self.base.m, self.rows
-        x, y, z = point.x[:n], point.x[n : n + m], point.x[n + m :]
-        short = rows.shortfall(rows.values(x, y), z, self.gamma2)
-        return (norm(y - point.y) + short) / max(norm(point.y), 1e-300)
-
-
-class Regularised:
-    """``f(x, t) + z'c(x, t) + |t - y|^2 / (2 gamma)`` as a lower objective in t."""
-
-    def __init__(self, oracle: Oracle, rows: Scaled, y: Vec, z: Vec, gamma: float) -> None:
-        self.oracle, self.rows, self.y, self.z, self.gamma = oracle, rows, y, z, gamma
-        self.domain_y, self.counts, self.m = oracle.domain_y, oracle.counts, oracle.m
-
-    def value_grad_f(self, x: Vec, t: Vec) -> tuple[float, Vec]:
-        """Value and gradient."""
-        f, g = self.oracle.value_grad_f(x, t)
-        d = t - self.y
-        more = float(self.z @ self.rows.values(x, t)) + float(d @ d) / (2.0 * self.gamma)
-        return f + more, g + self.rows.vjp(x, t)(self.z)[1] + d / self.gamma
-
-    def grad_f(self, x: Vec, t: Vec) -> Vec:
-        """Gradient."""
-        push = self.rows.vjp(x, t)(self.z)[1]
-        return self.oracle.grad_f(x, t) + push + (t - self.y) / self.gamma
 
 
 def _iterate(oracle: Oracle, state: LoopState, options: GAFFAOptions) -> None:

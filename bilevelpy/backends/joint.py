@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from bilevelpy.backends.extrapolated import Limit
 from bilevelpy.backends.weighted import Inner
 from bilevelpy.lowering.domains import ProductSet
 from bilevelpy.lowering.protocol import Counts, Oracle
@@ -17,6 +18,7 @@ from bilevelpy.numerics.hypergradient import Adjoint
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.measure import Finish, Measure
 from bilevelpy.numerics.response import Accuracy, Point, Response
+from bilevelpy.numerics.scaled import scaled_set
 from bilevelpy.numerics.upper import UpperState, advance, begin, measure
 from bilevelpy.numerics.upper_lipschitz import power_iteration
 from bilevelpy.result import Status
@@ -26,10 +28,15 @@ Vec = torch.Tensor
 # In the place of the lower and adjoint methods, which a penalised response does not have.
 _UNUSED: Any = None
 RAISE, RAISES = 4.0, 15
-# Minimisers that are extrapolated at once.
-MOST = 4
+# Accuracy of lower values at first; it follows the progress.
+ROUGH = 1e-2
+# Sizes of x and y that differ by less are left as they are.
+ALIKE = 30.0
 # The first weight makes y differ from the lower solution by about this fraction.
 APART = 0.1
+# A larger weight that leaves this fraction of the distance between y and the lower solution shows a
+# stationary point of the penalty that is none of the lower level; the envelope is made wider.
+STAYS, WIDER, WIDENINGS = 0.7, 10.0, 8
 # Distance of y from the lower solution, in tolerances, at which the penalty counts as exact.
 CLOSE = 3.0
 # The same for an extrapolated y, whose digits are those of several minimisers.
@@ -43,13 +50,14 @@ def product_set(one: ProductSet, two: ProductSet) -> ProductSet:
 
 
 class Joint:
-    """What the upper optimizer asks of an oracle, for the variables ``w = (x, y)``, or ``(x, y,
-    z)`` with z in ``more``.
+    """What the upper optimizer asks of an oracle, for the variables ``w = (x / unit, y)``, or ``(x
+    / unit, y, z)`` with z in ``more``.
     """
 
-    def __init__(self, oracle: Oracle, more: ProductSet | None = None) -> None:
-        self.oracle = oracle
-        self.domain_x = product_set(oracle.domain_x, oracle.domain_y)
+    def __init__(self, oracle: Oracle, more: ProductSet | None = None, unit: float = 1.0) -> None:
+        self.oracle, self.unit = oracle, unit
+        upper = scaled_set(oracle.domain_x, torch.full((oracle.n,), unit, dtype=torch.float64))
+        self.domain_x = product_set(upper, oracle.domain_y)
         if more is not None:
             self.domain_x = product_set(self.domain_x, more)
         self.n, self.m = self.domain_x.dim, oracle.m
@@ -58,7 +66,33 @@ class Joint:
 
     def f(self, w: Vec, y: Vec) -> float:
         """The lower objective."""
-        return self.oracle.f(w[: self.oracle.n], y)
+        return self.oracle.f(self.upper(w), y)
+
+    def upper(self, w: Vec) -> Vec:
+        """The part x of w."""
+        return self.unit * w[: self.oracle.n]
+
+
+def upper_unit(oracle: Oracle, x: Vec, y: Vec) -> float:
+    """The unit of x beside y: 1, or the size of x where it is another one (prices in EUR beside
+    pieces). Gradients in x and in y are compared with one another, and those of the larger
+    variables are the smaller ones.
+
+    The size of x is the width of its box, or that of its start if it is larger than y: a start near
+    zero says nothing.
+    """
+    if oracle.domain_x.simplices or oracle.domain_x.matrices or not oracle.n:
+        return 1.0
+    width = oracle.domain_x.upper - oracle.domain_x.lower
+    beside = norm(y) / math.sqrt(max(y.numel(), 1)) or 1.0
+    if bool(torch.isfinite(width).all()):
+        size = norm(width) / math.sqrt(oracle.n)
+    else:
+        size = max(norm(x) / math.sqrt(oracle.n), beside)
+    ratio = size / beside
+    if not 0.0 < ratio < math.inf or 1.0 / ALIKE <= ratio <= ALIKE:
+        return 1.0
+    return 2.0 ** round(math.log2(ratio))
 
 
 @dataclass(slots=True)
@@ -76,6 +110,8 @@ class JointPenalty(Response):
     gamma: float = 0.0
     settled: bool = False
     raises: int = 0
+    widenings: int = 0
+    distance: float = math.inf
     inner: Inner | None = None
     limit: Limit = field(default_factory=lambda: Limit(0))
 
@@ -84,8 +120,9 @@ class JointPenalty(Response):
 
     def evaluate(self, x: Vec, near: Point | None, y: Vec, expected: float = 0.0) -> Point:
         """``F + c (f - v)``; the lower solution kept is the minimiser in v."""
-        oracle, n = self.base, self.base.n
-        u, y = x[:n], x[n:]
+        oracle, joint = self.base, self.oracle
+        assert isinstance(joint, Joint)
+        u, y = joint.upper(x), x[oracle.n :]
         if self.inner is None:
             self.inner = Inner(y, self.rng)
         self.inner.y = y
@@ -100,10 +137,10 @@ class JointPenalty(Response):
         if self.gamma:
             f_y = f_y - (y - lower.y) / self.gamma
         push = oracle.grad_f_x(u, lower.y) - oracle.grad_f_x(u, y), -f_y
-        cross = self.weight * torch.cat(push)
+        cross = self.weight * torch.cat([joint.unit * push[0], push[1]])
         adjoint = Adjoint(torch.zeros_like(y), cross, math.nan, 0)
         value = F + self.weight * (f - lower.f)
-        return Point(x, lower, F, value, torch.cat([F_x, F_y]), F_y, adjoint)
+        return Point(x, lower, F, value, torch.cat([joint.unit * F_x, F_y]), F_y, adjoint)
 
     def apart(self, point: Point) -> float:
         """Distance of y from the lower solution, relative to its size.
@@ -115,8 +152,21 @@ class JointPenalty(Response):
         if self.gamma:
             solver = Inner(z, self.rng)
             solver.scale = self.inner.scale if self.inner is not None else 0.0
-            z = solver.solve(self.base, point.x[:n], 1.0, 0.0, self.accuracy.floor).y
+            assert isinstance(self.oracle, Joint)
+            x = self.oracle.upper(point.x)
+            z = solver.solve(self.base, x, 1.0, 0.0, self.accuracy.floor).y
         return norm(point.x[n:] - z) / max(norm(z), 1e-300)
+
+    def widen(self) -> bool:
+        """Make the envelope wider: the wider it is, the fewer stationary points of the penalty are
+        no lower solutions.
+        """
+        if self.widenings >= WIDENINGS:
+            return False
+        self.widenings += 1
+        self.gamma *= WIDER
+        self.distance, self.limit = math.inf, Limit(self.base.n)
+        return True
 
     def differentiate(self, point: Point, near: Point | None) -> Point:
         """The gradient, whose parts the value has brought along."""
@@ -151,16 +201,18 @@ def start_joint(
     *,
     weight: float,
     gamma: float,
+    fixed: bool = True,
+    widens: bool = True,
     made: type[JointPenalty] = JointPenalty,
 ) -> UpperState:
-    """The first point; weight 0 means one that grows, from a first one on the scale of both
-    objectives.
+    """The first point. The weight grows unless it is ``fixed``; 0: from a first one on the scale of
+    both objectives. ``widens``: the envelope may be made wider.
     """
-    settled = weight > 0
-    z = Inner(y, rng).solve(oracle, x, 1.0, 0.0, 1e-3).y
-    if not settled:
+    settled = fixed and weight > 0
+    z = Inner(y, rng).solve(oracle, x, 1.0, 0.0, ROUGH).y
+    if not weight > 0:
         weight = first_weight(oracle, x, z, max(norm(z), norm(y)) or 1.0, rng)
-    joint: Any = Joint(oracle)
+    joint: Any = Joint(oracle, unit=upper_unit(oracle, x, z))
     response = made(
         joint,
         _UNUSED,
@@ -171,8 +223,9 @@ def start_joint(
         weight=weight,
         gamma=gamma,
         settled=settled,
+        widenings=0 if widens else WIDENINGS,
     )
-    return raised(begin(response, torch.cat([x, z]), z, 0.0), tol)
+    return raised(begin(response, torch.cat([x / joint.unit, z]), z, 0.0), tol)
 
 
 def first_weight(oracle: Oracle, x: Vec, z: Vec, size: float, rng: torch.Generator) -> float:
@@ -184,7 +237,7 @@ def first_weight(oracle: Oracle, x: Vec, z: Vec, size: float, rng: torch.Generat
 
 def joint_accuracy(tol: float) -> Accuracy:
     """The accuracy of lower values: gradients are known to it times the weight."""
-    return Accuracy(level=1e-5, change=1.0, floor=min(1e-3 * tol, 1e-7))
+    return Accuracy(level=ROUGH, change=1.0, floor=min(1e-3 * tol, 1e-7))
 
 
 def step_joint(state: UpperState, tol: float) -> UpperState:
@@ -199,9 +252,17 @@ def raised(state: UpperState, tol: float) -> UpperState:
     response = state.response
     assert isinstance(response, JointPenalty)
     while state.finish is None and not response.settled and state.stationarity() <= tol:
-        if response.raises >= RAISES or response.apart(state.point) <= CLOSE * tol:
+        before, response.distance = response.distance, response.apart(state.point)
+        if response.raises >= RAISES or response.distance <= CLOSE * tol:
             response.settled = True
             break
+        if response.gamma and response.distance > STAYS * before and response.widen():
+            new = response.again(state.point)
+            if new.gradient is None:
+                break
+            state.point = new
+            state.memory.reset()
+            continue
         limit, change = response.limit.add(1.0 / response.weight, state.point.x)
         if change <= tol * max(norm(limit[: response.base.n]), state.extent) and _ends_at(
             state, limit, tol
@@ -267,49 +328,11 @@ def _at(state: UpperState, limit: Vec) -> Point | None:
     return replace(new, adjoint=old.adjoint, gradient=old.gradient)
 
 
-@dataclass(slots=True)
-class Limit:
-    """Polynomials in h through minimisers w(h) for h = 1/weight, evaluated by Neville's scheme.
-
-    The minimiser of a penalty with a smooth path is ``w(0) + O(h)``: through two of them it is
-    known to ``O(h^2)``, through k to ``O(h^k)``.
-    """
-
-    size: int
-    places: list[float] = field(default_factory=list)
-    points: list[Vec] = field(default_factory=list)
-    last: Vec | None = None
-
-    def add(self, h: float, w: Vec) -> tuple[Vec, float]:
-        """Take a minimiser; the limit and how far its first entries have moved since the last
-        one.
-        """
-        self.places.append(h)
-        self.points.append(w)
-        if len(self.points) > MOST:
-            del self.places[0], self.points[0]
-        found, last = self.at(0.0), self.last
-        self.last = found
-        if last is None or len(self.points) < 3:
-            return found, math.inf
-        return found, norm(found[: self.size] - last[: self.size])
-
-    def at(self, h: float) -> Vec:
-        """The interpolation at h."""
-        row, places = list(self.points), self.places
-        for k in range(1, len(row)):
-            row = [
-                ((h - places[i + k]) * row[i] - (h - places[i]) * row[i + 1])
-                / (places[i] - places[i + k])
-                for i in range(len(row) - 1)
-            ]
-        return row[0]
-
-
 def measure_joint(oracle: Oracle, state: UpperState) -> Measure:
     """The state with x alone, and the lower solution as y."""
-    m = measure(state)
-    x, y = m.x[: oracle.n], m.y
+    m, joint = measure(state), state.response.oracle
+    assert isinstance(joint, Joint)
+    x, y = joint.upper(m.x), m.y
     F = oracle.F(x, y) if math.isfinite(m.F) else m.F
     f, g = oracle.value_grad_f(x, y)
     residual = oracle.domain_y.projected_gradient_norm(y, g)

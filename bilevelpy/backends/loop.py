@@ -13,12 +13,15 @@ from bilevelpy.errors import UsageError
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.measure import Finish, Measure
+from bilevelpy.numerics.spectrum import extreme_eigenvalues
 from bilevelpy.numerics.upper_lipschitz import power_iteration
 from bilevelpy.options import BackendOptions
 from bilevelpy.result import Status
 
 Vec = torch.Tensor
 
+# Relative step of differences of gradients.
+DIFFERENCE = 1e-5
 # A hypergradient this many times the smallest one of the run means that the loop drifts apart.
 GROWTH = 1e3
 HALVINGS = 40
@@ -137,6 +140,16 @@ def curvatures(oracle: Oracle, x: Vec, y: Vec, rng: torch.Generator) -> tuple[fl
 
     w = torch.cat([x, y])
     return power_iteration(upper, w, rng), power_iteration(lower, w, rng)
+
+
+def lower_spectrum(oracle: Oracle, x: Vec, y: Vec, rng: torch.Generator) -> tuple[float, float]:
+    """Smallest and largest Ritz value of f_yy at (x, y), by differences of gradients."""
+    e = DIFFERENCE * (1.0 + norm(y))
+
+    def product(v: Vec) -> Vec:
+        return (oracle.grad_f(x, y + e * v) - oracle.grad_f(x, y - e * v)) / (2.0 * e)
+
+    return extreme_eigenvalues(product, oracle.m, rng)
 
 
 def repeat(

@@ -11,17 +11,18 @@ import torch
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.acceptance import refuse_other_than_rows
 from bilevelpy.backends.base import Accept, Cost, Reject
-from bilevelpy.backends.constrained import Constrained, multipliers_at
+from bilevelpy.backends.constrained import multipliers_at
+from bilevelpy.backends.continued import LOOPS, Continued
+from bilevelpy.backends.gap import measure_gap, start_gap
 from bilevelpy.backends.joint import product_set
 from bilevelpy.backends.loop import (
     SLOW,
     LoopState,
+    check_choices,
     check_range,
     curvatures,
     guard,
-    measure_loop,
     penalised_parts,
-    repeat,
 )
 from bilevelpy.backends.slbamm import OPTIMISTIC
 from bilevelpy.lowering.protocol import Oracle
@@ -29,6 +30,7 @@ from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.measure import Measure
 from bilevelpy.numerics.multipliers import ConstrainedOracle, Scaled
 from bilevelpy.numerics.polyhedron import Polyhedron
+from bilevelpy.numerics.upper import UpperState
 from bilevelpy.options import BackendOptions
 
 Vec = torch.Tensor
@@ -43,13 +45,18 @@ ROOM = 1e3
 class LVHBAOptions(BackendOptions):
     """Options of ``lvhba``.
 
-    ``gamma1``, ``gamma2`` of the proximal terms, 0: 1/L and L. ``c`` and ``power`` p of ``c_k = c
-    (k+1)^p``. Steps ``alpha`` (x and y), ``beta`` (z), ``eta`` (theta and lambda), 0: from
-    estimated curvatures. ``bound`` r of multipliers, 0: 1000 times the lower gradient at the start.
+    ``loop``: continuation (``first`` iterations of the paper's loop, and from its point,
+    multipliers and weight the minimisers of the gap penalty of ``gaffa`` for growing weights) or
+    single, the loop alone. ``gamma1``, ``gamma2`` of the proximal terms, 0: 1/L and L. ``c`` and
+    ``power`` p of ``c_k = c (k+1)^p``. Steps ``alpha`` (x and y), ``beta`` (z), ``eta`` (theta and
+    lambda), 0: from estimated curvatures. ``bound`` r of multipliers, 0: 1000 times the lower
+    gradient at the start.
     ``normalise``: rows of length one (without, long rows make the inner loop unstable).
     ``stride``: iterations between records.
     """
 
+    loop: str = "continuation"
+    first: int = 300
     gamma1: float = 0.0
     gamma2: float = 0.0
     c: float = 1.0
@@ -62,14 +69,15 @@ class LVHBAOptions(BackendOptions):
     stride: int = 100
 
     def __post_init__(self) -> None:
+        check_choices(self, "lvhba", loop=LOOPS)
         names = ("gamma1", "gamma2", "alpha", "beta", "eta", "bound")
         check_range(self, "lvhba", 0.0, math.inf, *names)
         check_range(self, "lvhba", 0.0, math.inf, "c", closed=False)
         check_range(self, "lvhba", 0.0, 0.5, "power", closed=False)
-        check_range(self, "lvhba", 1, 10**6, "stride")
+        check_range(self, "lvhba", 1, 10**6, "first", "stride")
 
 
-class LVHBA(Constrained):
+class LVHBA(Continued):
     """Hessian-free bilevel algorithm on the proximal Lagrangian value function [Yao2024a]_.
 
     The lower level is replaced by ``f(x, y) <= v(x, y, z)`` on ``C = {(x, y): c(x, y) <= 0}`` with
@@ -83,7 +91,9 @@ class LVHBA(Constrained):
 
     Multipliers stay in ``[0, r]``, those of equations in ``[-r, r]``. The descent-ascent on (t, l)
     is stable only for ``eta < (1/g1 + 1/g2) / (1/(g1 g2) + |c_y|^2)``, so that rows are scaled to
-    length one. The error falls like 1/c_k.
+    length one. The error falls like 1/c_k: the loop finds the place, the rows that hold it and
+    their multipliers, and the digits come from the gap function of ``gaffa`` (which needs no
+    projection onto C) as a penalty whose weight grows from c_k, its minimisers extrapolated.
 
     Cost per iteration: 1 upper gradient, 4 lower gradients, 1 transposed product of c, 1
     projection onto C.
@@ -112,10 +122,8 @@ class LVHBA(Constrained):
             if level.domains.value & {"simplex", "ball"}:
                 return Reject("projects onto bounds and linear constraints only", level.domains)
         unique = structure.convexity.value == "strongly convex" or bool(structure.unique.value)
-        return Accept(
-            "lower constraints by projection, gradients only",
-            (SLOW, *(() if unique else (OPTIMISTIC,))),
-        )
+        warnings = () if unique else (OPTIMISTIC,)
+        return Accept("lower constraints by projection, gradients only", warnings)
 
     def cost(self, structure: Structure) -> Cost:
         """Tens of thousands of cheap iterations."""
@@ -124,7 +132,7 @@ class LVHBA(Constrained):
 
     def init(
         self, oracle: Oracle, x: Vec, y: Vec, options: LVHBAOptions, rng: torch.Generator
-    ) -> LoopState:
+    ) -> UpperState | LoopState:
         """Estimate what is not given."""
         limited = cast(ConstrainedOracle, oracle)
         upper, top = curvatures(oracle, x, y, rng)
@@ -145,17 +153,30 @@ class LVHBA(Constrained):
         state = LoopState(x, y, y, oracle.grad_F(x, y)[0], alpha, options.beta or SAFE * g2)
         none = torch.zeros(rows.size, dtype=torch.float64)
         bound = options.bound or ROOM * max(norm(oracle.grad_f(x, y)), norm(oracle.grad_F(x, y)[1]))
-        state.sync = Loop(rows, joint, g1, g2, bound or ROOM, eta, none, none)
-        state.warn(SLOW)
+        state.sync = Loop(rows, joint, g1, g2, bound or ROOM, eta, none, none, rng)
+        if options.loop == "single":
+            state.warn(SLOW)
         return state
 
-    def step(self, oracle: Oracle, state: LoopState, options: LVHBAOptions) -> LoopState:
-        """``stride`` iterations."""
-        return repeat(_iterate, oracle, state, options)
+    def iterate(self, oracle: Oracle, state: LoopState, options: LVHBAOptions) -> None:
+        """One round of the four updates."""
+        _iterate(oracle, state, options)
 
-    def measure(self, oracle: Oracle, state: LoopState) -> Measure:
-        """Read the state."""
-        return measure_loop(oracle, state)
+    def penalty(
+        self, oracle: Oracle, state: LoopState, before: Vec, options: LVHBAOptions
+    ) -> UpperState | None:
+        """The gap function as a penalty, from point, multipliers and weight of the loop."""
+        if state.finish is None and state.k < options.first:
+            return None
+        s: Loop = state.sync
+        c = options.c * (state.k + 1) ** options.power
+        constants = s.gamma1, s.gamma2, s.bound
+        w = state.x, state.y, multipliers_at(s.rows, s.l, s.bound)
+        return start_gap(oracle, w, s.rows, constants, weight=c, tol=options.tol, rng=s.rng)
+
+    def read(self, oracle: Oracle, state: UpperState) -> Measure:
+        """The measure of the penalty."""
+        return measure_gap(oracle, state)
 
 
 @dataclass(slots=True)
@@ -170,6 +191,7 @@ class Loop:
     eta: float
     l: Vec  # noqa: E741 - the paper's lambda
     z: Vec
+    rng: torch.Generator
 
 
 def _iterate(oracle: Oracle, state: LoopState, options: LVHBAOptions) -> None:

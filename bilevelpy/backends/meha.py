@@ -12,7 +12,8 @@ from bilevelpy.analysis.smooth import ABSOLUTE
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.acceptance import refuse_shape, with_smooth_lower
 from bilevelpy.backends.base import Accept, Cost, Reject
-from bilevelpy.backends.joint import JointPenalty, measure_joint, start_joint, step_joint
+from bilevelpy.backends.continued import LOOPS, Continued
+from bilevelpy.backends.joint import JointPenalty, measure_joint, start_joint
 from bilevelpy.backends.loop import (
     SLOW,
     LoopState,
@@ -20,8 +21,7 @@ from bilevelpy.backends.loop import (
     check_range,
     curvatures,
     guard,
-    measure_loop,
-    repeat,
+    lower_spectrum,
 )
 from bilevelpy.backends.slbamm import OPTIMISTIC
 from bilevelpy.lowering.absolute import AbsoluteParts, absolute_parts
@@ -35,7 +35,8 @@ from bilevelpy.options import BackendOptions
 
 Vec = torch.Tensor
 
-LOOPS = ("continuation", "single")
+# gamma in 1/mu (1/L where f is flat) and in 1/rho; curvatures below this fraction are none.
+WIDTH, WEAKLY, FLAT = 10.0, 0.4, 1e-6
 WEAK = (
     "the lower level is not known to be convex: claims are local, and gamma must be below 1/(2 rho)"
 )
@@ -46,7 +47,8 @@ class MEHAOptions(BackendOptions):
     """Options of ``meha``.
 
     ``loop``: continuation (the penalised problem is solved, its weight grows by tens) or single,
-    the paper's loop. ``gamma`` of the envelope, 0: 10/L. Of the single loop: ``c`` and ``power`` p
+    the paper's loop. ``gamma`` of the envelope, 0: 10/mu, 10/L where f is flat, 0.4/rho where it
+    bends down by rho. Of the single loop: ``c`` and ``power`` p
     of ``c_k = c (k+1)^p``; steps ``alpha`` (x), ``beta`` (y) and ``eta`` (theta), 0: from estimated
     curvatures; ``stride`` iterations between records.
     """
@@ -68,7 +70,7 @@ class MEHAOptions(BackendOptions):
         check_range(self, "meha", 1, 10**6, "stride")
 
 
-class MEHA:
+class MEHA(Continued):
     """Moreau-envelope-based Hessian-free algorithm [Liu2024]_ for convex or weakly convex lower
     levels.
 
@@ -131,9 +133,13 @@ class MEHA:
             y = halves(y)
             oracle = cast(Oracle, split)
         upper, top = curvatures(oracle, x, y, rng)
-        gamma = options.gamma or (10.0 / top if top > 0 else 1.0)
+        low, high = lower_spectrum(oracle, x, y, rng)
+        gamma = options.gamma or _gamma(low, high)
         if options.loop == "continuation":
-            return start_joint(oracle, x, y, options.tol, rng, weight=0.0, gamma=gamma)
+            convex = low >= -FLAT * high
+            return start_joint(
+                oracle, x, y, options.tol, rng, weight=0.0, gamma=gamma, widens=convex
+            )
         safe = 0.5 / max(top + upper / options.c + 1.0 / gamma, 1e-300)
         state = LoopState(
             x, y, y, oracle.grad_F(x, y)[0], options.alpha or safe, options.beta or safe
@@ -142,24 +148,32 @@ class MEHA:
         state.warn(SLOW)
         return state
 
-    def step(
-        self, oracle: Oracle, state: UpperState | LoopState, options: MEHAOptions
-    ) -> UpperState | LoopState:
-        """A step on (x, y), or ``stride`` iterations of the loop."""
-        if isinstance(state, UpperState):
-            return step_joint(state, options.tol)
-        return repeat(_iterate, oracle, state, options)
+    def iterate(self, oracle: Oracle, state: LoopState, options: MEHAOptions) -> None:
+        """One round of the three updates."""
+        _iterate(oracle, state, options)
 
-    def measure(self, oracle: Oracle, state: UpperState | LoopState) -> Measure:
-        """Read the state."""
-        if isinstance(state, LoopState):
-            return measure_loop(oracle, state)
+    def read(self, oracle: Oracle, state: UpperState) -> Measure:
+        """The measure of the penalty; absolute values have their parts joined again."""
         response = state.response
         assert isinstance(response, JointPenalty)
         m = measure_joint(response.base, state)
-        if is_split(response.base):
-            m = replace(m, y=joined(m.y))
-        return m
+        return replace(m, y=joined(m.y)) if is_split(response.base) else m
+
+
+def _gamma(low: float, top: float) -> float:
+    """The width of the envelope, from the extreme curvatures of f at the start.
+
+    The penalty ``f - v`` sees a direction of curvature m with the factor ``gamma m / (1 + gamma
+    m)``: 10/mu leaves none out where f is strongly convex. Below 1/(2 rho) where f bends down by
+    rho; 10/L where it is flat.
+    """
+    if not top > 0.0 and not low < 0.0:
+        return 1.0
+    flat = FLAT * max(top, -low)
+    if low > flat:
+        return WIDTH / low
+    wide = WIDTH / top if top > 0.0 else math.inf
+    return min(wide, WEAKLY / -low) if low < -flat else wide
 
 
 @dataclass(slots=True)

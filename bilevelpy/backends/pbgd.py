@@ -11,7 +11,7 @@ import torch
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.acceptance import refuse_shape
 from bilevelpy.backends.base import Accept, Cost, Reject
-from bilevelpy.backends.joint import JointPenalty, measure_joint, start_joint, step_joint
+from bilevelpy.backends.joint import Joint, JointPenalty, measure_joint, start_joint, step_joint
 from bilevelpy.backends.loop import check_choices, check_range
 from bilevelpy.backends.weighted import Inner
 from bilevelpy.errors import BackendError
@@ -122,21 +122,23 @@ class GradientPenalty(JointPenalty):
 
     def evaluate(self, x: Vec, near: Point | None, y: Vec, expected: float = 0.0) -> Point:
         """``F + c |f_y|^2``; the lower solution kept is y itself."""
-        oracle, n = self.base, self.base.n
-        u, y = x[:n], x[n:]
+        oracle, joint = self.base, self.oracle
+        assert isinstance(joint, Joint)
+        u, y = joint.upper(x), x[oracle.n :]
         F, F_x, F_y = oracle.value_grad_F(u, y)
         f, g = oracle.value_grad_f(u, y)
         lower = finish(oracle.domain_y, y, f, g, 0, "rounding")
         self.scale = max(self.scale, lower.residual)
         H, J = oracle.pullback(u, y)(g)
-        cross = -2.0 * self.weight * torch.cat([J, H])
+        cross = -2.0 * self.weight * torch.cat([joint.unit * J, H])
         adjoint = Adjoint(torch.zeros_like(y), cross, math.nan, 0)
         value = F + self.weight * dot(g, g)
-        return Point(x, lower, F, value, torch.cat([F_x, F_y]), F_y, adjoint)
+        return Point(x, lower, F, value, torch.cat([joint.unit * F_x, F_y]), F_y, adjoint)
 
     def apart(self, point: Point) -> float:
         """Distance of y from the stationary point of f that descent from y reaches."""
         solver = Inner(point.y, self.rng, scale=self.scale)
-        x = point.x[: self.base.n]
+        assert isinstance(self.oracle, Joint)
+        x = self.oracle.upper(point.x)
         z = solver.solve(self.base, x, 1.0, 0.0, self.accuracy.floor).y
         return norm(point.y - z) / max(norm(z), 1e-300)

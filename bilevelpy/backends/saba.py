@@ -53,6 +53,7 @@ class SABA(SampledBackend):
     options: ClassVar[type[SABAOptions]] = SABAOptions
     lower_factor: ClassVar[float] = 1.0 / 3.0
     averages: ClassVar[bool] = False
+    accuracy: ClassVar[float] = 0.0
 
     def prepare(self, oracle: Oracle, state: SampledState, options: SABAOptions) -> None:
         """The tables, filled at the start or zero."""

@@ -70,6 +70,9 @@ class SampledBackend:
         Whether the average of the newest half of the iterates is what a run shows.
     products
         Whether Hessian-vector products are taken.
+    accuracy
+        Errors, relative to ``1 + |value|``, that some tens of passes come down to: the variance of
+        batches does not vanish. 0 where it does.
     independent
         The variables (of "xyu") whose batches are independent whatever ``sampling`` says.
     """
@@ -79,6 +82,7 @@ class SampledBackend:
     lower_factor: ClassVar[float] = 0.5
     averages: ClassVar[bool] = True
     products: ClassVar[bool] = True
+    accuracy: ClassVar[float] = 2e-2
     independent: ClassVar[str] = ""
 
     # --- what the methods say ---------------------------------------------------------------------

@@ -22,6 +22,7 @@ from bilevelpy.numerics.pilot import (
     upper_bend,
     upper_curvature,
 )
+from bilevelpy.numerics.spectrum import extreme_eigenvalues
 from bilevelpy.numerics.upper_lipschitz import accurate
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 Vec = torch.Tensor
 
-METRICS = ("pilot", "none")
+METRICS = ("pilot", "none", "rough")
 STARTS = ("solve", "respond", "none")
 # Rows of a pilot: enough for its curvatures to be those of all rows, at most half of them.
 PILOT_ROWS, PILOT_FACTOR = 250, 20
@@ -48,6 +49,14 @@ def pilot_rows(oracle: Oracle, size: int) -> int:
     return max(1, min(max(PILOT_ROWS, PILOT_FACTOR * oracle.m), size // 2))
 
 
+def is_given(options: Any) -> bool:
+    """Whether start, metric and both steps are the user's: no part of the data has to be solved,
+    which for a network would take longer than the run.
+    """
+    plain = options.metric == "none" and options.prepare == "none"
+    return bool(plain and options.lower_step and options.upper_step)
+
+
 def _timed(oracle: Oracle, pilot: Any) -> Any:
     """A pilot that ends with the run: its solution may take longer than the run may."""
     return DeadlineOracle(pilot, oracle.deadline) if isinstance(oracle, DeadlineOracle) else pilot
@@ -58,6 +67,8 @@ def prepared(oracle: Oracle, state: SampledState, options: Any) -> None:
 
     x stays where two pilots cannot tell it from a solution (a run that goes on, a good start).
     """
+    if is_given(options) or options.metric == "rough":
+        return
     x, rows = state.x, pilot_rows(oracle, state.data.lower.elements)
     pilot: Any = _timed(oracle, state.data.subset(rows, state.rng))
     start = accurate(pilot, x, state.y, tol=1e-4)
@@ -93,6 +104,14 @@ def scaled(oracle: Oracle, state: SampledState, options: Any, factor: float, inn
     steps are made for each step of x.
     """
     data, x, rng = state.data, state.x, state.rng
+    if is_given(options):
+        state.metric = Metric(identity, 0.0, factor / options.lower_step)
+        state.anchor, state.radius = x, math.inf
+        state.beta, state.alpha = options.lower_step, options.upper_step
+        return
+    if options.metric == "rough":
+        _roughly(oracle, state, options, factor)
+        return
     rows = pilot_rows(oracle, data.lower.elements)
     pilot: Any = data.subset(rows, rng)
     start = accurate(pilot, x, state.y, state.u, tol=1e-6)
@@ -112,3 +131,20 @@ def scaled(oracle: Oracle, state: SampledState, options: Any, factor: float, inn
     state.beta = options.lower_step or halved * factor / top
     rate = 1.0 - (1.0 - min(state.beta * low, 1.0)) ** inner
     state.alpha = options.upper_step or halved * SLOWER * rate / bend
+
+
+def _roughly(oracle: Oracle, state: SampledState, options: Any, factor: float) -> None:
+    """Steps without a solve: of y by the largest curvature of some batches where y is, of x by its
+    first move (alpha infinite, :meth:`SampledState.move_x`).
+    """
+    batches: list[Any] = [state.data.at(*state.draw()) for _ in range(LOOKED)]
+    tops = [
+        extreme_eigenvalues(b.hvp(state.x, state.y), b.m, state.rng, steps=8)[1] for b in batches
+    ]
+    top = 1.1 * max(*tops, 1e-300)
+    state.metric = Metric(identity, 0.0, top)
+    state.anchor, state.radius = state.x, math.inf
+    halved = 0.5**state.halvings
+    state.beta = options.lower_step or halved * factor / top
+    first = state.alpha if 0.0 < state.alpha < math.inf else math.inf
+    state.alpha = options.upper_step or 0.5 * first

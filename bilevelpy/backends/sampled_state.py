@@ -21,6 +21,8 @@ Vec = torch.Tensor
 SAMPLING = ("epoch", "random")
 # Longest step of x as a part of the radius in which its metric is good.
 REACH = 0.1
+# First move of x, as a part of its size, where nothing else gives its length.
+FIRST = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +33,9 @@ class SampledOptions(BackendOptions):
     ``sampling``: epoch (every batch once, in a new order each time) or random (uniform, with
     replacement, as in the proofs). ``lower_step`` s, ``upper_step`` t: 0 takes them from curvatures
     of a part of the data.
-    ``metric``: pilot (steps in the curvature of that part) or none (plain steps, the papers').
+    ``metric``: pilot (steps in the curvature of that part), none (plain steps, the papers') or
+    rough (plain steps without any solve: of y by the curvature of some batches at the start, of x
+    such that its first move is 2 % of its size; goes with ``prepare`` none).
     ``passes``: passes over the data between two checks on all of it. ``prepare``: start at the
     bilevel solution of the part (solve), at its lower solution and adjoint (respond), or at the
     given point (none).
@@ -77,6 +81,14 @@ class Stream:
             )
             self._order = drawn.tolist()
         return self._order.pop()
+
+
+def _extent(oracle: Oracle, x: Vec) -> float:
+    """The size of x: the width of its box, or its norm, or that of ones."""
+    width = oracle.domain_x.upper - oracle.domain_x.lower
+    if bool(torch.isfinite(width).all()):
+        return norm(width)
+    return norm(x) or math.sqrt(max(x.numel(), 1))
 
 
 @dataclass(slots=True)
@@ -128,6 +140,11 @@ class SampledState(LoopState):
         """
         if self.passes < self.wait:
             return
+        if not math.isfinite(t):
+            size = norm(oracle.domain_x.projected_gradient(self.x, h))
+            if not size > 0.0:
+                return
+            t = self.alpha = FIRST * _extent(oracle, self.x) / size
         new = self.metric.step_x(oracle.domain_x, self.x, h, t)
         length, most = norm(new - self.x), REACH * self.radius
         self.x = new if not length > most else self.x + (most / length) * (new - self.x)

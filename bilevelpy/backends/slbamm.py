@@ -23,11 +23,12 @@ from bilevelpy.backends.loop import (
 )
 from bilevelpy.backends.nbo import Directions, NewtonLower, SharedAdjoint
 from bilevelpy.lowering.protocol import Oracle
-from bilevelpy.numerics.measure import Measure
+from bilevelpy.numerics.measure import Finish, Measure
 from bilevelpy.numerics.response import Accuracy, Response
 from bilevelpy.numerics.spectrum import extreme_eigenvalues
 from bilevelpy.numerics.upper import UpperState, advance, begin, measure
 from bilevelpy.options import BackendOptions
+from bilevelpy.result import Status
 
 Vec = torch.Tensor
 
@@ -151,20 +152,24 @@ class SLBAMM:
 
 
 def _lowered(state: UpperState, options: SLBAMMOptions) -> UpperState:
-    """Lower mu while its problem is solved."""
+    """Lower mu while its problem is solved, be it to a kink or to rounding."""
     problem = state.response.oracle
     assert isinstance(problem, Aggregated)
-    while (
-        state.finish is None
-        and state.stationarity() <= options.tol
-        and problem.mu > options.smallest
+    while problem.mu > options.smallest and (
+        state.stationarity() <= options.tol if state.finish is None else _is_end(state.finish)
     ):
+        state.finish = None
         problem.mu = max(problem.mu / FALL, options.smallest)
         new = state.response.again(state.point)
         if new.gradient is None:
             break
         state.point = new
     return state
+
+
+def _is_end(finish: Finish) -> bool:
+    """Whether the optimizer has gone as far as it could."""
+    return finish.status in (Status.CONVERGED, Status.STALLED)
 
 
 def _iterate(oracle: Oracle, state: LoopState, options: SLBAMMOptions) -> None:

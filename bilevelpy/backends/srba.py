@@ -56,6 +56,7 @@ class SRBA(SampledBackend):
     reference: ClassVar[str] = "Dagreou2023"
     options: ClassVar[type[SRBAOptions]] = SRBAOptions
     averages: ClassVar[bool] = False
+    accuracy: ClassVar[float] = 0.0
 
     def prepare(self, oracle: Oracle, state: SampledState, options: SRBAOptions) -> None:
         """A full pass is due."""

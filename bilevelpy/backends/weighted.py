@@ -18,7 +18,8 @@ from bilevelpy.numerics.upper_lipschitz import power_iteration
 
 Vec = torch.Tensor
 
-MOST = 3000
+# Iterations of a solve: one for every part of the accuracy that is asked for, within these bounds.
+LEAST, MOST = 100, 3000
 
 
 class Weighted:
@@ -57,7 +58,7 @@ class Inner:
 
     def solve(self, oracle: Oracle, x: Vec, a: float, b: float, level: float) -> LowerSolution:
         """Minimise from the last minimiser until the residual is ``level`` of the largest one
-        seen.
+        seen; rough solves end early on hard problems, at the point that they have reached.
         """
         problem = cast(Oracle, Weighted(oracle, a, b))
         f, g = problem.value_grad_f(x, self.y)
@@ -72,11 +73,11 @@ class Inner:
             x,
             self.y,
             tol=level * self.scale,
-            max_iter=MOST,
+            max_iter=min(MOST, max(LEAST, math.ceil(1.0 / max(level, 1.0 / MOST)))),
             memory=self.memory,
             start=(f, g),
         )
-        if found.usable:
+        if found.usable or found.ended == "limit":
             self.y = found.y
         return found
 

@@ -11,7 +11,7 @@ import torch
 from scipy.optimize import Bounds, minimize
 
 from bilevelpy.analysis.structure import Structure
-from bilevelpy.backends.acceptance import refuse_any_function
+from bilevelpy.backends.acceptance import refuse_any_function, refuse_choice
 from bilevelpy.backends.base import Accept, Cost, Reject
 from bilevelpy.backends.implicit import DenseAdjoint, DenseLower, DenseSolver
 from bilevelpy.backends.loop import LoopState, check_choices, check_range, guard, measure_loop
@@ -93,7 +93,9 @@ class ZO:
     perturbed_start: ClassVar[bool] = True
 
     def accepts(self, structure: Structure) -> Accept | Reject:
-        """Any functions of at most 20 variables of both levels, over free or box variables."""
+        """Any functions of at most 20 variables of both levels, over free or box variables, whose
+        lower solution is unique or taken where it is found.
+        """
         size = structure.dim_x + structure.dim_y
         if size > LARGEST:
             return Reject(
@@ -101,6 +103,8 @@ class ZO:
                 None,
             )
         refusal = refuse_any_function(structure)
+        if refusal is None:
+            refusal = refuse_choice(structure)
         if refusal is not None:
             return refusal
         smooth = bool(structure.lower.smooth.value and structure.upper.smooth.value)

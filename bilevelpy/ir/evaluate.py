@@ -22,6 +22,8 @@ from bilevelpy.ir.sparse import DENSE_LIMIT, is_sparse, times_dense
 from bilevelpy.ir.walk import postorder
 
 Array = np.ndarray[Any, np.dtype[Any]]
+# Elements of iterators that an extern function is called on at once.
+VECTORISED = 1024
 
 
 class EvaluationError(BilevelError):
@@ -354,11 +356,34 @@ def _extern(run: Interpreter, node: ir.ExternCall) -> Any:
         return _called(function, arguments, run.shape(node))
     # An operand either carries all iterators of the call in front, or none of them.
     carries = [o.rank > len(a.axes) for o, a in zip(node.operands, declared.arguments, strict=True)]
+    together = _vectorised(function, arguments, carries, len(batch))
+    if together is not None:
+        return together.reshape(run.shape(node))
     result = np.empty(run.shape(node))
     for place in np.ndindex(*batch):
         now = [a[place] if c else a for a, c in zip(arguments, carries, strict=True)]
         result[place] = _called(function, now, result.shape[len(batch) :])
     return result
+
+
+def _vectorised(
+    function: Callable[..., Any], arguments: list[Array], carries: list[bool], depth: int
+) -> Array | None:
+    """The values at all iterators at once, or None where the function cannot be vectorised."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return None
+    values = [
+        torch.from_numpy(a.reshape(-1, *a.shape[depth:]) if c else np.array(a))
+        for a, c in zip(arguments, carries, strict=True)
+    ]
+    rows = torch.vmap(function, tuple(0 if c else None for c in carries), chunk_size=VECTORISED)
+    try:
+        with torch.no_grad():
+            found = rows(*values)
+        return np.asarray(found.cpu().numpy(), dtype=np.float64)
+    except Exception:  # no torch function, or one that asks for values: called row by row
+        return None
 
 
 def _called(function: Callable[..., Any], arguments: list[Array], shape: tuple[int, ...]) -> Array:

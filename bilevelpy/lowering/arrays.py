@@ -90,7 +90,7 @@ def wrapped(function: Function) -> Function:
         found = function(*(torch.as_tensor(v) for v in values))
         if isinstance(found, tuple):
             return tuple(t.numpy() for t in found)
-        return found.numpy()
+        return found.detach().numpy()
 
     return call
 

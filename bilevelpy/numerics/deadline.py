@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from bilevelpy.lowering.protocol import Oracle
+
+Vec = torch.Tensor
 
 _TIMED = (
     "F",
@@ -30,13 +35,20 @@ class OutOfTime(Exception):
 class DeadlineOracle:
     """Forwards everything; evaluations after ``deadline``, which may be moved, raise
     :class:`OutOfTime`, products included.
+
+    ``lowest`` is the y with the least f seen at ``watched``, an x: what a run that ends before its
+    first measure has to show for itself.
     """
 
-    def __init__(self, oracle: Oracle, deadline: float) -> None:
+    def __init__(self, oracle: Oracle, deadline: float, watched: Vec | None = None) -> None:
         self._oracle = oracle
-        self.deadline = deadline
+        self.deadline, self.watched = deadline, watched
+        self.lowest: tuple[float, Vec] | None = None
         for name in _TIMED:
             setattr(self, name, self._timed(getattr(oracle, name)))
+        if watched is not None:
+            for name in ("f", "value_grad_f"):
+                setattr(self, name, self._noted(getattr(self, name)))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._oracle, name)
@@ -51,5 +63,18 @@ class DeadlineOracle:
             self.check_deadline()
             out = function(*args)
             return self._timed(out) if callable(out) else out
+
+        return call
+
+    def _noted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same, keeping the lowest point at ``watched``."""
+
+        def call(x: Vec, y: Vec) -> Any:
+            out = function(x, y)
+            f = out[0] if isinstance(out, tuple) else out
+            best = math.inf if self.lowest is None else self.lowest[0]
+            if self.watched is not None and f < best and torch.equal(x, self.watched):
+                self.lowest = f, y
+            return out
 
         return call

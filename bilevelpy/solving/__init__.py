@@ -8,7 +8,7 @@ import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bilevelpy.backends import registry
 from bilevelpy.backends.whole import ProgramBackend
@@ -76,8 +76,13 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
             settings = replace(options, backend_options={})
     # A run that a report may end has its end there: nothing follows it.
     goes_on = options.backend == "auto" and request.verify and request.stop_by is None
+    sign = -1.0 if model.program.upper.sense is Sense.MAXIMIZE else 1.0
     while goes_on and _time_is_left(options, clock):
-        following = successor(facts, results[-1], tried, earlier=results[:-1])
+        # A certified end that is worse than what a failed run has reached is no end.
+        kept = _kept(results, sign)
+        seen = kept if results[-1].success and not kept.success else results[-1]
+        others = [r for r in results if r is not seen]
+        following = successor(facts, seen, tried, earlier=others)
         if following is None:
             break
         name, note = following
@@ -86,11 +91,20 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
         settings = replace(options, backend_options={})
         try:
             results.append(
-                _attempt(model, name, facts, decision, settings, request, clock, None, keeper)
+                _attempt(
+                    model,
+                    name,
+                    facts,
+                    decision,
+                    settings,
+                    _from_there(request, kept),
+                    clock,
+                    None,
+                    keeper,
+                )
             )
         except (BackendError, ExportError) as error:  # what was found before is not lost
             decision = decision.noted(str(error))
-    sign = -1.0 if model.program.upper.sense is Sense.MAXIMIZE else 1.0
     return _best(results, decision, clock, sign)
 
 
@@ -117,18 +131,10 @@ def _time_is_left(options: SolveOptions, clock: Clock) -> bool:
 
 
 def _best(results: list[Result], decision: Decision, clock: Clock, sign: float) -> Result:
-    """The certified answer, or the least bad one, with the work of all runs.
-
-    A local claim does not replace a point that its certificate shows to be bilevel feasible and
-    that has a clearly better F (``sign`` is -1 where F is maximised).
-    """
+    """The answer that is kept, with the work of all runs."""
     if len(results) == 1 and not decision.notes:
         return results[0]
-    best = min(results, key=_badness)
-    for result in results:
-        gain = sign * (best.F - result.F)
-        if _is_point(result) and gain > BETTER * max(1.0, abs(best.F)):
-            best = result
+    best = _kept(results, sign)
     counts: dict[str, int] = {}
     history: list[Record] = []
     for result in results:
@@ -143,6 +149,32 @@ def _best(results: list[Result], decision: Decision, clock: Clock, sign: float) 
         time=clock.total(),
         warnings=tuple(dict.fromkeys((*decision.notes, *best.warnings))),
     )
+
+
+def _kept(results: list[Result], sign: float) -> Result:
+    """The certified answer, or the least bad one.
+
+    A local claim does not replace a point that its certificate shows to be bilevel feasible and
+    that has a clearly better F (``sign`` is -1 where F is maximised).
+    """
+    best = min(results, key=_badness)
+    for result in results:
+        gain = sign * (best.F - result.F)
+        if _is_point(result) and gain > BETTER * max(1.0, abs(best.F)):
+            best = result
+    return best
+
+
+def _from_there(request: Request, kept: Result) -> Request:
+    """The request, to start from the point of a global search that could not be certified: a local
+    method brings it to its digits. Where a local method has failed, the next one starts anew.
+    """
+    if not isinstance(registry.get(kept.backend), ProgramBackend) or not _is_point(kept):
+        return request
+    start: dict[str, Any] = {f"upper.{name}": value for name, value in kept.upper.items()}
+    for level, values in kept.lower.items():
+        start |= {f"{level}.{name}": value for name, value in values.items()}
+    return replace(request, start=start)
 
 
 def _after(counts: Mapping[str, int], before: list[Record], record: Record) -> Record:

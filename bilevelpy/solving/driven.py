@@ -139,7 +139,7 @@ def _reports(
 
     def call(x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
         values = environment(functions.unflatten_x(x), functions.unflatten_y(y))
-        interpreter = Interpreter(model.bound.data, values)
+        interpreter = Interpreter(model.bound.data, values, model.program.externs)
         return {name: float(interpreter.value(known[name].value)) for name in names}
 
     return call
@@ -158,8 +158,8 @@ def _packed(
 ) -> Result:
     """Everything by name, in NumPy, with the signs that the model has."""
     upper, lower = functions.unflatten_x(final.x), functions.unflatten_y(final.y)
-    interpreter = Interpreter(model.bound.data, environment(upper, lower))
     program = model.program
+    interpreter = Interpreter(model.bound.data, environment(upper, lower), program.externs)
     if isinstance(functions, StreamedOracle):  # by blocks; else by means of their own
         values = functions.objectives(final.x, final.y)
         objectives = {v.name: values[v.name] for v in program.lowers}

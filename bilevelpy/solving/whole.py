@@ -70,7 +70,8 @@ def solve_whole(
     F, objectives = answer.objectives()
     program, reports, history = model.program, {}, []
     if answer.has_point:
-        interpreter = Interpreter(model.bound.data, environment(upper, lower, answer.duals))
+        values = environment(upper, lower, answer.duals)
+        interpreter = Interpreter(model.bound.data, values, program.externs)
         reports = {n: interpreter.value(r.value) for n, r in program.reports.items()}
         total = sum(objectives.values())
         last = Record(len(watch.history), answer.seconds, F, total, math.nan, math.nan, {})

@@ -6,11 +6,12 @@ Searches with a budget end after the seconds that `auto` took.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from harness import Data
+from experiment import Data
 from numpy.typing import NDArray
 from scipy.sparse import diags, issparse, vstack
 
@@ -88,6 +89,21 @@ def _best(data: Data, penalties: Sequence[float] | NDArray) -> dict[str, float]:
 def grid(data: Data, seed: int, seconds: float) -> dict[str, float]:
     """Twenty penalties between 1e-5 and 1, evenly spaced on the logarithmic scale."""
     return _best(data, np.logspace(-5, 0, 20))
+
+
+def grid_in_time(data: Data, seed: int, seconds: float) -> dict[str, float]:
+    """The same penalties from the largest on, each fit begun at the one before, for so many seconds
+    (the fit that is then running is finished).
+    """
+    began, model, tried = time.perf_counter(), _estimator(data, 1.0), []
+    model.set_params(warm_start=True)
+    rows = data["X"].shape[0]
+    for penalty in np.logspace(-5, 0, 20)[::-1]:
+        model.set_params(C=1.0 / (rows * penalty))
+        tried.append(_figures(data, _fitted(model, data["X"], data["y"])))
+        if time.perf_counter() - began > seconds:
+            break
+    return min(tried, key=lambda figures: figures["F"]) | {"trials": float(len(tried))}
 
 
 def random_search(data: Data, seed: int, seconds: float) -> dict[str, float]:

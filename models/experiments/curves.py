@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import Outcome, Setting
+from experiment import Outcome, Setting
 from numpy.typing import NDArray
 from tables import best, lowest
 
@@ -20,6 +20,8 @@ from bilevelpy.result import Record
 # Points of a curve, and the relative suboptimality below which nothing is shown.
 POINTS = 36
 FLOOR = 1e-6
+# Methods without a run of their own: a line across.
+SIMPLE = ("baseline", "reference")
 
 
 def draw(setting: Setting, outcomes: Sequence[Outcome], path: Path) -> bool:
@@ -61,7 +63,7 @@ def draw(setting: Setting, outcomes: Sequence[Outcome], path: Path) -> bool:
             at, top = np.median([t for _, t in tops]), np.median([v for v, _ in tops])
             if math.isfinite(at) and at > 0:
                 grid[1, 0].plot([at], [top], marker="o", markersize=5, color=style["color"])
-        for o in {o.method: o for o in outcomes if o.status == "baseline"}.values():
+        for o in {o.method: o for o in outcomes if o.status in SIMPLE}.values():
             same = [b for b in outcomes if b.method == o.method]
             level = np.median([b.numbers.get(setting.held_out, math.nan) for b in same])
             if math.isfinite(level):

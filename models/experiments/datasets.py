@@ -52,11 +52,17 @@ def read(folder: Path, name: str) -> Arrays:
         raise UsageError(f"{path} is damaged, or not an .npz file: {error}") from error
 
 
-def sparse(arrays: Mapping[str, NDArray], part: str) -> csr_matrix:
+def sparse(arrays: Arrays, part: str) -> csr_matrix:
     """A CSR matrix from its three arrays and its shape."""
-    data = arrays[f"{part}_data"].astype(float)
-    shape = tuple(int(n) for n in arrays[f"{part}_shape"])
-    return csr_matrix((data, arrays[f"{part}_indices"], arrays[f"{part}_indptr"]), shape=shape)
+    names = ("data", "indices", "indptr", "shape")
+    data, indices, pointers, sizes = (arrays[f"{part}_{name}"] for name in names)
+    try:
+        shape = tuple(int(n) for n in sizes)
+        found = csr_matrix((data.astype(float), indices, pointers), shape=shape)
+        found.check_format()
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{arrays.path}: {part}_* is no CSR matrix: {error}") from error
+    return found
 
 
 def check_labels(name: str, y: NDArray, classes: int) -> NDArray:
@@ -68,6 +74,22 @@ def check_labels(name: str, y: NDArray, classes: int) -> NDArray:
     if missing:
         raise UsageError(f"{name}: no row has the label {', '.join(map(str, missing[:5]))}")
     return y
+
+
+def check_signs(name: str, y: NDArray) -> NDArray:
+    """Labels -1 and 1, both present; anything else is an error that names it."""
+    found = np.unique(y).tolist()
+    if found != [-1, 1]:
+        raise UsageError(f"{name}: labels are -1 and 1, and there are both; found {found[:8]}")
+    return y
+
+
+def check_rows(name: str, X: Any, y: NDArray, needed: int) -> None:
+    """A label for each row, and as many rows as are needed."""
+    if X.ndim != 2 or y.ndim != 1 or X.shape[0] != len(y):
+        raise UsageError(f"{name}: needs a row of X for each label, found {X.shape} and {y.shape}")
+    if len(y) < needed:
+        raise UsageError(f"{name}: needs {needed} rows, found {len(y)}")
 
 
 def tf_idf(train: csr_matrix, *others: csr_matrix) -> list[csr_matrix]:

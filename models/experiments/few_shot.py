@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
-from few_shot_tasks import Network, Pool, nearest_mean
+from few_shot_tables import Run, Test, mean, plot, table
+from few_shot_tasks import Network, digits, nearest_mean, omniglot
 from numpy.typing import NDArray
 
 import bilevelpy as bl
@@ -30,30 +30,6 @@ HERE = Path(__file__).resolve().parent
 TITLE = "Few-shot learning with learned features"
 # The scale of the scores at the start, and the share of the step size that is left at the end.
 SCALE, LEFT = 5.0, 0.02
-
-
-def turned(images: NDArray) -> Pool:
-    """Classes (classes, drawings, side, side), turned by quarters as classes of their own."""
-    found = np.concatenate([np.rot90(images, k, axes=(2, 3)) for k in range(4)])
-    return Pool(found.reshape(*found.shape[:2], -1))
-
-
-def omniglot(folder: Path) -> tuple[Pool, Pool]:
-    """The classes of the background set, also turned, and those of the evaluation set."""
-    z = datasets.read(folder, "omniglot28.npz")
-    images = np.unpackbits(z["images"], axis=-1).reshape(-1, 20, 28, 28)
-    train, test = images[z["background"]], images[~z["background"]]
-    return turned(train), Pool(test.reshape(len(test), 20, 784))
-
-
-def digits() -> tuple[Pool, Pool]:
-    """The miniature: learn on the digits 0 to 5, also turned, test on 6 to 9; 8 x 8 pixels."""
-    with np.load(HERE.parent / "data" / "digits.npz") as z:
-        X = np.vstack([z["X"], z["Xv"], z["Xt"]]) / 16.0
-        y = np.concatenate([z["y"], z["yv"], z["yt"]])
-    count = np.bincount(y).min()
-    images = np.stack([X[y == k][:count] for k in range(10)])
-    return turned(images[:6].reshape(6, count, 8, 8)), Pool(images[6:])
 
 
 # --- the two ways to a gradient -------------------------------------------------------------------
@@ -143,22 +119,6 @@ def restore(path: Path, settings: dict[str, Any], rng: np.random.Generator) -> T
         names = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
         raise bl.UsageError(f"cannot go on from {path}: it was begun with other {names}")
     return found
-
-
-@dataclass(frozen=True)
-class Test:
-    """Accuracy on tasks of classes never seen before, each with half of its 95 % interval."""
-
-    ways: int
-    shots: int
-    learned: tuple[float, float]
-    untrained: tuple[float, float]
-    pixels: tuple[float, float]
-
-
-def mean(right: NDArray) -> tuple[float, float]:
-    """Mean over tasks, and half of its 95 % interval."""
-    return float(right.mean()), float(1.96 * right.std(ddof=1) / math.sqrt(len(right)))
 
 
 class Learner:
@@ -278,8 +238,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=15.0, help="end of training")
     parser.add_argument("--rate", type=float, default=4e-3, help="first step size of Adam")
     parser.add_argument("--channels", type=int, default=32)
-    parser.add_argument("--unrolled", type=int, default=0, help="differentiate through K steps")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--unrolled", type=int, nargs="+", default=[0],
+        help="differentiate through so many steps; 0 (the default) for hypergradients",
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings")
     parser.add_argument("--checkpoint", type=Path, help="save the training; go on from it")
     parser.add_argument("--every", type=int, default=100, help="steps between checkpoints")
     parser.add_argument("--page", type=Path, help="write the table to this Markdown file")
@@ -287,51 +250,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--progress", action="store_true", help="tell how far it is")
     given = parser.parse_args(arguments)
     try:
-        learner = Learner(given)
-        training = learner.train()
-        shown = table(given, training, learner.tests(training.x))
+        _check(given)
+        runs = [_run(given, unrolled, seed) for unrolled in given.unrolled for seed in given.seeds]
+        shown = table(runs)
         print(shown)
         if given.page is not None:
             storage.write_text(given.page, f"# {TITLE}\n\n{shown}\n")
         if given.plot is not None:
-            plot(training, given.plot)
+            plot(runs, given.plot)
     except bl.BilevelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def table(given: argparse.Namespace, training: Training, tests: Sequence[Test]) -> str:
-    """Accuracy of each test, with half of its 95 % interval over the tasks."""
-    how = f"differentiation through {given.unrolled} steps" if given.unrolled else "hypergradients"
-    lines = [
-        "| test | learned features | untrained features | nearest mean of pixels |",
-        "| --- | --- | --- | --- |",
-    ]
-    for t in tests:
-        cells = [f"{a:.4f} ± {b:.4f}" for a, b in (t.learned, t.untrained, t.pixels)]
-        lines.append(f"| {t.ways}-way {t.shots}-shot | {' | '.join(cells)} |")
-    lines += [
-        "",
-        f"After {training.step} steps by {how}, {training.seconds / 60:.1f} min "
-        f"({training.cpu / 60:.1f} min of processor time).",
-    ]
-    return "\n".join(lines)
+def _run(given: argparse.Namespace, unrolled: int, seed: int) -> Run:
+    """One training and its tests; each of several has a checkpoint of its own."""
+    kept = given.checkpoint
+    if kept is not None and len(given.unrolled) * len(given.seeds) > 1:
+        kept = kept.with_stem(f"{kept.stem}-{unrolled}-{seed}")
+    own = {"unrolled": unrolled, "seed": seed, "checkpoint": kept}
+    learner = Learner(argparse.Namespace(**{**vars(given), **own}))
+    now = learner.train()
+    return Run(unrolled, now.step, now.seconds, now.cpu, now.curve, learner.tests(now.x))
 
 
-def plot(training: Training, path: Path) -> None:
-    """Accuracy on new classes along the training."""
-    from bilevelpy.plotting.figure import COLOURS, dress, finish, new_figure
-
-    figure = new_figure(7.0, 3.5)
-    axes: Any = figure.subplots()
-    if training.curve:
-        _, seconds, score = zip(*training.curve, strict=True)
-        axes.plot(seconds, score, color=COLOURS[0], linewidth=1.4)
-    axes.set_xlabel("seconds")
-    axes.set_ylabel("accuracy on new classes")
-    dress(axes)
-    finish(figure, "", path)
+def _check(given: argparse.Namespace) -> None:
+    """Refuse numbers that make no tasks."""
+    names = ("train_ways", "train_shots", "queries", "tasks", "channels", "every", "test_tasks")
+    counts = {name: getattr(given, name) for name in names}
+    counts |= {"ways": min(given.ways), "shots": min(given.shots)}
+    for name, value in counts.items():
+        least = 2 if name in ("ways", "train_ways", "test_tasks") else 1
+        if value < least:
+            shown = name.replace("_", "-")
+            raise bl.UsageError(f"--{shown} must be {least} or more, found {value}")
+    if given.steps < 0 or min(given.unrolled) < 0:
+        raise bl.UsageError("--steps and --unrolled must be 0 or more")
 
 
 if __name__ == "__main__":

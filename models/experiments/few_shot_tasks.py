@@ -1,12 +1,16 @@
-"""Tasks of few-shot learning, and the network whose weights are learned."""
+"""Tasks of few-shot learning, the images they are drawn from, and the network that is learned."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from bilevelpy.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,10 @@ class Pool:
     ) -> dict[str, NDArray]:
         """``count`` tasks of ``ways`` classes, with the names that the model gives them."""
         classes, drawings, _ = self.images.shape
+        if shots + queries > drawings:
+            raise UsageError(
+                f"a task takes {shots} and {queries} images of each class, which has {drawings}"
+            )
         support, query = [], []
         for _ in range(count):
             chosen = rng.choice(classes, ways, replace=False)
@@ -107,3 +115,33 @@ def nearest_mean(data: dict[str, NDArray]) -> NDArray:
     near = np.einsum("tqp,tcp->tqc", unit(data["Q"]), means).argmax(axis=2)
     found: NDArray = (near == data["label"]).mean(axis=1)
     return found
+
+
+def turned(images: NDArray) -> Pool:
+    """Classes (classes, drawings, side, side), turned by quarters as classes of their own."""
+    found = np.concatenate([np.rot90(images, k, axes=(2, 3)) for k in range(4)])
+    return Pool(found.reshape(*found.shape[:2], -1))
+
+
+def omniglot(folder: Path) -> tuple[Pool, Pool]:
+    """The classes of the background set, also turned, and those of the evaluation set."""
+    z = datasets.read(folder, "omniglot28.npz")
+    bits, background = z["images"], z["background"]
+    if bits.dtype != np.uint8 or bits.shape != (len(background), 20, 98):
+        expected = f"uint8 ({len(background)}, 20, 98) for its classes"
+        raise UsageError(f"{z.path}: needs images {expected}, found {bits.dtype} {bits.shape}")
+    if background.dtype != bool or background.all() or not background.any():
+        raise UsageError(f"{z.path}: `background` is True for some classes, False for others")
+    images = np.unpackbits(bits, axis=-1).reshape(-1, 20, 28, 28)
+    train, test = images[background], images[~background]
+    return turned(train), Pool(test.reshape(len(test), 20, 784))
+
+
+def digits() -> tuple[Pool, Pool]:
+    """The miniature: learn on the digits 0 to 5, also turned, test on 6 to 9; 8 x 8 pixels."""
+    with np.load(Path(__file__).resolve().parents[1] / "data" / "digits.npz") as z:
+        X = np.vstack([z["X"], z["Xv"], z["Xt"]]) / 16.0
+        y = np.concatenate([z["y"], z["yv"], z["yt"]])
+    count = np.bincount(y).min()
+    images = np.stack([X[y == k][:count] for k in range(10)])
+    return turned(images[:6].reshape(6, count, 8, 8)), Pool(images[6:])

@@ -14,75 +14,22 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import fingerprint
+from experiment import Data, Outcome, Setting
 
 import bilevelpy as bl
 from bilevelpy import storage
 from bilevelpy.provenance import data_hashes, text_hash
-from bilevelpy.result import Record
 
 HERE = Path(__file__).resolve().parent
-Data = Mapping[str, Any]
-# A baseline takes data, a seed and the seconds that `auto` took (searches end then); it returns its
-# validation loss as "F", and reports by name.
-Baseline = Callable[[Data, int, float], dict[str, float]]
 # The name of the row of `auto` ended by a report, and for how many iterations it waits.
 ENDED = "auto, ended by"
 PATIENCE = 20
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A model with data, the methods that solve it and the baselines that it is compared with.
-
-    ``data`` and ``externs`` are made for a seed. ``held_out`` is the report on data that neither
-    level sees, followed along the run; ``larger`` says whether more of it is better, ``maximize``
-    whether more of F is. ``stop_by``
-    ("min test_loss") adds a run of ``auto`` that is ended by a report, followed on rows of its own:
-    ``stop_rows`` makes them for a seed, in the place of the test rows.
-    """
-
-    name: str
-    model: str
-    data: Callable[[int], Data]
-    reports: tuple[str, ...]
-    held_out: str
-    larger: bool = True
-    backends: tuple[str, ...] = ("auto",)
-    baselines: Mapping[str, Baseline] = field(default_factory=dict)
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    externs: Callable[[int], Mapping[str, Any]] = lambda seed: {}
-    random: bool = True
-    maximize: bool = False
-    tol: float = 1e-6
-    max_iter: int = 500
-    stop_by: str = ""
-    stop_rows: Callable[[int], Data] = lambda seed: {}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One run of one method: its numbers, what it took and, where it was followed, its history.
-
-    ``seconds`` are of wall time and ``cpu`` of processor time, both with the certificate;
-    ``memory`` is the largest of the process so far, in GB.
-    """
-
-    method: str
-    seed: int
-    status: str
-    numbers: Mapping[str, float]
-    seconds: float
-    cpu: float = math.nan
-    memory: float = math.nan
-    evaluations: int = 0
-    history: Sequence[Record] = ()
-    why: tuple[str, ...] = ()
 
 
 def main(
@@ -98,12 +45,20 @@ def main(
     parser.add_argument("--backends", help="names with commas between; each setting has its own")
     parser.add_argument("--no-baselines", action="store_true", help="the backends alone")
     parser.add_argument("--time-limit", type=float, default=300.0, help="seconds for each run")
+    parser.add_argument(
+        "--processor-time", action="store_true",
+        help="seconds and limits in processor time, on a machine that others use",
+    )  # fmt: skip
     parser.add_argument("--state", type=Path, default=Path("experiment-output"), help="kept runs")
     parser.add_argument("--kept", action="store_true", help="tables of kept runs; solve nothing")
     parser.add_argument("--page", type=Path, help="write the tables to this Markdown file")
     parser.add_argument("--plots", type=Path, help="write a picture of each setting to this folder")
     parser.add_argument("--list", action="store_true", help="list the settings")
     given = parser.parse_args(arguments)
+    clock = time.perf_counter
+    if given.processor_time:
+        # The one clock that limits, histories and results are measured by.
+        time.perf_counter = time.process_time
     try:
         known = {s.name: s for s in settings(given.data)}
         if given.list:
@@ -127,6 +82,8 @@ def main(
     except KeyboardInterrupt:
         print("interrupted; start it again to go on", file=sys.stderr)
         return 130
+    finally:
+        time.perf_counter = clock
     return 0
 
 
@@ -241,7 +198,8 @@ def _finished(
 ) -> tuple[bl.Result, Mapping[str, float]]:
     """A result and what it took: kept, or solved and kept."""
     done, checkpoint, took = (stem.with_name(stem.name + s) for s in (".npz", ".ckpt", ".json"))
-    result = _kept(done, model, setting.tol)
+    options = dict(setting.options.get(backend, {}))
+    result = _kept(done, model, setting.tol, options)
     if result is None or not took.exists():
         if limit is None:
             raise NotKept
@@ -257,7 +215,8 @@ def _finished(
             watch=[setting.held_out],
             stop_by=stop_by,
             patience=PATIENCE,
-            options=setting.options.get(backend),
+            options=options,
+            force=backend in setting.forced,
             **keeps,
         )
         if result.status == "interrupted":
@@ -289,7 +248,8 @@ def _outcome(
         seed,
         str(result.status),
         numbers,
-        result.time["total"],
+        # A run that went on from a checkpoint has its history from the first iteration on.
+        max(result.time["total"], result.history[-1].time if result.history else 0.0),
         spent["cpu"],
         spent["memory"],
         sum(result.counts.values()),
@@ -298,8 +258,8 @@ def _outcome(
     )
 
 
-def _kept(path: Path, model: bl.Model, tol: float) -> bl.Result | None:
-    """The result of an earlier run of the same model with the same data and tolerance."""
+def _kept(path: Path, model: bl.Model, tol: float, options: Mapping[str, Any]) -> bl.Result | None:
+    """The result of an earlier run of the same model with the same data, tolerance and options."""
     if not path.exists():
         return None
     result = bl.load_result(path)
@@ -308,6 +268,7 @@ def _kept(path: Path, model: bl.Model, tol: float) -> bl.Result | None:
         then["model_hash"] == text_hash(model.bound)
         and then["data_hash"] == data_hashes(model.bound)
         and then["options"]["tol"] == tol
+        and then["options"]["backend_options"] == options
     )
     return result if same else None
 
@@ -336,7 +297,8 @@ def _baseline(
         }
         storage.write_json(path, kept)
     numbers = {k: storage.number(v) for k, v in kept["numbers"].items()}
-    return Outcome(name, seed, "baseline", numbers, kept["seconds"], kept["cpu"])
+    status = "reference" if name in setting.references else "baseline"
+    return Outcome(name, seed, status, numbers, kept["seconds"], kept["cpu"])
 
 
 def _place(state: Path, setting: Setting, method: str, seed: int) -> Path:

@@ -14,7 +14,8 @@ from typing import Any
 import baselines
 import datasets
 import numpy as np
-from harness import Data, Setting, main
+from experiment import Data, Setting
+from harness import main
 from numpy.typing import NDArray
 from scipy.sparse import hstack, issparse
 
@@ -66,6 +67,8 @@ def settings(folder: Path) -> Sequence[Setting]:
     for name, (data, backends) in classes.items():
         small = name == "digits"
         compared = features if small else {"grid of 20": baselines.grid}
+        if name.startswith("news20"):
+            compared = {"grid in equal time": baselines.grid_in_time}
         found.append(
             Setting(f"{name}_features", "softmax.blv", data, REPORTS, "test_accuracy",
                     backends=backends, baselines=compared,
@@ -75,8 +78,9 @@ def settings(folder: Path) -> Sequence[Setting]:
     return found
 
 
-def _parts(X: Any, y: NDArray, seed: int, sizes: Sequence[int]) -> dict[str, Any]:
+def _parts(name: str, X: Any, y: NDArray, seed: int, sizes: Sequence[int]) -> dict[str, Any]:
     """Training, validation and test rows, drawn by the seed; dense ones standardised."""
+    datasets.check_rows(name, X, y, sum(sizes))
     order = datasets.shuffled(len(y), seed + 1)
     a, b = sizes[0], sizes[0] + sizes[1]
     c = b + sizes[2]
@@ -109,7 +113,7 @@ def breast_cancer(seed: int) -> Data:
     """569 rows of 30 features, from the model's own file."""
     with np.load(MODELS / "data" / "breast_cancer.npz") as z:
         X, y = np.vstack([z["X"], z["Xv"]]), np.concatenate([z["y"], z["yv"]])
-    return _parts(X, y, seed, (250, 150, 169))
+    return _parts("breast_cancer.npz", X, y, seed, (250, 150, 169))
 
 
 def _digits() -> tuple[NDArray, NDArray]:
@@ -124,79 +128,87 @@ def digits(seed: int) -> Data:
     for validation, 400 for the reports.
     """
     X, y = _digits()
-    return _parts(X, y, seed, (597, 500, 400)) | {"classes": 10}
+    return _parts("digits.npz", X, y, seed, (597, 500, 400)) | {"classes": 10}
 
 
 def digits_followed(seed: int) -> Data:
     """The other 300 images, which may end a run."""
     X, y = _digits()
-    found = _parts(X, y, seed, (597, 900, 300))
+    found = _parts("digits.npz", X, y, seed, (597, 900, 300))
     return {"Xt": found["Xt"], "yt": found["yt"]}
 
 
 def a9a(folder: Path, seed: int) -> Data:
     """32,561 sparse rows of 123 features, halved for training and validation; 16,281 test rows."""
     z = datasets.read(folder, "a9a.npz")
-    found = _parts(datasets.sparse(z, "X_train"), z["y_train"], seed, (16_281, 16_280, 0))
-    return found | {"Xt": datasets.sparse(z, "X_test"), "yt": z["y_test"].astype(float)}
+    X, T = datasets.sparse(z, "X_train"), datasets.sparse(z, "X_test")
+    y, t = (datasets.check_signs("a9a.npz", z[name]) for name in ("y_train", "y_test"))
+    datasets.check_rows("a9a.npz", T, t, 1)
+    found = _parts("a9a.npz", X, y, seed, (16_281, 16_280, 0))
+    return found | {"Xt": T, "yt": t.astype(float)}
 
 
 def _covtype(folder: Path) -> tuple[NDArray, NDArray]:
     z = datasets.read(folder, "covtype.npz")
+    datasets.check_labels("covtype.npz", z["y"] - 1, 7)
     return (z["X"] - z["low"]) / (z["top"] - z["low"]).astype(float), z["y"]
 
 
 def covtype_binary(folder: Path, seed: int) -> Data:
     """Class 2 against the rest: 35,000 / 35,000 / 22,962 rows of 54 features."""
     X, y = _covtype(folder)
-    return _with_constant(_parts(X, np.where(y == 2, 1, -1), seed, (35_000, 35_000, 22_962)))
+    sizes = (35_000, 35_000, 22_962)
+    return _with_constant(_parts("covtype.npz", X, np.where(y == 2, 1, -1), seed, sizes))
 
 
 def covtype(folder: Path, seed: int) -> Data:
     """Seven classes: 20,000 / 20,000 / 20,000 rows of 54 features."""
     X, y = _covtype(folder)
-    datasets.check_labels("covtype.npz", y - 1, 7)
-    return _parts(X, y - 1, seed, (20_000, 20_000, 20_000)) | {"classes": 7}
+    found = _parts("covtype.npz", X, y - 1, seed, (20_000, 20_000, 20_000))
+    return found | {"classes": 7}
 
 
 def ijcnn1(folder: Path, seed: int) -> Data:
     """49,990 rows of 22 features, halved; 91,701 test rows."""
     z = datasets.read(folder, "research_use/ijcnn1.npz")
     X, Xt = z["X_train"].astype(float), z["X_test"].astype(float)
-    found = _parts(X, z["y_train"], seed, (24_995, 24_995, 0))
+    y, t = (datasets.check_signs("ijcnn1.npz", z[name]) for name in ("y_train", "y_test"))
+    datasets.check_rows("ijcnn1.npz", Xt, t, 1)
+    found = _parts("ijcnn1.npz", X, y, seed, (24_995, 24_995, 0))
     rows = datasets.shuffled(len(X), seed + 1)[:24_995]
     mean, deviation = X[rows].mean(axis=0), X[rows].std(axis=0)
-    found |= {"Xt": (Xt - mean) / deviation, "yt": z["y_test"].astype(float)}
+    found |= {"Xt": (Xt - mean) / deviation, "yt": t.astype(float)}
     return _with_constant(found)
 
 
 def w8a(folder: Path, seed: int) -> Data:
     """49,749 sparse rows of 300 features in three parts."""
     z = datasets.read(folder, "research_use/w8a.npz")
-    X, y = datasets.sparse(z, "X_train"), z["y_train"]
-    return _with_constant(_parts(X, y, seed, (20_000, 20_000, 9_749)))
+    X, y = datasets.sparse(z, "X_train"), datasets.check_signs("w8a.npz", z["y_train"])
+    return _with_constant(_parts("w8a.npz", X, y, seed, (20_000, 20_000, 9_749)))
 
 
 def _news(folder: Path, columns: int) -> tuple[Any, NDArray, Any, NDArray]:
     z = datasets.read(folder, "research_use/news20.npz")
     train = datasets.sparse(z, "X_train")[:, :columns]
     test = datasets.sparse(z, "X_test")[:, :columns]
+    y, t = (datasets.check_labels("news20.npz", z[name], 20) for name in ("y_train", "y_test"))
+    datasets.check_rows("news20.npz", test, t, 1)
     A, T = datasets.tf_idf(train, test)
-    return A, z["y_train"], T, z["y_test"]
+    return A, y, T, t
 
 
 def news20_binary(folder: Path, columns: int, seed: int) -> Data:
     """The first ten groups against the others, tf-idf: 5,657 / 5,657 / 7,532 rows."""
     A, y, T, yt = _news(folder, columns)
-    found = _parts(A, np.where(y < 10, 1, -1), seed, (5_657, 5_657, 0))
+    found = _parts("news20.npz", A, np.where(y < 10, 1, -1), seed, (5_657, 5_657, 0))
     return found | {"Xt": T, "yt": np.where(yt < 10, 1.0, -1.0)}
 
 
 def news20(folder: Path, columns: int, seed: int) -> Data:
     """All twenty groups, a penalty per word: 20 times as many lower variables as columns."""
     A, y, T, yt = _news(folder, columns)
-    datasets.check_labels("news20.npz", y, 20)
-    found = _parts(A, y, seed, (5_657, 5_657, 0))
+    found = _parts("news20.npz", A, y, seed, (5_657, 5_657, 0))
     return found | {"Xt": T, "yt": yt.astype(float), "classes": 20}
 
 

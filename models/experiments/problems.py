@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from harness import Data, Setting, main
+from experiment import Data, Setting
+from harness import main
 from numpy.typing import NDArray
 
 MODELS = Path(__file__).resolve().parents[1]

@@ -14,7 +14,8 @@ from typing import Any
 import datasets
 import numpy as np
 from baselines import searched
-from harness import Data, Setting, main
+from experiment import Data, Setting
+from harness import main
 from numpy.typing import NDArray
 
 from bilevelpy.errors import UsageError
@@ -62,11 +63,20 @@ def table(folder: Path, name: str) -> tuple[NDArray, NDArray]:
     path = folder / "regression" / f"{name}.csv"
     if not path.is_file():
         raise UsageError(f"there is no {path}: a table of the UCI repository; --data names it")
-    rows = np.genfromtxt(path, delimiter=",", skip_header=1)
+    try:
+        rows = np.genfromtxt(path, delimiter=",", skip_header=1)
+    except ValueError as error:  # rows of different lengths
+        raise UsageError(f"{path}: {' '.join(str(error).split())}") from error
+    if rows.ndim != 2 or rows.shape[0] < 50 or rows.shape[1] < 2:
+        raise UsageError(f"{path}: needs columns of 50 rows or more, found {rows.shape}")
     if not np.isfinite(rows).all():
         bad = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
         raise UsageError(f"{path}: row {bad + 2} holds something that is no number")
-    rows = (rows - rows.mean(axis=0)) / rows.std(axis=0)
+    deviation = rows.std(axis=0)
+    if not deviation.all():
+        column = int(np.flatnonzero(deviation == 0)[0]) + 1
+        raise UsageError(f"{path}: column {column} holds one number in all rows")
+    rows = (rows - rows.mean(axis=0)) / deviation
     return rows[:, :-1], rows[:, -1]
 
 

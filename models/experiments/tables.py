@@ -6,7 +6,8 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from harness import ENDED, Outcome, Setting
+from experiment import Outcome, Setting
+from harness import ENDED
 
 # F counts as reached where it stays within this fraction of the lowest one of the seed.
 NEAR = 0.01
@@ -68,8 +69,11 @@ def _auto(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def lowest(setting: Setting, outcomes: Sequence[Outcome], seed: int) -> float:
-    """The best upper objective of a seed over all methods: the lowest, or the largest one."""
-    found = [o.numbers.get("F", math.nan) for o in outcomes if o.seed == seed]
+    """The best upper objective of a seed over all methods (references are none): the lowest, or the
+    largest one.
+    """
+    rated = [o for o in outcomes if o.seed == seed and o.status != "reference"]
+    found = [o.numbers.get("F", math.nan) for o in rated]
     found = [F for F in found if math.isfinite(F)]
     return (max if setting.maximize else min)(found, default=math.nan)
 
@@ -110,15 +114,23 @@ def _times(values: Sequence[float]) -> str:
 
 
 def winners(setting: Setting, outcomes: Sequence[Outcome]) -> str:
-    """Who has the best upper objective, and who is best on held-out data: often another one."""
-
-    def mean(method: str, name: str) -> float:
-        found = [o.numbers.get(name, math.nan) for o in outcomes if o.method == method]
-        return statistics.fmean(found)
-
-    methods = [m for m in dict.fromkeys(o.method for o in outcomes if o.numbers)]
+    """Who has the best upper objective, and who is best on held-out data: often another one. Means
+    are over the seeds that all methods have.
+    """
+    found = [o.method for o in outcomes if o.numbers and o.status != "reference"]
+    methods = list(dict.fromkeys(found))
     if not methods:
         return "No method has a result."
+    seeds = [{o.seed for o in outcomes if o.method == m and o.numbers} for m in methods]
+    common = set.intersection(*seeds)
+    if not common:
+        common = set.union(*seeds)
+        methods = [m for m, own in zip(methods, seeds, strict=True) if own == common] or methods
+
+    def mean(method: str, name: str) -> float:
+        """Over the seeds that all methods have."""
+        rated = [o for o in outcomes if o.method == method and o.seed in common]
+        return statistics.fmean(o.numbers.get(name, math.nan) for o in rated) if rated else math.nan
 
     def rank(name: str, larger: bool) -> str:
         """The method with the best mean; of those that print the same, the first backend."""

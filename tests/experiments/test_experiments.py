@@ -102,6 +102,20 @@ def test_wrong_labels_among_the_digits_are_found(tmp_path: Path) -> None:
     )
 
 
+def test_a_network_finds_wrong_labels_among_the_digits(tmp_path: Path) -> None:
+    """By batches and given steps: better than the network that is fitted to all labels."""
+    import cleaning
+    from harness import run
+
+    setting = {s.name: s for s in cleaning.settings(tmp_path)}["digits_0.5_network"]
+    none = {"no cleaning": setting.baselines["no cleaning"]}
+    setting = replace(setting, baselines=none, max_iter=12)
+    # The certificate takes what the run leaves of its time.
+    plain, found = run(setting, 1, ["f2sa"], 12.0, tmp_path)
+    assert found.numbers["f1"] > 0.9
+    assert found.numbers["test_accuracy"] > plain.numbers["test_accuracy"] + 0.05
+
+
 def test_selection_in_miniature(tmp_path: Path) -> None:
     import selection  # type: ignore[import-not-found]
     from harness import main
@@ -136,6 +150,59 @@ def test_poisoning_hurts_more_than_flipped_labels(tmp_path: Path) -> None:
     assert tables.winners(setting, outcomes).startswith("Best F: aid")
 
 
+# --- reports --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("counts", [[3, 3, 3], [6, 6, 3]])
+@pytest.mark.parametrize("name", ["digits", "hyper_cleaning", "softmax"])
+def test_accuracy_shares_what_is_tied(name: str, counts: list[int]) -> None:
+    """Images without ink: the scores are the intercepts, equal for classes of the same number. A
+    guess among k classes is right once in k times, and a class behind another is never right.
+    """
+    classes = 3 if name == "softmax" else 10
+    wide = counts + [0] * (classes - 3)
+    y = np.repeat(np.arange(classes), wide)
+    rows = {"y": y, "yv": y, "yt": np.arange(classes)}
+    pixels = {
+        k: np.zeros((len(v), 4)) for k, v in zip(("X", "Xv", "Xt"), rows.values(), strict=True)
+    }
+    more = {"softmax": {"classes": classes}, "hyper_cleaning": {"wrong": np.zeros(len(y))}}
+    folder = FOLDER if name == "softmax" else FOLDER.parent
+    model = bl.load(folder / f"{name}.blv", data={**rows, **pixels, **more.get(name, {})})
+    result = bl.solve(model, max_iter=0, verify=False)
+    best = wide.count(max(wide))
+    # One test image of each class: `best` of them are guesses among as many.
+    assert float(result.reports["test_accuracy"]) == pytest.approx(best * (1 / best) / classes)
+
+
+def test_tied_tasks_and_networks_are_guesses_too() -> None:
+    import torch
+
+    def flat(theta: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        return 0 * theta.sum() * images[..., :2]
+
+    data = {
+        "S": np.ones((2, 4, 3)), "hot": np.tile(np.eye(4), (2, 1, 1)), "Q": np.ones((2, 8, 3)),
+        "label": np.tile(np.arange(8) % 4, (2, 1)), "theta0": np.ones(1), "d": 2, "ways": 4,
+        "TASK": [0, 1],
+    }  # fmt: skip
+    model = bl.load(FOLDER / "few_shot.blv", data=data, externs={"support": flat, "query": flat})
+    found = bl.solve(model, max_iter=0, verify=False, backend="aid")
+    assert float(found.reports["accuracy"]) == pytest.approx(1 / 4)
+
+    def none(theta: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        return torch.outer(theta, 0 * image).sum(dim=0)[:1].expand(10)
+
+    y = np.arange(20) % 10
+    X = np.ones((20, 3))
+    data = {"X": X, "y": y, "Xv": X, "yv": y, "Xt": X, "yt": y, "wrong": np.zeros(20)}
+    model = bl.load(
+        FOLDER / "cleaning_network.blv", data={**data, "theta0": np.zeros(2)}, externs={"net": none}
+    )
+    found = bl.solve(model, max_iter=0, verify=False, backend="aid", force=True)
+    assert float(found.reports["test_accuracy"]) == pytest.approx(1 / 10)
+
+
 # --- baselines ------------------------------------------------------------------------------------
 
 
@@ -152,6 +219,16 @@ def test_scaled_columns_stand_for_penalties(tmp_path: Path) -> None:
     model = bl.load(FOLDER / "logistic.blv", data=data)
     oracle = bl.compile(model)
     assert fitted["F"] == pytest.approx(oracle.F(lam, oracle.response(lam)), rel=1e-4)
+
+
+def test_a_grid_in_time_is_the_grid_where_there_is_time() -> None:
+    import baselines
+    import penalties
+
+    data = penalties.breast_cancer(0)
+    whole, cut = (baselines.grid_in_time(data, 0, seconds) for seconds in (60.0, 0.0))
+    assert whole["F"] == pytest.approx(baselines.grid(data, 0, 0.0)["F"], rel=1e-4)
+    assert (whole["trials"], cut["trials"]) == (20, 1)
 
 
 def test_a_search_keeps_its_best_trial() -> None:

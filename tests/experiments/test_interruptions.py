@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,76 +12,37 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-
-FOLDER = Path(__file__).resolve().parents[2] / "models" / "experiments"
-# Runs the script named first; checkpoints are written at every iteration instead of every 2 s.
-EAGER = (
-    "import runpy, sys; import bilevelpy.checkpoint as c; c.INTERVAL = 0.0; "
-    "sys.argv = sys.argv[1:]; sys.path.insert(0, sys.argv[0].rsplit('/', 1)[0]); "
-    "runpy.run_path(sys.argv[0], run_name='__main__')"
-)
-
-
-def _command(script: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-c", EAGER, str(FOLDER / script), *arguments]
-
-
-def _run(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        _command(script, *arguments), cwd=cwd, capture_output=True, text=True, check=False,
-        timeout=250,
-    )  # fmt: skip
-
-
-def _killed(script: str, *arguments: str, cwd: Path, kept: Path, after: float) -> bool:
-    """Start a script and kill it some seconds after ``kept`` has been written; whether it was still
-    running then.
-    """
-    process = subprocess.Popen(
-        _command(script, *arguments), cwd=cwd, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    before = kept.stat().st_mtime_ns if kept.exists() else 0
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if kept.exists() and kept.stat().st_mtime_ns != before:
-            time.sleep(after)
-            break
-        time.sleep(0.01)
-    running = process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    return running
+from tests.experiments.processes import FOLDER, killed, run
 
 
 @pytest.mark.parametrize(
-    ("script", "setting", "backend"),
-    [("penalties.py", "breast_cancer_features", "aid"), ("cleaning.py", "digits_0.5", "aid")],
+    ("script", "setting", "close"),
+    [("problems.py", "quadratic_100", 1e-9), ("cleaning.py", "digits_0.5", 2e-4)],
 )
 def test_a_killed_experiment_ends_with_the_same_result(
-    script: str, setting: str, backend: str, tmp_path: Path
+    script: str, setting: str, close: float, tmp_path: Path
 ) -> None:
     """Killed at random moments and started again: the optimum of a run in one go, in the tolerance
     of a converged run, and the history from the first iteration on.
     """
-    given = [setting, "--seeds", "1", "--backends", backend, "--no-baselines"]
-    place = Path("experiment-output") / setting / f"{backend}-0"
+    given = [setting, "--seeds", "1", "--backends", "aid", "--no-baselines"]
+    place = Path("experiment-output") / setting / "aid-0"
     folders = tmp_path / "whole", tmp_path / "killed"
     for folder in folders:
         folder.mkdir()
-    assert _run(script, *given, cwd=folders[0]).returncode == 0
+    assert run(script, *given, folder=folders[0]) == 0
+    whole = bl.load_result(folders[0] / place.with_suffix(".npz"))
     random_moments = random.Random(0)
-    kept = folders[1] / place.with_name(f"{backend}-0.ckpt")
-    killed = 0
-    for _ in range(2):
-        after = random_moments.uniform(0.0, 0.3)
-        killed += _killed(script, *given, cwd=folders[1], kept=kept, after=after)
-    assert killed
-    resumed = _run(script, *given, cwd=folders[1])
-    assert resumed.returncode == 0, resumed.stderr
-    whole, again = (bl.load_result(f / place.with_suffix(".npz")) for f in folders)
+    kept = folders[1] / place.with_name("aid-0.ckpt")
+    count = 0
+    for _ in range(3):
+        after = random_moments.uniform(0.0, 0.4) * whole.time["solve"]
+        count += killed(script, *given, folder=folders[1], kept=kept, after=after)
+    assert count
+    assert run(script, *given, folder=folders[1]) == 0, (folders[1] / "err").read_text()
+    again = bl.load_result(folders[1] / place.with_suffix(".npz"))
     assert again.status == whole.status == "converged"
-    assert pytest.approx(whole.F, rel=2e-2) == again.F
+    assert pytest.approx(whole.F, rel=close) == again.F
     assert [r.iteration for r in again.history] == list(range(len(again.history)))
     assert again.history[0].F == whole.history[0].F
     assert not kept.exists()
@@ -91,23 +50,24 @@ def test_a_killed_experiment_ends_with_the_same_result(
 
 def test_few_shot_learning_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     """Killed at some moment and started again: the same features as in one go, to the last bit."""
-    given = ["--ways", "3", "--tasks", "3", "--train-ways", "3", "--channels", "4", "--steps", "60",
-             "--test-tasks", "30", "--every", "5"]  # fmt: skip
+    given = ["--ways", "3", "--tasks", "3", "--train-ways", "3", "--channels", "4", "--steps", "24",
+             "--test-tasks", "10", "--every", "2"]  # fmt: skip
     kept = tmp_path / "whole.npz", tmp_path / "killed.npz"
-    whole = _run("few_shot.py", *given, "--checkpoint", str(kept[0]), cwd=tmp_path)
-    assert whole.returncode == 0, whole.stderr
+    script, said = "few_shot.py", []
+    assert run(script, *given, "--checkpoint", str(kept[0]), folder=tmp_path) == 0
+    said.append((tmp_path / "out").read_text())
+    with np.load(kept[0]) as whole:
+        took = json.loads(str(whole["meta"]))["seconds"]
     again = [*given, "--checkpoint", str(kept[1])]
-    after = random.Random(1).uniform(0.0, 0.2)
-    _killed("few_shot.py", *again, cwd=tmp_path, kept=kept[1], after=after)
-    resumed = _run("few_shot.py", *again, cwd=tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
-    tables = [r.stdout.split("After")[0] for r in (whole, resumed)]
-    assert tables[0] == tables[1]
+    after = random.Random(1).uniform(0.0, 0.5) * took
+    assert killed(script, *again, folder=tmp_path, kept=kept[1], after=after)
+    assert run(script, *again, folder=tmp_path) == 0, (tmp_path / "err").read_text()
+    said.append((tmp_path / "out").read_text())
+    assert said[0].split("After")[0] == said[1].split("After")[0]
     with np.load(kept[0]) as a, np.load(kept[1]) as b:
         np.testing.assert_array_equal(a["x"], b["x"])
-    other = _run("few_shot.py", *again, "--rate", "0.1", cwd=tmp_path)
-    assert other.returncode == 2
-    assert "begun with other --rate" in other.stderr
+    assert run(script, *again, "--rate", "0.1", folder=tmp_path) == 2
+    assert "begun with other --rate" in (tmp_path / "err").read_text()
 
 
 # --- refused --------------------------------------------------------------------------------------
@@ -206,6 +166,8 @@ def _images(folder: Path, **changed: Any) -> None:
         ({"y_train": np.arange(40) % 9}, "no row has the label 9"),
         ({"y_test": np.full(40, 3)}, "no row has the label 0, 1"),
         ({"y_train": None}, "has no array `y_train`; it should hold MNIST"),
+        ({"y_train": (np.arange(40) % 10) + 0.5}, "labels run from 0 to 9, found"),
+        ({"X_train": np.zeros((40, 14, 14))}, "needs X_train of shape (40, 28, 28)"),
     ],
 )
 def test_images_with_wrong_labels(
@@ -215,6 +177,66 @@ def test_images_with_wrong_labels(
     given = ["mnist_5k_0.5", "--data", str(tmp_path), "--state", str(tmp_path)]
     assert main("cleaning", *given) == 2
     assert says in capsys.readouterr().err
+
+
+def _census(folder: Path, **changed: Any) -> None:
+    """A file like that of a9a, with 40 rows."""
+    parts = {}
+    for part in ("train", "test"):
+        sizes = {"data": np.ones(40), "indices": np.arange(40) % 5, "indptr": np.arange(41)}
+        parts |= {f"X_{part}_{k}": v for k, v in sizes.items()}
+        parts |= {f"X_{part}_shape": np.array([40, 5]), f"y_{part}": np.arange(40) % 2 * 2 - 1}
+    np.savez(folder / "a9a.npz", **{**parts, **changed})
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"y_train": np.arange(40) % 2}, "a9a.npz: labels are -1 and 1, and there are both; found"),
+        ({"y_test": np.ones(40)}, "found [1.0]"),
+        ({"y_train": np.arange(20) % 2 * 2 - 1}, "needs a row of X for each label, found (40, 5)"),
+        ({"X_train_indptr": np.arange(39)}, "X_train_* is no CSR matrix"),
+        ({"X_test_indices": np.full(40, 7)}, "X_test_* is no CSR matrix"),
+        ({}, "a9a.npz: needs 32561 rows, found 40"),
+    ],
+)
+def test_rows_with_wrong_labels_or_shapes(
+    main: Any, tmp_path: Path, capsys: Any, changed: dict[str, Any], says: str
+) -> None:
+    _census(tmp_path, **changed)
+    assert main("penalties", "a9a_scalar", "--data", str(tmp_path), "--state", str(tmp_path)) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a,b\n1,2\n3\n", "Line #3 (got 1 columns instead of 2)"),
+        ("a,b\n" + "1,x\n" * 60, "row 2 holds something that is no number"),
+        ("a,b\n" + "1,2\n" * 60, "column 1 holds one number in all rows"),
+        ("a,b\n1,2\n", "needs columns of 50 rows or more"),
+    ],
+)
+def test_tables_that_are_none(main: Any, tmp_path: Path, capsys: Any, text: str, says: str) -> None:
+    (tmp_path / "regression").mkdir()
+    (tmp_path / "regression" / "yacht.csv").write_text(text)
+    given = ["kernel_yacht", "--data", str(tmp_path), "--state", str(tmp_path)]
+    assert main("selection", *given) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_tasks_that_cannot_be_drawn(main: Any, tmp_path: Path, capsys: Any) -> None:
+    alphabet = {"images": np.zeros((6, 20, 98), np.uint8), "background": np.arange(6) < 3}
+    for changed, given, says in (
+        ({"images": np.zeros((6, 19, 98), np.uint8)}, [], "needs images uint8 (6, 20, 98)"),
+        ({"background": np.ones(6, bool)}, [], "True for some classes, False for others"),
+        ({}, ["--train-shots", "18"], "takes 18 and 3 images of each class, which has 20"),
+        ({}, ["--tasks", "0"], "--tasks must be 1 or more, found 0"),
+        ({}, ["--ways", "1"], "--ways must be 2 or more, found 1"),
+    ):
+        np.savez(tmp_path / "omniglot28.npz", **{**alphabet, **changed})
+        assert main("few_shot", "--data", str(tmp_path), *given) == 2
+        assert says in capsys.readouterr().err
 
 
 def test_too_few_images(main: Any, tmp_path: Path, capsys: Any) -> None:

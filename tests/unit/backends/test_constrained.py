@@ -206,7 +206,7 @@ def test_rows_that_are_not_affine_together_are_named() -> None:
 
 
 def test_lvhba_is_honest_about_its_pace() -> None:
-    found, _ = solve(LVHBA(), model(EQUATION, n=2), max_iter=3)
+    found, _ = solve(LVHBA(), model(EQUATION, n=2), max_iter=3, loop="single")
     assert found.status is Status.ITERATION_LIMIT
     assert any("power" in w for w in found.warnings)
 

@@ -70,6 +70,17 @@ def test_so_it_does_with_plain_steps_from_the_given_start(name: str) -> None:
     assert error(found, x) <= EXACT
 
 
+@pytest.mark.parametrize("name", ["saba", "soba", "f2sa"])
+def test_given_steps_need_no_pilot(name: str) -> None:
+    """Start, metric and both steps by the user: the lower level is never solved, in no part."""
+    model, x = problem(2.0)
+    given = {"metric": "none", "prepare": "none", "lower_step": 0.2, "upper_step": 0.1}
+    decay = {} if name == "saba" else {"decay": 0.3}
+    found = run(name, model, max_iter=30, **given, **decay)
+    assert error(found, x) <= 5 * ROUGH
+    assert found.counts["lower_solves"] == 0
+
+
 @pytest.mark.parametrize("name", NOISY)
 def test_plain_batches_come_close_and_do_not_pretend(name: str) -> None:
     model, x = problem(2.0)

@@ -11,8 +11,8 @@ import bilevelpy as bl
 from bilevelpy import solving
 from bilevelpy.backends.aid import AID
 from bilevelpy.backends.bagdc import BAGDC
+from bilevelpy.backends.extrapolated import Limit
 from bilevelpy.backends.itd import ITD
-from bilevelpy.backends.joint import Limit
 from bilevelpy.backends.meha import MEHA
 from bilevelpy.backends.pbgd import PBGD
 from bilevelpy.backends.pzobo import PZOBO

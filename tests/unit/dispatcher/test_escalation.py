@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import bilevelpy as bl
@@ -179,3 +180,49 @@ def test_a_broken_successor_loses_nothing(monkeypatch, solved) -> None:
     assert result.status == "converged"
     assert result.backend not in ("broken", "direct")
     assert any("backend `direct` failed: ZeroDivisionError" in n for n in result.decision.notes)
+
+
+MANY_KINKS = """
+model many_kinks;
+dim n;
+param t[n];
+upper { var x[n] start 0.5; minimize sum((y - t)^2) + 0.1 * sum(x^2); }
+lower L { var y[n] in [0, 1]; minimize sum((y - x)^2); }
+"""
+
+
+def test_many_kinks_at_once_are_left_to_a_penalty() -> None:
+    """y = clip(x, 0, 1): x = clip(t / 1.1, 0, 1), at a kink of F(x, y(x)) wherever t is outside
+    [0, 1.1].
+    """
+    t = np.random.default_rng(1).uniform(-1.0, 2.0, 60)
+    x = np.clip(t / 1.1, 0.0, 1.0)
+    found = bl.solve(bl.parse(MANY_KINKS, data={"t": t}), max_iter=5000)
+    assert found.success
+    exact = float(((x - t) ** 2).sum() + 0.1 * (x**2).sum())
+    assert pytest.approx(exact, rel=1e-6) == found.F
+
+
+def test_kinks_are_followed_by_a_penalty_before_the_rest(solved: bl.Model) -> None:
+    facts = bl.analyze(solved)
+    result = replace(bl.solve(solved), status=Status.STALLED, warnings=("the response has a kink",))
+    following = successor(facts, result, ["direct"])
+    assert following is not None
+    assert following[0] == "pbgd"
+    assert "kinks of the response" in following[1]
+
+
+MANY_MINIMA = """
+model many_minima;
+dim n = 2;
+param c[n] = [0, 0.3];
+upper { var x start 0; minimize (x - 2)^2 + sum((y - 2 - c)^2); }
+lower L { var y[n] start 0; minimize sum(sin(x + y - c)); }
+"""
+
+
+def test_a_global_search_without_a_certificate_is_where_the_next_one_starts() -> None:
+    """x + y_i - c_i is 3 pi / 2, F = 2 (3 pi / 2 - 4)^2 / 3 (validation case 6.8)."""
+    found = bl.solve(bl.parse(MANY_MINIMA), time_limit=60)
+    assert found.success
+    assert pytest.approx(2 * (1.5 * np.pi - 4) ** 2 / 3, rel=1e-5) == found.F

@@ -31,7 +31,9 @@ def model(text: str, money: float) -> bl.Model:
     return bl.parse(text, data={**data, "slope": 1000.0 / money})
 
 
-@pytest.mark.parametrize("backend", ["direct", "aid", "qnbo", "nbo", "f2ba", "bagdc"])
+@pytest.mark.parametrize(
+    "backend", ["direct", "aid", "qnbo", "nbo", "f2ba", "bagdc", "pbgd", "meha", "bome", "slbamm"]
+)
 def test_bounds(backend: str) -> None:
     one = bl.solve(model(TOLL, 1.0), backend=backend, max_iter=2000)
     thousand = bl.solve(model(TOLL, 1000.0), backend=backend, max_iter=2000)

@@ -81,7 +81,7 @@ def test_a_pilot_ends_with_the_run(oracle: TorchOracle) -> None:
     state: Any = SimpleNamespace(
         x=oracle.x0, y=oracle.y0, data=SampledOracle(oracle, batch=8, rng=rng), rng=rng
     )
-    options = SimpleNamespace(prepare="none")
+    options = SimpleNamespace(prepare="none", metric="pilot")
     late = DeadlineOracle(oracle, -math.inf)
     with pytest.raises(OutOfTime):
         prepared(late, state, options)

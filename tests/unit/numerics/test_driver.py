@@ -9,6 +9,7 @@ import torch
 
 from bilevelpy.backends.direct import Direct
 from bilevelpy.errors import BackendError, UsageError
+from bilevelpy.numerics.deadline import OutOfTime
 from bilevelpy.numerics.driver import run
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Status
@@ -43,6 +44,31 @@ def test_time_limit_ends_inside_a_step() -> None:
     assert r.status is Status.TIME_LIMIT
     assert r.iterations < whole.iterations
     assert math.isfinite(r.F)
+
+
+class Late(Direct):
+    """Out of time in its first lower solve, after a better point."""
+
+    def init(self, oracle, x, y, options, rng):
+        oracle.value_grad_f(x, 0.5 * y)
+        oracle.value_grad_f(x, y)
+        oracle.value_grad_f(x + 1.0, 0.0 * y)
+        raise OutOfTime
+
+
+def test_a_run_that_ends_before_its_first_measure_keeps_the_lowest_point() -> None:
+    """f = |y|^2 / 2 - x'y for x = y = 2: half of y is lower."""
+    o = AutoOracle(
+        lambda x, y: (x**2).sum() + (y**2).sum(),
+        lambda x, y: (y**2).sum() / 2 - 0.2 * (x * y).sum(),
+        vec(2.0, 2.0),
+        vec(2.0, 2.0),
+    )
+    r = run(o, Late(), None, SolveOptions(time_limit=1e3))
+    assert r.status is Status.TIME_LIMIT
+    assert r.y.tolist() == [1.0, 1.0]
+    assert r.F == 10.0
+    assert [h.F for h in r.history] == [10.0]
 
 
 def test_callback_sees_read_only_copies_and_stops() -> None:
