@@ -72,6 +72,9 @@ def convergence(
             dress(axes, logarithmic and any(math.isfinite(v) for v in found))
         if not logarithmic:
             _plain(grid[row, 0], [v for v in found if math.isfinite(v)])
+    if not any(math.isfinite(r.F) for r in records_of_all):
+        nothing = "no value of $F$ was recorded"
+        grid[0, 0].text(0.5, 0.5, nothing, ha="center", transform=grid[0, 0].transAxes)
     grid[-1, 0].set_xlabel("seconds")
     if counted:
         grid[-1, 1].set_xlabel("evaluations (values, gradients, products)")
