@@ -71,6 +71,23 @@ param a[n] in [0, inf], B[n, p], t[n];
 upper { var x[p] start 0; minimize sumsq(y - t)/2 + 0.01 * sumsq(x); }
 lower L { var y[n]; minimize sum(a * y^2)/2 - dot(B @ x, y); }
 """
+INVERSE = """
+model inverse;
+dim n;
+param A[n, n], t[n];
+upper { var x[n] start 0; minimize sumsq(y - t)/2 + 1e-3 * sumsq(x)/2; }
+lower L { var y[n]; minimize quad(y, A)/2 - dot(x, y); }
+"""
+SERIES = """
+model series;
+dim n;
+param z[n], t[n];
+upper { var s in [-5, 20] start 0; minimize mean((y - t)^2); }
+lower L {
+  var y[n];
+  minimize sumsq(y - z)/2 + exp(s) * sum(sqrt(1e-4 + (y[i+1] - y[i])^2) for i in n where i < n);
+}
+"""
 
 
 def _toy(n: int, kappa: float) -> Data:
@@ -82,6 +99,17 @@ def _toy(n: int, kappa: float) -> Data:
 def _laplacian(n: int, shift: float) -> Data:
     ones = np.ones(n)
     return {"A": sp.diags_array([-ones[1:], (2 + shift) * ones, -ones[1:]], offsets=[-1, 0, 1])}
+
+
+def _grid(side: int, shift: float) -> Data:
+    line, one = _laplacian(side, 0.0)["A"], sp.eye_array(side)
+    A = sp.csr_array(sp.kron(line, one) + sp.kron(one, line) + shift * sp.eye_array(side**2))
+    return {"A": A, "t": np.sin(np.arange(side**2) / 7)}
+
+
+def _series(n: int) -> Data:
+    t = np.sign(np.sin(np.arange(n) / 200))
+    return {"t": t, "z": t + 0.3 * _draw().standard_normal(n)}
 
 
 def _diagonal(n: int, kappa: float) -> Data:
@@ -123,6 +151,10 @@ def _quadratics() -> list[Entry]:
                 _text(TOY, lambda n=n, s=shift: _laplacian(n, s)),
             )
         )
+    found.append(
+        Entry("grid 10000", "quadratic, sparse", _text(INVERSE, partial(_grid, 100, 1e-3)))
+    )
+    found.append(Entry("series 10000", "sparse", _text(SERIES, partial(_series, 10_000))))
     for n, p, kappa in ((30_000, 3, 1e3), (3_000, 40, 1e5)):
         found.append(
             Entry(
