@@ -20,6 +20,8 @@ Vec = torch.Tensor
 ROUNDING = 1e-12
 # Relative distance of two lower solutions that counts as different.
 APART = 1e-3
+# Differences of f that are rounding of its differences elsewhere.
+RESOLVED = 1e-15
 # Differences of F between responses that count as none, relative to the size of F.
 SAME = 1e-6
 # Entries of semidefinite lower variables up to which a conic solver is affordable.
@@ -89,7 +91,7 @@ class LowerCheck:
 
     def ties(self) -> None:
         """Different minimisers: F may differ between them, and then the leader's choice counts."""
-        spread = self.spread()
+        spread = max(self.spread(), RESOLVED / EQUAL * self._elsewhere())
         if self.base.lower.f - self.best > EQUAL * spread:
             return
         equal = [s.y for s in self.found if s.f - self.best <= EQUAL * spread]
@@ -104,6 +106,15 @@ class LowerCheck:
             case.note("the lower solution is not unique, but F is the same at all that were found")
             return
         self._choose(equal, spread, here, local)
+
+    def _elsewhere(self) -> float:
+        """How far f at the start of x tells apart what was found here, where f may have all but
+        vanished.
+        """
+        o = self.case.oracle
+        values = [o.f(o.domain_x.project(o.x0), s.y) for s in self.found]
+        finite = [v for v in values if math.isfinite(v)]
+        return max(finite) - min(finite) if finite else 0.0
 
     def _choose(self, equal: list[Vec], spread: float, here: float, local: float) -> None:
         """Compare F with that of the optimistic response, and continue with the latter."""

@@ -57,6 +57,14 @@ def test_refuses_a_response_that_is_not_the_best_for_the_leader() -> None:
     assert "the returned y has 0.375" in " ".join(c.reasons)
 
 
+@pytest.mark.parametrize("x", [1e-22, -1e-22])
+def test_a_lower_level_that_has_all_but_vanished_ties(x: float) -> None:
+    """6.14 beside 0: what f tells apart there is rounding of what it tells apart elsewhere."""
+    c = check(set_valued(), vec(x), vec(0.0))
+    assert c.kind == "none"
+    assert "the returned y has" in " ".join(c.reasons)
+
+
 def test_refuses_an_upper_point_that_is_not_optimal_for_the_best_response() -> None:
     """Phi = |x - e|^2 / 2 once y2 follows x."""
     x = 1.1 * ONES
