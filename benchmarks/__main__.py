@@ -76,8 +76,7 @@ def units(names: list[str]) -> Iterator[tuple[str, str | None]]:
         elif name in PARTS:
             module = importlib.import_module(f"benchmarks.{name}")
             for single in getattr(module, PARTS[name]):
-                if single not in getattr(module, "LONG", ()):
-                    yield name, single
+                yield name, single
         else:
             yield name, None
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from bilevelpy.analysis.banded import banded, stored
+
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 # Eigenvalues of matrices up to WHOLE are computed (20 ms), up to FACTOR one is enclosed by two or
@@ -81,17 +83,11 @@ def _sparse(symmetric: sp.csr_array) -> float:
     if discs > 0:
         return discs
     from scipy.linalg.lapack import dpbtrf, dpbtrs
-    from scipy.sparse.csgraph import reverse_cuthill_mckee
 
-    size = symmetric.shape[0]
-    turn = np.asarray(reverse_cuthill_mckee(sp.csr_matrix(symmetric), symmetric_mode=True))
-    entries = sp.csr_array(symmetric[turn][:, turn]).tocoo()
-    width = int(np.max(entries.row - entries.col, initial=0))
-    if (width + 1) * size > BAND or float(size) * (width + 1) ** 2 > WORK:
+    known, size = banded(symmetric), symmetric.shape[0]
+    if known.cells > BAND or known.work > WORK:
         return discs if discs >= 0 else -math.inf
-    below = entries.row >= entries.col
-    band = np.zeros((width + 1, size))
-    band[(entries.row - entries.col)[below], entries.col[below]] = entries.data[below]
+    band = stored(known.rows, known.columns, known.values, known.width, size)
 
     def factor(shift: float) -> Array | None:
         shifted = band.copy()

@@ -14,9 +14,8 @@ from bilevelpy.backends.constrained import multiplier_set, solved
 from bilevelpy.backends.joint import (
     Joint,
     JointPenalty,
-    joint_accuracy,
+    begun,
     measure_joint,
-    raised,
     upper_unit,
 )
 from bilevelpy.backends.weighted import Inner
@@ -26,7 +25,7 @@ from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.measure import Measure
 from bilevelpy.numerics.multipliers import Scaled
 from bilevelpy.numerics.response import Point
-from bilevelpy.numerics.upper import UpperState, begin
+from bilevelpy.numerics.upper import UpperState
 
 Vec = torch.Tensor
 
@@ -47,21 +46,9 @@ def start_gap(
     multipliers.
     """
     g1, g2, bound = constants
-    x, y, z = w
-    joint: Any = Joint(oracle, multiplier_set(rows, bound), upper_unit(oracle, x, y))
-    response = Gap(
-        joint,
-        _UNUSED,
-        _UNUSED,
-        joint_accuracy(tol),
-        base=oracle,
-        rng=rng,
-        weight=weight,
-        gamma=g1,
-        rows=rows,
-        gamma2=g2,
-    )
-    return raised(begin(response, torch.cat([x / joint.unit, y, z]), y, 0.0), tol)
+    x, y, _ = w
+    joint = Joint(oracle, multiplier_set(rows, bound), upper_unit(oracle, x, y))
+    return begun(Gap, joint, w, y, tol, rng=rng, weight=weight, gamma=g1, rows=rows, gamma2=g2)
 
 
 def measure_gap(oracle: Oracle, state: UpperState) -> Measure:

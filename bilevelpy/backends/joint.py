@@ -212,20 +212,37 @@ def start_joint(
     z = Inner(y, rng).solve(oracle, x, 1.0, 0.0, ROUGH).y
     if not weight > 0:
         weight = first_weight(oracle, x, z, max(norm(z), norm(y)) or 1.0, rng)
-    joint: Any = Joint(oracle, unit=upper_unit(oracle, x, z))
-    response = made(
+    joint = Joint(oracle, unit=upper_unit(oracle, x, z))
+    return begun(
+        made,
         joint,
-        _UNUSED,
-        _UNUSED,
-        joint_accuracy(tol),
-        base=oracle,
+        (x, z),
+        z,
+        tol,
         rng=rng,
         weight=weight,
         gamma=gamma,
         settled=settled,
         widenings=0 if widens else WIDENINGS,
     )
-    return raised(begin(response, torch.cat([x / joint.unit, z]), z, 0.0), tol)
+
+
+def begun(
+    made: type[JointPenalty],
+    joint: Joint,
+    parts: tuple[Vec, ...],
+    y: Vec,
+    tol: float,
+    **settings: Any,
+) -> UpperState:
+    """The first point of a penalty on ``joint``: ``parts`` are x and what moves with it, y the
+    lower start.
+    """
+    whole: Any = joint
+    # Of lower values: gradients are known to it times the weight.
+    accuracy = Accuracy(level=ROUGH, change=1.0, floor=min(1e-3 * tol, 1e-7))
+    response = made(whole, _UNUSED, _UNUSED, accuracy, base=joint.oracle, **settings)
+    return raised(begin(response, torch.cat([parts[0] / joint.unit, *parts[1:]]), y, 0.0), tol)
 
 
 def first_weight(oracle: Oracle, x: Vec, z: Vec, size: float, rng: torch.Generator) -> float:
@@ -233,11 +250,6 @@ def first_weight(oracle: Oracle, x: Vec, z: Vec, size: float, rng: torch.Generat
     top = power_iteration(lambda at: oracle.grad_f(x, at), z, rng)
     push, bend = norm(oracle.grad_F(x, z)[1]), APART * top * size
     return push / bend if push > 0 and bend > 1e-12 * push else 1.0
-
-
-def joint_accuracy(tol: float) -> Accuracy:
-    """The accuracy of lower values: gradients are known to it times the weight."""
-    return Accuracy(level=ROUGH, change=1.0, floor=min(1e-3 * tol, 1e-7))
 
 
 def step_joint(state: UpperState, tol: float) -> UpperState:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.exporters.loops import Dialect
+from bilevelpy.exporters.loops import subscripted
 from bilevelpy.exporters.naming import number
 
 if TYPE_CHECKING:
@@ -20,9 +20,7 @@ def _range(table: str, index: str) -> str:
     return f"{table}[{index}]..{table}[{after}]-1"
 
 
-AMPL = Dialect(
-    lambda table, index: f"{table}[{index}]",
-    lambda base, table, index: f"{base}[{index if table is None else f'{table}[{index}]'}]",
+AMPL = subscripted(
     lambda body, inner, table, index: f"(sum{{{inner} in {_range(table, index)}}} ({body}))",
 )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.exporters.loops import Dialect
+from bilevelpy.exporters.loops import from_one, subscripted
 from bilevelpy.importers import blv_text
 
 if TYPE_CHECKING:
@@ -30,17 +30,10 @@ LEAST, MOST = "in [-inf, 1e300]", "in [-1e300, inf]"
 """Domains of params that hold lower and upper ends."""
 
 
-def _at(index: str) -> str:
-    """The language counts from 1; the objective is the only member of its family."""
-    return ", ".join(str(int(w) + 1) if w.isdigit() else w for w in index.split(", "))
-
-
-BLV = Dialect(
-    lambda table, index: f"{table}[{_at(index)}]",
-    lambda base, table, index: (
-        f"{base}[{_at(index)}]" if table is None else f"{base}[{table}[{_at(index)}]]"
-    ),
+# The objective is the only member of its family: its index is a whole number.
+BLV = subscripted(
     lambda body, inner, table, index: f"sum({body} for {inner} in {table}_terms)",
+    at=from_one,
     even=True,
 )
 

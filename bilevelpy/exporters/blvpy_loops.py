@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilevelpy.exporters.blvpy_forms import Square, parameters, split
-from bilevelpy.exporters.loops import Dialect, loops
+from bilevelpy.exporters.loops import loops
 from bilevelpy.exporters.parts import FOLLOWER, OBJECTIVE, Part, Parts
 from bilevelpy.exporters.python_script import PYTHON, TABLES, members, table_range
 from bilevelpy.reductions.rows import Functions, join_rows
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 # One sum of many terms is one node for CVXPY, and not a chain of them.
-CVXPY = Dialect(
-    PYTHON.entry,
-    PYTHON.refer,
-    lambda body, inner, table, index: f"total({body} for {inner} in {table_range(table, index)})",
+CVXPY = replace(
+    PYTHON,
+    total=lambda body, inner, table, index: (
+        f"total({body} for {inner} in {table_range(table, index)})"
+    ),
 )
 HELPERS = """\
 def total(parts):

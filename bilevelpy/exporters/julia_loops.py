@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.exporters.loops import Dialect
+from bilevelpy.exporters.loops import from_one, subscripted
 from bilevelpy.exporters.naming import number
 
 if TYPE_CHECKING:
@@ -15,22 +15,14 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def _at(index: str) -> str:
-    """Julia counts from 1."""
-    return str(int(index) + 1) if index.isdigit() else index
-
-
 def _lines(table: str, index: str) -> str:
     after = str(int(index) + 2) if index.isdigit() else f"{index}+1"
-    return f"{table}[{_at(index)}]:{table}[{after}]-1"
+    return f"{table}[{from_one(index)}]:{table}[{after}]-1"
 
 
-JULIA = Dialect(
-    lambda table, index: f"{table}[{_at(index)}]",
-    lambda base, table, index: (
-        f"{base}[{_at(index)}]" if table is None else f"{base}[{table}[{_at(index)}]]"
-    ),
+JULIA = subscripted(
     lambda body, inner, table, index: f"sum({body} for {inner} in {_lines(table, index)})",
+    at=from_one,
     share=False,
 )
 READ = """\

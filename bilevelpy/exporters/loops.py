@@ -54,6 +54,32 @@ class Dialect:
     even: bool = False
 
 
+def subscripted(
+    total: Callable[[str, str, str, str], str],
+    *,
+    at: Callable[[str], str] = str,
+    prefix: str = "",
+    share: bool = True,
+    even: bool = False,
+) -> Dialect:
+    """The dialect of a target that writes ``table[index]``: ``at`` writes an index, ``prefix``
+    stands before the names of tables.
+    """
+
+    def entry(table: str, index: str) -> str:
+        return f"{prefix}{table}[{at(index)}]"
+
+    def refer(base: str, table: str | None, index: str) -> str:
+        return f"{base}[{at(index) if table is None else entry(table, index)}]"
+
+    return Dialect(entry, refer, total, share, even)
+
+
+def from_one(index: str) -> str:
+    """An index of a target that counts from 1, for which running ones do so already."""
+    return ", ".join(str(int(w) + 1) if w.isdigit() else w for w in index.split(", "))
+
+
 @dataclass(frozen=True, slots=True)
 class Loop:
     """Expressions of one shape: ``body`` in terms of the index ``i``, for ``count`` members.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilevelpy.exporters.expressions import Style, simple
-from bilevelpy.exporters.loops import Dialect
+from bilevelpy.exporters.loops import subscripted
 from bilevelpy.exporters.naming import Namer, identifiers
 
 if TYPE_CHECKING:
@@ -25,10 +25,9 @@ def table_range(table: str, index: str) -> str:
     return f"range(t.{table}[{index}], t.{table}[{after}])"
 
 
-PYTHON = Dialect(
-    lambda table, index: f"t.{table}[{index}]",
-    lambda base, table, index: f"{base}[{index if table is None else f't.{table}[{index}]'}]",
+PYTHON = subscripted(
     lambda body, inner, table, index: f"sum({body} for {inner} in {table_range(table, index)})",
+    prefix="t.",
 )
 TABLES = [
     "# every number and name of the model",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from bilevelpy.exporters.base import Files, Options
 from bilevelpy.exporters.conditions import Writer
 from bilevelpy.exporters.header import header
-from bilevelpy.exporters.loops import Dialect, loops
+from bilevelpy.exporters.loops import loops
 from bilevelpy.exporters.parts import parts_of_levels
 from bilevelpy.exporters.python_script import (
     ALL,
@@ -30,10 +31,9 @@ if TYPE_CHECKING:
 STYLE = style("sp.", abs="sp.Abs({0})", max="sp.Max({0}, {1})", min="sp.Min({0}, {1})")
 TARGET = "a SymPy program"
 # Python's own sum would sort the terms anew for each one that joins.
-SYMPY = Dialect(
-    PYTHON.entry,
-    PYTHON.refer,
-    lambda body, inner, table, index: (
+SYMPY = replace(
+    PYTHON,
+    total=lambda body, inner, table, index: (
         f"sp.Add(*({body} for {inner} in {table_range(table, index)}))"
     ),
 )

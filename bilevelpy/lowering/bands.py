@@ -4,8 +4,7 @@ off a few products.
 Most variables meet few others (chains, grids, networks): in a good order their part of f_yy is a
 band. A few that meet nearly all (a common intercept) are the border. Entries are read off products
 with 0-1 vectors, one for each class of variables that share no row (A. Curtis, M. Powell and
-J. Reid, "On the estimation of sparse Jacobian matrices", IMA J. Appl. Math. 13, 1974); the order is
-that of E. Cuthill and J. McKee (1969), reversed.
+J. Reid, "On the estimation of sparse Jacobian matrices", IMA J. Appl. Math. 13, 1974).
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.sparse.csgraph import reverse_cuthill_mckee
+
+from bilevelpy.analysis.banded import banded
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -52,11 +52,6 @@ class Bands:
         """Products that one Hessian takes."""
         return len(self.classes) + self.border.size
 
-    @property
-    def work(self) -> float:
-        """Operations of a factor."""
-        return float(self.order.size) * (self.width + 1) * (self.width + 1 + 2 * self.border.size)
-
 
 def bands(pattern: sp.csr_array) -> Bands | None:
     """A band with a border for a symmetric pattern; None where it would not be much smaller than
@@ -73,28 +68,21 @@ def bands(pattern: sp.csr_array) -> Bands | None:
     core = sp.csr_array(whole[inside][:, inside])
     if core.shape[0] == 0 or core.nnz > SHARE * m * m:
         return None
-    turn = np.asarray(reverse_cuthill_mckee(sp.csr_matrix(core), symmetric_mode=True))
-    core = sp.csr_array(core[turn][:, turn])
-    core.sort_indices()
-    entries = core.tocoo()
-    width = int(np.max(entries.row - entries.col, initial=0))
-    cells = (width + 1) * core.shape[0]
-    if cells > BAND or cells > SHARE * m * m or cells * (width + 1.0) > WORK:
+    known = banded(core)
+    if known.cells > min(BAND, SHARE * m * m) or known.work > WORK:
         return None
-    label = _classes(core)
+    label = _classes(known.matrix)
     if label is None:
         return None
-    order = inside[turn]
-    below = entries.row >= entries.col
-    rows, columns = entries.row[below], entries.col[below]
+    order = inside[known.turn]
     return Bands(
         order=order,
         border=border,
         classes=tuple(order[label == c] for c in range(int(label.max(initial=-1)) + 1)),
-        rows=rows,
-        columns=columns,
-        owner=label[columns],
-        width=width,
+        rows=known.rows,
+        columns=known.columns,
+        owner=label[known.columns],
+        width=known.width,
     )
 
 

@@ -17,7 +17,7 @@ from bilevelpy.lowering.named import NamedPrograms
 from bilevelpy.lowering.preconditioning import Preconditioning, jacobi
 from bilevelpy.lowering.quadratic import LARGEST, QuadraticHessian, quadratic_form
 from bilevelpy.lowering.sparse_quadratic import SparseQuadratic, sparse_quadratic
-from bilevelpy.lowering.sparsity import matrix, pattern
+from bilevelpy.lowering.sparsity import linear_map
 from bilevelpy.lowering.structured import StructuredHessian, structured_hessian
 
 Vec = Tensor
@@ -47,11 +47,7 @@ class KnownStructure(NamedPrograms):
             or not self.domain_y.is_box
         ):
             return None
-        second = self._df.product(by_x=False, by_y=True)
-        if second is None:
-            return None
-        builder = self.bound.program.builder
-        found = pattern(builder, self.bound.data, second.roots, second.along)
+        found = self._second(values=False)
         return None if found is None else bands(found)
 
     @cached_property
@@ -63,12 +59,21 @@ class KnownStructure(NamedPrograms):
     @cached_property
     def sparse_hessian(self) -> sp.csr_array | None:
         """f_yy as a sparse matrix, where it never moves and is too large to be kept dense."""
-        second = self._df.product(by_x=False, by_y=True)
-        if second is None or not second.is_constant or self.m <= WHOLE:
+        if self.m <= WHOLE or not self.hessian_is_constant:
             return None
         if self.device.type != "cpu" or self.dtype is not torch.float64:
             return None
-        return matrix(self.bound.program.builder, self.bound.data, second.roots, second.along)
+        return self._second(values=True)
+
+    def _second(self, *, values: bool) -> sp.csr_array | None:
+        """f_yy as a sparse matrix of data, or its pattern."""
+        second = self._df.product(by_x=False, by_y=True)
+        if second is None:
+            return None
+        program = self.bound.program
+        return linear_map(
+            program.builder, self.bound.data, second.roots, second.along, values=values
+        )
 
     @cached_property
     def sparse_quadratic(self) -> SparseQuadratic | None:

@@ -34,29 +34,7 @@ class TooDense(Exception):
     """A matrix has more entries than is worth following, or a node has no rule."""
 
 
-def pattern(
-    builder: Builder,
-    data: Data,
-    roots: Sequence[Expr],
-    along: Sequence[ir.VarRef],
-) -> sp.csr_array | None:
-    """The pattern (m, m) of linear ``roots`` by the directions ``along``, entries in the order of
-    both; None where it has many entries.
-    """
-    return _followed(builder, data, roots, along, values=False)
-
-
-def matrix(
-    builder: Builder,
-    data: Data,
-    roots: Sequence[Expr],
-    along: Sequence[ir.VarRef],
-) -> sp.csr_array | None:
-    """The matrix itself, where all that is multiplied with the directions is data."""
-    return _followed(builder, data, roots, along, values=True)
-
-
-def _followed(
+def linear_map(
     builder: Builder,
     data: Data,
     roots: Sequence[Expr],
@@ -64,6 +42,12 @@ def _followed(
     *,
     values: bool,
 ) -> sp.csr_array | None:
+    """The matrix of linear ``roots`` by the directions ``along``, entries in the order of both;
+    None where it has many entries.
+
+    Without ``values`` its pattern alone. With them all that is multiplied with the directions has
+    to be data; None where something is not.
+    """
     sizes = [prod(data.sizes[a] for a in v.axes) for v in along]
     starts = dict(zip(along, _starts(sizes), strict=True))
     follow = _Follow(builder, data, starts, sum(sizes), values)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from scipy.linalg.lapack import dpbtrf, dpbtrs
 
+from bilevelpy.analysis.banded import stored
 from bilevelpy.lowering.domains import Face
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.linear_solve import RIDGES, Cholesky, cholesky
@@ -93,8 +94,7 @@ class BandedCurvature(DenseCurvature):
             values = np.where(fixed[known.rows] | fixed[known.columns], 0.0, values)
             border = np.where(fixed[:, None] | out, 0.0, border)
             corner = np.where(out[:, None] | out, 0.0, corner) + np.diag(out.astype(float))
-        band = np.zeros((known.width + 1, size))
-        band[known.rows - known.columns, known.columns] = values
+        band = stored(known.rows, known.columns, values, known.width, size)
         band[0, fixed] = 1.0
         top = float(np.abs(band[0]).max(initial=0.0))
         if not (np.isfinite(top) and np.isfinite(values).all() and np.isfinite(border).all()):

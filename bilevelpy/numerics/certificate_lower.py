@@ -109,9 +109,11 @@ class LowerCheck:
 
     def _elsewhere(self) -> float:
         """How far f at the start of x tells apart what was found here, where f may have all but
-        vanished.
+        vanished; 0 where nothing else was found.
         """
-        o = self.case.oracle
+        o, base = self.case.oracle, self.base.lower.y
+        if all(norm(s.y - base) <= APART * max(norm(base), norm(s.y)) for s in self.found):
+            return 0.0
         values = [o.f(o.domain_x.project(o.x0), s.y) for s in self.found]
         finite = [v for v in values if math.isfinite(v)]
         return max(finite) - min(finite) if finite else 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bilevelpy.numerics.quadratic_lower import QuadraticLower
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
+Solve = Callable[[Array], Array | None]
 # Variables of either level up to which dy/dx, a column for each upper one, costs less than steps.
 LARGEST = 600
 # Residuals of the sparse system that a step may have, relative to its right-hand side.
@@ -32,97 +33,100 @@ def eliminated(oracle: Any, lower: QuadraticLower) -> Eliminated | None:
     return None if known is None else Eliminated(known, lower)
 
 
-@dataclass(slots=True)
-class Eliminated:
-    """``Phi''^-1 g``, with ``R = dy/dx = -f_yy^-1 f_yx`` and Phi'' computed once in a run."""
+class Elimination:
+    """``Phi''^-1 g`` on the free upper variables, by a factor that is kept while these are the
+    same.
+    """
 
-    known: JointQuadratic
-    lower: QuadraticLower
-    _matrix: Array | None = None
-    _factor: tuple[bytes, Array | None] | None = None
+    def __init__(self) -> None:
+        self._known: tuple[bytes, Solve | None] | None = None
+
+    def factor(self, free: np.ndarray | slice) -> Solve | None:
+        """What solves with Phi'' on some variables; None where that cannot be done."""
+        raise NotImplementedError
 
     def step(self, g: Array, free: np.ndarray | None) -> Array | None:
-        """On the free upper variables, 0 elsewhere; None where Phi'' is not positive definite."""
-        if self._matrix is None:
-            R = self.lower.columns(self.known.f_yx)
-            if R is None:
-                return None
-            self._matrix = self.known.reduced(R)
+        """On the free upper variables, 0 elsewhere; None where Phi'' has no inverse to offer."""
         key = b"" if free is None else free.tobytes()
-        if self._factor is None or self._factor[0] != key:
-            H = self._matrix if free is None else self._matrix[np.ix_(free, free)]
-            factor, failed = dpotrf(H, lower=1, clean=0) if len(H) else (H, 1)
-            self._factor = (key, None if failed else factor)
-        factor = self._factor[1]
-        if factor is None:
-            return None
-        found: Array = dpotrs(factor, g if free is None else g[free], lower=1)[0]
-        if free is None:
+        if self._known is None or self._known[0] != key:
+            self._known = (key, self.factor(slice(None) if free is None else np.flatnonzero(free)))
+        solve = self._known[1]
+        found = None if solve is None else solve(g if free is None else g[free])
+        if found is None or free is None:
             return found
         out = np.zeros_like(g)
         out[free] = found
         return out
 
 
+class Eliminated(Elimination):
+    """With ``R = dy/dx = -f_yy^-1 f_yx``; R and Phi'', which has to be positive definite, are
+    computed once in a run.
+    """
+
+    def __init__(self, known: JointQuadratic, lower: QuadraticLower) -> None:
+        super().__init__()
+        self.known, self.lower = known, lower
+        self._matrix: Array | None = None
+
+    def factor(self, free: np.ndarray | slice) -> Solve | None:
+        """A Cholesky factor."""
+        if self._matrix is None:
+            R = self.lower.columns(self.known.f_yx)
+            if R is None:
+                return None
+            self._matrix = self.known.reduced(R)
+        H = self._matrix[free][:, free]
+        factor, failed = dpotrf(H, lower=1, clean=0) if len(H) else (H, 1)
+        return None if failed else lambda g: dpotrs(factor, g, lower=1)[0]
+
+
 def eliminated_sparsely(oracle: Any) -> SparseElimination | None:
     """The same for large sparse levels, where f_yy is a narrow band."""
     if getattr(oracle, "bands", None) is None or not oracle.domain_y.is_free:
         return None
-    units = getattr(oracle, "units", None)
-    plain = oracle if units is None else oracle.oracle
-    known: SparseQuadratic | None = getattr(plain, "sparse_quadratic", None)
-    if known is None:
-        return None
-    return SparseElimination(known, np.ones(oracle.n) if units is None else units.x.numpy())
+    known: SparseQuadratic | None = getattr(oracle, "sparse_quadratic", None)
+    return None if known is None else SparseElimination(known)
 
 
-@dataclass(slots=True)
-class SparseElimination:
-    """``Phi''^-1 g`` from the joint conditions, whose factor stays sparse where Phi'' does not::
+class SparseElimination(Elimination):
+    """From the joint conditions, whose factor stays sparse where Phi'' does not::
 
         [F_xx  F_xy  f_xy] [dx]   [g]
         [F_yx  F_yy  f_yy] [dy] = [0]
         [f_yx  f_yy   0  ] [ v]   [0]
 
-    ``sizes`` are the units of x: with ``x = sizes z`` the gradient by z is ``sizes g``.
+    The last rows say that y is the response.
     """
 
-    known: SparseQuadratic
-    sizes: Array
-    _factor: tuple[bytes, Any, Any] | None = None
+    def __init__(self, known: SparseQuadratic) -> None:
+        super().__init__()
+        self.known = known
 
-    def step(self, g: Array, free: np.ndarray | None) -> Array | None:
-        """On the free upper variables, 0 elsewhere; None where the system is singular."""
-        key = b"" if free is None else free.tobytes()
-        if self._factor is None or self._factor[0] != key:
-            q, own = self.known, np.arange(g.size) if free is None else np.flatnonzero(free)
-            across, xy = q.f_yx[:, own], q.xy[own]
-            K = sp.block_array(
-                [
-                    [q.xx[own][:, own], xy, across.T],
-                    [xy.T, q.yy, q.f_yy.T],
-                    [across, q.f_yy, None],
-                ],
-                format="csc",
-            )
-            try:
-                self._factor = (key, K, splu(K, permc_spec="COLAMD"))
-            except RuntimeError:  # exactly singular
-                self._factor = (key, K, None)
-        _, K, factor = self._factor
-        if factor is None:
+    def factor(self, free: np.ndarray | slice) -> Solve | None:
+        """A sparse factor of the joint conditions; a solve is refined once."""
+        q = self.known
+        across, xy = q.f_yx[:, free], q.xy[free]
+        K = sp.block_array(
+            [
+                [q.xx[free][:, free], xy, across.T],
+                [xy.T, q.yy, q.f_yy.T],
+                [across, q.f_yy, None],
+            ],
+            format="csc",
+        )
+        try:
+            factor = splu(K, permc_spec="COLAMD")
+        except RuntimeError:  # exactly singular
             return None
-        rhs = np.zeros(K.shape[0])
-        sizes = self.sizes if free is None else self.sizes[free]
-        part = (g if free is None else g[free]) / sizes
-        rhs[: part.size] = part
-        found = factor.solve(rhs)
-        found += factor.solve(rhs - K @ found)
-        if not np.linalg.norm(rhs - K @ found) <= SOLVED * np.linalg.norm(rhs):
-            return None
-        step: Array = found[: part.size] / sizes
-        if free is None:
-            return step
-        out = np.zeros_like(g)
-        out[free] = step
-        return out
+
+        def solve(g: Array) -> Array | None:
+            rhs = np.zeros(K.shape[0])
+            rhs[: g.size] = g
+            found = factor.solve(rhs)
+            found += factor.solve(rhs - K @ found)
+            if not np.linalg.norm(rhs - K @ found) <= SOLVED * np.linalg.norm(rhs):
+                return None
+            return np.ascontiguousarray(found[: g.size])
+
+        return solve

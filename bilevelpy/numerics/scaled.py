@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -38,6 +39,13 @@ class ScaledOracle:
         for name in ("hessian_price", "blocks", "bands", "hessian_is_constant"):
             if getattr(oracle, name, None) is not None:
                 setattr(self, name, getattr(oracle, name))
+
+    @property
+    def sparse_quadratic(self) -> Any:
+        """The sparse second derivatives of both objectives, where they are known and constant."""
+        known = getattr(self.oracle, "sparse_quadratic", None)
+        units = self.units
+        return None if known is None else known.scaled(units.x.numpy(), units.y.numpy())
 
     def F(self, x: Vec, y: Vec) -> float:
         """The upper objective."""

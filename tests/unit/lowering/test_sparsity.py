@@ -13,7 +13,7 @@ import bilevelpy as bl
 from bilevelpy.lowering.bands import Bands, bands
 from bilevelpy.lowering.domains import Face
 from bilevelpy.lowering.oracle import TorchOracle
-from bilevelpy.lowering.sparsity import pattern
+from bilevelpy.lowering.sparsity import linear_map
 from bilevelpy.numerics.banded_curvature import BandedCurvature
 from bilevelpy.numerics.lower_newton import newton
 
@@ -54,8 +54,8 @@ def oracle(text: str, data: dict[str, object]) -> TorchOracle:
 def seen(functions: TorchOracle) -> sp.csr_array | None:
     second = functions._df.product(by_x=False, by_y=True)
     assert second is not None
-    program = functions.bound.program
-    return pattern(program.builder, functions.bound.data, second.roots, second.along)
+    builder, data = functions.bound.program.builder, functions.bound.data
+    return linear_map(builder, data, second.roots, second.along, values=False)
 
 
 def band(functions: TorchOracle) -> Bands | None:
