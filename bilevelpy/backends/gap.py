@@ -18,7 +18,6 @@ from bilevelpy.backends.joint import (
     measure_joint,
     upper_unit,
 )
-from bilevelpy.backends.weighted import Inner
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.hypergradient import Adjoint
 from bilevelpy.numerics.linear_solve import norm
@@ -75,13 +74,7 @@ class Gap(JointPenalty):
         joint = self.oracle
         assert isinstance(joint, Joint)
         u, y, z = joint.upper(x), x[n : n + m], x[n + m :]
-        if self.inner is None:
-            self.inner = Inner(y, self.rng)
-        self.inner.y = y
-        level = max(self.accuracy.level / max(self.weight, 1.0), 1e-14)
-        problem: Any = Regularised(oracle, rows, y, z, self.gamma)
-        lower = self.inner.solve(problem, u, 1.0, 0.0, level)
-        self.scale = max(self.scale, self.inner.scale)
+        lower = self.below(Regularised(oracle, rows, y, z, self.gamma), u, y)
         if not math.isfinite(lower.f) or lower.ended == "unbounded":
             return Point(x, lower, math.nan, math.nan, torch.zeros_like(x), torch.zeros_like(y))
         F, F_x, F_y = oracle.value_grad_F(u, y)

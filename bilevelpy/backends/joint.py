@@ -16,6 +16,7 @@ from bilevelpy.lowering.domains import ProductSet
 from bilevelpy.lowering.protocol import Counts, Oracle
 from bilevelpy.numerics.hypergradient import Adjoint
 from bilevelpy.numerics.linear_solve import norm
+from bilevelpy.numerics.lower_solve import LowerSolution
 from bilevelpy.numerics.measure import Finish, Measure
 from bilevelpy.numerics.response import Accuracy, Point, Response
 from bilevelpy.numerics.scaled import scaled_set
@@ -123,13 +124,8 @@ class JointPenalty(Response):
         oracle, joint = self.base, self.oracle
         assert isinstance(joint, Joint)
         u, y = joint.upper(x), x[oracle.n :]
-        if self.inner is None:
-            self.inner = Inner(y, self.rng)
-        self.inner.y = y
-        level = max(self.accuracy.level / max(self.weight, 1.0), 1e-14)
         problem: Any = Proximal(oracle, y, self.gamma) if self.gamma else oracle
-        lower = self.inner.solve(problem, u, 1.0, 0.0, level)
-        self.scale = max(self.scale, self.inner.scale)
+        lower = self.below(problem, u, y)
         if not math.isfinite(lower.f) or lower.ended == "unbounded":
             return Point(x, lower, math.nan, math.nan, torch.zeros_like(x), torch.zeros_like(y))
         F, F_x, F_y = oracle.value_grad_F(u, y)
@@ -141,6 +137,16 @@ class JointPenalty(Response):
         adjoint = Adjoint(torch.zeros_like(y), cross, math.nan, 0)
         value = F + self.weight * (f - lower.f)
         return Point(x, lower, F, value, torch.cat([joint.unit * F_x, F_y]), F_y, adjoint)
+
+    def below(self, problem: Any, u: Vec, y: Vec) -> LowerSolution:
+        """The minimiser of a lower objective at ``x = u``, from y."""
+        if self.inner is None:
+            self.inner = Inner(y, self.rng)
+        self.inner.y = y
+        level = max(self.accuracy.level / max(self.weight, 1.0), 1e-14)
+        lower = self.inner.solve(problem, u, 1.0, 0.0, level)
+        self.scale = max(self.scale, self.inner.scale)
+        return lower
 
     def apart(self, point: Point) -> float:
         """Distance of y from the lower solution, relative to its size.
