@@ -1,12 +1,15 @@
-"""How time grows with the size of a problem: certified solves, with fitted slopes.
+"""How time and memory grow with the size of a problem: certified solves, with fitted slopes.
 
 A slope is the exponent in ``time ~ size^slope``, fitted over the upper half of the sizes, where
 calls no longer dominate. Where the mathematics is linear it should be at most 1. Times are CPU
-seconds of one thread, from a compiled model.
+seconds of one thread, from a compiled model. Memory is the peak of a process of its own above that
+of one that solves the smallest size.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import bilevelpy as bl
-from benchmarks.measure import Row, seconds
+from benchmarks.measure import Row, in_subprocess, peak_megabytes, seconds
 from benchmarks.races import FAMILY, QUADRATIC
 from tests.reference.small import conditioned_matrix
 
@@ -59,10 +62,14 @@ def _condition(n: int) -> bl.Model:
 
 CURVES: dict[str, tuple[Callable[[int], bl.Model], list[int]]] = {
     "n_y (separable)": (_separable, [10, 100, 1000, 10_000, 100_000]),
-    "samples (logistic, 20 features)": (_samples, [1000, 10_000, 100_000, 1_000_000]),
+    "samples (logistic, 20 features)": (_samples, [1000, 10_000, 100_000, 1_000_000, 10_000_000]),
     "followers (3 variables each)": (_followers, [1, 10, 100, 1000, 10_000, 100_000]),
     "condition number (quadratic, n_y = 200)": (_condition, [10, 1000, 100_000, 1_000_000]),
 }
+
+
+# Megabytes from which on memory is told from noise.
+LEAST = 20.0
 
 
 def measure(make: Callable[[int], bl.Model], sizes: list[int]) -> list[float]:
@@ -80,9 +87,15 @@ def measure(make: Callable[[int], bl.Model], sizes: list[int]) -> list[float]:
     return times
 
 
+def peaks(name: str, sizes: list[int]) -> list[float]:
+    """Megabytes at the peak of a process for each size, less those of the smallest one."""
+    found = [float(in_subprocess("benchmarks.curves", name, str(n))["peak"]) for n in sizes]
+    return [max(peak - found[0], 0.0) for peak in found]
+
+
 def slope(sizes: list[int], times: list[float]) -> float:
     """Exponent over the upper half of the sizes."""
-    half = len(sizes) // 2
+    half = len(sizes) // 2 if len(sizes) > 2 else 0
     return float(np.polyfit(np.log(sizes[half:]), np.log(times[half:]), 1)[0])
 
 
@@ -101,6 +114,14 @@ def run(names: list[str] | None = None, plots: Any = None) -> Iterator[Row]:
             if plots is not None:
                 _draw(plots / f"curve-{name.split()[0]}.svg", name, sizes, times)
             yield Row(f"cost of {name}", f"slope {found:.2f}", "", None, "1", note)
+            taken = peaks(name, sizes)
+            note = ", ".join(f"{n:,}: {t:,.0f} MB" for n, t in zip(sizes, taken, strict=True))
+            # Below some megabytes an allocator decides.
+            first = next((k for k, t in enumerate(taken) if t > LEAST), len(sizes))
+            grown = "small"
+            if first < len(sizes) - 1:
+                grown = f"slope {slope(sizes[first:], taken[first:]):.2f}"
+            yield Row(f"memory of {name}", grown, "", None, "1", note)
     finally:
         torch.set_num_threads(threads)
 
@@ -117,3 +138,13 @@ def _draw(path: Any, name: str, sizes: list[int], times: list[float]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     plt.close(figure)
+
+
+def main(name: str, size: int) -> None:
+    """One solve; prints the peak of this process."""
+    bl.solve(CURVES[name][0](size), progress=False)
+    print(json.dumps({"peak": peak_megabytes()}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -91,12 +91,25 @@ class BackendOptions:
                     f"backend `{backend}` has no option `{name}`{hint}; it has: {listing}"
                 )
             converted[name] = _convert(value, known[name].default, f"{backend}.{name}")
+        if not 0 < converted.get("tol", 0.5) < 1:
+            raise UsageError(f"tol must lie between 0 and 1, found {converted['tol']!r}")
         return cls(**converted)
 
 
 def _convert(value: Any, default: Any, where: str) -> Any:
-    """Bring a command-line string to the type of the option's default."""
+    """Bring a command-line string to the type of the option's default; other types are errors, and
+    so is what is no number.
+    """
     if not isinstance(value, str) or isinstance(default, str):
+        if getattr(value, "ndim", None) == 0:  # a number of NumPy
+            value = value.item()
+        kinds = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}
+        wanted = kinds.get(type(default), (object,))
+        right = isinstance(value, wanted) and isinstance(value, bool) is isinstance(default, bool)
+        if not right or value != value:
+            raise UsageError(
+                f"option `{where}` takes {type(default).__name__} values, found {value!r}"
+            )
         return value
     try:
         if isinstance(default, bool):

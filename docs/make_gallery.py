@@ -25,8 +25,6 @@ ROOT = Path(__file__).resolve().parents[1]
 MODELS, GALLERY = ROOT / "models", ROOT / "docs" / "gallery"
 MAX_VALUES = 8
 TIME_LIMIT = 60.0
-# Lower variables beyond which a picture samples few points.
-FEW_POINTS = 100
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -117,7 +115,7 @@ def write(path: Path, entry: dict[str, Any]) -> str:
         limits["max_iter"] = source.max_iter
     structure = bl.analyze(model)
     result = bl.solve(model, **limits)
-    picture = draw(model, result, structure)
+    picture = draw(model, result)
     where = path.relative_to(ROOT).as_posix()
     text = path.read_text(encoding="utf-8")
     parts = [
@@ -235,10 +233,8 @@ def certificate(r: Any) -> str:
     return kind + "\n\n" + "\n".join(f"- {plain(reason)}" for reason in r.certificate.reasons)
 
 
-def draw(model: Any, result: Any, structure: Any) -> str:
-    """The most telling picture; returns its words, or nothing where there is none. Pictures that
-    solve the lower level at every point have fewer points where that is large.
-    """
+def draw(model: Any, result: Any) -> str:
+    """The most telling picture; returns its words, or nothing where there is none."""
     import bilevelpy as bl
     from bilevelpy.pictures import drawable
 
@@ -254,11 +250,9 @@ def draw(model: Any, result: Any, structure: Any) -> str:
     if len(result.history) > 1:
         kinds.append("convergence")
     target = GALLERY / f"{Path(next(iter(model.sources))).stem}.png"
-    few = {"landscape": 41 if structure.dim_x == 1 else 13, "response": 41}
     for kind in kinds:
-        options = {"points": few[kind]} if kind in few and structure.dim_y > FEW_POINTS else {}
         try:
-            figure = result.plot(kind=kind, model=model, **options)
+            figure = result.plot(kind=kind, model=model)
         except bl.BilevelError:
             continue
         save(figure, target)

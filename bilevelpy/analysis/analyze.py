@@ -133,7 +133,9 @@ def analyze(
         unique=curvature.unique,
         lower_hessian=hessian,
         block_separable=block_axes(bound, lowers),
-        finite_sum_lower=finite_sums(low.scope, objectives, _own_axes(lowers)),
+        finite_sum_lower=finite_sums(
+            low.scope, objectives, _own_axes(lowers), _own_axes((program.upper,))
+        ),
         finite_sum_upper=finite_sums(high.scope, [upper.objective], _own_axes(program.levels)),
         coupling=coupling,
         externs=_externs_fact(bound),

@@ -7,13 +7,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bilevelpy.analysis.plain import is_affine_product, plain_sign
 from bilevelpy.analysis.signs import Signs
 from bilevelpy.analysis.stand_ins import (
     PRODUCT,
     Offence,
     StandIns,
-    is_affine_product,
-    quadratic_sign,
 )
 from bilevelpy.analysis.structure import Evidence
 from bilevelpy.ir import expr as ir
@@ -49,9 +48,9 @@ def judge(forms: Forms, signs: Signs, term: Term) -> Verdict:
     sign = _coefficient_sign(signs, term)
     if sign == "0":
         return Verdict(term, True)
-    # Squares are what most models are made of; they need no judge, and cvxpy takes a second to
-    # load.
-    curved = quadratic_sign(forms, signs, term.core)
+    # Squares and losses of linear predictors are what most models are made of; they need no judge,
+    # and cvxpy takes a second to load.
+    curved = plain_sign(forms, signs, term.core)
     if curved != "?" and sign != "?":
         if curved == sign:
             return Verdict(term, True)

@@ -22,6 +22,7 @@ from bilevelpy.ir.walk import postorder
 if TYPE_CHECKING:
     from bilevelpy.ir.build import Builder
     from bilevelpy.ir.program import BoundProgram
+    from bilevelpy.ir.types import Axis
 
 _LINEAR_APPLY = ("add", "neg")
 
@@ -236,14 +237,17 @@ def _move(
 
 
 Factors = list[tuple[Expr, tuple[int, ...]]]
+Terms = list[tuple[Factors, ir.VarRef, tuple[int, ...]]]
 
 
 def linear_terms(
     node: Expr, labels: tuple[int, ...], depends: dict[Expr, bool], fresh: list[int]
-) -> list[tuple[Factors, ir.VarRef, tuple[int, ...]]] | None:
+) -> Terms | None:
     """The linear terms of an affine node: fixed factors with labels, the variable with labels.
 
-    None where a node is not known here. A sign is the factor :data:`MINUS`.
+    None where a node is not known here. A sign is the factor :data:`MINUS`, and what is repeated
+    along an axis that is summed gets a factor of ones there, which counts; :func:`owned` makes
+    both nodes of a builder.
     """
     if not depends[node]:
         return []
@@ -278,21 +282,53 @@ def linear_terms(
         factors = [(o, ls) for o, ls in moved if not depends[o]]
         (variable_part,) = [(o, ls) for o, ls in moved if depends[o]]
         inner = linear_terms(*variable_part, depends, fresh)
-        return None if inner is None else [([*f, *factors], v, ls) for f, v, ls in inner]
+        if inner is None:
+            return None
+        axes = {s: a for o, ls in moved for s, a in zip(ls, o.axes, strict=True)}
+        summed = {s: a for s, a in axes.items() if s not in labels}
+        return _counted([([*f, *factors], v, ls) for f, v, ls in inner], summed)
     if isinstance(node, ir.Reduce):
         full: list[int] = []
         kept = iter(labels)
-        for d in range(node.operand.rank):
+        summed = {}
+        for d, axis in enumerate(node.operand.axes):
             if d in node.dims:
                 fresh[0] += 1
                 full.append(fresh[0])
+                summed[fresh[0]] = axis
             else:
                 full.append(next(kept))
-        return linear_terms(node.operand, tuple(full), depends, fresh)
+        inner = linear_terms(node.operand, tuple(full), depends, fresh)
+        return None if inner is None else _counted(inner, summed)
     return None
 
 
-# The sign of a term, in a form that callers replace by a constant of their builder.
+def _counted(terms: Terms, summed: dict[int, Axis]) -> Terms:
+    """The terms with a factor of ones over every summed label that they do not have."""
+    found: Terms = []
+    for factors, variable, labels in terms:
+        have = {s for _, ls in factors for s in ls} | set(labels)
+        ones = [(ir.Fill((a,), None, 1.0), (s,)) for s, a in summed.items() if s not in have]
+        found.append(([*factors, *ones], variable, labels))
+    return found
+
+
+def owned(builder: Builder, factors: Factors) -> Factors:
+    """The factors of a term as nodes of the builder."""
+    return [
+        (
+            builder.const(node.value)
+            if isinstance(node, ir.Const)
+            else builder.fill(node.value, node.axes)
+            if isinstance(node, ir.Fill)
+            else node,
+            labels,
+        )
+        for node, labels in factors
+    ]
+
+
+# The sign of a term.
 MINUS: tuple[Expr, tuple[int, ...]] = (ir.Const((), None, -1.0), ())
 
 
@@ -327,7 +363,7 @@ def _factor(
                 axis_of |= dict(zip(ls, o.axes, strict=True))
         used = {*batch, *samples, *contracted, *inner}
         coefficient = builder.product(
-            [(builder.const(-1.0), ()) if f is MINUS else f for f in factors],
+            owned(builder, factors),
             (*batch, *samples, *contracted),
             {s: axis_of[s] for s in used},
         )

@@ -205,6 +205,7 @@ def probe(
             x = oracle.sample_x(rng)
             points.append((x, oracle.sample_y(x, rng, 1.0)))
     found: list[Spectrum] = []
+    large = oracle.m > DENSE
     if curvature:
         for x, y in points:
             seen = spectrum(
@@ -212,7 +213,10 @@ def probe(
             )
             if seen is not None:
                 found.append(seen)
-    if settled or (constant and found):
+            if large and Probe(tuple(found), None, 0.0).negative:
+                break  # other points would say the same of a network, for many passes each
+    negative = large and Probe(tuple(found), None, 0.0).negative
+    if settled or (constant and found) or negative:
         return Probe(tuple(found), None, max((s.high for s in found), default=0.0))
     witness, steepest = _monotonicity(oracle, rng)
     return Probe(tuple(found), witness, steepest)

@@ -154,14 +154,25 @@ def _reduced(node: ir.Reduce, state: State) -> State:
 
 
 def finite_sums(
-    scope: Scope, objectives: list[ir.Expr], own_axes: frozenset[Axis]
+    scope: Scope,
+    objectives: list[ir.Expr],
+    own_axes: frozenset[Axis],
+    other_axes: frozenset[Axis] = frozenset(),
 ) -> Fact[tuple[str, ...]]:
-    """The axes, none of a variable, that the moving terms of an objective are summed over."""
+    """The axes, none of a variable of the level, that the moving terms of an objective are summed
+    over.
+
+    One that variables of the other level have (``other_axes``) counts where data lie along it in
+    what moves: the losses of rows that have weights or targets above are such a sum, the penalties
+    of groups are not.
+    """
     found: dict[Axis, ir.Expr] = {}
     for objective in objectives:
         for term in split(scope, objective):
             for axis in term.axes:
-                if axis not in own_axes:
+                if axis in own_axes:
+                    continue
+                if axis not in other_axes or _has_data(term.core, axis):
                     found.setdefault(axis, term.root)
     if not found:
         return Fact((), Evidence.PROVED, "no term is a sum over a data axis")
@@ -172,3 +183,8 @@ def finite_sums(
         f"a sum over {sizes}",
         place(next(iter(found.values()))),
     )
+
+
+def _has_data(core: ir.Expr, axis: Axis) -> bool:
+    """Whether data over the axis occur in an expression."""
+    return any(isinstance(n, ir.ParamRef) and axis in n.axes for n in postorder([core]))

@@ -16,6 +16,7 @@ from bilevelpy.ir.atoms import ELEMENTWISE, MATRICES, REDUCTIONS
 from bilevelpy.ir.walk import postorder
 
 ABSOLUTE = "`abs` of a variable has a kink"
+GROUPS = "`norm2` of variables has a kink"
 
 _NAMES = {
     "abs": "abs",
@@ -52,10 +53,14 @@ def _is_hinge(node: ir.Expr) -> bool:
 def smooth_fact(forms: Forms, ranges: Ranges, roots: Iterable[ir.Expr], whose: str) -> Fact[bool]:
     """Whether the objectives have two derivatives (almost everywhere, for Huber and squared
     hinges).
+
+    Where all kinks are those of absolute values of variables the reason is :data:`ABSOLUTE`, where
+    norms of groups of variables are among them :data:`GROUPS`; else it is that of another kink.
     """
     scope = forms.scope
     excused: set[ir.Expr] = set()
     halfway: list[ir.Expr] = []
+    kinks: dict[str, ir.Expr] = {}
     nodes = [n for n in postorder(roots) if n in scope.moving]
     for node in nodes:
         inner = _even_square(node)
@@ -71,12 +76,17 @@ def smooth_fact(forms: Forms, ranges: Ranges, roots: Iterable[ir.Expr], whose: s
         if found == "huber":
             halfway.append(node)
         elif found and not _excused(node, excused, nodes):
-            return Fact(False, Evidence.PROVED, found, place(node))
+            kinks.setdefault(found, node)
         elif isinstance(node, ir.ExternCall):
             declared = {name for name, _ in scope.bound.program.externs[node.name].properties}
             if "smooth" not in declared:
                 reason = f"extern `{node.name}` is not declared smooth"
                 return Fact(False, Evidence.DECLARED, reason, place(node))
+    if kinks:
+        known = {k: n for k, n in kinks.items() if k in (ABSOLUTE, GROUPS)}
+        others = {k: n for k, n in kinks.items() if k not in known}
+        worst = next(iter(others), GROUPS if GROUPS in known else ABSOLUTE)
+        return Fact(False, Evidence.PROVED, worst, place(kinks[worst]))
     if halfway:
         reason = "one derivative everywhere; the second one jumps (Huber function or squared hinge)"
         return Fact(True, Evidence.PROVED, reason, place(halfway[0]))
@@ -130,6 +140,8 @@ def _kink(node: ir.Expr, scope: Scope, forms: Forms, ranges: Ranges) -> str:
     match node:
         case ir.Apply(function="huber"):
             return "huber"
+        case ir.Apply(function="sqrt") if _is_root_of_squares(node, scope):
+            return GROUPS
         case ir.Apply(function="sqrt"):
             # sqrt of an affine expression ends its domain at 0; sqrt of a sum of squares has its
             # kink inside.
@@ -150,6 +162,8 @@ def _kink(node: ir.Expr, scope: Scope, forms: Forms, ranges: Ranges) -> str:
         case ir.Apply():
             if not ELEMENTWISE[node.function].smooth:
                 return f"`{_NAMES.get(node.function, node.function)}` has a kink"
+        case ir.Reduce(function="norm2") if _is_selection(node.operand, scope):
+            return GROUPS
         case ir.Reduce():
             if not REDUCTIONS[node.function].smooth:
                 return f"`{_NAMES.get(node.function, node.function)}` has a kink"
@@ -159,3 +173,32 @@ def _kink(node: ir.Expr, scope: Scope, forms: Forms, ranges: Ranges) -> str:
         case _:
             return ""
     return ""
+
+
+def _is_root_of_squares(node: ir.Apply, scope: Scope) -> bool:
+    """Whether this is the root of nothing but sums of squares of variables, each by itself."""
+    below = node.operands[0]
+    while isinstance(below, ir.Reduce | ir.ScatterSum | ir.Align):
+        if isinstance(below, ir.Reduce) and below.function != "sum":
+            return False
+        below = below.children[0]
+    square = isinstance(below, ir.Apply) and below.function == "square"
+    return square and _is_selection(below.children[0], scope)
+
+
+def _is_selection(node: ir.Expr, scope: Scope) -> bool:
+    """Whether every entry of a node is one lower variable, perhaps times data."""
+    if isinstance(node, ir.VarRef):
+        return node in scope.moving
+    if isinstance(node, ir.Align):
+        return _is_selection(node.operand, scope)
+    if isinstance(node, ir.Gather):
+        return _is_selection(node.operand, scope)
+    if not isinstance(node, ir.Einsum):
+        return False
+    moving = [k for k, o in enumerate(node.operands) if o in scope.moving]
+    if len(moving) != 1 or any(o in scope.shifting for o in node.operands):
+        return False
+    kept = set(node.subscripts[moving[0]]) <= set(node.output)
+    summed = {s for part in node.subscripts for s in part} - set(node.output)
+    return kept and not summed and _is_selection(node.operands[moving[0]], scope)

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from bilevelpy.analysis.diagonal import diagonal_product
 from bilevelpy.analysis.norms import is_sum_of_squares
+from bilevelpy.analysis.plain import plain_sign
 from bilevelpy.analysis.quadratic import is_psd_form
 from bilevelpy.analysis.scope import Scope
-from bilevelpy.analysis.signs import SIGN_PRODUCT, Signs
+from bilevelpy.analysis.signs import Signs
 from bilevelpy.ir import expr as ir
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class StandIns:
         cp = self.cp
         fixed = tuple(o for o in node.operands if o not in self.scope.moving)
         moving = [o for o in node.operands if o in self.scope.moving]
-        curved = quadratic_sign(self.forms, self.signs, node)
+        curved = plain_sign(self.forms, self.signs, node)
         if curved in ("+", "-"):
             square = cp.sum_squares(cp.Variable(2))
             if not is_psd_form(self.scope, self.signs, node):
@@ -296,35 +296,6 @@ class StandIns:
         if name and len(kinds) == 1:
             return f"{_shape_words(node)}`{name}` of a {kinds.pop()} argument: curvature unknown"
         return "curvature unknown"
-
-
-def quadratic_sign(forms: Forms, signs: Signs, core: ir.Expr) -> str:
-    """The curvature of a quadratic that needs no other rules: "+" convex, "-" concave or "?"."""
-    if isinstance(core, ir.Apply) and core.function == "square":
-        return "+" if forms.is_affine(core.operands[0]) else "?"
-    if not isinstance(core, ir.Einsum) or not is_affine_product(forms, core):
-        return "?"
-    if is_psd_form(forms.scope, signs, core):
-        return "+"
-    fixed = signs.product(tuple(o for o in core.operands if o not in forms.scope.moving))
-    for ranges in (signs.declared, signs.measured):
-        product = diagonal_product(forms.scope, ranges, core)
-        if product is None:
-            return "?"
-        low, high = float(product[1][0].min()), float(product[1][1].max())
-        if low >= 0 or high <= 0:
-            return SIGN_PRODUCT[("+" if low >= 0 else "-") + fixed]
-    return "?"
-
-
-def is_affine_product(forms: Forms, core: ir.Expr) -> bool:
-    """Whether the core is a product of two moving affine factors: no disciplined rule applies to
-    it.
-    """
-    if not isinstance(core, ir.Einsum):
-        return False
-    moving = [o for o in core.operands if o in forms.scope.moving]
-    return len(moving) == 2 and all(forms.is_affine(o) for o in moving)
 
 
 def _shape_words(node: ir.Expr) -> str:

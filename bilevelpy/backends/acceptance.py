@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bilevelpy.analysis.smooth import ABSOLUTE
+from bilevelpy.analysis.smooth import ABSOLUTE, GROUPS
 from bilevelpy.analysis.structure import Evidence, Fact, Structure
 from bilevelpy.backends.base import Reject, refuse_common
 
@@ -49,15 +49,21 @@ def refuse_other_than_rows(structure: Structure, whose: str) -> Reject | None:
 
 
 SUPPORT = (
-    "absolute values below: the response is unique where f_yy is positive definite on its support"
+    "norms or absolute values below: the response is unique where f_yy is positive definite on its "
+    "support"
 )
 
 
-def refuse_implicit(structure: Structure) -> Reject | None:
+def refuse_implicit(structure: Structure, *, groups: bool = False) -> Reject | None:
     """As :func:`refuse_common`, but semidefinite variables are taken, and weighted absolute values
-    in convex lower levels over free and box variables.
+    in convex lower levels over free and box variables; with ``groups`` norms of groups too, over
+    free variables.
     """
     s = structure
+    if groups and s.lower.smooth.reason == GROUPS:
+        if s.lower.domains.value - {"free"}:
+            return Reject("takes norms of groups of free variables", s.lower.domains)
+        return refuse_nonconvex(with_smooth_lower(s))
     if s.lower.smooth.reason != ABSOLUTE:
         return refuse_common(s, matrices=True)
     if s.lower.domains.value - {"free", "box"}:
@@ -68,7 +74,7 @@ def refuse_implicit(structure: Structure) -> Reject | None:
 def warn_support(structure: Structure) -> tuple[str, ...]:
     """What the theory of :func:`refuse_implicit` leaves open for this model."""
     strong = structure.convexity.value == "strongly convex" or bool(structure.unique.value)
-    return () if strong or structure.lower.smooth.reason != ABSOLUTE else (SUPPORT,)
+    return () if strong or structure.lower.smooth.reason not in (ABSOLUTE, GROUPS) else (SUPPORT,)
 
 
 def with_smooth_lower(structure: Structure) -> Structure:

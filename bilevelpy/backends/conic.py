@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import torch
 
 from bilevelpy.analysis.structure import Fact, Structure
 from bilevelpy.backends.base import Accept, Cost, Reject, refuse_common
+from bilevelpy.backends.conic_rows import measure_rows, step_rows
+from bilevelpy.backends.conic_starts import RowsState, begin_rows
 from bilevelpy.backends.implicit import Implicit
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.conic import ConicAdjoint, ConicLower, ConicMethod
+from bilevelpy.numerics.measure import Measure
 from bilevelpy.numerics.response import Accuracy, Response
+from bilevelpy.numerics.upper import UpperState
 from bilevelpy.options import BackendOptions
 
+Vec = torch.Tensor
+
 LARGEST = 1000
+# Rows of both levels that are taken.
+ROWS = frozenset({"lower_constraints", "upper_constraints", "coupling"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConicOptions(BackendOptions):
-    """No options beyond the common ones."""
+    """Options of ``conic``.
+
+    ``starts``: how many starts are tried where the upper level has rows.
+    """
+
+    starts: int = 4
 
 
 class Conic(Implicit):
@@ -26,7 +41,8 @@ class Conic(Implicit):
 
     The response comes from a conic interior-point method and Newton's method on its face, the
     adjoint from one dense system with the tight rows and the curvature of the cone. The upper
-    variables move by projected L-BFGS with a Wolfe search.
+    variables move by projected L-BFGS with a Wolfe search; where the upper level has rows, which
+    may read the response, by sequential quadratic programs over their cones.
 
     Cost per upper step: one to three conic solves and factors of size m plus the tight rows.
     """
@@ -37,12 +53,13 @@ class Conic(Implicit):
     options: ClassVar[type[BackendOptions]] = ConicOptions
 
     def accepts(self, structure: Structure) -> Accept | Reject:
-        """A quadratic lower level with one solution, rows affine in y, a matrix among its
-        variables.
-        """
+        """A quadratic lower level with one solution, rows affine in y, a matrix in either level."""
         s = structure
-        if "psd" not in s.lower.domains.value:
-            return Reject("is for semidefinite lower variables", s.lower.domains)
+        if "psd" not in s.lower.domains.value | s.upper.domains.value:
+            return Reject("is for semidefinite variables", s.lower.domains)
+        if max(s.dim_x, s.upper_constraints) > LARGEST:
+            reason = f"takes at most {LARGEST} upper variables, and as many rows"
+            return Reject(reason, s.upper.constraints)
         if s.lower_hessian.value not in ("constant", "depends on x"):
             return Reject("takes quadratic lower objectives", s.lower_hessian)
         if s.lower.constraints.value not in ("none", "bounds", "linear"):
@@ -50,9 +67,14 @@ class Conic(Implicit):
         if s.dim_y > LARGEST:
             return Reject(f"factorises dense systems: at most {LARGEST} entries", None)
         nothing = Fact("bounds", s.lower.constraints.evidence, "left to the backend")
-        rest = {k: v for k, v in s.unsupported.items() if k != "lower_constraints"}
         free = replace(
-            s, lower_constraints=0, lower=replace(s.lower, constraints=nothing), unsupported=rest
+            s,
+            lower_constraints=0,
+            upper_constraints=0,
+            lower=replace(s.lower, constraints=nothing),
+            upper=replace(s.upper, constraints=nothing),
+            coupling=replace(s.coupling, value=False),
+            unsupported={k: v for k, v in s.unsupported.items() if k not in ROWS},
         )
         refusal = refuse_common(free, matrices=True)
         if refusal is not None:
@@ -63,6 +85,25 @@ class Conic(Implicit):
         """Dense linear algebra in m."""
         m = structure.dim_y
         return Cost(gradients=3.0, products=m, flops=30.0 * m**3, memory=40.0 * m**2)
+
+    def init(self, oracle: Oracle, x: Vec, y: Vec, options: Any, rng: torch.Generator) -> Any:
+        """Evaluate at the start; where there are upper rows, at further ones."""
+        functions: Any = oracle
+        if functions.G.size:
+            return begin_rows(oracle, x, y, options.tol, options.starts, rng)
+        return super().init(oracle, x, y, options, rng)
+
+    def step(self, oracle: Oracle, state: Any, options: Any) -> Any:
+        """One accepted step."""
+        if isinstance(state, RowsState):
+            return step_rows(state)
+        return super().step(oracle, state, options)
+
+    def measure(self, oracle: Oracle, state: RowsState | UpperState) -> Measure:
+        """Read the state."""
+        if isinstance(state, RowsState):
+            return measure_rows(oracle, state)
+        return super().measure(oracle, state)
 
     def response(self, oracle: Oracle, options: ConicOptions) -> Response:
         """Both solves share what is known of the last response."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
-from bilevelpy.analysis.smooth import ABSOLUTE
+from bilevelpy.analysis.smooth import ABSOLUTE, GROUPS
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.acceptance import refuse_implicit, warn_support
 from bilevelpy.backends.base import Accept, Cost, Reject
 from bilevelpy.backends.implicit import DenseAdjoint, DenseLower, DenseSolver, Implicit
+from bilevelpy.backends.loop import check_range
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.block_curvature import curvature_of
 from bilevelpy.numerics.eliminated import eliminated, eliminated_sparsely
 from bilevelpy.numerics.quadratic_lower import ExactAdjoint, ExactLower, quadratic_lower
-from bilevelpy.numerics.response import Accuracy, Response
+from bilevelpy.numerics.response import Accuracy, NewtonStep, Response
+from bilevelpy.numerics.upper_newton import reduced_newton
 from bilevelpy.options import BackendOptions
 
 LARGEST = 3000
@@ -38,6 +41,9 @@ class DirectOptions(BackendOptions):
     lower_tol: float = 1e-10
     constant_hessian: bool = False
 
+    def __post_init__(self) -> None:
+        check_range(self, "direct", 0.0, 1.0, "lower_tol", closed=False)
+
 
 def small_blocks(structure: Structure) -> bool:
     """Whether the lower level falls into many small problems over boxes."""
@@ -52,10 +58,11 @@ def banded(structure: Structure) -> bool:
 
 
 def on_support(structure: Structure) -> bool:
-    """Whether matrices are those of supports alone: weighted absolute values below, and functions
-    of affine predictors, whose rows and columns are to be had one by one.
+    """Whether matrices are those of supports alone: weighted absolute values or norms of groups
+    below, and functions of affine predictors, whose rows and columns are to be had one by one.
     """
-    return structure.lower.smooth.reason == ABSOLUTE and structure.hessian_passes is not None
+    kinked = structure.lower.smooth.reason in (ABSOLUTE, GROUPS)
+    return kinked and structure.hessian_passes is not None
 
 
 class Direct(Implicit):
@@ -68,22 +75,26 @@ class Direct(Implicit):
         H u = dF/dy,   dPhi/dx = dF/dx - f_xy u,   H = f_yy(x, y(x))
 
     A factor is kept while its steps contract: with a constant Hessian there is one in the whole
-    run. The upper variables move by projected L-BFGS with a Wolfe search.
+    run. The upper variables move by projected L-BFGS with a Wolfe search; up to 200 of them, over
+    boxes and with a smooth free lower level, by Newton's steps once a run is long enough to pay for
+    the second derivative of Phi (:mod:`bilevelpy.numerics.upper_newton`).
 
     Cost per upper step: one to three value-gradient pairs, at most a few Hessians and factors
-    (m^3/3 flops each), one or two pullbacks.
+    (m^3/3 flops each), one or two pullbacks; a second derivative of Phi takes 2 n products and n
+    solves, in all at most as many passes over the data as the steps.
     """
 
     name: ClassVar[str] = "direct"
     title: ClassVar[str] = "Newton lower solve with a Cholesky adjoint"
     reference: ClassVar[str] = "Gould2016"
     options: ClassVar[type[BackendOptions]] = DirectOptions
+    on_support: ClassVar[bool] = True
 
     def accepts(self, structure: Structure) -> Accept | Reject:
         """A smooth, strongly convex lower level over free, box, simplex, ball or semidefinite
-        variables, m <= 3000; or a convex one with weighted absolute values.
+        variables, m <= 3000; or a convex one with weighted absolute values or norms of groups.
         """
-        refusal = refuse_implicit(structure)
+        refusal = refuse_implicit(structure, groups=True)
         if refusal is not None:
             return refusal
         once = structure.lower_hessian.value == "constant"
@@ -140,9 +151,14 @@ class Direct(Implicit):
         exact = quadratic_lower(oracle, lower, adjoint)
         if exact is not None:
             finest = Accuracy(level=FINEST, change=CHANGE, floor=FINEST)
-            step = eliminated(oracle, exact)
+            newton: NewtonStep | None = eliminated(oracle, exact) or reduced_newton(
+                oracle, exact.columns_at, options.tol
+            )
             return Response(
-                oracle, ExactLower(exact), ExactAdjoint(exact), finest, correct=False, newton=step
+                oracle, ExactLower(exact), ExactAdjoint(exact), finest, correct=False, newton=newton
             )
         tied = Accuracy(level=1e-2, change=1e-1, floor=FINEST)
-        return Response(oracle, lower, adjoint, tied, newton=eliminated_sparsely(oracle))
+        newton = eliminated_sparsely(oracle) or reduced_newton(
+            oracle, partial(solver.columns, oracle), options.tol
+        )
+        return Response(oracle, lower, adjoint, tied, newton=newton)

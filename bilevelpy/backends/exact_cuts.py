@@ -128,8 +128,8 @@ def solve_by_cuts(
         if found.values is None:
             break
         relaxed.append(found.values[: system.columns.count])
-        ended = _round(run, found, cuts, state)
         gap = limits().gap
+        ended = _round(run, found, cuts, state, gap if simple else math.inf)
         if state.best is not None and state.objective - state.bound <= gap * max(
             1.0, abs(state.objective)
         ):
@@ -164,9 +164,12 @@ def _without_relaxation(state: Progress) -> str:
     return "stuck"
 
 
-def _round(run: Followers, found: Outcome, cuts: list[Cut], state: Progress) -> str:
+def _round(
+    run: Followers, found: Outcome, cuts: list[Cut], state: Progress, worth: float = math.inf
+) -> str:
     """Check the point of a relaxation and add cuts; "unsolved" where a follower could not be solved
-    there, "known" where all cuts are there already, else nothing.
+    there, "known" where all cuts are there already, or where its response is a best one within the
+    tolerance of f, which is more than ``worth`` (relative) to F; else nothing.
     """
     system = run.system
     assert found.values is not None
@@ -191,7 +194,12 @@ def _round(run: Followers, found: Outcome, cuts: list[Cut], state: Progress) -> 
         if here - answer.objective > BEST * size:
             worse.append((k, answer.values[: v.size], here, answer.objective))
     if not worse:
-        state.keep(found.values, float(system.objective.value(v)[0]), solved)
+        F, exact = (float(system.objective.value(at)[0]) for at in (v, responses))
+        if abs(exact - F) > worth * max(1.0, abs(F)):
+            # The conditions pin the response to first order, a tolerance of f to its root only.
+            candidate(run, responses, solved, state)
+            return "known"
+        state.keep(found.values, F, solved)
         state.bound = max(state.bound, found.bound)
         return ""
     before = len(cuts)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bilevelpy.backends.exact_resolve import resolved
 from bilevelpy.backends.exact_scip import LEAST, Limits, Model, Outcome
 from bilevelpy.numerics.constrained_certificate import objective_scale, row_scales
 from bilevelpy.reductions.fixing import fix
@@ -225,8 +226,9 @@ def candidate(run: Followers, v: Array, solved: dict[int, float], state: Progres
             break
     if found.values is None:
         return math.inf
-    value = float(run.system.objective.value(found.values)[0])
-    state.keep(found.values, value, solved)
+    # What the leader gains by the tolerance of a best response would keep bounds from meeting it.
+    values, value = resolved(run.system, found.values[: v.size])
+    state.keep(values, value, solved)
     return value
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.backends.exact_followers import FEASIBLE, Followers
-from bilevelpy.backends.exact_local import is_attained
+from bilevelpy.backends.exact_followers import BEST, FEASIBLE, Followers
+from bilevelpy.backends.exact_local import JUMP, is_attained
 from bilevelpy.backends.exact_prices import check_prices
-from bilevelpy.backends.exact_ties import ties_by_conditions, ties_by_values
+from bilevelpy.backends.exact_ties import ties_by_conditions, ties_by_values, worst_within
 from bilevelpy.numerics.constrained_certificate import Claim, Ties, certify_rows
 
 if TYPE_CHECKING:
@@ -68,8 +68,9 @@ class Proof:
         assert found.values is not None
         proved = found.status == "optimal" and self._is_small(found.gap, found.objective)
         notes, doubts = check_prices(self.program, found.values, self.limits(0.3), self.units)
-        if proved and not self.pessimistic:
-            doubts = (*doubts, *self._attained(found.values))
+        if proved:
+            attained = self._worst_attained if self.pessimistic else self._attained
+            doubts = (*doubts, *attained(found.values))
         if not self._is_small(moved, found.objective):
             doubts = (
                 *doubts,
@@ -96,6 +97,7 @@ class Proof:
             deadline=self.began + max(self.seconds, 1.0),
             units=self.units.lower,
             upper_unit=unit,
+            convex=self.settled,
         )
         upper, lower = self._violations(self.units.given(v))
         return replace(made, upper_feasibility=upper, lower_feasibility=lower)
@@ -137,6 +139,24 @@ class Proof:
         limits = replace(self.limits(0.3), feasible=FEASIBLE)
         limits = replace(limits, seconds=min(limits.seconds, RESPONSE))
         return is_attained(Followers(self.units.told(), lambda: limits), v, self.units.columns)
+
+    def _worst_attained(self, v: Array) -> tuple[str, ...]:
+        """A doubt where a pessimistic leader lives on less than the tolerance of a best response:
+        x lies beside a tie that would cost her much.
+        """
+        if self.system.columns.count > SMALL or self.limits(1.0).seconds <= LATE:
+            return ()
+        limits = replace(self.limits(0.3), feasible=FEASIBLE)
+        worst = worst_within(Followers(self.system, lambda: limits), v, limits)
+        here = float(self.system.objective.value(v[: self.system.columns.count])[0])
+        if worst is None or worst <= here + JUMP * max(1.0, abs(here)):
+            return ()
+        unit, sign = self.units.upper, self.system.sign
+        return (
+            f"responses as good as the best one within {BEST:g} of its terms give F = "
+            f"{sign * unit * worst:.6g} instead of {sign * unit * here:.6g}: the value may be an "
+            "infimum that no point attains",
+        )
 
     def _ties(self, v: Array) -> Ties | None:
         """F over all best responses at the returned x, in the units of the model."""

@@ -31,6 +31,7 @@ from bilevelpy.errors import BackendError
 from bilevelpy.ir.types import Stance
 from bilevelpy.ir.walk import duals
 from bilevelpy.numerics.constrained_certificate import without_point
+from bilevelpy.reductions.fractional import without_quotients
 from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.normalize import normalize
 from bilevelpy.reductions.pessimistic import Unfit, Worst, worst_responses
@@ -81,8 +82,10 @@ class Run:
         self.pessimistic = False
         self.choices: Array | None = None
         try:
-            made = separate(lift(system(bound)))
-            self.given = with_start(made, hooks.start)
+            stated = lift(system(bound))
+            made = without_quotients(stated)
+            self.stated = separate(stated)
+            self.given = with_start(separate(made), hooks.start)
             self.units = normalize(self.given)
             self.system = self.units.system
             self.program, self.settled = conditions(self.system)
@@ -138,8 +141,8 @@ class Run:
             certificate = self._proof().certificate(better, moved)
         status, message = end_of(better, certificate, self.seconds, self.why)
         return ProgramAnswer(
-            self.given,
-            self.units.given(v),
+            self.stated,
+            self.units.given(v)[: self.stated.columns.count],
             shadow_prices(self.program, v, self.units)
             if self.settled and v.size > self.system.columns.count
             else {},
@@ -318,7 +321,7 @@ class Run:
         )  # fmt: skip
 
     def _without_point(self, found: Outcome) -> ProgramAnswer:
-        empty = np.full(self.system.columns.count, math.nan)
+        empty = np.full(self.stated.columns.count, math.nan)
         solved = time.perf_counter() - self.began
         status, message = end_without_point(found.status, self.why)
         certificate = None
@@ -335,6 +338,6 @@ class Run:
         elif self.verify:
             certificate = without_point(message, {}, False)
         return ProgramAnswer(
-            self.given, empty, {}, status, message, certificate, found.nodes,
+            self.stated, empty, {}, status, message, certificate, found.nodes,
             self.program.warnings, solved,
         )  # fmt: skip

@@ -95,6 +95,25 @@ def ties_by_values(
     return Ties(low.objective, -high.objective) if high.status == "optimal" else None
 
 
+def worst_within(followers: Followers, v: Array, limits: Limits) -> float | None:
+    """The greatest F over the responses at x that are best within the tolerance of a best response;
+    None where that says nothing (see :func:`ties_by_values`) or was not found in time.
+    """
+    system = followers.system
+    v = v[: system.columns.count]
+    if not all(_is_sharp(system, k, v) for k in range(len(system.followers))):
+        return None
+    inner = Followers(system, lambda: replace(limits, seconds=min(limits.seconds, SECONDS)))
+    solved: dict[int, float] = {}
+    for k in range(len(system.followers)):
+        answer = inner.solve(k, v)
+        if answer.status != "optimal":
+            return None
+        solved[k] = answer.objective
+    high = leaders_best(inner, v, solved, sign=-1.0)
+    return -high.objective if high.status == "optimal" else None
+
+
 def _is_sharp(system: System, k: int, v: Array) -> bool:
     own = np.flatnonzero(system.columns.owner == k + 1)
     if bool(system.columns.integer[own].all()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -13,6 +14,8 @@ from bilevelpy.backends.acceptance import refuse_shape
 from bilevelpy.backends.base import Accept, Reject
 from bilevelpy.backends.loop import check_range
 from bilevelpy.backends.sampled_loop import SampledBackend, accept_sums
+from bilevelpy.backends.sampled_pace import Descent
+from bilevelpy.backends.sampled_scale import LOOKED
 from bilevelpy.backends.sampled_state import SampledOptions, SampledState
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.linear_solve import norm
@@ -25,13 +28,19 @@ LOCAL = (
     "the lower level is not known to be strongly convex: batches follow the minimiser that they "
     "reach"
 )
+# Solutions of a part of the data, as convex models start from, may be far off for others, and
+# f - F/lambda need not have a minimum: differences from f alone, a step of each at a time. A weight
+# that grows lets the noise of the batches grow, which no lower level that is solved makes up for.
+PLAIN = {"metric": "rough", "prepare": "none", "passes": 8.0, "order": 1, "lower_steps": 1,
+         "growth": 0.0, "decay": 0.0}  # fmt: skip
 BIASED = "the penalty is off by about 1/weight (1/weight^2 with order 2)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class F2SAOptions(SampledOptions):
     """Options of ``f2sa``: those of :class:`SampledOptions`; ``lower_steps`` T; ``weight`` lambda_0
-    (0: minimisers 3 % apart); ``growth``: lambda grows like ``(1 + p)^growth`` after p passes;
+    (0: minimisers 3 % apart; with metric rough such that both terms pull alike at the start);
+    ``growth``: lambda grows like ``(1 + p)^growth`` after p passes;
     ``order`` 1 (differences from f alone) or 2 (central); ``decay`` a of the steps, ``(1 + p)^-a``.
     """
 
@@ -87,18 +96,32 @@ class F2SA(SampledBackend):
         """A smooth lower level without bounds, that is a sum over a data axis."""
         found = accept_sums(structure, refuse_shape(structure))
         if isinstance(found, Accept) and structure.convexity.value != "strongly convex":
-            # Solutions of a part of the data, as convex models start from, may be far off here.
-            rough = {"metric": "rough", "prepare": "none"}
-            return replace(found, warnings=(LOCAL,), options=rough)
+            return replace(found, warnings=(LOCAL,), options=PLAIN)
         return found
 
     def prepare(self, oracle: Oracle, state: SampledState, options: F2SAOptions) -> None:
         """Minimisers from the adjoint of the start."""
         y, u = state.y, state.u
+        state.warn(BIASED)
+        if options.metric == "rough":
+            known: Penalised | None = state.memory
+            weight = options.weight or (known.weight if known is not None else _pulls(state))
+            state.memory = Penalised(y.clone(), y.clone(), weight)
+            return
         size = norm(u) or norm(oracle.grad_F(state.x, y)[1])
         weight = options.weight or size / max(APART * (norm(y) or 1.0), 1e-300) or 1.0
         state.memory = Penalised(y - u / weight, y + u / weight, weight)
-        state.warn(BIASED)
+
+    def descents(self, state: SampledState) -> list[Descent]:
+        """The lower and the penalised objective."""
+        memory: Penalised = state.memory
+        batch, x, y, up, weight = state.batch("y"), state.x, state.y, memory.up, memory.weight
+
+        def penalised(z: Vec) -> float:
+            return batch.f(x, z) + batch.F(x, z) / weight
+
+        slope = batch.grad_f(x, up) + batch.grad_F(x, up)[1] / weight
+        return [(partial(batch.f, x), y, batch.grad_f(x, y)), (penalised, up, slope)]
 
     def inner_steps(self, options: F2SAOptions) -> int:
         """T."""
@@ -133,3 +156,15 @@ class F2SA(SampledBackend):
         h = F_x + factor * (batch.grad_f_x(x, up) - batch.grad_f_x(x, other))
         state.u = factor * (other - up)
         state.move_x(oracle, h, state.alpha * (1.0 + state.passes) ** -options.decay)
+
+
+def _pulls(state: SampledState) -> float:
+    """The weight with which both terms of the penalised objective have gradients of one size at the
+    start, by some batches: the penalised minimiser is then one of both data sets.
+    """
+    x, y = state.x, state.y
+    batches = [state.batch() for _ in range(LOOKED)]
+    below = math.sqrt(sum(norm(b.grad_f(x, y)) ** 2 for b in batches))
+    above = math.sqrt(sum(norm(b.grad_F(x, y)[1]) ** 2 for b in batches))
+    weight = above / below if below > 0.0 else 0.0
+    return weight if 0.0 < weight < math.inf else 1.0

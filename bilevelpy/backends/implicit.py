@@ -5,25 +5,35 @@ protocol.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.group_newton import minimise
+from bilevelpy.numerics.grouped import grouped_oracle
 from bilevelpy.numerics.halves import halves, is_split, joined, split_oracle
 from bilevelpy.numerics.hypergradient import Adjoint, dense_adjoint
 from bilevelpy.numerics.linear_solve import norm
-from bilevelpy.numerics.lower_newton import DEAR, DenseCurvature, newton
+from bilevelpy.numerics.lower_newton import DEAR, DenseCurvature
 from bilevelpy.numerics.lower_solve import LowerSolution
 from bilevelpy.numerics.measure import Measure
 from bilevelpy.numerics.response import Accuracy, Point, Response
 from bilevelpy.numerics.upper import UpperState, advance, begin, measure
 
 Vec = torch.Tensor
+Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Implicit:
-    """Base of the implicit backends: subclasses say how the response and the adjoint are solved."""
+    """Base of the implicit backends: subclasses say how the response and the adjoint are solved.
+
+    ``on_support``: absolute values of free variables and norms of groups are taken as they are, and
+    not split into halves.
+    """
+
+    on_support: ClassVar[bool] = False
 
     def response(self, oracle: Oracle, options: Any) -> Response:
         """The response of this backend's lower and adjoint methods."""
@@ -33,8 +43,11 @@ class Implicit:
         self, oracle: Oracle, x: Vec, y: Vec, options: Any, rng: torch.Generator
     ) -> UpperState:
         """Evaluate Phi and dPhi/dx at the start; weighted absolute values below are split into
-        halves.
+        halves, norms of groups are followed on their support.
         """
+        grouped = grouped_oracle(oracle) if self.on_support else None
+        if grouped is not None:
+            return begin(self.response(grouped, options), x, y, options.tol)
         split = split_oracle(oracle, x, rng)
         if split is not None:
             oracle, y = split, halves(y)
@@ -65,7 +78,7 @@ class DenseSolver:
 
         An error e in y changes Phi by about e^2 and its gradient by about e, hence the tenth.
         """
-        found = newton(
+        found = minimise(
             oracle,
             x,
             y,
@@ -96,6 +109,18 @@ class DenseSolver:
             tol=tol,
             u0=u0 if dear else None,
         )
+
+    def columns(self, oracle: Oracle, point: Point, mixed: Array) -> Array | None:
+        """``dy/dx = -f_yy^-1 f_yx`` at a point, by a fresh factor; None where it has negative
+        curvature.
+        """
+        curvature = self.curvature
+        if not (curvature.constant and curvature.H is not None):
+            curvature.refresh(oracle, point.x, point.y)
+        if not curvature.settle(point.lower.face) or curvature.negative:
+            return None
+        columns = torch.from_numpy(np.ascontiguousarray(mixed.T))
+        return -torch.stack([curvature.solve(v) for v in columns], 1).numpy()
 
 
 @dataclass(slots=True)

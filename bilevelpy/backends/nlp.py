@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.base import Accept, Cost, Reject
+from bilevelpy.backends.loop import check_choices, check_range
 from bilevelpy.backends.nlp_run import Run
 from bilevelpy.backends.whole import Hooks, ProgramAnswer
 from bilevelpy.errors import BackendError
 from bilevelpy.options import BackendOptions, SolveOptions
+from bilevelpy.reductions.patience import TooLong, until
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram
@@ -36,6 +39,10 @@ class NLPOptions(BackendOptions):
 
     starts: int = 8
     form: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_choices(self, "nlp", form=("auto", "conditions", "reduced"))
+        check_range(self, "nlp", 1, 10**6, "starts")
 
 
 class NLP:
@@ -101,8 +108,12 @@ class NLP:
         hooks: Hooks | None = None,
     ) -> ProgramAnswer:
         """Solve a bound program."""
-        if settings.form not in ("auto", "conditions", "reduced"):
+        limit = options.time_limit
+        try:
+            with until(time.perf_counter() + limit):
+                run = Run(bound, options, settings, verify, hooks or Hooks())
+        except TooLong as error:
             raise BackendError(
-                f"nlp.form takes auto, conditions or reduced, found `{settings.form}`"
-            )
-        return Run(bound, options, settings, verify, hooks or Hooks()).answer()
+                f"the backend `nlp` could not write the model out row by row within {limit:.3g} s"
+            ) from error
+        return run.answer()

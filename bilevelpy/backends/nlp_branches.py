@@ -94,9 +94,11 @@ def branch(system: System, k: int, v: Array) -> Branch:
 
 
 def _gradient(tree: sc.Scalar, own: Sequence[int], v: Array) -> Array | None:
-    slopes = [sc.derivative(tree, j) for j in own]
+    found = sc.gradient(tree, own)
+    slopes = [found.get(j, sc.ZERO) for j in own]
     try:
-        return np.array([sc.evaluate(s, v.tolist()) for s in slopes if s is not None])
+        known = [sc.evaluate(s, v.tolist()) for s in slopes if s is not None]
+        return np.array(known) if len(known) == len(slopes) else None
     except (ValueError, ArithmeticError):
         return None
 

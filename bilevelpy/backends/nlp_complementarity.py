@@ -71,6 +71,16 @@ class Complementarity:
         self.lower = np.concatenate([low, self.further.lower])
         self.upper = np.concatenate([high, self.further.upper])
 
+    @property
+    def compiled(self) -> float:
+        """Seconds that compiling the program has taken."""
+        return self.run.compiled
+
+    @property
+    def refused(self) -> bool:
+        """Whether there was no time to compile it."""
+        return self.run.refused
+
     def settled(self, start: Array, seconds: float = 60.0) -> Array | None:
         """A point of the followers' conditions with the leader's part of ``start``; rows of the
         leader may be broken there.

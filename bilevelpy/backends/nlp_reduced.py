@@ -39,6 +39,8 @@ SCAN, SCANNED = 0.3, 4
 FIRST, LAST, WORTH = 0.1, 1e-4, 1e-9
 # Upper variables up to which there is such a search.
 WIDE = 128
+# Solves, as long as the longest one, that are left to the certificate.
+CHECKS = 5.0
 
 
 class Over(Exception):
@@ -68,6 +70,7 @@ class Reduced:
     tol: float
     seen: Callable[[Array, float], bool]
     solves: int = 0
+    longest: float = 0.0
     inner: Inner | None = field(init=False)
     chosen: Array = field(init=False)
     rows: Array = field(init=False)
@@ -274,10 +277,14 @@ class Reduced:
         key = v[self.chosen].tobytes()
         if self._at[0] == key:
             return self._at[1]
-        if time.perf_counter() > self.deadline:
+        began = time.perf_counter()
+        if self.objective < math.inf and began + CHECKS * self.longest > self.deadline:
+            raise Over  # the rest is for the certificate of what there is
+        if began > self.deadline:
             raise Over
         self.solves += 1
         point = self._made(v)
+        self.longest = max(self.longest, time.perf_counter() - began)
         self._at = (key, point)
         if point is not None:
             self._consider(point)

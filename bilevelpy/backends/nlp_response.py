@@ -52,7 +52,7 @@ class Responses:
         if not program.free.size:
             return v.copy(), program.value(v)
         if program.degree < 3:
-            answer = program.solve(self.rng)
+            answer = program.solve(self.rng, self.deadline)
             if answer.values is None:
                 return None
             return answer.values, answer.objective

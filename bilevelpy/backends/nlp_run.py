@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +40,7 @@ from bilevelpy.numerics.local_probe import Probe, probe
 from bilevelpy.options import SolveOptions
 from bilevelpy.reductions.kkt import KKT
 from bilevelpy.reductions.lift import lift
+from bilevelpy.reductions.patience import TooLong, until
 from bilevelpy.reductions.refusal import Refused
 from bilevelpy.reductions.rows import system
 from bilevelpy.reductions.separate import separate
@@ -54,6 +57,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 MANY, KINKED = 300, 50
 # A follower that gains less than this (relative to its terms) is content.
 CONTENT = 1e-6
+# Solves, as long as the longest one, that probes leave to the certificate.
+RESERVED = 3.0
 ROUNDS = 6
 
 
@@ -81,7 +86,8 @@ class Run:
         self.best: Array | None = None
         self.objective = math.inf
         self.starts = 0
-        self.stopped = False
+        # Somebody wants no more; there was no time to begin.
+        self.stopped = self.cut = False
         self.full: Array | None = None
         self.joined = has_games(self.system) or has_prices(self.system)
         # An equilibrium is checked player by player; a multiplier is a price where f is convex.
@@ -98,28 +104,55 @@ class Run:
 
     def answer(self) -> ProgramAnswer:
         """The answer, whatever it is."""
-        if self.joint is not None:
-            self._reduced(self.joint)
-        else:
-            library()
-            self._conditions()
+        with self._ending(), until(self.deadline):
+            if self.joint is not None:
+                self._reduced(self.joint)
+            else:
+                library()
+                self._conditions()
+        kind = None
+        if self.joint is None and self.best is None and self.settings.form == "auto":
+            kind = self._reducible()
+        if kind is not None and not self.stopped and time.perf_counter() < self.deadline:
+            # Conditions with many rows fail, or take long to compile; responses may still be had.
+            self.cut, self.joint = False, kind(self.system)
+            with self._ending(), until(self.deadline):
+                self._reduced(self.joint)
         solved = time.perf_counter()
         if self.best is None:
             return self._nothing(solved)
         v = self.best[: self.system.columns.count]
         certificate, status, message = None, Status.STALLED, "not verified"
         if self.verify:
-            seen = self._beside(v)
-            if seen.place is not None and not self._late():
-                # A point beside is better: go on from there once.
-                v = self._onward(seen)
-                seen = self._beside(v)
-            certificate = self._certificate(v, seen)
-            status, message = self._status(certificate)
+            try:
+                with until(self._until()):
+                    v, certificate = self._certified(v)
+                status, message = self._status(certificate)
+            except TooLong:
+                status, message = Status.TIME_LIMIT, "there was no time to check the best point"
         return ProgramAnswer(
             self.system, v, self._prices(), status, message, certificate, self.starts, (),
             solved - self.began,
         )  # fmt: skip
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        """Whatever is written out inside may run out of time."""
+        try:
+            yield
+        except TooLong:
+            self.cut = True
+
+    def _certified(self, v: Array) -> tuple[Array, Certificate]:
+        """The point, or a better one that probes have led to, and its certificate."""
+        if self.joint is not None:
+            self.joint.deadline = self._until()
+        seen = self._beside(v)
+        if seen.place is not None and not self._late():
+            # A point beside is better: go on from there once.
+            v = self._onward(seen)
+            seen = self._beside(v)
+        return v, self._certificate(v, seen)
 
     def _prices(self) -> dict[str, Array]:
         """Shadow prices, where the conditions have been solved for them."""
@@ -137,16 +170,19 @@ class Run:
         kinked = columns.count > sum(b.size for b in columns.blocks)
         many = self.system.lower_columns.size >= (KINKED if kinked else MANY)
         if self.settings.form == "reduced" or (self.settings.form == "auto" and many):
-            kinds = (JointResponse, ParametricResponse)
-            made = next((k for k in kinds if k.fits(self.system)), None)
-        if made is not None and not self._convex():
-            made = None
+            made = self._reducible()
         if self.settings.form == "reduced" and made is None:
             raise BackendError(
                 "nlp.form = reduced takes followers that are convex quadratic, with rows affine in "
                 "their variables, at every x"
             )
         return None if made is None else made(self.system)
+
+    def _reducible(self) -> type[JointResponse] | None:
+        """The kind of reduced form that there is, whether or not it is wanted."""
+        kinds = (JointResponse, ParametricResponse)
+        made = next((k for k in kinds if k.fits(self.system)), None)
+        return made if made is not None and self._convex() else None
 
     def _convex(self) -> bool:
         from bilevelpy.reductions.validity import require_convex
@@ -159,6 +195,7 @@ class Run:
 
     def _reduced(self, joint: JointResponse) -> None:
         """Starts of the reduced form: the best of a scan, the given one, random ones."""
+        joint.deadline = self.deadline
         run = Reduced(self.system, joint, self.deadline, self.options.tol, self._seen)
         self.reduced = run
         self.starts = run.search(
@@ -192,6 +229,9 @@ class Run:
                 products, start = (WIDE, start) if at is None else (NEAR, at)
             self.starts += 1
             self._from(program, run, start, products)
+            if run.refused:
+                self.cut = True
+                return
 
     def _from(
         self, program: KKT, run: Complementarity, start: Array, products: tuple[float, ...]
@@ -218,6 +258,8 @@ class Run:
                 return
             self._keep(responses)
             branches += [branch(self.system, k, responses) for k in made]
+            if run.compiled > self._left():  # a larger program takes longer
+                return
             run, start, products = Complementarity(program, branches), found.values, WIDE
 
     def _gain(self, k: int, v: Array, least: float) -> float:
@@ -259,7 +301,7 @@ class Run:
         return max(min(self.deadline - time.perf_counter(), 1e4), 0.25)
 
     def _late(self) -> bool:
-        return time.perf_counter() > self.deadline
+        return self.cut or time.perf_counter() > self.deadline
 
     def _until(self) -> float:
         """When probes end: they may take as long as the solve, or ten seconds."""
@@ -275,7 +317,9 @@ class Run:
         held = self.reduced.holding(v)
         normals, first = (None, None) if held is None else held
         moving = self.reduced.chosen
-        return probe(self.system, v, self._respond, self.rng, self._until(), moving, normals, first)
+        # The certificate solves once more, and chooses among responses.
+        end = self._until() - RESERVED * self.reduced.longest
+        return probe(self.system, v, self._respond, self.rng, end, moving, normals, first)
 
     def _respond(self, v: Array) -> Array | None:
         if self.reduced is not None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +15,7 @@ from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.acceptance import refuse_lower_bounds
 from bilevelpy.backends.base import Accept, Cost, Reject, refuse_common
 from bilevelpy.backends.loop import measure_loop
+from bilevelpy.backends.sampled_pace import Descent
 from bilevelpy.backends.sampled_scale import prepared, scaled
 from bilevelpy.backends.sampled_state import SampledState, Stream
 from bilevelpy.errors import BackendError
@@ -94,6 +96,11 @@ class SampledBackend:
         """One iteration."""
         raise NotImplementedError
 
+    def descents(self, state: SampledState) -> list[Descent]:
+        """What a lower step must make smaller, on a new batch."""
+        batch, x, y = state.batch("y"), state.x, state.y
+        return [(partial(batch.f, x), y, batch.grad_f(x, y))]
+
     def checked(self, oracle: Oracle, state: SampledState, found: tuple[Vec, Vec, Vec]) -> None:
         """Use the directions that a full pass has found at the point that is shown."""
 
@@ -159,6 +166,9 @@ class SampledBackend:
         left = 0
         for _ in range(count):
             check_time(oracle)
+            if state.lower_pace is not None and state.lower_pace.is_due():
+                state.lower_pace.search(self.descents(state))
+                state.beta = state.lower_pace.step
             self.iterate(oracle, state, options)
             state.k += 1
             state.passes += rate

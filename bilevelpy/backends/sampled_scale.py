@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bilevelpy.backends.aid import AID, AIDOptions
+from bilevelpy.backends.sampled_pace import LowerPace, UpperPace, extent
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.deadline import DeadlineOracle
 from bilevelpy.numerics.linear_solve import cholesky, norm
@@ -134,8 +135,8 @@ def scaled(oracle: Oracle, state: SampledState, options: Any, factor: float, inn
 
 
 def _roughly(oracle: Oracle, state: SampledState, options: Any, factor: float) -> None:
-    """Steps without a solve: of y by the largest curvature of some batches where y is, of x by its
-    first move (alpha infinite, :meth:`SampledState.move_x`).
+    """Steps without a solve: of y by the largest curvature of some batches where y is and searches
+    from there on, of x by the hypergradients that come.
     """
     batches: list[Any] = [state.data.at(*state.draw()) for _ in range(LOOKED)]
     tops = [
@@ -146,5 +147,11 @@ def _roughly(oracle: Oracle, state: SampledState, options: Any, factor: float) -
     state.anchor, state.radius = state.x, math.inf
     halved = 0.5**state.halvings
     state.beta = options.lower_step or halved * factor / top
-    first = state.alpha if 0.0 < state.alpha < math.inf else math.inf
-    state.alpha = options.upper_step or 0.5 * first
+    state.alpha = options.upper_step or halved
+    if not options.lower_step:
+        state.lower_pace = LowerPace(state.beta)
+    if not options.upper_step:
+        # Moves begin after a pass: before it the minimisers have hardly moved, and noise is all.
+        state.wait = 1
+        pace = state.upper_pace
+        state.upper_pace = pace or UpperPace(extent(oracle, state.x), state.batches)

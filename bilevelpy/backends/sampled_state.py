@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from bilevelpy.backends.loop import LoopState, check_choices, check_range
+from bilevelpy.backends.sampled_pace import LowerPace, UpperPace
 from bilevelpy.backends.sampled_scale import METRICS, STARTS
 from bilevelpy.lowering.batch_oracle import BatchOracle
 from bilevelpy.lowering.protocol import Oracle
@@ -21,8 +22,6 @@ Vec = torch.Tensor
 SAMPLING = ("epoch", "random")
 # Longest step of x as a part of the radius in which its metric is good.
 REACH = 0.1
-# First move of x, as a part of its size, where nothing else gives its length.
-FIRST = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +33,8 @@ class SampledOptions(BackendOptions):
     replacement, as in the proofs). ``lower_step`` s, ``upper_step`` t: 0 takes them from curvatures
     of a part of the data.
     ``metric``: pilot (steps in the curvature of that part), none (plain steps, the papers') or
-    rough (plain steps without any solve: of y by the curvature of some batches at the start, of x
-    such that its first move is 2 % of its size; goes with ``prepare`` none).
+    rough (plain steps without any solve, measured along the run: of y by searches on batches, of x
+    such that its longest moves are 2 % of its size; goes with ``prepare`` none).
     ``passes``: passes over the data between two checks on all of it. ``prepare``: start at the
     bilevel solution of the part (solve), at its lower solution and adjoint (respond), or at the
     given point (none).
@@ -83,14 +82,6 @@ class Stream:
         return self._order.pop()
 
 
-def _extent(oracle: Oracle, x: Vec) -> float:
-    """The size of x: the width of its box, or its norm, or that of ones."""
-    width = oracle.domain_x.upper - oracle.domain_x.lower
-    if bool(torch.isfinite(width).all()):
-        return norm(width)
-    return norm(x) or math.sqrt(max(x.numel(), 1))
-
-
 @dataclass(slots=True)
 class SampledState(LoopState):
     """A :class:`LoopState` with batches.
@@ -100,6 +91,7 @@ class SampledState(LoopState):
     the average of the newest half of the iterates where a method shows that instead of the last.
     ``first`` is the hypergradient at the given start (of a part of the data), ``start`` the lower
     residual there; ``passes`` over the data have been made, in the first ``wait`` of which x waits.
+    ``lower_pace`` and ``upper_pace`` measure steps along the run; alpha is then a factor.
     """
 
     data: Any = None
@@ -116,6 +108,8 @@ class SampledState(LoopState):
     wait: int = 0
     passes: float = 0.0
     rule: Any = None
+    lower_pace: LowerPace | None = None
+    upper_pace: UpperPace | None = None
 
     def draw(self, of: str = "x") -> tuple[int, int]:
         """A lower and an upper batch for the steps of x, y or u: each goes through the data by
@@ -138,13 +132,10 @@ class SampledState(LoopState):
 
         While y and u catch up with a start at the solution of a part of the data, x waits.
         """
+        if self.upper_pace is not None:
+            t = t * self.upper_pace.length(oracle, self.x, h)
         if self.passes < self.wait:
             return
-        if not math.isfinite(t):
-            size = norm(oracle.domain_x.projected_gradient(self.x, h))
-            if not size > 0.0:
-                return
-            t = self.alpha = FIRST * _extent(oracle, self.x) / size
         new = self.metric.step_x(oracle.domain_x, self.x, h, t)
         length, most = norm(new - self.x), REACH * self.radius
         self.x = new if not length > most else self.x + (most / length) * (new - self.x)

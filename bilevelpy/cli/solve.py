@@ -134,8 +134,9 @@ def solve(
         print_json(result.as_dict())
     else:
         from bilevelpy.cli.tables import console, result_table
+        from bilevelpy.reductions.labels import labels_of
 
-        console(errors=False).print(result_table(result))
+        console(errors=False).print(result_table(result, labels_of(loaded.bound)))
     if result.success:
         return DONE
     return INTERRUPTED if result.status == "interrupted" else UNSOLVED
@@ -177,7 +178,7 @@ def _announce(structure: Structure, decision: Decision) -> None:
         print_diagnostics(structure.warnings, structure.sources, sys.stderr)
     screen = console(errors=True)
     screen.print(structure_table(structure, full=False))
-    screen.print(decision_table(decision))
+    screen.print(decision_table(decision, full=False))
     screen.print()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Values of an array that are shown at its start and at its end.
 _HEAD, _TAIL = 4, 1
+_NOISE, _ORDINARY = 1e-13, 1e-3
 _EVIDENCE = {"proved": "green", "declared": "cyan", "observed": "yellow"}
 _STATUS = {"converged": "bold green", "interrupted": "bold yellow"}
 
@@ -63,7 +64,7 @@ def structure_table(s: Structure, *, full: bool) -> RenderableType:
             continue
         evidence = str(fact.evidence)
         place = place_words(fact.span, s.sources) if full else ""
-        value = ("not yet", "bold red") if needed else (value_words(fact.value), "bold")
+        value = ("yes" if needed else value_words(fact.value), "bold")
         cell = Text.assemble(value, "  ", (evidence, _EVIDENCE.get(evidence, "")))
         cell.append(f"  {place}" if place else "", "italic dim")
         cell.append(f"\n{fact.reason}", "" if needed else "dim")
@@ -76,8 +77,8 @@ def _says_nothing(name: str, fact: Fact[Any]) -> bool:
     return value_words(fact.value) == "none" and not name.endswith("constraints")
 
 
-def decision_table(d: Decision) -> RenderableType:
-    """The backend chosen, why, and why not the others."""
+def decision_table(d: Decision, *, full: bool = True) -> RenderableType:
+    """The backend chosen, why, and why not the others (their number only, unless ``full``)."""
     table = _grid()
     table.add_column(style="dim", no_wrap=True)
     table.add_column(ratio=1)
@@ -86,8 +87,11 @@ def decision_table(d: Decision) -> RenderableType:
         table.add_row("" if k else "why", Text(reason))
     # Many backends share a reason: it is said once.
     against: dict[str, list[str]] = {}
-    for name, reason in d.rejected.items():
+    for name, reason in d.rejected.items() if full else ():
         against.setdefault(_words(reason), []).append(name)
+    if d.rejected and not full:
+        others = f"{_plural(len(d.rejected), 'other')}, see `bilevelpy explain`"
+        table.add_row("not", Text(others, "dim"))
     for reason, names in against.items():
         table.add_row(f"not {names[0]}", Text(reason, "dim"))
         if len(names) > 1:
@@ -97,8 +101,11 @@ def decision_table(d: Decision) -> RenderableType:
     return Padding(table, (0, 0, 0, 2))
 
 
-def result_table(r: Result) -> RenderableType:
-    """The answer: status, objectives, variables, reports, certificate."""
+def result_table(r: Result, labels: Mapping[str, Sequence[str]] | None = None) -> RenderableType:
+    """The answer: status, objectives, variables, reports, certificate.
+
+    ``labels`` are the names of the entries of ``level.variable``, where they have names.
+    """
     seconds = r.time.get("total", 0.0)
     head = Text.assemble(
         (r.model, "bold"),
@@ -114,10 +121,14 @@ def result_table(r: Result) -> RenderableType:
     for name, objective in r.f.items():
         table.add_row("", name, number(objective))
     first = "variables"
+    # Beside numbers of ordinary size, what is left of rounding is nothing.
+    noise = _NOISE if abs(r.F) > _ORDINARY else 0.0
     groups = [("", r.upper)] + [(f"{k}.", vs) for k, vs in r.lower.items()]
     for prefix, variables in groups:
         for name, value in variables.items():
-            table.add_row(first, f"{prefix}{name}{shape(value)}", array(value))
+            called = (labels or {}).get(f"{prefix}{name}", ())
+            shown = array(value, called, noise)
+            table.add_row(first, f"{prefix}{name}{shape(value)}", shown)
             first = ""
     first = "reports"
     for name, report in r.reports.items():
@@ -164,15 +175,20 @@ def shape(value: np.ndarray) -> str:
     return f"[{', '.join(map(str, value.shape))}]" if value.ndim else ""
 
 
-def array(value: np.ndarray) -> str:
-    """A scalar, or the first values of an array, its last one, and its range."""
+def array(value: np.ndarray, labels: Sequence[str] = (), noise: float = 0.0) -> str:
+    """A scalar, or the first values of an array with their labels, its last one, and its range."""
     flat = np.asarray(value, dtype=float).ravel()
+    flat = np.where(np.abs(flat) < noise, 0.0, flat)
     if value.ndim == 0:
         return number(float(flat[0]))
+    shown = [f"{v:.4g}" for v in flat]
+    if labels:
+        shown = [f"{label} = {v}" for label, v in zip(labels, shown, strict=True)]
+    between = "   " if labels else "  "
     if flat.size <= _HEAD + _TAIL + 1:
-        return "  ".join(f"{v:.4g}" for v in flat)
-    parts = [f"{v:.4g}" for v in flat[:_HEAD]] + ["..."] + [f"{v:.4g}" for v in flat[-_TAIL:]]
-    return f"{'  '.join(parts)}\nin [{flat.min():.4g}, {flat.max():.4g}]"
+        return between.join(shown)
+    parts = [*shown[:_HEAD], "...", *shown[-_TAIL:]]
+    return f"{between.join(parts)}\nin [{flat.min():.4g}, {flat.max():.4g}]"
 
 
 def number(value: float) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bilevelpy.analysis.smooth import ABSOLUTE
+from bilevelpy.analysis.smooth import ABSOLUTE, GROUPS
 from bilevelpy.analysis.structure import Structure
 
 # A dense Hessian that never changes is factorised once (on sets: once for every face): up to the
@@ -30,6 +30,9 @@ FEW_UPPER = 10
 FEW_LOWER = 10
 # Lower variables of which cuts by best responses still find a first point in seconds.
 SOME_LOWER = 20
+# Lower variables from which a level that is not convex is a trained model: no solve of it ends, and
+# batches move both levels meanwhile.
+MANY_LOWER = 1000
 # Lower variables and rows (complementarity pairs) up to which branch and bound ends within seconds.
 PAIRS = 150
 # Entries of semidefinite matrices, whose faces are dense projectors: products beyond.
@@ -82,7 +85,7 @@ WHOLE = Condition(
     "multipliers, whole numbers, games, or bounds that move",
     lambda s: bool(_WHOLE & s.unsupported.keys()),
 )
-MATRICES_BELOW = Condition("semidefinite matrices below", lambda s: "psd" in s.lower.domains.value)
+SEMIDEFINITE = Condition("semidefinite matrices", lambda s: "psd" in s.unsupported)
 LINEAR_BELOW = Condition("linear follower", lambda s: s.lower.form.value == "linear")
 CONSTRAINED = Condition(
     "constraints in either level", lambda s: bool(_CONSTRAINED & s.unsupported.keys())
@@ -156,6 +159,12 @@ ABSOLUTE_VALUES = Condition(
         s.lower.smooth.reason == ABSOLUTE and s.convexity.value in ("convex", "strongly convex")
     ),
 )
+GROUP_NORMS = Condition(
+    "convex below but for kinks of norms of groups of variables",
+    lambda s: (
+        s.lower.smooth.reason == GROUPS and s.convexity.value in ("convex", "strongly convex")
+    ),
+)
 MERELY_CONVEX = Condition(
     "convex below, not strongly; several solutions",
     lambda s: s.convexity.value == "convex" and not s.unique.value,
@@ -166,6 +175,7 @@ NOT_CONVEX = Condition(
         s.convexity.value == "nonconvex" or (s.convexity.value == "unknown" and not s.unique.value)
     ),
 )
+MANY_LOWERS = Condition(f"at least {MANY_LOWER:,} lower variables", lambda s: s.dim_y >= MANY_LOWER)
 STEPS = Condition("the answer below is what some steps reach", lambda s: s.steps is not None)
 STREAMED = Condition(
     "data larger than memory, in sums over its rows below",

@@ -121,10 +121,10 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         9,
-        "matrices below with rows",
+        "matrices with rows",
         "conic",
-        (c.CONSTRAINED, c.MATRICES_BELOW),
-        "semidefinite matrices and rows below: a conic solver, the adjoint on the face",
+        (c.CONSTRAINED, c.SEMIDEFINITE),
+        "semidefinite matrices and rows: a conic solver, the adjoint on the face",
     ),
     Rule(
         10,
@@ -161,6 +161,14 @@ RULES: tuple[Rule, ...] = (
         "meha",
         (c.MERELY_CONVEX, c.SMOOTH),
         "the lower level may have several solutions: the Moreau envelope needs no unique one",
+    ),
+    Rule(
+        12,
+        "norms of groups below",
+        "direct",
+        (c.GROUP_NORMS,),
+        "norms of groups and {m} variables below: Newton on the groups that are not 0, exact "
+        "adjoint there",
     ),
     Rule(
         12,
@@ -212,6 +220,14 @@ RULES: tuple[Rule, ...] = (
         (c.NOT_CONVEX, c.TINY),
         "the lower level is not known to be convex: its conditions from several starts; claims are "
         "local",
+    ),
+    Rule(
+        16,
+        "finite sum, not convex, large",
+        "f2sa",
+        (c.NOT_CONVEX, c.MANY_LOWERS, c.FINITE_SUM, c.SMOOTH, c.FREE_BELOW),
+        "{m} lower variables, a sum over data that is not known to be convex: both levels move by "
+        "batches, where no lower solve would end; nothing is claimed beyond the certificate",
     ),
     Rule(
         13,

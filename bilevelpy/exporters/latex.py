@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 from bilevelpy.exporters.base import Files, Options
 from bilevelpy.exporters.header import one_line
 from bilevelpy.exporters.latex_conditions import FORMS, conditions_block
-from bilevelpy.exporters.latex_terms import Indices, Terms, axis_text, escape
+from bilevelpy.exporters.latex_layout import broken, joined
+from bilevelpy.exporters.latex_sets import runs, set_text
+from bilevelpy.exporters.latex_symbols import escape
+from bilevelpy.exporters.latex_terms import Indices, Terms
 from bilevelpy.ir.types import DomainKind, Relation, Sense, Stance
 
 if TYPE_CHECKING:
@@ -56,15 +59,19 @@ def _names(terms: Terms, level: Level, at: Indices) -> str:
     return ", ".join(shown) or r"\cdot"
 
 
+def _indices(terms: Terms, axes: Axes) -> Indices:
+    return tuple(r.place for r in runs(terms, axes, ()))
+
+
 def _for_all(terms: Terms, axes: Axes) -> tuple[str, Indices]:
-    letters = terms.letters(len(axes), ())
-    pairs = zip(letters, axes, strict=True)
-    return r"\forall " + ", ".join(rf"{c} \in {axis_text(a)}" for c, a in pairs), letters
+    over = runs(terms, axes, ())
+    said = r"\forall " + ", ".join(r.beside for r in over)
+    return said, tuple(r.place for r in over)
 
 
 def _argmin_head(terms: Terms, level: Level, *, first: bool) -> str:
     word = "argmin" if level.sense is Sense.MINIMIZE else "argmax"
-    at = terms.letters(len(level.family), ())
+    at = _indices(terms, level.family)
     names = _names(terms, level, at)
     game = r"\ \text{(Nash)}" if level.nash else ""
     lead = r"& \text{where } " if first else r"& \text{and } "
@@ -72,44 +79,49 @@ def _argmin_head(terms: Terms, level: Level, *, first: bool) -> str:
 
 
 def _level(terms: Terms, level: Level, indent: str) -> list[str]:
-    at = terms.letters(len(level.family), ())
-    objective = terms.show(level.objective, at, at)
+    at = _indices(terms, level.family)
+    objective = broken(terms.summands(level.objective, at, at))
     lines: list[str] = []
     if level is terms.program.upper:
         word = r"\min" if level.sense is Sense.MINIMIZE else r"\max"
         under = _names(terms, level, ())
+        second = ""
         if terms.program.lowers:
-            both = [_names(terms, low, ()) for low in terms.program.lowers]
-            pick = ", ".join(both)
+            pick = ", ".join(_names(terms, low, ()) for low in terms.program.lowers)
             pessimistic = terms.program.stance is Stance.PESSIMISTIC
             worst = r"\max" if level.sense is Sense.MINIMIZE else r"\min"
             under = under if pessimistic else f"{under}, {pick}"
             second = rf"{worst}_{{{pick}}} \;" if pessimistic else ""
-            lines.append(rf"{word}_{{{under}}} \;{second} & {objective}")
-        else:
-            lines.append(rf"{word}_{{{under}}} \; & {objective}")
+        lines.append(rf"{word}_{{{under}}} \;{second} & {objective[0]}")
     else:
-        lines.append(rf"& {indent} {objective}")
-    lead = r"\text{s.t. } "
+        lines.append(rf"& {indent} {objective[0]}")
+    lines += [rf"& {indent} \quad {more}" for more in objective[1:]]
+    lead, further = r"\text{s.t. } ", r"\phantom{\text{s.t. }} "
     for c in level.constraints:
-        lines.append(rf"& {indent}{lead}{_constraint(terms, level, c)}")
-        lead = r"\phantom{\text{s.t. }} "
+        first, *rest = _constraint(terms, level, c)
+        lines.append(rf"& {indent}{lead}{first}")
+        lines += [rf"& {indent}{further}\quad {more}" for more in rest]
+        lead = further
     for v in level.variables:
         shown = _domain(terms, level, v)
         if shown:
             lines.append(rf"& {indent}{lead}{shown}")
-            lead = r"\phantom{\text{s.t. }} "
+            lead = further
     return lines
 
 
-def _constraint(terms: Terms, level: Level, c: Constraint) -> str:
+def _constraint(terms: Terms, level: Level, c: Constraint) -> list[str]:
+    """The lines of a row: its first side may be long, the others follow on the last line."""
     every, at = _for_all(terms, c.axes) if c.axes else ("", ())
-    parts = [terms.show(c.terms[0], at if c.terms[0].axes else (), at)]
-    for relation, term in zip(c.relations, c.terms[1:], strict=True):
-        parts += [RELATIONS[relation], terms.show(term, at if term.axes else (), at)]
+    sides = [terms.summands(term, at if term.axes else (), at) for term in c.terms]
+    tail = "".join(
+        f" {RELATIONS[relation]} {joined(side)}"
+        for relation, side in zip(c.relations, sides[1:], strict=True)
+    )
     # Families of the level are said once, after its last row.
     own = c.axes[len(level.family) :]
-    return " ".join(parts) + (rf" \quad {every}" if own or (c.axes and not level.family) else "")
+    said = own or (c.axes and not level.family)
+    return broken(sides[0], tail + (rf" \quad {every}" if said else ""))
 
 
 def _domain(terms: Terms, level: Level, v: Variable) -> str:
@@ -121,7 +133,7 @@ def _domain(terms: Terms, level: Level, v: Variable) -> str:
         return ""
     whole = terms.variable(level.name, v.name, at[: len(level.family)])
     if kind is DomainKind.SIMPLEX:
-        return rf"{whole} \in \Delta_{{{axis_text(v.axes[-1])}}}"
+        return rf"{whole} \in \Delta_{{{set_text(terms, v.axes[-1])}}}"
     if kind is DomainKind.BALL and v.domain.radius is not None:
         return rf"\lVert {whole} \rVert_2 \le {terms.show(v.domain.radius)}"
     if kind is DomainKind.PSD:

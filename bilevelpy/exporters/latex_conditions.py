@@ -8,7 +8,7 @@ import numpy as np
 
 from bilevelpy.exporters.conditions import Line, Writer, slack_tree
 from bilevelpy.exporters.expressions import Style
-from bilevelpy.exporters.latex_terms import escape, number, symbol
+from bilevelpy.exporters.latex_symbols import escape, number, symbol
 from bilevelpy.exporters.naming import Namer
 from bilevelpy.reductions.kkt import kkt
 from bilevelpy.reductions.mixed import Mixed, big_m, indicators

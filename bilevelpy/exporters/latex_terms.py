@@ -1,100 +1,30 @@
 """Expressions of the IR in LaTeX, in index notation: every axis of a tensor is an index.
 
-A node is printed for given index texts, one for each of its axes; sums introduce new letters.
+A node is printed for given index texts, one for each of its axes; sums introduce new letters
+(``latex_sets``). What is a sum can be had in its summands, in the order of the text, so that long
+formulas break between them (``latex_layout``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from bilevelpy.exporters.latex_layout import joined
+from bilevelpy.exporters.latex_sets import Place, run, runs, set_text, split_axes, unnamed
+from bilevelpy.exporters.latex_symbols import escape, indexed, number, symbol
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.atoms import ELEMENTWISE
 
 if TYPE_CHECKING:
+    from bilevelpy.exporters.latex_sets import Run
     from bilevelpy.ir.program import Program
-    from bilevelpy.ir.types import Axis
 
 LETTERS = "ijklmnpqrstuvw"
 SUM, PRODUCT, POWER, ATOM = 1, 2, 3, 4
 Text = tuple[str, int]
 Indices = tuple[str, ...]
-
-GREEK = frozenset(
-    [
-        "alpha",
-        "beta",
-        "gamma",
-        "delta",
-        "epsilon",
-        "zeta",
-        "eta",
-        "theta",
-        "iota",
-        "kappa",
-        "lambda",
-        "mu",
-        "nu",
-        "xi",
-        "pi",
-        "rho",
-        "sigma",
-        "tau",
-        "upsilon",
-        "phi",
-        "chi",
-        "psi",
-        "omega",
-        "Gamma",
-        "Delta",
-        "Theta",
-        "Lambda",
-        "Xi",
-        "Pi",
-        "Sigma",
-        "Phi",
-        "Psi",
-        "Omega",
-    ]
-)
-_ESCAPES = {"\\": r"\backslash ", "_": r"\_", "%": r"\%", "#": r"\#", "&": r"\&", "$": r"\$",
-            "{": r"\{", "}": r"\}", "^": r"\hat{}", "~": r"\sim "}  # fmt: skip
-
-
-def escape(text: str) -> str:
-    """Text that is safe in LaTeX."""
-    return "".join(_ESCAPES.get(c, c) for c in text)
-
-
-def symbol(name: str) -> str:
-    """A name as a symbol: letters, Greek ones by name, words upright."""
-    if len(name) == 1:
-        return name
-    if name in GREEK:
-        return f"\\{name}"
-    stem = name.rstrip("0123456789")
-    if stem and stem != name and (len(stem) == 1 or stem in GREEK):
-        return f"{symbol(stem)}_{{{name[len(stem) :]}}}"
-    return rf"\mathrm{{{escape(name)}}}"
-
-
-def number(value: float) -> str:
-    """A number; powers of ten as such."""
-    if value in (float("inf"), float("-inf")):
-        return r"\infty" if value > 0 else r"-\infty"
-    text = f"{value:.12g}"
-    if "e" in text:
-        mantissa, exponent = text.split("e")
-        front = "" if mantissa == "1" else "-" if mantissa == "-1" else rf"{mantissa} \cdot "
-        return f"{front}10^{{{int(exponent)}}}"
-    return text
-
-
-def axis_text(axis: Axis) -> str:
-    """An index set."""
-    if axis.name.isidentifier():
-        return symbol(axis.name)
-    return rf"\{{\text{{{escape(axis.name)}}}\}}"
 
 
 class Terms:
@@ -102,6 +32,7 @@ class Terms:
 
     def __init__(self, program: Program) -> None:
         self.program = program
+        self.split = split_axes(program)
         names = {**program.params, **program.externs}
         self._avoid = {n for n in names if len(n) == 1}
         self._avoid |= {n for n in program.axes if len(n) == 1}
@@ -134,17 +65,23 @@ class Terms:
         """An expression and how tightly it binds."""
         return _RULES[type(node)](self, node, at, used)
 
+    def summands(self, node: ir.Expr, at: Indices, used: Indices) -> list[str]:
+        """The terms of a sum, in the order of the text but for signs, which follow; any other
+        expression is one term.
+        """
+        if not isinstance(node, ir.Apply) or node.function != "add":
+            return [self.inside(node, at, used, SUM)]
+        found = [
+            (o.span.start if o.span is not None else 0, self.inside(o, at, used, SUM))
+            for o in node.operands
+        ]
+        found.sort(key=lambda part: (part[1].startswith("-"), part[0]))
+        return [text for _, text in found]
+
     def inside(self, node: ir.Expr, at: Indices, used: Indices, least: int) -> str:
         """An operand, in parentheses where it binds less tightly."""
         shown, level = self.text(node, at if node.axes else (), used)
         return shown if level >= least else rf"\left({shown}\right)"
-
-
-def indexed(shown: str, at: Indices) -> str:
-    """A symbol with indices."""
-    if not at:
-        return shown
-    return f"{{{shown}}}_{{{', '.join(at)}}}" if "_" in shown else f"{shown}_{{{', '.join(at)}}}"
 
 
 def _const(t: Terms, n: ir.Const, at: Indices, used: Indices) -> Text:
@@ -179,7 +116,7 @@ def _dual(t: Terms, n: ir.DualRef, at: Indices, used: Indices) -> Text:
 
 
 def _size(t: Terms, n: ir.Size, at: Indices, used: Indices) -> Text:
-    return rf"\lvert {axis_text(n.axis)} \rvert", ATOM
+    return rf"\lvert {set_text(t, n.axis, used)} \rvert", ATOM
 
 
 def _own_index(t: Terms, n: Any, at: Indices, used: Indices) -> Text:
@@ -189,6 +126,8 @@ def _own_index(t: Terms, n: Any, at: Indices, used: Indices) -> Text:
 def _component(t: Terms, n: ir.Component, at: Indices, used: Indices) -> Text:
     if len(n.axis.parents) == 1:
         return at[0], ATOM
+    if isinstance(at[0], Place):
+        return at[0].parts[n.part], ATOM
     return rf"{{{at[0]}}}_{{({n.part + 1})}}", ATOM
 
 
@@ -200,19 +139,23 @@ def _label(t: Terms, n: ir.LabelPosition, at: Indices, used: Indices) -> Text:
 
 
 def _locate(t: Terms, n: ir.Locate, at: Indices, used: Indices) -> Text:
-    return ", ".join(t.show(v, at if v.axes else (), used) for v in n.values), ATOM
+    parts = tuple(t.show(v, at if v.axes else (), used) for v in n.values)
+    return (parts[0] if len(parts) == 1 else Place(parts)), ATOM
 
 
 def _apply(t: Terms, n: ir.Apply, at: Indices, used: Indices) -> Text:
     name, operands = n.function, n.operands
     if name == "add":
-        # Numbers and signs last read better than the canonical order does.
-        parts = [t.inside(o, at, used, SUM) for o in operands]
-        parts.sort(key=lambda p: p.startswith("-"))
-        shown = parts[0]
-        for part in parts[1:]:
-            shown += f" - {part[1:].lstrip()}" if part.startswith("-") else f" + {part}"
-        return shown, SUM
+        return joined(t.summands(n, at, used)), SUM
+    if name in ("and", "or", "not"):
+        shown_parts = [
+            rf"\left({text}\right)"
+            if isinstance(o, ir.Apply) and o.function in ("and", "or")
+            else text
+            for o, text in ((o, t.inside(o, at, used, SUM)) for o in operands)
+        ]
+        sign = r" \wedge " if name == "and" else r" \vee "
+        return (rf"\neg {shown_parts[0]}" if name == "not" else sign.join(shown_parts)), SUM
     if name == "neg":
         return f"-{t.inside(operands[0], at, used, PRODUCT)}", SUM
     if name == "recip":
@@ -248,11 +191,12 @@ def _einsum(t: Terms, n: ir.Einsum, at: Indices, used: Indices) -> Text:
         for s, a in zip(labels, o.axes, strict=True)
     }  # fmt: skip
     summed = [s for s in axis_of if s not in index]
-    fresh = t.letters(len(summed), used)
-    index |= dict(zip(summed, fresh, strict=True))
-    used = (*used, *fresh)
+    over = runs(t, tuple(axis_of[s] for s in summed), used)
+    index |= {s: r.place for s, r in zip(summed, over, strict=True)}
+    used = (*used, *(c for r in over for c in r.letters))
     top: list[str] = []
     bottom: list[str] = []
+    factor = 1.0
     # Numbers and data stand in front of what is decided.
     order = sorted(
         range(len(n.operands)), key=lambda k: not t.program.builder.is_data(n.operands[k])
@@ -260,21 +204,34 @@ def _einsum(t: Terms, n: ir.Einsum, at: Indices, used: Indices) -> Text:
     for k in order:
         operand, labels = n.operands[k], n.subscripts[k]
         place = tuple(index[s] for s in labels)
-        if isinstance(operand, ir.Apply) and operand.function == "recip":
+        if isinstance(operand, ir.Const):
+            factor *= operand.value
+        elif isinstance(operand, ir.Apply) and operand.function == "recip":
             inner = operand.operands[0]
             bottom.append(t.inside(inner, place if inner.axes else (), used, PRODUCT))
         else:
             top.append(t.inside(operand, place, used, PRODUCT))
-    body = r" \, ".join(top) if top else "1"
-    if bottom:
-        body = rf"\frac{{{body}}}{{{r' '.join(bottom)}}}"
-    if not summed:
-        return body, PRODUCT if len(top) > 1 else POWER
-    return _sums(fresh, [axis_of[s] for s in summed]) + body, PRODUCT
+    sign = "-" if factor < 0 else ""
+    front = [] if abs(factor) == 1.0 and top else [number(abs(factor))]
+    body = _product(front, top, r" \, ".join(bottom))
+    if summed:
+        body = _sums(over) + body
+    level = SUM if sign else PRODUCT if summed or len(front + top) > 1 or bottom else POWER
+    return sign + body, level
 
 
-def _sums(letters: Indices, axes: list[Axis]) -> str:
-    return "".join(rf"\sum_{{{c} \in {axis_text(a)}}} " for c, a in zip(letters, axes, strict=True))
+def _product(front: list[str], top: list[str], bottom: str) -> str:
+    """Factors over ``bottom``; a long sum stands beside its divisor, not above."""
+    if not bottom:
+        return r" \, ".join(front + top)
+    tall = [f for f in top if r"\sum" in f]
+    above = front + [f for f in top if f not in tall]
+    numerator = r" \, ".join(above) or "1"
+    return r" \, ".join([rf"\frac{{{numerator}}}{{{bottom}}}", *tall])
+
+
+def _sums(over: list[Run]) -> str:
+    return "".join(rf"\sum_{{{r.under}}} " for r in over)
 
 
 def _align(t: Terms, n: ir.Align, at: Indices, used: Indices) -> Text:
@@ -286,17 +243,14 @@ def _align(t: Terms, n: ir.Align, at: Indices, used: Indices) -> Text:
 
 
 def _reduce(t: Terms, n: ir.Reduce, at: Indices, used: Indices) -> Text:
-    fresh = t.letters(len(n.dims), used)
+    over = runs(t, tuple(n.operand.axes[d] for d in n.dims), used)
     rest = iter(at)
-    new = iter(fresh)
+    new = iter(r.place for r in over)
     place = tuple(next(new) if d in n.dims else next(rest) for d in range(n.operand.rank))
-    inner_used = (*used, *fresh)
-    sets = ", ".join(
-        rf"{c} \in {axis_text(n.operand.axes[d])}" for c, d in zip(fresh, n.dims, strict=True)
-    )
+    inner_used = (*used, *(c for r in over for c in r.letters))
+    sets = ", ".join(r.under for r in over)
     if n.function == "sum":
-        body = t.inside(n.operand, place, inner_used, PRODUCT)
-        return _sums(fresh, [n.operand.axes[d] for d in n.dims]) + body, PRODUCT
+        return _sums(over) + t.inside(n.operand, place, inner_used, PRODUCT), PRODUCT
     if n.function == "prod":
         return rf"\prod_{{{sets}}} {t.inside(n.operand, place, inner_used, PRODUCT)}", PRODUCT
     body = t.inside(n.operand, place, inner_used, SUM)
@@ -310,10 +264,10 @@ def _reduce(t: Terms, n: ir.Reduce, at: Indices, used: Indices) -> Text:
 
 
 def _map_last(t: Terms, n: ir.MapLast, at: Indices, used: Indices) -> Text:
-    (fresh,) = t.letters(1, used)
+    over = run(t, n.axes[-1], used)
     top = t.inside(n.operand, at, used, SUM)
-    other = t.inside(n.operand, (*at[:-1], fresh), (*used, fresh), SUM)
-    total = rf"\sum_{{{fresh} \in {axis_text(n.axes[-1])}}} \exp\left({other}\right)"
+    other = t.inside(n.operand, (*at[:-1], over.place), (*used, *over.letters), SUM)
+    total = rf"\sum_{{{over.under}}} \exp\left({other}\right)"
     if n.function == "softmax":
         return rf"\frac{{\exp\left({top}\right)}}{{{total}}}", POWER
     return rf"{top} - \log {total}", SUM
@@ -335,15 +289,22 @@ def _gather(t: Terms, n: ir.Gather, at: Indices, used: Indices) -> Text:
 
 
 def _scatter(t: Terms, n: ir.ScatterSum, at: Indices, used: Indices) -> Text:
-    (fresh,) = t.letters(1, used)
-    inner_used = (*used, fresh)
-    count = len(n.index)
-    where = ", ".join(
-        f"{t.show(i, (fresh,), inner_used)} = {c}" for i, c in zip(n.index, at[:count], strict=True)
-    )
-    body = t.inside(n.operand, (fresh, *at[count:]), inner_used, PRODUCT)
-    axis = axis_text(n.operand.axes[0])
-    return rf"\sum_{{{fresh} \in {axis} : {where}}} {body}", PRODUCT
+    axis = n.operand.axes[0]
+    places = list(zip(n.index, at, strict=False))
+    # What is summed into place i is what has i for a part: that part keeps its letter.
+    known = {
+        i.part: c for i, c in places
+        if isinstance(i, ir.Component) and i.axis is axis and unnamed(axis)
+    }  # fmt: skip
+    over = run(t, axis, used, known)
+    inner_used = (*used, *over.letters)
+    others = tuple(
+        f"{t.show(i, (over.place,), inner_used)} = {c}" for i, c in places
+        if not (isinstance(i, ir.Component) and known.get(i.part) == c)
+    )  # fmt: skip
+    over = replace(over, conditions=(*over.conditions, *others))
+    body = t.inside(n.operand, (over.place, *at[len(places) :]), inner_used, PRODUCT)
+    return _sums([over]) + body, PRODUCT
 
 
 def _concat(t: Terms, n: ir.Concat, at: Indices, used: Indices) -> Text:

@@ -106,7 +106,7 @@ def _apply(b: Builder, node: ir.Apply, w: Expr, reached: set[Expr]) -> Parts:
             (yes, _to(b, yes, b.raw_apply("select", (condition, w, zero)))),
             (no, _to(b, no, b.raw_apply("select", (condition, zero, w)))),
         ]
-    if node.function in _COMPARISONS:
+    if node.function in COMPARISONS:
         return []
     if node.function in ("maximum", "minimum"):
         return _extreme(b, node, w)
@@ -125,7 +125,7 @@ def _to(b: Builder, operand: Expr, w: Expr) -> Expr:
     return b.reduce("sum", w, tuple(range(w.rank)))
 
 
-_COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not")
+COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not")
 
 
 def _extreme(b: Builder, node: ir.Apply, w: Expr) -> Parts:

@@ -16,6 +16,7 @@ from bilevelpy.lowering.joint_quadratic import JointQuadratic, joint_quadratic
 from bilevelpy.lowering.named import NamedPrograms
 from bilevelpy.lowering.preconditioning import Preconditioning, jacobi
 from bilevelpy.lowering.quadratic import LARGEST, QuadraticHessian, quadratic_form
+from bilevelpy.lowering.reduced_curvature import Products, ReducedCurvature, reduced_curvature
 from bilevelpy.lowering.sparse_quadratic import SparseQuadratic, sparse_quadratic
 from bilevelpy.lowering.sparsity import linear_map
 from bilevelpy.lowering.structured import StructuredHessian, structured_hessian
@@ -115,6 +116,17 @@ class KnownStructure(NamedPrograms):
         """The second derivatives where both objectives are quadratic in x and y together."""
         found = self.quadratic
         return None if found is None or not found.constant else joint_quadratic(self)
+
+    @cached_property
+    def _reduced_curvature(self) -> ReducedCurvature | None:
+        return reduced_curvature(self)
+
+    @property
+    def second_order(self) -> Callable[[Vec, Vec, Vec], Products] | None:
+        """``(x, y, u) -> (s -> f_yx s, (s, t) -> (F - u'f_y)''(s, t))``, where all functions have
+        rules for their derivatives.
+        """
+        return None if self._reduced_curvature is None else self._reduced_curvature.at
 
     @cached_property
     def predicted(self) -> StructuredHessian | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bilevelpy.analysis.predictors import MINUS, Factors, linear_terms
+from bilevelpy.analysis.predictors import Factors, linear_terms, owned
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.ir.expr import Expr
@@ -80,7 +80,7 @@ def quadratic_form(oracle: Programs, objective: Expr) -> Form | None:
         if terms is None:
             return None
         for found, v, v_labels in terms:
-            factors = [(builder.const(-1.0), ()) if f is MINUS else f for f in found]
+            factors = owned(builder, found)
             if len(set(v_labels)) < len(v_labels):
                 return None
             column = oracle.ys[along.index(v)]
@@ -269,8 +269,10 @@ def _sparse_gram(
     right = right if lb[0] == summed else right.T
     run = Interpreter(oracle.bound.data)
     scale: Any = 1.0
-    for node, _ in block.factors:
-        if node is not a and node is not b:
+    for node, labels in block.factors:
+        if isinstance(node, ir.Fill) and labels != (summed,):  # it counts what is repeated
+            scale = scale * oracle.bound.data.sizes[node.axes[0]]
+        elif node is not a and node is not b:
             scale = scale * np.asarray(run.value(node), dtype=np.float64)
     scaled = right.multiply(scale[:, None]) if np.ndim(scale) else right * float(scale)
     found = np.asarray((left.T @ scaled).toarray())

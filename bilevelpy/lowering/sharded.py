@@ -19,16 +19,15 @@ from torch import Tensor
 from bilevelpy.errors import BackendError, UsageError
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.program import BoundProgram
-from bilevelpy.ir.walk import postorder
 from bilevelpy.lowering.batch_oracle import BatchOracle
+from bilevelpy.lowering.nonfinite import first_bad, place, sums_of
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.lowering.protocol import Counts
 from bilevelpy.lowering.sampled import Sum
-from bilevelpy.lowering.sampling import sample_terms
 
 Vec = Tensor
 # What is asked of a rank. A product is made at a point, used for directions, and released.
-_STOP, _F, _f, _DF, _DF_X, _DF_Y, _MAKE, _USE, _DROP, _HESSIAN = range(10)
+_STOP, _F, _f, _DF, _DF_X, _DF_Y, _MAKE, _USE, _DROP, _HESSIAN, _BAD_F, _BAD_f = range(12)
 _KINDS = ("pullback", "hvp", "cross")
 
 
@@ -37,9 +36,10 @@ class Share:
 
     def __init__(self, oracle: TorchOracle, rank: int, world: int) -> None:
         self.n, self.m = oracle.n, oracle.m
-        self.axes: set[str] = set()
-        F, f = (self._part(oracle, e, rank, world) for e in (oracle.F_expr, oracle.f_expr))
-        if not self.axes:
+        self.rank, self.world = rank, world
+        self.sums: list[list[tuple[Sum, int, int]]] = []
+        F, f = (self._part(oracle, e) for e in (oracle.F_expr, oracle.f_expr))
+        if not any(self.sums):
             raise UsageError(
                 "no objective of this model is a sum over an axis of its data or its followers: "
                 "there is nothing to divide among processes"
@@ -47,24 +47,19 @@ class Share:
         self.local = BatchOracle(oracle, F, f, Counts())
         self.products: dict[int, Callable[[Vec], Any]] = {}
 
-    def _part(
-        self, oracle: TorchOracle, objective: Expr, rank: int, world: int
-    ) -> Callable[..., Tensor]:
+    def _part(self, oracle: TorchOracle, objective: Expr) -> Callable[..., Tensor]:
         """The objective on the rows of a rank; the part without rows belongs to rank 0."""
-        sizes = oracle.bound.data.sizes
-        builder = oracle.bound.program.builder
-        found = dict.fromkeys(a for node in postorder(objective) for a in node.axes)
-        axes = sorted((a for a in found if sizes[a] > 1), key=lambda a: (-sizes[a], a.name))
-        free, sums = sample_terms(builder, objective, axes)
+        free, sums = sums_of(oracle, objective)
         parts: list[Callable[..., Tensor]] = []
-        if free and rank == 0:
-            parts.append(oracle.function((builder.add(free),)))
-        for axis, terms in sums.items():
-            size = sizes[axis]
-            first, last = size * rank // world, size * (rank + 1) // world
-            self.axes.add(axis.name)
+        if free and self.rank == 0:
+            parts.append(oracle.function((oracle.bound.program.builder.add(free),)))
+        own = []
+        for part in sums:
+            first, last = (part.size * r // self.world for r in (self.rank, self.rank + 1))
+            own.append((part, first, last))
             if first < last:
-                parts.append(Sum(oracle, axis, terms).at(slice(first, last)))
+                parts.append(part.at(slice(first, last)))
+        self.sums.append(own)
 
         def value(*variables: Tensor) -> Tensor:
             # A rank without rows adds nothing, but differentiably so.
@@ -92,6 +87,8 @@ class Share:
             return local.grad_f_x(x, y)
         if request == _HESSIAN:
             return local.hessian(x, y).reshape(-1)
+        if request in (_BAD_F, _BAD_f):
+            return self._bad(self.sums[request == _BAD_f], x, y)
         if request == _MAKE:
             kind, key = number % len(_KINDS), number // len(_KINDS)
             self.products[key] = getattr(local, _KINDS[kind])(x, y)
@@ -101,6 +98,19 @@ class Share:
         elif request == _DROP:
             self.products.pop(number, None)
         return None
+
+    def _bad(self, sums: list[tuple[Sum, int, int]], x: Vec, y: Vec) -> Tensor:
+        """In the row of this rank: the number of a sum from 1, and the range of its elements that
+        is not finite.
+        """
+        out = torch.zeros(self.world, 3, dtype=torch.float64)
+        for k, (part, first, last) in enumerate(sums):
+            variables = [*self.local.upper.split(x), *self.local.lower.split(y)]
+            found = first_bad(part, first, last, variables)
+            if found is not None:
+                out[self.rank] = torch.tensor([k + 1, *found])
+                break
+        return out.reshape(-1)
 
 
 def serve(share: Share) -> None:
@@ -173,6 +183,15 @@ class ShardedOracle(TorchOracle):
         found = self._ask(request, *vectors, number=number)
         assert found is not None
         return found
+
+    def culprit(self, x: Vec, y: Vec, *, lower: bool) -> str | None:
+        """Which rank finds which element of an objective not finite."""
+        found = self._sum(_BAD_f if lower else _BAD_F, x, y).reshape(-1, 3).to(torch.int64)
+        for rank, (which, first, last) in enumerate(found.tolist()):
+            if which:
+                axis = self.share.sums[lower][which - 1][0].axis
+                return f"{place(self, axis, (first, last))} (rank {rank})"
+        return None
 
     # --- values and gradients ---------------------------------------------------------------------
 
@@ -262,6 +281,11 @@ class ShardedOracle(TorchOracle):
     @property
     def joint_quadratic(self) -> None:
         """Nothing: it would need all rows in one place."""
+        return None
+
+    @property
+    def second_order(self) -> None:
+        """Nothing: columns of dy/dx by passes over all rows cost more than upper steps."""
         return None
 
     @property

@@ -177,6 +177,11 @@ class StreamedOracle(TorchOracle):
         return
 
     @property
+    def second_order(self) -> None:
+        """Nothing: columns of dy/dx by passes over all rows cost more than upper steps."""
+        return
+
+    @property
     def structured(self) -> None:
         """Nothing: predictors of all rows do not fit into memory."""
         return

@@ -7,7 +7,8 @@ from typing import Any
 
 from bilevelpy.diagnostics import Source, Span
 from bilevelpy.exporters.latex import latex
-from bilevelpy.exporters.latex_terms import Terms, symbol
+from bilevelpy.exporters.latex_symbols import symbol
+from bilevelpy.exporters.latex_terms import Terms
 from bilevelpy.ir import atoms
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.program import BoundProgram, Data, Level, Program

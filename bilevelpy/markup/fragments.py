@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bilevelpy.markup.html import Raw, escape, items, number, residual, shape, table, values
+from bilevelpy.markup.html import (
+    Raw,
+    escape,
+    items,
+    number,
+    residual,
+    shape,
+    table,
+    values,
+    words,
+)
 
 if TYPE_CHECKING:
     from bilevelpy.dispatcher import Decision
@@ -17,12 +27,16 @@ MAX_ROWS = 200
 
 def structure(facts: Iterable[Sequence[str]]) -> Raw:
     """Facts as (name, value, evidence, reason, place)."""
-    rows = [(n, v, e, Raw(_reason(r, p))) for n, v, e, r, p in facts]
+    # What a model needs is said by its reason.
+    rows = [
+        (n, "yes" if n.startswith("needs: ") else v, e, Raw(_reason(r, p)))
+        for n, v, e, r, p in facts
+    ]
     return table(rows, ("fact", "value", "evidence", "why"), "facts")
 
 
 def _reason(reason: str, place: str) -> str:
-    return escape(reason) + (f" <small>({escape(place)})</small>" if place else "")
+    return words(reason) + (f" <small>({escape(place)})</small>" if place else "")
 
 
 def decision(d: Decision | Mapping[str, Any]) -> Raw:
@@ -35,10 +49,10 @@ def decision(d: Decision | Mapping[str, Any]) -> Raw:
             parts.append(items(content[kind]))
     rejected = content.get("rejected") or {}
     if rejected:
-        rows = [(name, str(reason)) for name, reason in rejected.items()]
-        words = f"{len(rows)} other backends do not take this model"
+        rows = [(name, words(reason)) for name, reason in rejected.items()]
+        summary = f"{len(rows)} other backends do not take this model"
         parts.append(
-            f"<details><summary>{words}</summary>{table(rows, ('backend', 'why not'))}</details>"
+            f"<details><summary>{summary}</summary>{table(rows, ('backend', 'why not'))}</details>"
         )
     return Raw("\n".join(parts))
 
@@ -65,8 +79,10 @@ def objectives(r: Result) -> Raw:
     return table(rows, ("objective", "value"), "numbers")
 
 
-def variables(r: Result) -> Raw:
-    """Every variable: shape, range, first and last values."""
+def variables(r: Result, labels: Mapping[str, Sequence[str]] | None = None) -> Raw:
+    """Every variable: shape, range, first and last values; ``labels`` name the entries of
+    ``level.variable``.
+    """
     groups = [("", r.upper)] + [(f"{k}.", vs) for k, vs in r.lower.items()]
     rows = []
     for prefix, group in groups:
@@ -74,7 +90,8 @@ def variables(r: Result) -> Raw:
             shown = ""
             if array.size > 1:
                 shown = f"{number(float(array.min()), 5)} to {number(float(array.max()), 5)}"
-            rows.append((f"{prefix}{name}", shape(array), shown, values(array)))
+            called = (labels or {}).get(f"{prefix}{name}", ())
+            rows.append((f"{prefix}{name}", shape(array), shown, values(array, called)))
     return table(rows, ("variable", "shape", "range", "values"), "values")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -55,13 +56,19 @@ def residual(value: float | None) -> str:
     return "0" if value == 0 else f"{value:.1e}"
 
 
-def values(array: np.ndarray) -> str:
-    """A scalar, or the first and last values of an array."""
-    flat = array.ravel()
-    if array.ndim == 0 or flat.size <= HEAD + TAIL + 1:
-        return "  ".join(number(float(v), 5) for v in flat)
-    first = [number(float(v), 5) for v in flat[:HEAD]]
-    return "  ".join([*first, "...", *(number(float(v), 5) for v in flat[-TAIL:])])
+def words(text: object) -> Raw:
+    """Text in which `names` are set as code."""
+    return Raw(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text)))
+
+
+def values(array: np.ndarray, labels: Sequence[str] = ()) -> str:
+    """A scalar, or the first and last values of an array, each after its label."""
+    shown = [number(float(v), 5) for v in array.ravel()]
+    if labels:
+        shown = [f"{label} = {v}" for label, v in zip(labels, shown, strict=True)]
+    if array.ndim and len(shown) > HEAD + TAIL + 1:
+        shown = [*shown[:HEAD], "...", *shown[-TAIL:]]
+    return ("   " if labels else "  ").join(shown)
 
 
 def shape(array: np.ndarray) -> str:
@@ -77,7 +84,7 @@ def image(content: bytes, kind: str, words: str) -> Raw:
 
 def items(texts: Iterable[object]) -> Raw:
     """A list."""
-    return Raw("<ul>" + "".join(f"<li>{escape(t)}</li>" for t in texts) + "</ul>")
+    return Raw("<ul>" + "".join(f"<li>{words(t)}</li>" for t in texts) + "</ul>")
 
 
 def figure(drawn: Any, words: str) -> Raw:

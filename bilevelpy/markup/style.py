@@ -43,7 +43,7 @@ summary { cursor: pointer; color: var(--blue); }
   table.facts td:last-child { display: block; color: var(--soft); }
   table.blv tbody th { white-space: normal; overflow-wrap: anywhere; }
   math { font-size: .85rem; }
-  figure img { max-width: none; width: 36rem; }
+  figure img { max-width: none; width: 31rem; }
 }
 @media print { nav { display: none; } details[open] summary { display: none; } }
 """

@@ -14,6 +14,7 @@ import torch
 from bilevelpy.lowering.domains import Face
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.banded_curvature import BandedCurvature
+from bilevelpy.numerics.grouped import SupportCurvature, is_grouped
 from bilevelpy.numerics.halves import HalvesCurvature, is_split
 from bilevelpy.numerics.linear_solve import RIDGES
 from bilevelpy.numerics.lower_newton import NEGATIVE, DenseCurvature
@@ -93,9 +94,11 @@ class BlockCurvature(DenseCurvature):
 
 
 def curvature_of(oracle: Any, *, constant: bool = False) -> DenseCurvature:
-    """Blocks or a band where the oracle has them, the support's part in halves, else one dense
-    matrix.
+    """Blocks or a band where the oracle has them, the support's part in halves and groups, else
+    one dense matrix.
     """
+    if is_grouped(oracle):
+        return SupportCurvature(constant=constant)
     if is_split(oracle):
         return HalvesCurvature(constant=constant)
     index = getattr(oracle, "blocks", None)

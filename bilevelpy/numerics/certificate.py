@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bilevelpy.errors import BackendError
 from bilevelpy.numerics.certificate_case import Case, make_case
 from bilevelpy.numerics.certificate_lower import LowerCheck
 from bilevelpy.numerics.certificate_upper import UpperCheck
 from bilevelpy.numerics.deadline import DeadlineOracle, OutOfTime
 from bilevelpy.numerics.driver import RunResult
+from bilevelpy.numerics.grouped import grouped_oracle
 from bilevelpy.numerics.halves import halves, split_oracle
 from bilevelpy.numerics.resolve import Resolver
 from bilevelpy.options import SolveOptions
@@ -124,7 +126,9 @@ def _certified(
     seconds: float,
     patience: float,
 ) -> tuple[Certificate, Case]:
-    split = split_oracle(oracle, x, rng)
+    grouped = _grouped(oracle)
+    split = split_oracle(oracle, x, rng) if grouped is None else None
+    oracle = oracle if grouped is None else grouped
     if split is not None:
         oracle, y = split, halves(y)
     timed = None
@@ -142,6 +146,14 @@ def _certified(
             f"{seconds:.2g} s that were left"
         )
     return check.certificate(), case
+
+
+def _grouped(oracle: Oracle) -> Oracle | None:
+    """The problem by the support of groups; None where it has none, or norms of another form."""
+    try:
+        return grouped_oracle(oracle)
+    except BackendError:
+        return None
 
 
 class _Check:

@@ -7,6 +7,7 @@ import math
 import torch
 
 from bilevelpy.numerics.certificate_case import Case
+from bilevelpy.numerics.grouped import grouped_noise, is_grouped
 from bilevelpy.numerics.halves import RELEASED, is_split
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.lower_solve import LowerSolution, finish
@@ -216,5 +217,7 @@ class LowerCheck:
                 if is_split(o):  # starts as sparse as the response: their matrices are as small
                     few = max(RELEASED, int(case.y.count_nonzero()))
                     noise[torch.randperm(o.m, generator=case.rng)[few:]] = 0.0
+                elif is_grouped(o):
+                    noise = grouped_noise(o, noise, case.y, case.rng)
                 starts.append(o.domain_y.project(case.y + size * noise))
         return starts

@@ -26,6 +26,8 @@ SMOOTH = 0.01
 UNDERFLOW = 1e-200
 # Distances, in extents, at which a plateau is left.
 FAR = (1.0, 10.0, 100.0)
+# Parts of the way to the bounds at which one is left too.
+PARTS = (0.01, 0.03, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 
 
 class UpperCheck:
@@ -100,20 +102,28 @@ class UpperCheck:
         if not self.oracle.n or not finite or max(finite) > UNDERFLOW:
             return
         lowest, highest, place = base.value, base.value, None
-        for x in self._far():
-            value = self.solver.value(x, base)
-            if value is None or not math.isfinite(value):
-                continue
-            if value < lowest:
-                lowest, place = value, x
-            highest = max(highest, value)
         noise = 1e-10 * abs(base.value) + 1e-300
         words = "the hypergradient vanishes on a whole neighbourhood of x (a plateau)"
-        if place is not None and base.value - lowest > noise:
-            distance = norm(place - case.x)
-            case.fail(f"{words}, and F(x, y(x)) is lower at a distance of {distance:.1e}")
-            case.found.downhill = place
-        elif highest - base.value > noise:
+        try:
+            for way in self._far():
+                met = False
+                for x in way:
+                    value = self.solver.value(x, base)
+                    if value is None or not math.isfinite(value):
+                        continue
+                    highest = max(highest, value)
+                    if value < lowest - noise:
+                        lowest, place, met = value, x, True
+                    elif met:  # beyond the lowest point of this way
+                        break
+        finally:  # what was found counts where the time is up
+            if place is not None:
+                distance = norm(place - case.x)
+                case.fail(f"{words}, and F(x, y(x)) is lower at a distance of {distance:.1e}")
+                case.found.downhill = place
+        if place is not None:
+            return
+        if highest - base.value > noise:
             case.note(f"{words}; F(x, y(x)) is lower nowhere that was tried")
         else:
             case.fail(
@@ -171,15 +181,22 @@ class UpperCheck:
         x = o.domain_x.project(case.x + (length / norm(v)) * v)
         return x if bool((x != case.x).any()) else None
 
-    def _far(self) -> list[Vec]:
-        """The start, and points far away on both sides of random lines."""
+    def _far(self) -> list[list[Vec]]:
+        """The start, ways to the corners of all lower and all upper bounds (beyond some size of a
+        penalty every response is 0, and what matters lies between there and the bound), and points
+        far away on both sides of random lines.
+        """
         o, case = self.oracle, self.case
-        points = [o.domain_x.project(o.x0)]
+        ways = [[o.domain_x.project(o.x0)]]
+        for corner in (o.domain_x.lower, o.domain_x.upper):
+            way = torch.where(corner.abs() < math.inf, corner - case.x, 0.0)
+            ways.append([o.domain_x.project(case.x + part * way) for part in PARTS])
         for reach in FAR:
             v = torch.randn(o.n, generator=case.rng, dtype=torch.float64)
             v *= reach * case.extent / norm(v)
-            points += [o.domain_x.project(case.x + v), o.domain_x.project(case.x - v)]
-        return [x for x in points if norm(x - case.x) > NEAR * case.extent]
+            ways += [[o.domain_x.project(case.x + v)], [o.domain_x.project(case.x - v)]]
+        near = NEAR * case.extent
+        return [[x for x in way if norm(x - case.x) > near] for way in ways]
 
     def _is_kink(self) -> bool:
         """Whether 0 lies (almost) in the hull of the hypergradients around the point."""

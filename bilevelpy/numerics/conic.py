@@ -34,6 +34,9 @@ STEPS = 12
 FINEST, SOLVED = 1e-13, 1e-8
 # Rows with a slack above this (relative to y) that the rest of the solution breaks are infeasible.
 BROKEN = 1e-7
+# Rows taken for slack that are violated by more than this (relative to y) are tight after all; how
+# often that is looked at.
+MISSED, PASSES = 1e-10, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +60,37 @@ def solve_conic(oracle: Any, x: Vec, start: Vec) -> ConicSolution | None:
     active = torch.zeros(0, dtype=torch.bool)
     if J.shape[0]:
         active = oracle.g.equality | (multipliers > -values)
-    J = J[active]
-    H = oracle.hessian(x, y)
-    y = oracle.domain_y.project(y - oracle.grad_f(x, y) - J.T @ multipliers[active])
+    y = oracle.domain_y.project(y - oracle.grad_f(x, y) - J[active].T @ multipliers[active])
     prices = multipliers[active]
+    for _ in range(PASSES):
+        y, prices = _newton(oracle, x, y, prices, active, J[active])
+        # A row with next to no price is told from a slack one by what it is without it.
+        missed = ~active & (oracle.g.values(x, y) > MISSED * max(norm(y), 1e-300))
+        if not active.numel() or not bool(missed.any()):
+            break
+        known = torch.zeros(active.numel(), dtype=y.dtype)
+        known[active] = prices
+        active = active | missed
+        prices = known[active]
+    return _finished(oracle, x, y, prices, active, J[active])
+
+
+def _newton(oracle: Any, x: Vec, y: Vec, prices: Vec, active: Vec, J: Vec) -> tuple[Vec, Vec]:
+    """Newton's method on the face, with the rows J as equations: y and their multipliers."""
+    H = oracle.hessian(x, y)
     last = math.inf
     for _ in range(STEPS):
         g = oracle.grad_f(x, y)
-        G = g + J.T @ prices
-        face = oracle.domain_y.face(y, G)
+        face = oracle.domain_y.face(y, g + J.T @ prices)
         off = oracle.g.values(x, y)[active] if J.shape[0] else y.new_zeros(0)
-        z = _saddle(H, face, J, torch.cat([-face.project(g), -off]))
+        z = _saddle(H, face, J, torch.cat([-face.project(g), -off])[:, None])[:, 0]
         v, new = face.project(z[: y.numel()]), z[y.numel() :]
         size = norm(v)
         y, prices = oracle.domain_y.project(y + v), new
         if size <= FINEST * max(norm(y), 1e-300) or size >= last:
             break
         last = size
-    return _finished(oracle, x, y, prices, active, J)
+    return y, prices
 
 
 def _finished(
@@ -84,7 +100,8 @@ def _finished(
     G = g + J.T @ prices
     face = oracle.domain_y.face(y, G)
     residual = oracle.domain_y.projected_gradient_norm(y, G)
-    size = norm(g) + norm(J.T @ prices)
+    # Inside the cone the gradient vanishes: its parts do not.
+    size = norm(g) + norm(J.T @ prices) + norm(oracle.hvp(x, y)(y))
     multipliers = torch.zeros(active.numel(), dtype=y.dtype)
     multipliers[active] = prices
     if active.numel():
@@ -101,17 +118,43 @@ def _finished(
 
 def conic_adjoint(oracle: Any, x: Vec, found: ConicSolution, gF_y: Vec) -> Adjoint:
     """The adjoint u; ``cross`` holds all that dF/dx is reduced by."""
-    y, face, J = found.lower.y, found.lower.face, found.jacobian
-    d = face.project(gF_y)
-    z = _saddle(oracle.hessian(x, y), face, J, torch.cat([d, d.new_zeros(J.shape[0])]))
-    u, w = face.project(z[: y.numel()]), z[y.numel() :]
-    cross = oracle.cross(x, y)(u)
-    if J.shape[0]:
-        weights = torch.zeros(found.active.numel(), dtype=y.dtype)
-        weights[found.active] = w
-        cross = cross + oracle.g.vjp(x, y)(weights)[0] + _mixed(oracle, x, found, u)
-    rest = face.project(oracle.hvp(x, y)(u) + face.bend(u) + J.T @ w) - d
+    d = found.lower.face.project(gF_y)
+    u, w, cross = (part[0] for part in _adjoints(oracle, x, found, d[None]))
+    rest = _applied(oracle, x, found, u, w) - d
     return Adjoint(u, cross, norm(rest) / max(norm(d), 1e-300), 1)
+
+
+def along_response(oracle: Any, x: Vec, found: ConicSolution, slopes: Vec) -> Vec:
+    """``c_y(x) dy/dx`` (k, n) of k functions with derivatives ``slopes`` (k, m) in y: one factor
+    for all of them.
+    """
+    return -_adjoints(oracle, x, found, found.lower.face.project(slopes))[2]
+
+
+def _applied(oracle: Any, x: Vec, found: ConicSolution, u: Vec, w: Vec) -> Vec:
+    """The first rows of the adjoint system at (u, w)."""
+    lower = found.lower
+    bent = oracle.hvp(x, lower.y)(u) + lower.face.bend(u) + found.jacobian.T @ w
+    applied: Vec = lower.face.project(bent)
+    return applied
+
+
+def _adjoints(oracle: Any, x: Vec, found: ConicSolution, d: Vec) -> tuple[Vec, Vec, Vec]:
+    """The solutions u, w of the system for every row of ``d``, and what dF/dx is reduced by."""
+    y, face, J = found.lower.y, found.lower.face, found.jacobian
+    rhs = torch.cat([d.T, d.new_zeros(J.shape[0], d.shape[0])])
+    z = _saddle(oracle.hessian(x, y), face, J, rhs).T
+    u, w = face.project(z[:, : y.numel()].contiguous()), z[:, y.numel() :]
+    product = oracle.cross(x, y)
+    cross = torch.stack([product(one) for one in u])
+    if J.shape[0]:
+        back = oracle.g.vjp(x, y)
+        weights = torch.zeros(d.shape[0], found.active.numel(), dtype=y.dtype)
+        weights[:, found.active] = w
+        cross = cross + torch.stack(
+            [back(a)[0] + _mixed(oracle, x, found, b) for a, b in zip(weights, u, strict=True)]
+        )
+    return u, w, cross
 
 
 def _mixed(oracle: Any, x: Vec, found: ConicSolution, u: Vec) -> Vec:
@@ -126,7 +169,9 @@ def _mixed(oracle: Any, x: Vec, found: ConicSolution, u: Vec) -> Vec:
 
 
 def _saddle(H: Vec, face: Face, J: Vec, rhs: Vec) -> Vec:
-    """The solution of the system on the face, of least norm where it is singular."""
+    """The solutions of the system on the face for the columns of ``rhs``, of least norm where it is
+    singular.
+    """
     m, k = H.shape[0], J.shape[0]
     eye = torch.eye(m, dtype=H.dtype)
     inner = face.project(face.project(H + face.bend(eye)).T.contiguous())
@@ -134,7 +179,7 @@ def _saddle(H: Vec, face: Face, J: Vec, rhs: Vec) -> Vec:
     top = 0.5 * (inner + inner.T) + middle * (eye - face.project(eye))
     A = face.project(J) if k else J
     M = torch.cat([torch.cat([top, A.T], 1), torch.cat([A, J.new_zeros(k, k)], 1)])
-    solved: Vec = torch.linalg.lstsq(M, rhs[:, None], driver="gelsd").solution[:, 0]
+    solved: Vec = torch.linalg.lstsq(M, rhs, driver="gelsd").solution
     return solved
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bilevelpy.numerics.conic import conic_adjoint, solve_conic
+from bilevelpy.numerics.conic_rows import derivatives
+from bilevelpy.numerics.conic_upper import RowsCheck
 from bilevelpy.numerics.linear_solve import dot, norm
 from bilevelpy.numerics.semidefinite import conic_pair
 from bilevelpy.options import SolveOptions
@@ -31,6 +33,12 @@ SLACK, PROBE = 100.0, 1e-3
 FEASIBLE, LOWER_GAP = 1e-7, 1e-6
 # Mismatch of a difference and the hypergradient that is no rounding; F is known to this fraction.
 MISMATCH, NOISE = 1e-2, 1e-9
+
+
+def applies(oracle: TorchOracle) -> bool:
+    """Whether a model has semidefinite matrices beside rows: what :class:`ConicCheck` is for."""
+    matrices = oracle.domain_y.matrices or oracle.domain_x.matrices
+    return bool(matrices and (oracle.g.size or oracle.G.size))
 
 
 class ConicCheck:
@@ -68,8 +76,12 @@ class ConicCheck:
             self.failures.append(
                 f"lower rows or domains are violated by {max(outside_y, broken):.1e}"
             )
+        if o.G.size:
+            outside_x = max(outside_x, self._upper_rows())
         gap, relative = self._gap()
         h, pg, place = math.nan, math.nan, None
+        if o.G.size:
+            return self._along_rows(gap, relative, (outside_x, max(outside_y, broken)))
         answer = None if self.failures else self._answer(x)
         if answer is None and not self.failures:
             self.failures.append("the lower level could not be solved again at the returned x")
@@ -85,6 +97,18 @@ class ConicCheck:
             before = len(self.failures)
             mismatch, place = self._look(F, gradient, parts, weak)
             place = place if before == 0 and len(self.failures) == 1 else None
+        return self._found(gap, relative, outside_x, max(outside_y, broken), pg, mismatch), place
+
+    def _found(
+        self,
+        gap: float,
+        relative: float,
+        outside_x: float,
+        outside_y: float,
+        slope: float,
+        mismatch: float | None,
+    ) -> Certificate:
+        """Everything that was found."""
         reasons = self.failures or [
             "the lower level, solved again by a conic solver, and first-order conditions of the "
             "upper level hold",
@@ -93,11 +117,47 @@ class ConicCheck:
         if not self.failures and not self.convex:
             reasons.append("the lower level is not known to be convex: other responses may be")
         kind = "none" if self.failures else "local"
-        found = Certificate(
-            kind, gap, relative, math.nan, max(outside_y, broken), outside_x, pg, mismatch,
-            tuple(reasons), self.details,
+        return Certificate(
+            kind, gap, relative, math.nan, outside_y, outside_x, slope, mismatch, tuple(reasons),
+            self.details,
         )  # fmt: skip
-        return found, place
+
+    def _upper_rows(self) -> float:
+        """The largest violation of an upper row, told where it is more than rounding."""
+        o = self.oracle
+        off = o.G.violation(self.x, self.y)
+        _, C_x, C_y = derivatives(o, self.x, self.y)
+        size = norm(self.x) * torch.linalg.vector_norm(C_x, dim=1)
+        size = size + norm(self.y) * torch.linalg.vector_norm(C_y, dim=1)
+        for part in o.G.rows:
+            own = slice(part.start, part.stop)
+            if bool((off[own] > FEASIBLE * size[own].clamp(min=1e-3)).any()):
+                worst = float(off[own].max())
+                self.failures.append(
+                    f"upper constraint `{part.constraint.name}` is violated by {worst:.1e}"
+                )
+        return float(off.max())
+
+    def _along_rows(
+        self, gap: float, relative: float, outside: tuple[float, float]
+    ) -> tuple[Certificate, Vec | None]:
+        """Optimality within upper rows, by :class:`RowsCheck`."""
+        o, check = self.oracle, None
+        if not self.failures:
+            check = RowsCheck.at(o, self.x, self.y, self.rng)
+            if check is None:
+                self.failures.append("the lower level could not be solved again at the returned x")
+        if check is None:
+            return self._found(gap, relative, *outside, math.nan, None), None
+        self._same(check.here.F)
+        before = len(self.failures)
+        check.run(self.tol, self.until)
+        self.failures += check.failures
+        self.notes += check.notes
+        self.details.update(check.details)
+        place = check.place if before == 0 and len(self.failures) == 1 else None
+        slope = check.stationarity * check.units.parts
+        return self._found(gap, relative, *outside, slope, check.mismatch), place
 
     def _gap(self) -> tuple[float, float]:
         """How far f still falls by the conic solver, absolute and relative to its terms."""

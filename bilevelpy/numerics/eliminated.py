@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bilevelpy.lowering.joint_quadratic import JointQuadratic
     from bilevelpy.lowering.sparse_quadratic import SparseQuadratic
     from bilevelpy.numerics.quadratic_lower import QuadraticLower
+    from bilevelpy.numerics.response import Point
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Solve = Callable[[Array], Array | None]
@@ -45,7 +46,7 @@ class Elimination:
         """What solves with Phi'' on some variables; None where that cannot be done."""
         raise NotImplementedError
 
-    def step(self, g: Array, free: np.ndarray | None) -> Array | None:
+    def step(self, point: Point, g: Array, free: np.ndarray | None) -> Array | None:
         """On the free upper variables, 0 elsewhere; None where Phi'' has no inverse to offer."""
         key = b"" if free is None else free.tobytes()
         if self._known is None or self._known[0] != key:
@@ -57,6 +58,9 @@ class Elimination:
         out = np.zeros_like(g)
         out[free] = found
         return out
+
+    def reset(self) -> None:
+        """The factor is right whatever its step led to."""
 
 
 class Eliminated(Elimination):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+import time
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ import scipy.sparse as sp
 
 from bilevelpy.errors import BackendError
 from bilevelpy.reductions import scalar as sc
+from bilevelpy.reductions.patience import check
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.rows import Functions, Rows
@@ -28,6 +30,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 FEASIBLE = 1e-6
 # Seconds that a run gets at least.
 LEAST = 0.25
+# Compiling, which nothing ends early, takes about so many times as long as writing: of rows that
+# are quadratic, and of others.
+COMPILING = (8.0, 1.7)
 
 
 def library() -> Any:
@@ -90,7 +95,7 @@ class InteriorPoint:
     """
 
     def __init__(self, objective: Functions, rows: Rows, iterations: int = 200) -> None:
-        ca = library()
+        ca, began = library(), time.perf_counter()
         self.rows = rows
         self.width = int(objective.linear.shape[1])
         v = ca.SX.sym("v", self.width)
@@ -115,16 +120,27 @@ class InteriorPoint:
         }
         self._settings = settings
         self._program = {"x": v, "f": value, "g": body}
-        self._solvers: dict[float, Any] = {}
+        self._solver: Any = None
+        self._watch: Any = None
+        # Seconds that writing the program has taken, and those of compiling.
+        self.written, self.compiled = time.perf_counter() - began, 0.0
+        # Whether a run was not begun for lack of time to compile.
+        self.refused = False
 
-    def _solver(self, seconds: float) -> Any:
-        """The compiled solver; its time limit is an option, so there are few different ones."""
+    def _prepared(self, seconds: float) -> Any:
+        """The compiled solver, which ends after so many seconds: a call after every iteration looks
+        at the clock, for a limit among the options would be compiled in.
+        """
         ca = library()
-        limit = 2.0 ** math.floor(math.log2(min(max(seconds, LEAST), 1e4)))
-        if limit not in self._solvers:
-            settings = self._settings | {"ipopt.max_wall_time": limit}
-            self._solvers[limit] = ca.nlpsol("local", "ipopt", self._program, settings)
-        return self._solvers[limit]
+        if self._solver is None:
+            began = time.perf_counter()
+            self._watch = _watch(ca, self.width, self.rows.count)
+            settings = self._settings | {"iteration_callback": self._watch}
+            self._solver = ca.nlpsol("local", "ipopt", self._program, settings)
+            self.compiled = time.perf_counter() - began
+            seconds -= self.compiled
+        self._watch.end = time.perf_counter() + max(seconds, LEAST)
+        return self._solver
 
     def solve(
         self,
@@ -136,11 +152,17 @@ class InteriorPoint:
         *,
         seconds: float = 60.0,
     ) -> Local | None:
-        """One run from ``start``; None where functions have no values there."""
+        """One run from ``start``; None where functions have no values there, and where there is no
+        time to compile the program.
+        """
         low = self.rows.lower if row_lower is None else row_lower
         high = self.rows.upper if row_upper is None else row_upper
         lower, upper = np.minimum(lower, upper), np.maximum(lower, upper)
-        solver = self._solver(seconds)
+        factor = COMPILING[1 if self.rows.functions.trees else 0]
+        if self._solver is None and factor * self.written > max(seconds, LEAST):
+            self.refused = True
+            return None
+        solver = self._prepared(seconds)
         try:
             found = solver(x0=np.clip(start, lower, upper), lbx=lower, ubx=upper, lbg=low, ubg=high)
         except RuntimeError:  # an evaluation that IPOPT cannot step back from
@@ -164,6 +186,31 @@ class InteriorPoint:
         )
 
 
+def _watch(ca: Any, width: int, rows: int) -> Any:
+    """CasADi's callback after iterations: 1 where the time (of ``time.perf_counter``) is up."""
+
+    class Watch(ca.Callback):  # type: ignore[misc]
+        def __init__(self) -> None:
+            ca.Callback.__init__(self)
+            self.end = math.inf
+            self.construct("watch", {})
+
+        def get_n_in(self) -> int:
+            return int(ca.nlpsol_n_out())
+
+        def get_n_out(self) -> int:
+            return 1
+
+        def get_sparsity_in(self, i: int) -> Any:
+            size = {"f": 1, "x": width, "lam_x": width, "g": rows, "lam_g": rows}
+            return ca.Sparsity.dense(size.get(ca.nlpsol_out(i), 0), 1)
+
+        def eval(self, arguments: Any) -> list[float]:
+            return [float(time.perf_counter() > self.end)]
+
+    return Watch()
+
+
 def expressions(functions: Functions, v: Any, entries: list[Any]) -> Any:
     """All functions as a column of CasADi expressions of ``v``, whose entries are ``entries``."""
     ca = library()
@@ -174,6 +221,7 @@ def expressions(functions: Functions, v: Any, entries: list[Any]) -> Any:
         return body
     parts = ca.vertsplit(body) if functions.count > 1 else [body]
     for r, q in functions.quadratic.items():
+        check()
         coo = q.tocoo()
         total = 0
         for i, j, c in zip(coo.row, coo.col, coo.data, strict=True):

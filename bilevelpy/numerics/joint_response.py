@@ -13,6 +13,8 @@ there Phi has a kink, and this is one side of it.
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +67,8 @@ class JointResponse:
         self.block = sp.csc_array(own[:, self.own])
         self.batch = Batch.of(system, self.block)
         self._fixed: Sparse | None = None
+        # Of ``time.perf_counter``.
+        self.deadline = math.inf
 
     @staticmethod
     def fits(system: System) -> bool:
@@ -97,7 +101,8 @@ class JointResponse:
                 values[own] = np.clip(known[0], lb, ub)
                 return self._response(values, known[1])
         upper = sp.csc_matrix(sp.triu(self.block_at(base), format="csc"))
-        found = solve_two_sided(upper, cost, whole, low, high, 1e-10)
+        left = self.deadline - time.perf_counter()
+        found = solve_two_sided(upper, cost, whole, low, high, 1e-10, left)
         if not found.is_solved:
             return None
         found = sharpened(upper, cost, whole, low, high, found)

@@ -138,7 +138,13 @@ class QuadraticLower:
         """``dy/dx = -H^-1 f_yx`` where H is constant and no bound binds; None where it is
         singular.
         """
-        program = Program(self.kept.Q, None, np.zeros(len(mixed)))
+        return self._columns(Program(self.kept.Q, None, np.zeros(len(mixed))), mixed)
+
+    def columns_at(self, point: Point, mixed: np.ndarray) -> np.ndarray | None:
+        """The same at a point."""
+        return self._columns(self._at(point.x)[0], mixed)
+
+    def _columns(self, program: Program, mixed: np.ndarray) -> np.ndarray | None:
         factor = self.working.factor(program, self._all)
         return None if factor is None else -factor.solve(mixed)
 

@@ -12,10 +12,10 @@ import torch
 from bilevelpy.lowering.domains import Face
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.block_curvature import curvature_of
+from bilevelpy.numerics.group_newton import minimise
 from bilevelpy.numerics.hypergradient import Adjoint, dense_adjoint, krylov_adjoint
 from bilevelpy.numerics.linear_solve import dot, norm
 from bilevelpy.numerics.lower_krylov import newton_cg
-from bilevelpy.numerics.lower_newton import newton
 from bilevelpy.numerics.lower_solve import LowerSolution
 
 Vec = torch.Tensor
@@ -78,7 +78,7 @@ class Resolver:
     def respond(self, x: Vec, y: Vec, level: float = LEVEL) -> LowerSolution:
         """Minimise f(x, .) from y; ``level`` is for large lower levels."""
         if self.dense:
-            return newton(self.oracle, x, y, self.curvature, tol=1e-11, scale=1e-3 * norm(y))
+            return minimise(self.oracle, x, y, self.curvature, tol=1e-11, scale=1e-3 * norm(y))
         return newton_cg(self.oracle, x, y, tol=level * self.gradient_scale, max_cg=1000)
 
     def solved(self, x: Vec, y: Vec, level: float = LEVEL) -> LowerSolution | None:

@@ -95,12 +95,16 @@ class AdjointMethod(Protocol):
 
 
 class NewtonStep(Protocol):
-    """Newton's step for a Phi that is quadratic."""
+    """Newton's step for Phi."""
 
     def step(
-        self, g: np.ndarray[Any, Any], free: np.ndarray[Any, Any] | None
+        self, point: Point, g: np.ndarray[Any, Any], free: np.ndarray[Any, Any] | None
     ) -> np.ndarray[Any, Any] | None:
-        """``Phi''^-1 g`` on the free variables (None: all); None where Phi is not convex."""
+        """``Phi''^-1 g`` on the free variables (None: all) at a point; None where it has none."""
+        ...
+
+    def reset(self) -> None:
+        """The step led nowhere."""
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,6 +47,22 @@ class ScaledOracle:
         known = getattr(self.oracle, "sparse_quadratic", None)
         units = self.units
         return None if known is None else known.scaled(units.x.numpy(), units.y.numpy())
+
+    @property
+    def second_order(self) -> Callable[[Vec, Vec, Vec], Any] | None:
+        """The products that Phi'' is made of, where they are known."""
+        known = getattr(self.oracle, "second_order", None)
+        return None if known is None else partial(self._second_order, known)
+
+    def _second_order(self, known: Callable[..., Any], x: Vec, y: Vec, u: Vec) -> Any:
+        units = self.units
+        f_yx, second = known(*self._units(x, y), units.y * u)
+
+        def both(s: Vec, t: Vec) -> tuple[Vec, Vec]:
+            by_x, by_y = second(units.x * s, units.y * t)
+            return units.x * by_x, units.y * by_y
+
+        return (lambda s: units.y * f_yx(units.x * s)), both
 
     def F(self, x: Vec, y: Vec) -> float:
         """The upper objective."""

@@ -93,8 +93,8 @@ class Program:
         )
 
     def solve(self, rng: np.random.Generator | None = None, deadline: float = math.inf) -> Answer:
-        """Minimise; integers are allowed where everything is linear. After ``deadline`` (of
-        ``time.perf_counter``) no further start is tried.
+        """Minimise; integers are allowed where everything is linear. Quadratic programs end at
+        ``deadline`` (of ``time.perf_counter``), and after it no further start is tried.
         """
         return self.reduced()._solve(rng, deadline)
 
@@ -107,7 +107,7 @@ class Program:
         if bool(self.integer[self.free].any()):
             return Answer("unknown", None, math.nan, False)
         if degree == 2:
-            return self._quadratic()
+            return self._quadratic(deadline)
         return self._smooth(rng or np.random.default_rng(0), deadline)
 
     # --- pieces -----------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ class Program:
             return Answer(status, None, math.nan, True)
         return Answer("optimal", self._full(found.x), float(found.fun + offset[0]), True)
 
-    def _quadratic(self) -> Answer:
+    def _quadratic(self, deadline: float) -> Answer:
         c, _ = self._affine(self.objective)
         matrix, constant = self._affine(self.rows.functions)
         low, high = self.rows.lower - constant, self.rows.upper - constant
@@ -195,7 +195,8 @@ class Program:
         low, high = np.concatenate([low, lb]), np.concatenate([high, ub])
         p = sp.triu(_block(self.objective.quadratic[0], self.free), format="csc")
         cost = np.asarray(c.todense()).reshape(-1)
-        found = solve_two_sided(p, cost, whole, low, high, 1e-11)
+        left = deadline - time.perf_counter()
+        found = solve_two_sided(p, cost, whole, low, high, 1e-11, left)
         status = _CLARABEL.get(found.status, "unknown")
         if status != "optimal":
             return Answer(status, None, math.nan, True)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.grouped import is_grouped
 from bilevelpy.numerics.linear_solve import dot, norm
 from bilevelpy.numerics.lower_krylov import lbfgs
 from bilevelpy.numerics.quasi_newton import BFGS
@@ -83,6 +84,9 @@ def choose(
     # One weight for all, so that their problems are the same one.
     weight = weight_for(oracle, x, responses[0], bend, size, large)
     problem: Any = Selected(oracle, weight, size)
+    if is_grouped(oracle):
+        whole: Any = oracle
+        problem = whole.with_smooth(Selected(whole.smooth, weight, size))
     found: tuple[Answer, Resolver] | None = None
     sampled = _sample(oracle, x, responses, best_f + EQUAL * spread)
     if min(sampled) == -math.inf:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,8 @@ from scipy.sparse.linalg import splu
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+# Seconds that a run gets at least.
+LEAST = 0.01
 # Added to the diagonal of a saddle system, and how often its solution is corrected for that.
 RIDGE, CORRECTIONS = 1e-10, 3
 # Rows may be off by this (relative to their terms) after a correction.
@@ -35,9 +38,15 @@ class TwoSided:
 
 
 def solve_two_sided(
-    upper: Any, cost: Array, rows: Any, low: Array, high: Array, tol: float
+    upper: Any,
+    cost: Array,
+    rows: Any,
+    low: Array,
+    high: Array,
+    tol: float,
+    seconds: float = math.inf,
 ) -> TwoSided:
-    """Solve, to gaps and infeasibilities of ``tol``.
+    """Solve, to gaps and infeasibilities of ``tol``, in so many ``seconds`` at most.
 
     ``upper`` (m, m) is the upper triangle of Q and ``rows`` (r, m) is A, both sparse; ends may be
     infinite, and rows with equal ends are equations.
@@ -51,6 +60,7 @@ def solve_two_sided(
     cones = [clarabel.ZeroConeT(equal.size), clarabel.NonnegativeConeT(up.size + down.size)]
     settings = clarabel.DefaultSettings()
     settings.verbose = False
+    settings.time_limit = max(seconds, LEAST)
     settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = tol
     found = clarabel.DefaultSolver(sp.csc_matrix(upper), cost, a, b, cones, settings).solve()
     z = np.array(found.z)

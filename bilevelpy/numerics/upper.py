@@ -96,7 +96,7 @@ def advance(state: UpperState) -> UpperState:
         found = search(
             state.response, found.start, d, extent=state.extent, remember=state.recent.append
         )
-        state.memory.reset()
+        state.forget()
     state.point = found.start
     if found.point is not None and _explodes(state, found.point):
         state.point = found.point
@@ -157,8 +157,8 @@ def _direction(state: UpperState, face: Face, pg: Vec) -> Vec:
     """
     newton = state.newton_step()
     if newton is not None and dot(newton, pg) > 0:
-        return -newton
-    if state.memory.scale == 0.0:
+        d = -newton
+    elif state.memory.scale == 0.0:
         return -pg * (first_length(state) / state.gradient_norm)
     elif face.is_whole:
         d = -state.model_step()
@@ -240,7 +240,7 @@ def _stuck(state: UpperState, partial: Point | None) -> None:
         new = response.again(state.point)
         if new.gradient is not None:
             state.point = new
-        state.memory.reset()
+        state.forget()
         return
     noise = RESOLUTION * max(abs(state.point.value), 1e-300)
     if 0.0 < state.decrement() <= 1e3 * noise:
@@ -255,7 +255,7 @@ def _leave_kink(state: UpperState) -> None:
     """Go on beyond a kink, or end at it."""
     response = state.response
     outcome = leave_kink(response, state.point, list(state.recent), state.extent)
-    state.memory.reset()
+    state.forget()
     if outcome.point is not None:
         _accept(state, outcome.point)
     elif outcome.stationary:

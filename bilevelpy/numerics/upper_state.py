@@ -73,10 +73,14 @@ class UpperState:
             self._model = (self.point, version, step)
         return self._model[2]
 
+    def forget(self) -> None:
+        """Drop what was learned of the curvature: a step by it led nowhere."""
+        self.memory.reset()
+        if self.response.newton is not None:
+            self.response.newton.reset()
+
     def newton_step(self) -> Vec | None:
-        """``Phi''^-1`` times the projected gradient on the face of x, where Phi is a convex
-        quadratic.
-        """
+        """``Phi''^-1`` times the projected gradient on the face of x, where the response has it."""
         newton, point = self.response.newton, self.point
         if newton is None:
             return None
@@ -85,7 +89,7 @@ class UpperState:
             step = None
             if face.only_fixes:
                 free = None if face.free is None else face.free.numpy()
-                step = newton.step(self.projected_gradient.numpy(), free)
+                step = newton.step(point, self.projected_gradient.numpy(), free)
             self._newton = (point, None if step is None else torch.from_numpy(step))
         return self._newton[1]
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilevelpy.errors import UsageError
+from bilevelpy.ir.types import DomainKind
 from bilevelpy.options import did_you_mean
 from bilevelpy.pictures.images import images
 from bilevelpy.pictures.networks import networks
-from bilevelpy.pictures.response import Response, flat_upper, response
+from bilevelpy.pictures.response import Response, flat_upper, response, shares_of
 from bilevelpy.plotting.figure import check_path
 from bilevelpy.plotting.landscape import line, plane
 from bilevelpy.plotting.landscape import response as draw_response
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 POINTS, GRID, CURVES = 241, 33, 10
+# Entries of x that are tried for a line along which something happens.
+CANDIDATES = 8
+# Lower variables beyond which each point costs, and the points and the side of the grid then.
+COSTLY = ((100, 41, 13), (20, 81, 21))
 
 
 def draw(
@@ -50,7 +55,8 @@ def draw(
     along
         For "response": the upper variable (``"lam"``, or one entry ``"lam[3]"``) that moves.
     points
-        Points along a line, or a side of the grid.
+        Points along a line, or a side of the grid; fewer by default where the lower level, which
+        is solved at each, is large.
 
     Raises
     ------
@@ -95,6 +101,13 @@ def require(bound: BoundProgram, kind: str, along: str | None = None) -> None:
             f"a landscape shows one or two upper variables, `{name}` has {_count(bound)}; "
             "the picture `response` follows a line through the answer"
         )
+    elif kind == "landscape" and any(
+        v.domain.kind is DomainKind.SIMPLEX for v in bound.program.upper.variables
+    ):
+        raise UsageError(
+            f"the shares of a simplex do not move one by one; the picture `response` of `{name}` "
+            "moves one and divides the rest"
+        )
     elif not _count(bound):
         raise UsageError(f"`{name}` has no upper variables to vary")
 
@@ -111,7 +124,9 @@ def drawable(bound: BoundProgram) -> list[str]:
     for kind in _MAKERS:
         with contextlib.suppress(UsageError):
             require(bound, kind)
-            found.append(kind)
+            # Grey levels are not negative; a matrix of coefficients is an image on request only.
+            if kind != "images" or images(bound).pixels.min(initial=0.0) >= 0.0:
+                found.append(kind)
     return found
 
 
@@ -126,11 +141,18 @@ def _limits(sample: Response, j: int, centre: float, seen: list[float]) -> tuple
     return low, high
 
 
+def _enough(sample: Response) -> tuple[int, int]:
+    """Points along a line and the side of a grid, by the size of the lower level."""
+    large = (counts for size, *counts in COSTLY if len(sample.lower_names) > size)
+    line_points, side = next(large, (POINTS, GRID))
+    return line_points, side
+
+
 def _samples(sample: Response, j: int, low: float, high: float, points: int | None) -> Array:
     """Points between two ends; whole numbers where the variable has no others."""
     if sample.integer[j]:
         return np.arange(math.ceil(low), math.floor(high) + 1, dtype=float)
-    return np.linspace(low, high, points or POINTS)
+    return np.linspace(low, high, points or _enough(sample)[0])
 
 
 def _landscape(
@@ -156,7 +178,7 @@ def _landscape(
             path=path,
             whole=bool(sample.integer[0]),
         )
-    side = points or GRID
+    side = points or _enough(sample)[1]
     x1, x2 = np.linspace(*limits[0], side), np.linspace(*limits[1], side)
     grid = np.full((side, side), math.nan)
     for j in range(side):
@@ -181,17 +203,19 @@ def _response(
 ) -> Figure:
     x = flat_upper(bound, result)
     sample = response(bound)
-    # By default the entry that the run has moved most: others may have no effect at all.
-    busy = sample.names[int(np.argmax(np.abs(x - sample.start)))] if x.size else None
-    name, moving = _direction(sample.names, busy if along is None else along)
+    name, moving = _direction(sample.names, _telling(sample, x) if along is None else along)
+    rest = shares_of(bound, moving)
     first = int(np.flatnonzero(moving)[0])
-    low, high = _limits(sample, first, float(x[first]), [])
+    low, high = (0.0, 1.0) if rest.any() else _limits(sample, first, float(x[first]), [])
     at = _samples(sample, first, low, high, points)
     F = np.empty(at.size)
     y = np.empty((at.size, len(sample.lower_names)))
     for k, t in enumerate(at):
         point = x.copy()
         point[moving] = x[moving] + (t - x[first])
+        if rest.any():
+            total = float(x[rest].sum())
+            point[rest] = (1.0 - t) * (x[rest] / total if total > 0 else 1.0 / rest.sum())
         point = np.clip(point, *sample.bounds)
         F[k], y[k] = sample(point)
     _some(y)
@@ -202,12 +226,31 @@ def _response(
         at,
         F,
         curves,
-        name=name,
+        name=f"{name} (the others share the rest)" if rest.any() else name,
         at=float(x[first]),
         title=f"{result.model}: response along {name}",
         path=path,
         whole=bool(sample.integer[first]),
     )
+
+
+def _telling(sample: Response, x: Array) -> str:
+    """The entry to move by default: of those that the run has moved most, the one whose return to
+    its start changes the response most. Some have no effect at all.
+    """
+    moved = np.abs(x - sample.start)
+    order = np.argsort(-moved, kind="stable")[:CANDIDATES]
+    order = order[moved[order] > 0.0] if moved.any() else order
+    if len(order) == 1:
+        return sample.names[int(order[0])]
+    here = sample(x)[1]
+    effects: list[float] = []
+    for j in order:
+        low, high = _limits(sample, int(j), float(x[j]), [])
+        there = x.copy()
+        there[j] = sample.start[j] if x[j] != sample.start[j] else low if x[j] > low else high
+        effects.append(float(np.nan_to_num(np.linalg.norm(sample(there)[1] - here), nan=0.0)))
+    return sample.names[int(order[int(np.argmax(effects))])]
 
 
 def _some(values: Array) -> None:

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 
 from bilevelpy.errors import BackendError, UsageError
+from bilevelpy.ir.types import DomainKind
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.constrained_certificate import follower_program
+from bilevelpy.numerics.grouped import grouped_oracle
 from bilevelpy.numerics.halves import halves, is_split, joined, split_oracle
 from bilevelpy.numerics.resolve import Resolver
 from bilevelpy.reductions.columns import entry_names
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from bilevelpy.result import Result
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
+# Projected gradients up to this share of the gradient at the start count as solved.
+_STATIONARY, _TINY = 1e-4, 1e-9
 # Violations of upper rows up to this share of one count as met.
 _FEASIBLE = 1e-6
 
@@ -50,8 +54,9 @@ class SmoothResponse:
     def __init__(self, bound: BoundProgram) -> None:
         self.model = o = TorchOracle(bound)
         rng = torch.Generator().manual_seed(0)
-        split = split_oracle(o, o.x0, rng)
-        self.oracle: Oracle = o if split is None else split
+        grouped = grouped_oracle(o)
+        split = split_oracle(o, o.x0, rng) if grouped is None else None
+        self.oracle: Oracle = grouped or split or o
         self.start = o.x0.numpy().copy()
         self.names = _upper_names(bound)
         self.lower_names = _lower_names(bound)
@@ -66,7 +71,9 @@ class SmoothResponse:
         point = torch.from_numpy(np.ascontiguousarray(x))
         for begin in (self.last, self.first):
             found = self.solver.respond(point, begin)
-            if found.usable and math.isfinite(found.f):
+            size = float(torch.linalg.vector_norm(self.oracle.grad_f(point, begin)))
+            small = _STATIONARY * max(size, float(torch.linalg.vector_norm(found.gradient)))
+            if found.usable and math.isfinite(found.f) and found.residual <= small + _TINY:
                 break
         else:
             # What is not solved is a gap in the picture, never a wrong point.
@@ -111,17 +118,44 @@ class RowResponse:
 
 
 def response(bound: BoundProgram) -> Response:
-    """The response of a bound program, by whatever solves its lower level."""
+    """The response of a bound program, by whatever solves its lower level. A linear follower over a
+    simplex has a projection, but Newton's method does not find its corners: it goes by rows.
+    """
     rows = any(level.constraints for level in bound.program.levels)
+    smooth: SmoothResponse | None = None
     if not rows:
         try:
-            return SmoothResponse(bound)
+            smooth = SmoothResponse(bound)
+            # Beside the start, too, where the numbers of a model are as even as people write them.
+            step = np.random.default_rng(0).normal(size=smooth.start.size)
+            beside = np.clip(smooth.start + 0.1 * (1 + abs(smooth.start)) * step, *smooth.bounds)
+            if all(np.isfinite(smooth(x)[1]).all() for x in (smooth.start, beside)):
+                return smooth
         except BackendError:
             pass  # integers or domains without a projection: as rows
     try:
         return RowResponse(bound)
     except Refused as error:
+        if smooth is not None:  # its start alone may have no solution
+            return smooth
         raise UsageError(f"the lower level cannot be drawn: {error}") from error
+
+
+def shares_of(bound: BoundProgram, moving: Array) -> Array:
+    """The other shares of the simplex of the one entry that moves (none elsewhere)."""
+    found = np.zeros(moving.size, dtype=bool)
+    if int(moving.sum()) != 1:
+        return found
+    at, begin = int(np.flatnonzero(moving)[0]), 0
+    for v in bound.program.upper.variables:
+        sizes = [bound.data.sizes[a] for a in v.axes]
+        count = math.prod(sizes)
+        if begin <= at < begin + count and v.domain.kind is DomainKind.SIMPLEX:
+            row = begin + (at - begin) // sizes[-1] * sizes[-1]
+            found[row : row + sizes[-1]] = True
+            found[at] = False
+        begin += count
+    return found
 
 
 def flat_upper(bound: BoundProgram, result: Result) -> Array:

@@ -134,21 +134,36 @@ def response(
     whole: bool = False,
 ) -> Figure:
     """The response y(x) and F(x, y(x)) along a line; ``at`` is where the answer lies on it."""
-    figure = new_figure(8.0, 6.5)
-    high, low = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.4))
+    # Where rows of the leader are violated there is no F; a panel without a curve says nothing.
+    known = int(np.isfinite(F).sum()) > 1
+    figure = new_figure(8.0, 6.5 if known else 4.4)
+    rows = 2 if known else 1
+    panels: Any = figure.subplots(
+        rows, 1, sharex=True, squeeze=False, height_ratios=(1, 1.4)[-rows:]
+    )[:, 0]
+    low = panels[-1]
     dots = _DOTS if whole else {}
-    high.plot(t, F if whole else broken(F), color="#000000", **{"linewidth": 1.5} | dots)
-    high.set_ylabel("upper objective $F$")
+    if known:
+        shown = F if whole else broken(F)
+        panels[0].plot(t, shown, color="#000000", **{"linewidth": 1.5} | dots)
+        panels[0].set_ylabel("upper objective $F$")
+        panels[0].ticklabel_format(axis="y", useOffset=False)
     for k, (label, values) in enumerate(curves.items()):
         shown = values if whole else broken(values)
         style = {"color": COLOURS[k % len(COLOURS)], "linestyle": DASHES[k % len(DASHES)]}
         low.plot(t, shown, label=label, **{"linewidth": 1.5} | style | dots)
     low.set_ylabel("response $y(x)$")
-    low.set_xlabel(name)
-    low.legend(frameon=False, fontsize=8, ncols=2 if len(curves) > 5 else 1)
-    for axes in (high, low):
+    low.set_xlabel(
+        name if known else f"{name}  ($F$ is not drawn: rows of the leader are violated)"
+    )
+    # Below the curves, of which it would hide some.
+    figure.legend(
+        *low.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False,
+        fontsize=8,
+    )  # fmt: skip
+    for axes in panels:
         axes.axvline(at, color="#777777", linestyle=":", linewidth=1.2)
         dress(axes)
-    high.annotate("answer", (at, 1.0), xycoords=("data", "axes fraction"), fontsize=8,
-                  ha="center", va="bottom", color="#555555")  # fmt: skip
+    panels[0].annotate("answer", (at, 1.0), xycoords=("data", "axes fraction"), fontsize=8,
+                       ha="center", va="bottom", color="#555555")  # fmt: skip
     return finish(figure, title, path)

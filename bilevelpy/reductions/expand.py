@@ -18,6 +18,7 @@ from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.expand_forms import FORMS
 from bilevelpy.reductions.expand_moves import place
 from bilevelpy.reductions.expand_trees import TREES
+from bilevelpy.reductions.patience import check
 from bilevelpy.reductions.polynomial import Form, Products, fixed, hessians
 from bilevelpy.reductions.refusal import refuse
 from bilevelpy.reductions.tables import Functions
@@ -154,6 +155,7 @@ def form_tree(form: Form, row: int) -> sc.Scalar:
 
     Squared residuals of m rows over n columns have m n coefficients, their sum has n (n + 1) / 2.
     """
+    check()
     terms: list[sc.Scalar] = list(_linear_terms(form.linear, row))
     constant = sc.Num(float(form.constant[row]))
     made = sum(_coefficients(p, row) for p in form.products)

@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from bilevelpy.reductions.patience import check
+
 
 @dataclass(frozen=True, slots=True)
 class Num:
@@ -132,6 +134,7 @@ def _number(compute: Callable[[], float], function: str, arguments: Sequence[Sca
 
 def postorder(root: Scalar) -> list[Scalar]:
     """Every node below the root once (by identity), arguments first; depth never matters."""
+    check()
     seen: set[int] = set()
     order: list[Scalar] = []
     stack: list[tuple[Scalar, bool]] = [(root, False)]

@@ -28,7 +28,7 @@ def page(model: Model, structure: Structure, result: Result) -> str:
         ("Decision", sections.decision(result)),
         ("Run", sections.run(model, structure, result)),
         ("Certificate", sections.certificate(result)),
-        ("Solution", sections.solution(result)),
+        ("Solution", sections.solution(model, result)),
         ("Environment", sections.environment(result)),
     ]
     links = "".join(f'<a href="#{name.lower()}">{name}</a>' for name, _ in parts)

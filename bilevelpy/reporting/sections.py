@@ -13,6 +13,7 @@ from bilevelpy.exporters.latex import latex
 from bilevelpy.markup import fragments
 from bilevelpy.markup.html import Raw, escape, figure, items, number, table
 from bilevelpy.markup.mathml import mathml
+from bilevelpy.reductions.labels import labels_of
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure
@@ -169,9 +170,9 @@ def certificate(r: Result) -> str:
     return _wide(fragments.certificate(r.certificate))
 
 
-def solution(r: Result) -> str:
+def solution(model: Model, r: Result) -> str:
     """Every variable in short, then entry by entry as far as that can be read."""
-    parts = [_wide(fragments.variables(r))]
+    parts = [_wide(fragments.variables(r, labels_of(model.bound)))]
     if r.duals:
         parts.append("<h3>Shadow prices</h3>" + _wide(fragments.named(r.duals, "row")))
     groups = [("", r.upper)] + [(f"{k}.", vs) for k, vs in r.lower.items()]

@@ -20,10 +20,11 @@ from bilevelpy.numerics.driver import run as drive
 from bilevelpy.options import SolveOptions
 from bilevelpy.progress import Progress, wanted
 from bilevelpy.provenance import provenance
-from bilevelpy.result import Certificate, Record, Result
+from bilevelpy.result import Certificate, Record, Result, Status
 from bilevelpy.solving.elsewhere import begun_elsewhere, continued, usable
 from bilevelpy.solving.facts import oracle, units
 from bilevelpy.solving.judge import Judge
+from bilevelpy.solving.located import located
 from bilevelpy.solving.starts import start_vectors
 from bilevelpy.solving.watching import Stop, Watched, passed
 
@@ -81,6 +82,8 @@ def solve_driven(
         )
         if first is not None:
             raw = continued(first, raw)
+        if raw.status is Status.DIVERGED:
+            raw = located(functions, raw)
     finally:
         if line is not None:
             line.close()

@@ -10,6 +10,7 @@ import torch
 from bilevelpy.analysis import analyze
 from bilevelpy.backends import registry
 from bilevelpy.dispatcher import dispatch
+from bilevelpy.dispatcher.conditions import MANY_LOWERS
 from bilevelpy.errors import BackendError
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.lowering.streaming import is_streamed, make_oracle
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from bilevelpy.numerics.scaled import Units
     from bilevelpy.options import SolveOptions
 
-STRONGLY = "strongly convex"
+STRONGLY, NONCONVEX = "strongly convex", "nonconvex"
 
 
 def oracle(model: Model) -> TorchOracle:
@@ -46,8 +47,10 @@ def structure(model: Model, seed: int) -> Structure:
         with contextlib.suppress(BackendError):
             functions = oracle(model)
         facts = analyze(model.bound, functions, seed=seed)
-        if functions is not None and facts.convexity.value != STRONGLY:
-            # What looks flat in the model's units may bend in better ones.
+        trained = facts.convexity.value == NONCONVEX and MANY_LOWERS(facts)
+        if functions is not None and facts.convexity.value != STRONGLY and not trained:
+            # What looks flat in the model's units may bend in better ones; a large model that is
+            # trained bends downwards in all, and to look for better ones takes solutions of it.
             scaling = units(model)
             if scaling is not None:
                 seen = ScaledOracle(functions, scaling)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bilevelpy.dispatcher.conditions import FINITE_SUM, FREE_BELOW, MANY_LOWERS, NOT_CONVEX
 from bilevelpy.numerics.certificate import examine, settle
-from bilevelpy.numerics.conic_certificate import ConicCheck
+from bilevelpy.numerics.conic_certificate import ConicCheck, applies
 from bilevelpy.numerics.coupled_certificate import examine_rows
 from bilevelpy.numerics.driver import RunResult
 from bilevelpy.numerics.scaled import ScaledOracle, Units
@@ -25,8 +26,25 @@ if TYPE_CHECKING:
 
 # This part of a time limit is kept for the certificate, which gets at least so many seconds.
 SHARE, LEAST = 0.2, 0.5
+# The same where the lower level is a trained model, large, a sum over data and not known to be
+# convex: solving it again takes longer than all the rest, and what ends early is no claim.
+TRAINED = 0.1
 # Without a limit, what a claim can do without may take as long as the run, or so many seconds.
 PATIENCE = 5.0
+
+
+class _ByProducts:
+    """An oracle whose dense Hessian costs too much: products in its place, between which a deadline
+    can end the work.
+    """
+
+    hessian_price = math.inf
+
+    def __init__(self, oracle: Any) -> None:
+        self._oracle = oracle
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._oracle, name)
 
 
 class Judge:
@@ -43,7 +61,11 @@ class Judge:
     ) -> None:
         self.facts, self.options, self.verify = facts, options, verify
         self.compiled, self.units = functions, units
+        self.trained = all(c(facts) for c in (NOT_CONVEX, MANY_LOWERS, FINITE_SUM, FREE_BELOW))
+        self.share = TRAINED if self.trained else SHARE
         self.functions: Any = functions if units is None else ScaledOracle(functions, units)
+        if self.trained:
+            self.functions = _ByProducts(self.functions)
         self.clock, self.began = clock, time.perf_counter()
         self.known: tuple[torch.Tensor, torch.Tensor, Certificate | None] | None = None
         self.seconds = 0.0
@@ -53,7 +75,7 @@ class Judge:
         limit = self.options.time_limit
         if math.isinf(limit) or not self.verify:
             return limit
-        return max(limit - self.clock.elapsed() - SHARE * limit, 1e-9)
+        return max(limit - self.clock.elapsed() - self.share * limit, 1e-9)
 
     def onward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor | None:
         """A lower point beside (x, y), if the certificate fails for nothing else; x itself where
@@ -64,6 +86,9 @@ class Judge:
         began = time.perf_counter()
         limit = self.options.time_limit
         left = limit if math.isinf(limit) else max(limit - self.clock.elapsed(), LEAST)
+        if self.trained:
+            spent = min(limit, max(PATIENCE / TRAINED, began - self.began))
+            left = min(left, max(TRAINED * spent, LEAST))
         try:
             rng = torch.Generator().manual_seed(self.options.seed)
             if self.facts.steps is not None:
@@ -77,7 +102,7 @@ class Judge:
                     rng,
                     seconds=left,
                 )
-            elif self.compiled.g.size and self.compiled.domain_y.matrices:
+            elif applies(self.compiled):
                 certificate, downhill = ConicCheck(
                     self.compiled, x, y, self.facts, self.options, rng, left
                 ).run()
@@ -129,7 +154,7 @@ class Judge:
             return raw
         message = (
             f"stopped after {raw.time:.3g} s (time_limit {self.options.time_limit:g} s, of which "
-            f"{SHARE:.0%} are kept for the certificate)"
+            f"{self.share:.0%} are kept for the certificate)"
         )
         return replace(raw, message=message)
 

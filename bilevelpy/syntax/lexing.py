@@ -181,8 +181,11 @@ def _junk(out: Lexed, token: Token, span: Span) -> None:
     first = text[0]
     shown = f"`{first}`" if first.isascii() and first.isprintable() else f"U+{ord(first):04X}"
     label = "names are made of a-z, A-Z, 0-9 and `_`" if word else ""
-    fix = None if word else Fix("remove it", span, "")
-    out.diagnostics.append(diagnostic("BLV0107", span, label, fix=fix, character=shown))
+    # Without its sign, 40% would be forty: nothing that a program may do by itself.
+    percent = text == "%"
+    hint = "per cent are written as a fraction: `0.4`" if percent else None
+    fix = None if word or percent else Fix("remove it", span, "")
+    out.diagnostics.append(diagnostic("BLV0107", span, label, hint=hint, fix=fix, character=shown))
     if word:
         last = out.tokens[-1] if out.tokens else None
         if last is not None and last.type == "NAME" and last.end_pos == token.start_pos:

@@ -187,5 +187,6 @@ CASES: tuple[Case, ...] = (
     _many(),  # 6.8
     Case("linear", texts.VERTEX, [4.0], -12.0, local=(([1.0], -7.0),)),  # 6.12
     Case("lasso", texts.LASSO, [0.6], 0.0),  # 6.13, a = 1, t = 0.4
+    Case("group lasso", texts.GROUP, [3.0], 0.0),  # y = (1 - x / 5)_+ a, and F wants 0.4 a
     Case("set valued", texts.SET_VALUED, [0.0], -1.0, optimistic=True),  # 6.14
 )

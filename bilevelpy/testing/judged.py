@@ -10,7 +10,7 @@ import torch
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.numerics.certificate import certify
-from bilevelpy.numerics.conic_certificate import ConicCheck
+from bilevelpy.numerics.conic_certificate import ConicCheck, applies
 from bilevelpy.numerics.coupled_certificate import examine_rows
 from bilevelpy.numerics.driver import RunResult
 from bilevelpy.options import SolveOptions
@@ -21,7 +21,7 @@ from bilevelpy.testing.cases import Case
 def judged(functions: TorchOracle, raw: RunResult, facts: Structure) -> Certificate:
     """The certificate of where a run has ended."""
     rng, settings = torch.Generator().manual_seed(0), SolveOptions()
-    if functions.g.size and functions.domain_y.matrices:
+    if applies(functions):
         check = ConicCheck(functions, raw.x, raw.y, facts, settings, rng, seconds=math.inf)
         return check.run()[0]
     if functions.g.size:

@@ -215,6 +215,18 @@ lower fit {
   minimize (y - 1)^2 / 2 + x * abs(y);
 }
 """
+GROUP = """\
+model group;
+param a[2] = {"1": 3, "2": 4};
+upper {
+  var x in [0, 10] start 1;
+  minimize sumsq(y - 0.4 * a) / 2;
+}
+lower fit {
+  var y[2];
+  minimize sumsq(y - a) / 2 + x * norm2(y);
+}
+"""
 SET_VALUED = """\
 model set_valued;
 upper {

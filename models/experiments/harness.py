@@ -240,9 +240,6 @@ def _outcome(
     numbers: Mapping[str, float],
     spent: Mapping[str, float],
 ) -> Outcome:
-    # As it was when the run began; a result that was read back has plain mappings.
-    decision = result.decision
-    decision = decision if isinstance(decision, Mapping) else decision.to_json()
     return Outcome(
         name,
         seed,
@@ -254,8 +251,14 @@ def _outcome(
         spent["memory"],
         sum(result.counts.values()),
         result.history,
-        tuple(decision["why"]) if name.startswith("auto (") else (),
+        tuple(_decided(result)["why"]) if name.startswith("auto (") else (),
     )
+
+
+def _decided(result: bl.Result) -> Mapping[str, Any]:
+    """The decision as it was when the run began; a result that was read back has plain mappings."""
+    decision = result.decision
+    return decision if isinstance(decision, Mapping) else decision.to_json()
 
 
 def _kept(path: Path, model: bl.Model, tol: float, options: Mapping[str, Any]) -> bl.Result | None:
@@ -264,6 +267,8 @@ def _kept(path: Path, model: bl.Model, tol: float, options: Mapping[str, Any]) -
         return None
     result = bl.load_result(path)
     then = result.provenance
+    # Options that come with the choice of the backend are noted with those that were given.
+    options = {**_decided(result)["options"], **options}
     same = (
         then["model_hash"] == text_hash(model.bound)
         and then["data_hash"] == data_hashes(model.bound)

@@ -16,6 +16,7 @@ SLIPS = {
     "(0, 1)": ("[0, 1]", "an interval stands in square brackets: `[low, high]`"),
     "[0, 1,000]": ("[0, 1]", "thousands are not set apart: `1000`"),
     "minimize 0,5*x + y": ("minimize x + y", "decimals have a point: `0.5`"),
+    "minimize x + 40% * y": ("minimize x + y", "per cent are written as a fraction: `0.4`"),
     "minimize |x|": ("minimize x + y", "an absolute value is written `abs(x)`"),
     "minimize x if x > 0 else y": ("minimize x + y", "written `if condition then a else b`"),
     "np.exp(y - x)": ("(y - x)^2", "functions stand by themselves: `exp(...)`"),

@@ -68,13 +68,17 @@ def test_a_persons_path(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     arguments = ["roads.blv", "--data", "roads.csv"]
     saved = ["--out", "answer.json", "--plot", "toll.svg", "--plot-kind", "landscape"]
     assert main(["solve", *arguments, *saved]) == 0
-    assert "converged" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "converged" in printed
+    # Numbers bear the names of the table.
+    assert re.search(r"toll\[2\] +short = \S+ +wide = \S+", printed)
     assert main(["export", *arguments, "--to", "latex", "--out", "roads.tex"]) == 0
     for name in ("answer.json", "toll.svg", "roads.tex"):
         assert (folder / name).stat().st_size > 500
     pytest.importorskip("latex2mathml", reason="reports need the extra `report`")
     assert main(["report", *arguments, "--out", "roads.html"]) == 0
     assert (folder / "roads.html").stat().st_size > 10_000
+    assert "short = " in (folder / "roads.html").read_text()
 
 
 def loaded_by(arguments: list[str]) -> set[str]:

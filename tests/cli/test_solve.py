@@ -44,14 +44,13 @@ lower fit {
   minimize sum((w - 2 * t - 1)^2) + sum(exp(lam) * w^2);
 }
 """
-# No method takes rows of the leader that read semidefinite lower variables.
+# No method takes whole numbers beside semidefinite variables.
 REFUSED = """\
 model refused;
 dim k = 2;
 upper {
-  var x in [0, 1];
+  var x in integers(0, 1);
   minimize x + trace(S);
-  subject to cap: trace(S) <= 1;
 }
 lower follower {
   var S[k, k] in psd;
@@ -177,7 +176,7 @@ def test_a_refused_model_exits_2(capsys: Capture) -> None:
     assert main(["solve", "refused.blv"]) == 2
     err = capsys.readouterr().err
     assert "BLV0601" in err
-    assert "semidefinite" in err
+    assert "discrete upper variable" in err
     assert "error: error" not in err
     assert main(["check", "refused.blv"]) == 0
     assert main(["explain", "refused.blv"]) == 0

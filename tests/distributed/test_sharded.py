@@ -16,6 +16,7 @@ import torch
 
 import bilevelpy as bl
 from bilevelpy.lowering import sharded
+from bilevelpy.lowering.nonfinite import culprit
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.lowering.sharded import Share
 
@@ -117,6 +118,32 @@ def test_two_processes_find_what_one_finds(folder: Path) -> None:
     assert found["objective"]["upper"] == pytest.approx(alone.F, rel=1e-8)
     assert np.allclose(found["upper"]["lam"], alone["lam"], rtol=1e-6, atol=1e-6)
     assert np.allclose(found["lower"]["fit"]["w"], alone["w"], rtol=1e-8, atol=1e-8)
+
+
+def test_numbers_that_are_not_finite_name_their_rank_and_row(folder: Path) -> None:
+    (folder / "ridge.blv").write_text(
+        RIDGE.replace("mean((X @ w - y)^2)", "mean((X @ w - y)^2 + exp(y))")
+    )
+    data = _data()
+    data["y"][17] = 800.0  # of 23 rows the second process has those from the twelfth on
+    np.savez(folder / "data.npz", **data)
+    given = ["solve", "ridge.blv", "--data", "data.npz", "--json", "--backend", "aid"]
+    both = subprocess.run(
+        _torchrun(folder, *given), cwd=folder, capture_output=True, text=True, timeout=240
+    )  # fmt: skip
+    found = json.loads(both.stdout)
+    assert found["status"] == "diverged"
+    assert "in the lower objective element 18 of `n` (rank 1) is not" in found["message"]
+    alone = bl.solve(folder / "ridge.blv", data=folder / "data.npz", backend="aid")
+    assert "in the lower objective element 18 of `n` is not" in alone.message
+
+
+def test_a_sum_that_only_overflows_as_a_whole_is_a_range() -> None:
+    text = "dim n; param a[n]; " + BARE.replace("(y - x)^2", "sum(exp(a[i] + y) for i in n)")
+    oracle = TorchOracle(bl.parse(text, data={"a": np.full(3, 708.5)}).bound)
+    where = culprit(oracle, oracle.f_expr, [torch.zeros(()).double(), torch.ones(()).double()])
+    assert where is not None
+    assert where.startswith("the sum of elements 2 to 3 of")
 
 
 def _ranks(parent: int) -> dict[int, int]:

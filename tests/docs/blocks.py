@@ -3,8 +3,7 @@
 A comment right before a block says what is special about it: ``<!-- file: NAME -->`` writes it to
 a file that later blocks use, ``<!-- exit: N -->`` is the exit code that its commands end with,
 ``<!-- fragment -->`` marks a part of a model, ``<!-- skip: WHY -->`` what cannot run in a test.
-Commands of `bilevelpy` run; of others (which install, train for hours, want several processes) it
-is checked that what they name is there and knows the options that they give.
+Commands of `bilevelpy` run here, one after the other; those of other programs in ``commands.py``.
 """
 
 from __future__ import annotations
@@ -14,8 +13,6 @@ import io
 import json
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,7 +26,6 @@ from bilevelpy.cli.main import main
 from bilevelpy.diagnostics import Severity, Source
 from bilevelpy.sema import check
 
-ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(
     r"(?P<notes>(?:<!-- [^>]*? -->\n+)*)^(?P<fence>`{3,})(?P<language>[a-z]*)[^\n]*\n"
     r"(?P<body>.*?)^(?P=fence)$",
@@ -95,11 +91,6 @@ def run(page: Path, folder: Path, given: dict[str, Any]) -> int:
             names["printed"] = printed.getvalue()
         elif block.language == "console":
             _commands(block, where)
-        elif block.language == "sh":
-            for line in filter(
-                None, (x.partition("#")[0].strip() for x in block.body.splitlines())
-            ):
-                known(line, where)
         elif block.language == "json":
             json.loads(block.body)
         elif block.language == "toml":
@@ -110,51 +101,25 @@ def run(page: Path, folder: Path, given: dict[str, Any]) -> int:
     return ran
 
 
-def known(command: str, where: str) -> None:
-    """Check the command of another program: its target, script or module, and its options."""
-    program, *arguments = shlex.split(command, comments=True)
-    program = program.removeprefix(".venv/bin/")
-    if program == "make":
-        targets = [a for a in arguments if "=" not in a]
-        makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-        for target in targets:
-            assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{where}: make {target}"
-    elif program == "torchrun":
-        assert arguments[-len(arguments) :].index("-m") < arguments.index("bilevelpy"), where
-        chosen = arguments[arguments.index("bilevelpy") + 1 :]
-        _knows([sys.executable, "-m", "bilevelpy", chosen[0]], chosen, where)
-    elif program == "python" and arguments[:2] != ["-m", "venv"]:
-        size = 2 if arguments[0] == "-m" else 1
-        if size == 1:
-            assert (ROOT / arguments[0]).is_file(), f"{where}: {command}"
-        _knows([sys.executable, *arguments[:size]], arguments[size:], where)
-    elif program == "pip":
-        extras = re.findall(r"\[(.*?)\]", command)
-        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        for extra in ",".join(extras).split(","):
-            assert extra in project["optional-dependencies"], f"{where}: no extra `{extra}`"
-    elif program == "bilevelpy":
-        assert main([a for a in arguments if a == "--help"]) == 0, where
-    else:
-        assert (program, arguments[:2]) == ("python", ["-m", "venv"]), f"{where}: {command}"
-
-
-def _knows(start: list[str], arguments: list[str], where: str) -> None:
-    """Whether a program's help names every option that it is given."""
-    done = subprocess.run([*start, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{where}: {start}\n{done.stderr}"
-    for option in (a.partition("=")[0] for a in arguments if a.startswith("--")):
-        assert option in done.stdout, f"{where}: {option}"
+def lines(block: Block) -> Iterator[tuple[str, str]]:
+    """The commands of a block, each with what it prints by the page."""
+    if block.language == "sh":
+        for line in block.body.splitlines():
+            command = line.partition("#")[0].strip()
+            if command:
+                yield command, ""
+    elif block.language == "console":
+        for part in re.split(r"^\$ ", block.body, flags=re.MULTILINE)[1:]:
+            command, _, output = part.replace("\\\n", " ").partition("\n")
+            yield shlex.join(shlex.split(command, comments=True)), output
 
 
 def _commands(block: Block, where: str) -> None:
     """Lines `$ bilevelpy ...`, each followed by (parts of) what it prints; `...` is any text."""
     wanted = int(block.said("exit") or 0)
-    for part in re.split(r"^\$ ", block.body, flags=re.MULTILINE)[1:]:
-        command, _, output = part.replace("\\\n", " ").partition("\n")
-        program, *arguments = shlex.split(command, comments=True)
+    for command, output in lines(block):
+        program, *arguments = shlex.split(command)
         if program != "bilevelpy":
-            known(command, where)
             continue
         with (
             contextlib.redirect_stdout(io.StringIO()) as out,

@@ -60,6 +60,20 @@ def test_links_to_other_places_are_well_formed() -> None:
             assert not re.search(r"[.,;:]$|//", parts.path), (page.name, target)
 
 
+def test_references_are_complete_and_their_numbers_well_formed() -> None:
+    """Numbers of arXiv and DOIs by their form: a test has no network to ask whether they exist."""
+    entries = (DOCS / "references.bib").read_text(encoding="utf-8").split("\n@")[1:]
+    assert len(entries) > 30
+    for entry in entries:
+        key = entry.partition("{")[2].partition(",")[0]
+        for field in ("author", "title", "year"):
+            assert re.search(rf"\b{field}\s*=", entry), f"{key}: no {field}"
+        for number in re.findall(r"eprint\s*=\s*\{([^}]*)\}", entry):
+            assert re.fullmatch(r"\d{4}\.\d{4,5}", number), f"{key}: {number}"
+        for number in re.findall(r"doi\s*=\s*\{([^}]*)\}", entry):
+            assert re.fullmatch(r"10\.\d{4,9}/\S+", number), f"{key}: {number}"
+
+
 def _slug(heading: str) -> str:
     """The anchor of a heading, as GitHub and MyST make it."""
     words = re.sub(r"[^\w\- ]", "", heading.strip().lower().replace("`", ""))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bilevelpy.ir.evaluate import EvaluationError, Interpreter
+from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.ir.expr import (
     Align,
     Apply,
@@ -17,6 +17,7 @@ from bilevelpy.ir.expr import (
     ScatterSum,
     Size,
 )
+from bilevelpy.ir.meanings import EvaluationError
 from bilevelpy.ir.program import Program
 from bilevelpy.ir.types import Axis
 from bilevelpy.ir.walk import postorder, program_roots

@@ -44,6 +44,11 @@ def resolve_labelled(state: State, axis: Axis) -> None:
         hint = f"bind `{axis.name}` to the list of its elements"
         if users:
             hint += f", or give {listed(f'`{u}`' for u in users)} by label"
+        parts = [part.name for part in parts_of(axis)]
+        if users and len(parts) > 1:
+            hint += (
+                f" (in a CSV: the columns {', '.join(f'`{n}`' for n in parts)} and one for each)"
+            )
         state.report(
             "BLV0408",
             axis.span,

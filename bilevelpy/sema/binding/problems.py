@@ -6,8 +6,8 @@ from typing import Any
 
 from bilevelpy.diagnostics import Label as Place
 from bilevelpy.ir.elements import first_number
-from bilevelpy.ir.evaluate import Array, EvaluationError
 from bilevelpy.ir.expr import Expr, Gather, LabelPosition, Locate, Reduce, ScatterSum
+from bilevelpy.ir.meanings import Array, EvaluationError
 from bilevelpy.ir.types import Axis
 from bilevelpy.ir.walk import params as params_of
 from bilevelpy.ir.walk import postorder

@@ -163,3 +163,37 @@ def test_the_set_of_halves_keeps_one_of_each_pair() -> None:
 def test_other_kinks_are_left_to_other_methods() -> None:
     assert split_oracle(oracle(LASSO.replace("norm1(w)", "max(w)")), vec(-1.0), rng()) is None
     assert split_oracle(oracle(LASSO.replace("norm1(w)", "sumsq(w)")), vec(-1.0), rng()) is None
+
+
+@pytest.mark.parametrize("start", [0.1, 2.0, 5.0])
+def test_the_dead_zone_is_left(start: float) -> None:
+    """``y = max(1 - x, 0)`` stands still for ``x > 1``; F is 0 at ``x = 0.6``."""
+    model = bl.parse(
+        f"model dead; upper {{ var x in [0, 10] start {start}; minimize (y - 0.4)^2 / 2; }}"
+        "lower f { var y; minimize (y - 1)^2 / 2 + x * abs(y); }"
+    )
+    result = bl.solve(model, backend="direct")
+    assert result.status == "converged"
+    assert float(result["x"]) == pytest.approx(0.6, abs=1e-5)
+    assert abs(result.F) < 1e-10
+
+
+def test_a_sparse_classifier_with_more_features_than_rows() -> None:
+    """From weights at which the classes are separated, losses are flat and supports are large."""
+    r = np.random.default_rng(0)
+    X, V, w = r.normal(size=(60, 400)), r.normal(size=(60, 400)), np.zeros(400)
+    w[:4] = 2.0, -2.0, 1.5, -1.5
+    data = {"X": X, "V": V, "y": np.sign(X @ w), "v": np.sign(V @ w)}
+    values = []
+    for start in (-7, -3, 0):
+        model = bl.parse(
+            "model sparse; dim n, m, p; param X[n, p], y[n], V[m, p], v[m];"
+            f"upper {{ var t in [-10, 5] start {start}; minimize mean(logistic(-v * (V @ w))); }}"
+            "lower f { var w[p]; minimize mean(logistic(-y * (X @ w))) + exp(t) * norm1(w); }",
+            data=data,
+        )
+        result = bl.solve(model)
+        assert result.status == "converged", result.message
+        assert result.backend == "direct"
+        values.append(result.F)
+    assert max(values) < 0.6  # below that of w = 0, log 2

@@ -93,3 +93,24 @@ def test_a_large_nonconvex_follower_is_refused_with_the_fact() -> None:
     """
     with pytest.raises(bl.BackendError, match="up to 60 variables"):
         bl.solve(bl.parse(text), backend="exact")
+
+
+def test_what_a_flat_minimum_is_worth_does_not_stand_between_bound_and_point() -> None:
+    # A. Mitsos, P. Barton (2006), example 3.14: y = sqrt(x) ties with y = -1 at x = 1/4, F = 1/4.
+    text = """upper { var x in [-1, 1]; minimize y^2 + (x - 0.25)^2; }
+    lower f { var y in [-1, 1]; minimize y^3/3 - x*y; }"""
+    found = bl.solve(bl.parse(text), backend="exact", progress=False)
+    assert found.certificate is not None
+    assert found.certificate.kind == "global"
+    assert pytest.approx(0.25, abs=1e-6) == found.F
+
+
+def test_a_convex_follower_of_degree_four_is_proved() -> None:
+    # B. Colson (2002), BIPA1: y = (15 - x)/2 is at most x from x = 5 on; F = 250 there.
+    text = """upper { var x in [0, 5]; minimize -(x - 10)^3 - (y - 10)^3;
+      subject to c: y <= x; }
+    lower f { var y in [0, 20]; minimize (x + 2*y - 15)^4; subject to r: x + y <= 20; }"""
+    found = bl.solve(bl.parse(text), backend="exact", progress=False)
+    assert found.certificate is not None
+    assert found.certificate.kind == "global"
+    assert pytest.approx(250.0, abs=1e-4) == found.F

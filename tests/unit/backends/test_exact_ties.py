@@ -47,3 +47,17 @@ def test_a_response_that_grows_without_end_says_so() -> None:
     assert result.success, result.message
     assert pytest.approx(0.0, abs=1e-6) == result.F
     assert np.isinf(result.certificate.details["F_pessimistic"])
+
+
+@pytest.mark.parametrize(("F", "status"), [("x + 5*y", "stalled"), ("5*y - x", "converged")])
+def test_a_pessimistic_infimum_is_not_called_an_optimum(F: str, status: str) -> None:
+    # y = 0 beyond x = 0.3, 1 before it, and either one there: x + 5y comes near 0.3 from above,
+    # but is 5.3 at the worst of both; -x + 5y is least at x = 1, where nothing ties.
+    text = f"""upper pessimistic {{ var x in [-1, 1]; minimize {F}; }}
+    lower f {{ var y in [0, 1]; minimize (x - 0.3)*y; }}"""
+    found = bl.solve(bl.parse(text), backend="exact", progress=False)
+    assert found.status == status, found.message
+    assert found.certificate is not None
+    assert (found.certificate.kind == "global") == (status == "converged")
+    if status == "stalled":
+        assert "infimum" in found.message

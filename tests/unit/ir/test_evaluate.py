@@ -10,7 +10,8 @@ import scipy.special
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.atoms import ELEMENTWISE, MAPS, MATRICES, REDUCTIONS
 from bilevelpy.ir.build import Builder
-from bilevelpy.ir.evaluate import _MEANING, EvaluationError, evaluate
+from bilevelpy.ir.evaluate import evaluate
+from bilevelpy.ir.meanings import MEANING, EvaluationError
 from bilevelpy.ir.program import Data, Extern, ExternArgument
 from bilevelpy.ir.types import Axis, AxisKind
 
@@ -84,7 +85,7 @@ def test_every_node_has_a_meaning():
         for c in vars(ir).values()
         if isinstance(c, type) and issubclass(c, ir.Expr) and c is not ir.Expr
     }
-    assert kinds == set(_MEANING)
+    assert kinds == set(MEANING)
 
 
 @pytest.mark.parametrize("name", sorted(ELEMENTWISE_ANSWERS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,8 @@ def test_what_is_not_solved_is_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Resolver, "respond", limited)
     assert np.isnan(sample(np.array([0.5]))[0])
+    drawing = sys.modules["bilevelpy.pictures.draw"]  # its name is that of a function, too
+    monkeypatch.setattr(drawing, "response", lambda bound: sample)
     with pytest.raises(bl.UsageError, match="there is nothing to draw"):
         bl.solve(model, verify=False).plot(kind="landscape", model=model, points=5)
 
@@ -236,3 +239,47 @@ def test_by_default_the_entry_moves_that_the_run_has_moved() -> None:
     )
     figure = bl.solve(model).plot(kind="response", model=model, points=7)
     assert figure.axes[1].get_xlabel() == "x[2]"
+
+
+def test_an_entry_without_effect_is_not_the_one_that_moves() -> None:
+    """The penalty pulls x[1] farther than x[2] moves, but only x[2] changes the response."""
+    model = bl.parse(
+        "model two; upper { var x[2] in [-9, 9] start 0; minimize (y - 1)^2 + (x[1] - 5)^2; }"
+        " lower low { var y; minimize (y - x[2])^2; }"
+    )
+    figure = bl.solve(model).plot(kind="response", model=model, points=7)
+    assert figure.axes[1].get_xlabel() == "x[2]"
+
+
+def test_a_share_moves_and_the_others_divide_the_rest() -> None:
+    """The attacker of a linear model hits a corner, at every point of the line."""
+    model = bl.load(MODELS / "applications" / "defence_allocation.blv")
+    assert "landscape" not in drawable(model.bound)
+    figure = bl.solve(model).plot(kind="response", model=model, points=11)
+    above, below = figure.axes
+    assert above.get_xlabel() == ""
+    assert below.get_xlabel().endswith("(the others share the rest)")
+    assert below.get_xlim()[1] < 1.2
+    values = np.array([line.get_ydata() for line in below.get_lines()[:3]])
+    finite = values[np.isfinite(values)]
+    assert np.isclose(finite, np.round(finite), atol=1e-6).all()
+    # The best reply to cover x is the largest of w (1 - x).
+    worth, answer = np.array([10.0, 6.0, 4.0]), np.ravel(bl.solve(model)["cover"])
+    moved = int(below.get_xlabel()[len("cover[")]) - 1
+    for t, F in zip(*(np.asarray(a) for a in above.get_lines()[0].get_data()), strict=True):
+        x = answer * (1 - t) / (1 - answer[moved])
+        x[moved] = t
+        if np.isfinite(F):
+            assert pytest.approx(max(worth * (1 - x)), abs=1e-6) == F
+
+
+def test_rows_of_the_leader_that_a_line_violates_leave_the_response_alone() -> None:
+    model = bl.load(MODELS / "applications" / "svm_selection.blv")
+    figure = bl.solve(model).plot(kind="response", model=model, points=5)
+    (axes,) = figure.axes
+    assert "rows of the leader are violated" in axes.get_xlabel()
+
+
+def test_a_matrix_of_coefficients_is_no_sheet_of_images() -> None:
+    model = bl.load(MODELS / "toy_conditioned.blv")
+    assert "images" not in drawable(model.bound)

@@ -1,0 +1,79 @@
+"""Formulas as a paper has them: pairs in their parts, conditions below sums, broken lines."""
+
+from __future__ import annotations
+
+import pytest
+
+import bilevelpy as bl
+from bilevelpy.exporters.latex import latex
+from bilevelpy.exporters.latex_layout import LINE, broken, width
+
+MODEL = """\
+model m;
+set I = 1..5;
+set J = 1..4;
+set K = {"a", "b"};
+set ARC within K * K = {("a", "b"), ("b", "a")};
+param c[I] = 1, d[I, J] = 1, z[K] = 0;
+upper { var x in [0, 1]; minimize sum(y) - 7 * x; }
+lower l {
+  var y[I], f[ARC];
+  minimize OBJECTIVE;
+  subject to
+    ROW;
+}
+"""
+SHOWN = {
+    "sum(y[i] for i in I where c[i] > 0)": r"\sum_{i \in I : c_{i} > 0} y_{i}",
+    # The letter of a row stands for the part that a condition fixes.
+    "r[i in I]: sum(d[i, j] * y[i] for j in J where j < i) <= 1":
+        r"\sum_{j \in J : j < i} d_{i, j} \, y_{i} \le 1 \quad \forall i \in I",
+    "r[n in K]: sum(f[i, j] for (i, j) in ARC where j == n) == z[n]":
+        r"\sum_{(j, k) \in \mathrm{ARC} : k = i} f_{j, k} = z_{i} \quad \forall i \in K",
+    'r[(i, j) in ARC where i != "b"]: f[i, j] <= z[j]':
+        r"f_{i, j} \le z_{j} \quad \forall (i, j) \in \mathrm{ARC} : i \ne \text{b}",
+    "r[i in I where c[i] >= 2 or i == 3]: y[i] <= 1":
+        r"y_{i} \le 1 \quad \forall i \in I : c_{i} \ge 2 \vee i = 3",
+    "sum(d[i, j] * y[i] for i in I, j in J where i != j and c[i] <= d[i, j])":
+        r"\sum_{\substack{i \in I, j \in J \\ i \ne j, c_{i} \le d_{i, j}}} d_{i, j} \, y_{i}",
+    "mean(y[i]^2 for i in I where i > 2)":
+        r"\frac{1}{\lvert \{i \in I : i > 2\} \rvert} \, \sum_{i \in I : i > 2} y_{i}^{2}",
+    # Within pairs every sum over them has pairs, also where only the whole is read.
+    "sumsq(f) + sum(z[i] * f[i, j] for (i, j) in ARC)":
+        r"\sum_{(i, j) \in \mathrm{ARC}} f_{i, j}^{2} + "
+        r"\sum_{(i, j) \in \mathrm{ARC}} z_{i} \, f_{i, j}",
+    # The order of the text, signs behind.
+    "-3 * sum(y) + sumsq(y) + x": r"\sum_{i \in I} y_{i}^{2} + x - 3 \, \sum_{i \in I} y_{i}",
+    "sum(y[i]^2 for i in 2..4)": r"\sum_{i \in \{2, \dots, 4\}} y_{i}^{2}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", SHOWN)
+def test_sets_and_conditions(text: str) -> None:
+    row = text.startswith("r[")
+    model = MODEL.replace("OBJECTIVE", "sumsq(y) + sumsq(f)" if row else text)
+    shown = latex(bl.parse(model.replace("ROW", text if row else "r: sum(y) <= 9")).program)
+    assert SHOWN[text] in shown
+
+
+def test_a_long_sum_breaks_between_its_terms() -> None:
+    parts = [r"\frac{1}{\lvert n \rvert} \, \sum_{i \in n} \left(a_{i} - b_{i}\right)^{2}"] * 8
+    lines = broken(parts, " = 0")
+    assert len(lines) > 1
+    assert all(width(line) <= LINE for line in lines)
+    assert all(line.startswith("+ ") for line in lines[1:])
+    assert lines[-1].endswith(" = 0")
+    assert broken(["a", "-b"]) == ["a - b"]
+
+
+@pytest.mark.parametrize(
+    ("narrow", "wide"),
+    [
+        (r"\frac{a}{b}", "a + b"),
+        (r"\sum_{i \in I} x", r"\mathrm{sum of all} x"),
+        (r"\sum_{\substack{i \in I \\ c_{i} > 0}} x", r"\sum_{i \in I, c_{i} > 0} x"),
+        (r"\mathrm{ab}", r"\mathrm{abc}"),
+    ],
+)
+def test_widths_compare_as_on_paper(narrow: str, wide: str) -> None:
+    assert width(narrow) < width(wide)

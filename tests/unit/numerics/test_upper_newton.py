@@ -1,0 +1,133 @@
+"""The second derivative of ``Phi(x) = F(x, y(x))`` and the steps that it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+import bilevelpy as bl
+from bilevelpy.backends.direct import Direct, DirectOptions
+from bilevelpy.lowering.oracle import TorchOracle
+from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics import upper_newton
+from bilevelpy.numerics.response import Response
+from bilevelpy.numerics.scaled import ScaledOracle, Units
+from bilevelpy.numerics.upper_newton import ReducedNewton, reduced_newton
+from tests.unit.lowering.programs import oracle as oracle_of
+
+FIT = """
+model fit;
+dim n, m, p;
+param X[n, p], s[n], V[m, p], t[m];
+upper { var lam[p] in [-9, 3] start -1; minimize mean(logistic(-t * (V @ w + b))); }
+lower train {
+  var w[p], b;
+  minimize mean(logistic(-s * (X @ w + b))) + sum(exp(lam) * w^2) / 2 + 1e-3 * b^2;
+}
+"""
+NETWORK = """
+model network;
+dim n, k;
+param c[n];
+upper { var x[n] start 0.3; minimize sum((y[i] * x[i] - c[i])^2 for i in n) + sum(exp(x)) / 9; }
+lower follow {
+  var y[n], z[k];
+  minimize sum(exp(y[i] * x[i]) + (y[i] - x[i]^2)^2 for i in n)
+      + sum((z[j] - sum(y[i] for i in n) / (1 + x[1]^2))^2 for j in k) + sumsq(y) / 5;
+}
+"""
+
+
+def fit_data(seed: int = 0, p: int = 6) -> dict[str, np.ndarray]:
+    draw = np.random.default_rng(seed)
+    truth = draw.standard_normal(p)
+    X, V = draw.standard_normal((60, p)), draw.standard_normal((40, p))
+    s, t = (np.sign(M @ truth + draw.standard_normal(len(M))) for M in (X, V))
+    return {"X": X, "s": s, "V": V, "t": t}
+
+
+def fit(seed: int = 0, p: int = 6) -> bl.Model:
+    return bl.parse(FIT, data=fit_data(seed, p))
+
+
+def general() -> TorchOracle:
+    return oracle_of(NETWORK, c=np.linspace(-1, 1, 4), k=3)
+
+
+def at(oracle: Oracle, x: torch.Tensor) -> tuple[Response, object]:
+    """A solved point with its hypergradient."""
+    response = Direct().response(oracle, DirectOptions())
+    response.accuracy.level = response.accuracy.floor = 1e-12
+    return response, response.differentiate(response.evaluate(x, None, oracle.y0), None)
+
+
+def second(response: Response, point: object) -> np.ndarray:
+    newton = response.newton
+    assert isinstance(newton, ReducedNewton)
+    found = newton._second(point)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("make", [lambda: oracle_of(FIT, **fit_data()), general])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_the_second_derivative_is_the_slope_of_the_hypergradient(
+    make: Callable[[], TorchOracle], scaled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upper_newton, "_definite", lambda H: H)
+    oracle: Oracle = make()
+    if scaled:
+        sizes = [2.0 ** (torch.arange(k) % 5 - 2.0).double() for k in (oracle.n, oracle.m)]
+        oracle = ScaledOracle(oracle, Units(*sizes))
+    x = oracle.domain_x.project(oracle.x0 + 0.1 * torch.cos(torch.arange(oracle.n).double()))
+    response, point = at(oracle, x)
+    H = second(response, point)
+    h = 1e-5
+    for k in range(oracle.n):
+        step = torch.zeros_like(x)
+        step[k] = h
+        up, down = (at(oracle, x + sign * step)[1].g for sign in (1, -1))
+        slope = ((up - down) / (2 * h)).numpy()
+        assert H[:, k] == pytest.approx(slope, abs=2e-7 * max(1.0, np.abs(H).max()))
+
+
+def test_negative_curvature_is_turned_and_the_step_stays_in_the_box() -> None:
+    oracle = oracle_of(FIT, **fit_data())
+    response, point = at(oracle, oracle.x0)
+    newton = response.newton
+    newton.matrix = upper_newton._definite(np.diag([2.0, -1.0, 3.0, 1.0, 1e-30, 1.0]))
+    assert np.linalg.eigvalsh(newton.matrix).min() > 0
+    step = newton.step(point, point.g.numpy(), None)
+    end = oracle.x0 - torch.from_numpy(step)
+    assert torch.dot(torch.from_numpy(step), point.g) > 0
+    assert bool(((end >= oracle.domain_x.lower) & (end <= oracle.domain_x.upper)).all())
+    newton.reset()
+    assert newton.step(point, point.g.numpy(), None) is None
+
+
+def test_kinks_and_jumping_curvature_get_no_newton_steps() -> None:
+    def columns(*_: object) -> None: ...
+
+    bounded = FIT.replace("var w[p], b;", "var w[p] in [0, 1], b;")
+    for text in (bounded, FIT.replace("logistic(-s * (X @ w + b))", "huber(X @ w + b - s, 1)")):
+        assert reduced_newton(oracle_of(text, **fit_data()), columns, 1e-6) is None
+    assert reduced_newton(oracle_of(FIT, **fit_data()), columns, 1e-6) is not None
+
+
+def test_fewer_steps_and_the_same_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = fit(3, 30)
+    with_steps = bl.solve(model, backend="direct")
+    monkeypatch.setattr(upper_newton, "LARGEST", 0)
+    without = bl.solve(model, backend="direct")
+    assert with_steps.status == without.status == "converged"
+    assert pytest.approx(without.F, rel=1e-6) == with_steps.F
+    assert with_steps.iterations < 0.8 * without.iterations
+
+
+def test_runs_are_the_same_again() -> None:
+    first, again = (bl.solve(fit(5, 12), backend="direct") for _ in range(2))
+    assert first.F == again.F
+    assert first.counts == again.counts

@@ -1,0 +1,42 @@
+"""Work on expressions ends when its time is up."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+
+import bilevelpy as bl
+from bilevelpy.backends.nlp import NLP, NLPOptions
+from bilevelpy.options import SolveOptions
+from bilevelpy.reductions import scalar as sc
+from bilevelpy.reductions.patience import TooLong, check, until
+
+TREE = sc.mul(sc.Num(2.0), sc.Col(0), sc.Col(1))
+
+
+def test_reductions_end_after_the_end() -> None:
+    with until(-math.inf), pytest.raises(TooLong):
+        sc.derivative(TREE, 0)
+    check()  # and go on outside
+    assert sc.derivative(TREE, 0) is not None
+
+
+def test_the_earlier_end_holds() -> None:
+    with until(-math.inf), until(time.perf_counter() + 1e3), pytest.raises(TooLong):
+        check()
+
+
+def test_a_model_that_takes_too_long_to_write_out_is_an_error_that_says_so() -> None:
+    text = """
+    model logistic; dim n, p; param X[n, p], y[n];
+    upper { var t in [-2, 2]; minimize mean(logistic(-y * (X @ w))); }
+    lower f { var w[p]; minimize mean(logistic(-y * (X @ w))) + exp(t) * sumsq(w);
+      subject to cap: sum(w) <= 1; }
+    """
+    rng = np.random.default_rng(0)
+    model = bl.parse(text, data={"X": rng.normal(size=(30, 4)), "y": np.ones(30)})
+    with pytest.raises(bl.BackendError, match="could not write the model out row by row"):
+        NLP().solve(model.bound, SolveOptions(time_limit=1e-9), NLPOptions(), True)
