@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from bilevelpy.lowering.domains import Face, ProductSet
+from bilevelpy.lowering.domains import Face
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.linear_solve import (
     Cholesky,
@@ -34,8 +34,6 @@ DEAR, MOST, FRESH = 12.0, 30, 2
 FINEST = 1e-12
 # A change of f below this fraction of it is rounding; steps not halved with it lead nowhere.
 STILL = 1e-15
-# Slopes where a singular Hessian is flat, above this fraction of the gradient, are no rounding.
-BEYOND = 1e-6
 # Up to this size a singular matrix gets its spectral inverse, beyond it a small ridge.
 SPECTRAL = 1000
 
@@ -205,8 +203,7 @@ def _iterate(
             trusted, size = True, norm(p)
         negative = curvature.negative
         if size <= goal or size == 0.0:
-            ended = "limit" if _has_slope_beyond(domain, y, g, curvature) else "reached"
-            return finish(domain, y, f, g, iteration, ended, negative)
+            return finish(domain, y, f, g, iteration, "reached", negative)
         step = descend(oracle, x, y, f, g, p) if trusted else armijo(oracle, x, y, f, g, p)
         if step is None and not fresh:
             curvature.refresh(oracle, x, y)
@@ -227,13 +224,6 @@ def _iterate(
         # The factor is now one step old; whether it still serves shows in the next step's size.
         fresh = curvature.constant
     return finish(domain, y, f, g, max_iter, "limit", negative)
-
-
-def _has_slope_beyond(domain: ProductSet, y: Vec, g: Vec, curvature: DenseCurvature) -> bool:
-    """Whether f falls where a singular Hessian is flat, which Newton's step does not see."""
-    if not isinstance(curvature.factor, PseudoInverse):
-        return False
-    return domain.projected_gradient_norm(y, g) > BEYOND * norm(g)
 
 
 def _corrected(

@@ -139,7 +139,7 @@ def test_wrong_names_are_suggested(toy: bl.Model) -> None:
 def test_start_callback_and_history(ridge: bl.Model) -> None:
     cold = bl.solve(ridge)
     warm = bl.solve(ridge, start={"lam": cold["lam"], "fit.w": cold["w"]})
-    assert warm.iterations <= 1
+    assert warm.iterations <= 2 < cold.iterations / 3
     seen: list[Any] = []
 
     def stop(state: Any) -> bool:
@@ -217,12 +217,11 @@ def test_maximisation_keeps_its_sign() -> None:
 
 def test_what_no_method_takes_is_refused() -> None:
     model = bl.parse(
-        "model m; dim k = 2; upper { var x in [0, 1]; minimize x + trace(S); "
-        "subject to cap: trace(S) <= 1; } "
+        "model m; dim k = 2; upper { var x in integers(0, 1); minimize x + trace(S); } "
         "lower f { var S[k, k] in psd; minimize sumsq(S - x * eye(k)); }"
     )
     assert bl.analyze(model).unsupported
-    with pytest.raises(bl.BackendError, match=r"cap[\s\S]*semidefinite"):
+    with pytest.raises(bl.BackendError, match="discrete upper variable"):
         bl.solve(model)
     for backend in bl.backends():
         with pytest.raises(bl.BackendError):
