@@ -49,6 +49,8 @@ FIRST_LOOK = 0.5
 SAME = 1e-9
 # Points of local solutions that cuts are made from.
 POINTS = 12
+# Bounds that contradict each other by more than this (relative) are no rounding.
+APART = 1e-3
 
 
 def solve_by_cuts(
@@ -86,7 +88,7 @@ def solve_by_cuts(
 
     # The rows alone are quickly solved, and often enough; the conditions are tried afterwards.
     rows, full = Relaxed(high_point(system), extra=write), Relaxed(relaxation, extra=write)
-    status = "time_limit"
+    status, settled = "time_limit", -math.inf
     quick, spent = min(QUICK * limits().seconds, QUICK_SECONDS), 0.0
     for count in range(ROUNDS):
         if state.stopped or given().seconds <= LEAST:
@@ -124,6 +126,14 @@ def solve_by_cuts(
             if found.status == "infeasible":
                 status = _without_relaxation(state)
             break
+        if found.status == "optimal":
+            if _contradicts(found.bound, settled, state):
+                if meanwhile is not None:
+                    for point in meanwhile(state)[:POINTS]:
+                        _round(run, Outcome("", point, math.nan, -math.inf, 0, 0.0), cuts, state)
+                state.bound, status = -math.inf, "stuck"
+                break
+            settled = max(settled, found.bound)
         state.bound = max(state.bound, found.bound)
         if found.values is None:
             break
@@ -162,6 +172,19 @@ def _without_relaxation(state: Progress) -> str:
         return "infeasible"
     state.why = "the relaxation has lost the best point within the tolerances of SCIP"
     return "stuck"
+
+
+def _contradicts(bound: float, settled: float, state: Progress) -> bool:
+    """Whether the optimal value of a relaxation is not true: below that of one with fewer cuts, or
+    above F at a point in hand. Nothing that it has said then counts.
+    """
+    best = state.objective if state.best is not None else math.inf
+    if settled - bound <= APART * max(1.0, abs(settled)) and (
+        math.isinf(best) or bound - best <= APART * max(1.0, abs(best))
+    ):
+        return False
+    state.why = "SCIP contradicts itself on the relaxations: no bound of theirs is believed"
+    return True
 
 
 def _round(
