@@ -12,6 +12,7 @@ from bilevelpy.backends.base import Accept, Cost, Reject, refuse_common
 from bilevelpy.backends.conic_rows import measure_rows, step_rows
 from bilevelpy.backends.conic_starts import RowsState, begin_rows
 from bilevelpy.backends.implicit import Implicit
+from bilevelpy.backends.loop import check_range
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.conic import ConicAdjoint, ConicLower, ConicMethod
 from bilevelpy.numerics.measure import Measure
@@ -34,6 +35,9 @@ class ConicOptions(BackendOptions):
     """
 
     starts: int = 4
+
+    def __post_init__(self) -> None:
+        check_range(self, "conic", 1, 1000, "starts")
 
 
 class Conic(Implicit):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.base import Accept, Cost, Reject
+from bilevelpy.backends.loop import check_range
 from bilevelpy.backends.whole import Hooks, ProgramAnswer
 from bilevelpy.options import BackendOptions, SolveOptions
 
@@ -36,6 +37,10 @@ class ExactOptions(BackendOptions):
     gap: float = 0.0
     ties: bool = True
     patience: float = 300.0
+
+    def __post_init__(self) -> None:
+        check_range(self, "exact", 0.0, 1.0, "gap")
+        check_range(self, "exact", 0.0, 1e9, "patience")
 
 
 class Exact:
