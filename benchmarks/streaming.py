@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.measure import ROOT
+
 FEATURES = 50
 MODEL = """\
 ## One penalty per group of features, chosen on validation rows; all data stays in files.
@@ -35,18 +37,18 @@ lower fit {
 SOLVE = """\
 import json, sys, time
 import bilevelpy as bl
+from benchmarks.measure import peak_megabytes
 folder, options = sys.argv[1], json.loads(sys.argv[2])
 began = time.perf_counter()
 names = ("X", "y", "Xv", "yv", "G")
 model = bl.load(f"{folder}/model.blv", data=[f"{folder}/{n}.npy" for n in names])
 loaded = time.perf_counter()
 result = bl.solve(model, **options)
-# Not ru_maxrss: that of a process is at least what its parent had, who wrote the data.
-peak = next(l.split()[1] for l in open("/proc/self/status") if l.startswith("VmHWM"))
 print(json.dumps({"backend": result.backend, "status": str(result.status), "F": result.F,
     "message": result.message, "counts": dict(result.counts), "iterations": result.iterations,
     "lam": result["lam"].tolist(), "load": loaded - began, "time": dict(result.time),
-    "kind": result.certificate.kind if result.certificate else "none", "peak_gb": int(peak) / 1e6}))
+    "kind": result.certificate.kind if result.certificate else "none",
+    "peak_gb": peak_megabytes() / 1e3}))
 """
 
 
@@ -79,8 +81,9 @@ def measured(folder: Path, memory: float, options: dict[str, object]) -> dict[st
     """The solve in a process of its own."""
     environment = {**os.environ, "BILEVELPY_MEMORY": str(memory)}
     done = subprocess.run(
-        [sys.executable, "-c", SOLVE, str(folder), json.dumps(options)],
+        [sys.executable, "-c", SOLVE, str(folder.resolve()), json.dumps(options)],
         env=environment,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,

@@ -19,6 +19,7 @@ from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.conic_rows import sample
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.measure import Finish, Measure
+from bilevelpy.numerics.quasi_newton import updated
 from bilevelpy.numerics.sequential import Sample, Step, merit, step_program, violations
 from bilevelpy.result import Status
 
@@ -182,8 +183,7 @@ def _learn(state: RowsState, old: Sample, new: Sample, step: Step) -> None:
         return
     share = 1.0 if along >= 0.2 * size else 0.8 * size / (size - along)
     r = share * change + (1.0 - share) * bent
-    state.B = state.B - np.outer(bent, bent) / size + np.outer(r, r) / float(s @ r)
-    state.B = 0.5 * (state.B + state.B.T)
+    state.B = updated(state.B, s, r)
 
 
 def _around(state: RowsState, here: Sample) -> Finish | None:

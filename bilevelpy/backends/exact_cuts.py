@@ -96,8 +96,7 @@ def solve_by_cuts(
         passed = time.perf_counter() - began
         if meanwhile is not None and passed >= after:
             hurry = False
-            for point in meanwhile(state)[:POINTS]:
-                _round(run, Outcome("", point, math.nan, -math.inf, 0, 0.0), cuts, state)
+            _locally(run, meanwhile, cuts, state)
             meanwhile = None
         simple = count < QUICK_ROUNDS and spent < quick
         bounds = replace(limits(), seconds=quick - spent) if simple else limits()
@@ -129,8 +128,7 @@ def solve_by_cuts(
         if found.status == "optimal":
             if _contradicts(found.bound, settled, state):
                 if meanwhile is not None:
-                    for point in meanwhile(state)[:POINTS]:
-                        _round(run, Outcome("", point, math.nan, -math.inf, 0, 0.0), cuts, state)
+                    _locally(run, meanwhile, cuts, state)
                 state.bound, status = -math.inf, "stuck"
                 break
             settled = max(settled, found.bound)
@@ -174,14 +172,22 @@ def _without_relaxation(state: Progress) -> str:
     return "stuck"
 
 
+def _locally(
+    run: Followers, search: Callable[[Progress], list[Array]], cuts: list[Cut], state: Progress
+) -> None:
+    """Check the points of local solutions like those of relaxations."""
+    for point in search(state)[:POINTS]:
+        _round(run, Outcome("", point, math.nan, -math.inf, 0, 0.0), cuts, state)
+
+
 def _contradicts(bound: float, settled: float, state: Progress) -> bool:
     """Whether the optimal value of a relaxation is not true: below that of one with fewer cuts, or
     above F at a point in hand. Nothing that it has said then counts.
     """
     best = state.objective if state.best is not None else math.inf
-    if settled - bound <= APART * max(1.0, abs(settled)) and (
-        math.isinf(best) or bound - best <= APART * max(1.0, abs(best))
-    ):
+    falls = settled - bound > APART * max(1.0, abs(settled))
+    exceeds = bound - best > APART * max(1.0, abs(best))
+    if not (falls or exceeds):
         return False
     state.why = "SCIP contradicts itself on the relaxations: no bound of theirs is believed"
     return True

@@ -63,9 +63,15 @@ def joint_quadratic(oracle: Programs) -> JointQuadratic | None:
 
 
 def second_product(
-    oracle: Programs, objective: Expr, by: Sequence[VarRef], of: Sequence[VarRef]
+    oracle: Programs,
+    objective: Expr,
+    by: Sequence[VarRef],
+    of: Sequence[VarRef],
+    beside: Sequence[VarRef] = (),
 ) -> Product | None:
-    """``v -> d/d(of) <d objective/d(by), v>``."""
+    """``v -> d/d(of) <d objective/d(by), v>`` at values of the program's variables, and of those
+    ``beside`` them; None where there is no rule.
+    """
     builder = oracle.bound.program.builder
     first = derivatives(builder, objective, by)
     if first is None:
@@ -77,6 +83,6 @@ def second_product(
         return None
 
     def point(kept: tuple[Expr, ...]) -> Callable[..., list[Any]]:
-        return several(builder, oracle.program, kept, oracle.program_variables)
+        return several(builder, oracle.program, kept, (*oracle.program_variables, *beside))
 
     return Product(builder, oracle.program, second, point, along)

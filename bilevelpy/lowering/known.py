@@ -122,9 +122,9 @@ class KnownStructure(NamedPrograms):
         return reduced_curvature(self)
 
     @property
-    def second_order(self) -> Callable[[Vec, Vec, Vec], Products] | None:
-        """``(x, y, u) -> (s -> f_yx s, (s, t) -> (F - u'f_y)''(s, t))``, where all functions have
-        rules for their derivatives.
+    def second_order(self) -> Callable[[Vec, Vec, Vec], Products | None] | None:
+        """``(x, y, u) -> (s -> f_yx s, (s, t) -> (F - u'f_y)''(s, t))``, where the functions of f
+        have rules for their derivatives; its answer is None where those of F have none.
         """
         return None if self._reduced_curvature is None else self._reduced_curvature.at
 

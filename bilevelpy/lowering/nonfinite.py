@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from bilevelpy.ir.elements import label_at
 from bilevelpy.ir.evaluate import Interpreter
-from bilevelpy.ir.walk import postorder
-from bilevelpy.lowering.sampled import Sum
+from bilevelpy.lowering.sampled import Sum, candidates
 from bilevelpy.lowering.sampling import sample_terms
 
 if TYPE_CHECKING:
@@ -26,10 +25,8 @@ BLOCK = 65_536
 
 def sums_of(oracle: TorchOracle, objective: Expr) -> tuple[list[Expr], list[Sum]]:
     """The terms of an objective that are no sums over the data, and the sums, larger axes first."""
-    sizes, builder = oracle.bound.data.sizes, oracle.bound.program.builder
-    found = dict.fromkeys(a for node in postorder(objective) for a in node.axes)
-    axes = sorted((a for a in found if sizes[a] > 1), key=lambda a: (-sizes[a], a.name))
-    free, sums = sample_terms(builder, objective, axes)
+    axes = candidates(oracle, objective, frozenset())
+    free, sums = sample_terms(oracle.bound.program.builder, objective, axes)
     return free, [Sum(oracle, axis, terms) for axis, terms in sums.items()]
 
 

@@ -18,7 +18,7 @@ from bilevelpy.lowering.layout import Layout, domain, layout, start
 from bilevelpy.lowering.memory import check_memory, widest
 from bilevelpy.lowering.protocol import Counts
 from bilevelpy.lowering.slots import DataTensors
-from bilevelpy.lowering.straight import Straight
+from bilevelpy.lowering.straight import Product, Straight
 
 Vec = Tensor
 # Arrays of at most so many entries gain nothing by torch's threads.
@@ -125,6 +125,10 @@ class Programs:
     def straight(self, objective: Expr) -> Straight:
         """The programs of an objective's derivatives."""
         return Straight(self.bound.program.builder, self.program, objective, self.xs, self.ys)
+
+    def lower_product(self, *, by_x: bool, by_y: bool) -> Product | None:
+        """The program ``v -> f_yy v, f_xy v`` as asked for; None where there is no rule."""
+        return self._df.product(by_x=by_x, by_y=by_y)
 
     def parts(self, x: Vec, y: Vec) -> list[Any]:
         """The variables at a point, as programs take them."""

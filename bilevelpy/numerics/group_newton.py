@@ -31,6 +31,8 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 SWEEPS, STILL = 60, 3
 # A model is solved to this fraction of what its first sweep changed: Newton's method does the rest.
 ENOUGH = 1e-2
+# Steps in all.
+STEPS = 200
 # Contraction of chord steps that is worth going on with.
 CHORD = 0.3
 
@@ -45,43 +47,22 @@ class _Here:
     r: Vec
 
 
-def solve_groups(
-    oracle: Any,
-    x: Vec,
-    y: Vec,
-    curvature: SupportCurvature,
-    *,
-    tol: float = 1e-10,
-    change: float = 0.0,
-    scale: float = 0.0,
-    max_iter: int = 200,
-) -> LowerSolution:
-    """Minimise f(x, .) until Newton's step on the support is below ``tol`` relative to y.
-
-    Parameters
-    ----------
-    oracle
-        A :class:`GroupedOracle`, or one that forwards to it.
-    tol, change, scale
-        As of :func:`bilevelpy.numerics.lower_newton.newton`.
-    """
-    oracle.counts.lower_solves += 1
-    return _Solve(oracle, x, curvature, tol, change, scale).run(y, max_iter)
-
-
 def minimise(
     oracle: Any,
     x: Vec,
     y: Vec,
     curvature: DenseCurvature,
     *,
-    tol: float,
+    tol: float = 1e-10,
     change: float = 0.0,
     scale: float = 0.0,
 ) -> LowerSolution:
-    """Newton's method, on the support where the lower objective has norms of groups."""
+    """Minimise f(x, .) as :func:`bilevelpy.numerics.lower_newton.newton` does; where the oracle is
+    a :class:`GroupedOracle`, or forwards to one, until Newton's step on the support is small.
+    """
     if isinstance(curvature, SupportCurvature):
-        return solve_groups(oracle, x, y, curvature, tol=tol, change=change, scale=scale)
+        oracle.counts.lower_solves += 1
+        return _Solve(oracle, x, curvature, tol, change, scale).run(y, STEPS)
     return newton(oracle, x, y, curvature, tol=tol, change=change, scale=scale)
 
 

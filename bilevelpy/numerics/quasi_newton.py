@@ -23,6 +23,17 @@ SHORT = 1000
 SR1_SKIP = 1e-8
 
 
+def updated(B: Array, s: Array, g: Array) -> Array:
+    """The BFGS update of a Hessian by a step and a change of the gradient with ``s'g > 0`` (J.
+    Nocedal and S. Wright, Numerical Optimization, 2006, (6.19))::
+
+        B - B s s'B / s'Bs + g g' / s'g
+    """
+    Bs = B @ s
+    found: Array = B - np.outer(Bs, Bs) / float(s @ Bs) + np.outer(g, g) / float(s @ g)
+    return found
+
+
 class InverseHessian(Protocol):
     """``apply(d)`` multiplies by the approximation; ``update(s, g)`` makes it satisfy ``H g =
     s``.

@@ -56,7 +56,10 @@ class ScaledOracle:
 
     def _second_order(self, known: Callable[..., Any], x: Vec, y: Vec, u: Vec) -> Any:
         units = self.units
-        f_yx, second = known(*self._units(x, y), units.y * u)
+        products = known(*self._units(x, y), units.y * u)
+        if products is None:
+            return None
+        f_yx, second = products
 
         def both(s: Vec, t: Vec) -> tuple[Vec, Vec]:
             by_x, by_y = second(units.x * s, units.y * t)

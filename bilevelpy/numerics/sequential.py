@@ -135,11 +135,12 @@ def step_program(
     C = here.slopes.numpy() / units.rows[:, None]
     parts.append(_wide(sp.csr_array(C[plain_equal]), width))
     ends.append(-values[plain_equal])
-    free = [(np.flatnonzero(kinds.plain & ~kinds.equality), 1.0)]
     up, down = elastic, np.flatnonzero(~kinds.plain & kinds.equality)
     place = np.full(p, -1)
     place[elastic] = n + 1 + np.arange(elastic.size)
-    blocks: list[tuple[Array, float, int]] = [(free[0][0], 1.0, 0)]
+    blocks: list[tuple[Array, float, int]] = [
+        (np.flatnonzero(kinds.plain & ~kinds.equality), 1.0, 0)
+    ]
     for i in range(len(samples)):
         blocks += [(up, 1.0, i), (down, -1.0, i)]
     owners: list[tuple[Array, float]] = []

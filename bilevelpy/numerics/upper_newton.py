@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from bilevelpy.numerics.quasi_newton import CURVATURE, updated
 from bilevelpy.numerics.working_set import Program, WorkingSet
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ COLUMN = 2.0
 WORTH, PACE = 2.0, 5
 # Curvatures below this fraction of the largest one are taken for it.
 FLAT = 1e-10
-# Pairs of steps and changes of the gradient with less curvature than this tell nothing.
-CURVATURE = 1e-12
 
 
 def reduced_newton(oracle: Any, columns: Columns, tol: float) -> ReducedNewton | None:
@@ -44,8 +43,7 @@ def reduced_newton(oracle: Any, columns: Columns, tol: float) -> ReducedNewton |
 class ReducedNewton:
     """Steps to the minimiser of ``g'd + d'Bd/2`` in the box. B is the second derivative of Phi at
     the latest point where it was computed, with the moduli of its eigenvalues in place of negative
-    ones (Y. Dauphin et al., NeurIPS 2014), updated since by BFGS (J. Nocedal and S. Wright,
-    Numerical Optimization, 2006, (6.19)).
+    ones (Y. Dauphin et al., NeurIPS 2014), updated since by BFGS.
 
     It is computed where the run has taken as many passes over the data since the last time as it
     costs, 2 n, so that it is at most half of all work; and where at the pace of the latest five
@@ -109,17 +107,19 @@ class ReducedNewton:
         s, d = (new.x - old.x).numpy(), (new.g - old.g).numpy()
         B = self.matrix
         assert B is not None
-        Bs = B @ s
-        sd, sBs = float(s @ d), float(s @ Bs)
-        if sd > CURVATURE * np.linalg.norm(s) * np.linalg.norm(d) and sBs > 0.0:
-            self.matrix = B + np.outer(d, d) / sd - np.outer(Bs, Bs) / sBs
+        curved = float(s @ d) > CURVATURE * np.linalg.norm(s) * np.linalg.norm(d)
+        if curved and float(s @ (B @ s)) > 0.0:
+            self.matrix = updated(B, s, d)
 
     def _second(self, point: Point) -> Array | None:
         """Phi'' at a point, made positive definite."""
         o, adjoint = self.oracle, point.adjoint
         if adjoint is None or not point.lower.face.is_whole:
             return None
-        f_yx, second = o.second_order(point.x, point.y, adjoint.u)
+        products = o.second_order(point.x, point.y, adjoint.u)
+        if products is None:
+            return None
+        f_yx, second = products
         units = torch.eye(o.n, dtype=point.x.dtype)
         check = getattr(o, "check_deadline", lambda: None)
         mixed = np.empty((o.m, o.n))

@@ -17,7 +17,7 @@ import torch
 import bilevelpy as bl
 from bilevelpy.lowering.group_norms import group_parts
 from bilevelpy.lowering.oracle import TorchOracle
-from bilevelpy.numerics.group_newton import solve_groups
+from bilevelpy.numerics.group_newton import minimise
 from bilevelpy.numerics.grouped import GroupedOracle, SupportCurvature, grouped_oracle
 from bilevelpy.numerics.resolve import Resolver
 
@@ -88,7 +88,7 @@ def test_responses_are_those_of_cvxpy(kind: str, seed: int) -> None:
     found, given = model(kind, seed)
     o = grouped(found)
     t = torch.from_numpy(np.random.default_rng(seed).uniform(-4.0, 0.5, size=o.n))
-    answer = solve_groups(o, t, o.y0, SupportCurvature())
+    answer = minimise(o, t, o.y0, SupportCurvature())
     assert answer.ended == "reached"
     w = answer.y.numpy()[:18].reshape(6, 3)
     theirs = by_cvxpy(kind, given, t.numpy())
@@ -106,7 +106,7 @@ def test_hypergradients_are_differences(kind: str) -> None:
 
     def phi(step: float) -> float:
         x = t + step * d
-        y = solve_groups(o, x, answer.lower.y, SupportCurvature(), tol=1e-13).y
+        y = minimise(o, x, answer.lower.y, SupportCurvature(), tol=1e-13).y
         value: float = o.F(x, y)
         return value
 
@@ -130,7 +130,7 @@ def test_orthonormal_design() -> None:
     given = {"A": A, "b": A @ c, "first": half, "second": 1 - half, "target": 0.4 * half * c}
     found = bl.parse(text, data=given)
     o = grouped(found)
-    answer = solve_groups(o, torch.zeros(1, dtype=torch.float64), o.y0, SupportCurvature())
+    answer = minimise(o, torch.zeros(1, dtype=torch.float64), o.y0, SupportCurvature())
     np.testing.assert_allclose(answer.y.numpy(), (1 - 1 / 5) * half * c, atol=1e-12)
     result = bl.solve(found)
     assert result.status == "converged"
@@ -143,10 +143,10 @@ def test_a_start_in_other_groups_gives_the_same_response() -> None:
     o = grouped(model("sparse group lasso")[0])
     x = torch.full((o.n,), -1.0, dtype=torch.float64)
     rng = torch.Generator().manual_seed(0)
-    first = solve_groups(o, x, o.y0, SupportCurvature())
+    first = minimise(o, x, o.y0, SupportCurvature())
     for _ in range(3):
         start = 10.0 * torch.randn(o.m, generator=rng, dtype=torch.float64)
-        again = solve_groups(o, x, start, SupportCurvature())
+        again = minimise(o, x, start, SupportCurvature())
         # Steps are measured against the largest y that was met, some 45 here.
         torch.testing.assert_close(again.y, first.y, atol=45e-9, rtol=0.0)
         assert torch.equal(again.y == 0.0, first.y == 0.0)
