@@ -18,7 +18,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +110,18 @@ def study(entry: Entry, backends: list[str], runs: Runs) -> Iterator[tuple[str, 
         yield key, run
 
 
-def measured(entry: Entry, model: bl.Model, backend: str, limit: float) -> dict[str, Any]:
-    """One solve, or the shorter of two where it is short and comes to its end."""
+Score = Callable[[bl.Model, bl.Result], float]
+
+
+def measured(
+    entry: Entry, model: bl.Model, backend: str, limit: float, score: Score | None = None
+) -> dict[str, Any]:
+    """One solve, or the shorter of two where it is short and comes to its end; with ``score`` its
+    result has one, however it ended.
+    """
     best: dict[str, Any] | None = None
     for _ in range(2):
-        run = _solve(entry, model, backend, limit)
+        run = _solve(entry, model, backend, limit, score)
         if best is None or run["cpu"] < best["cpu"]:
             best = run
         if run["cpu"] > SHORT or run["status"] != "converged":
@@ -123,7 +130,9 @@ def measured(entry: Entry, model: bl.Model, backend: str, limit: float) -> dict[
     return best
 
 
-def _solve(entry: Entry, model: bl.Model, backend: str, limit: float) -> dict[str, Any]:
+def _solve(
+    entry: Entry, model: bl.Model, backend: str, limit: float, score: Score | None
+) -> dict[str, Any]:
     began = time.process_time()
     try:
         with at_most(limit):
@@ -151,6 +160,7 @@ def _solve(entry: Entry, model: bl.Model, backend: str, limit: float) -> dict[st
         "notes": list(result.decision.notes),
         "iterations": result.iterations,
         "counts": dict(result.counts),
+        **({} if score is None else {"score": score(model, result)}),
     }
 
 

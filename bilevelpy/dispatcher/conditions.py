@@ -16,23 +16,22 @@ from bilevelpy.analysis.structure import Structure
 # largest that the backend takes, on sets to where conjugate gradients are as fast.
 DENSE_CONSTANT, DENSE = 5000, 800
 # One that moves is assembled anew at every point. Conjugate gradients are faster beyond these sizes
-# where it comes from few passes over the data, and where it takes a product per variable; twice as
-# late where the condition number at the start is above ILL.
+# where it comes from passes over the data, and where it takes a product per variable; twice as late
+# where the condition number at the start is above ILL.
 DENSE_MOVING, DENSE_BY_PRODUCTS, ILL = 400, 200, 30.0
 # One in classes comes in blocks, each the size of a class: dense up to here.
 DENSE_CLASSES, ONE_CLASS = 800, 2
 # Independent blocks of at most so many variables are factorised as a batch, however many there are.
 BLOCK = 200
-FEW_PASSES = 64
 # Upper variables for which a lower solve per direction is affordable.
 FEW_UPPER = 10
 # Lower variables that restarts can look for everywhere, and that a global solver settles at once.
 FEW_LOWER = 10
 # Lower variables of which cuts by best responses still find a first point in seconds.
 SOME_LOWER = 20
-# Lower variables from which a level that is not convex is a trained model: no solve of it ends, and
+# Lower variables from which a sum that is not convex is a trained model: no solve of it ends, and
 # batches move both levels meanwhile.
-MANY_LOWER = 1000
+MANY_LOWER = 200
 # Lower variables and rows (complementarity pairs) up to which branch and bound ends within seconds.
 PAIRS = 150
 # Entries of semidefinite matrices, whose faces are dense projectors: products beyond.
@@ -59,19 +58,17 @@ class Condition:
 def _small(s: Structure) -> bool:
     if "psd" in s.lower.domains.value and s.dim_y > MATRICES:
         return False
-    boxes = s.lower.domains.value <= {"free", "box"}
-    if s.blocks > 1 and s.dim_y <= BLOCK * s.blocks and boxes:
+    flat = s.lower.domains.value <= {"free", "box", "simplex"}
+    if s.blocks > 1 and s.dim_y <= BLOCK * s.blocks and flat:
         return True
-    if s.bands is not None and boxes:
+    if s.bands is not None and flat:
         return True
     if s.lower_hessian.value == "constant":
         return s.dim_y <= DENSE
     passes = s.hessian_passes.value if s.hessian_passes is not None else None
-    by_products = s.lower_hessian.value != "depends on x" and (
-        passes is None or passes > FEW_PASSES
-    )
-    if not by_products and passes is not None and passes > ONE_CLASS and s.dim_y <= DENSE_CLASSES:
+    if passes is not None and passes > ONE_CLASS and s.dim_y <= DENSE_CLASSES:
         return True
+    by_products = s.lower_hessian.value != "depends on x" and passes is None
     ill = s.condition is not None and s.condition > ILL
     return s.dim_y <= (2 if ill else 1) * (DENSE_BY_PRODUCTS if by_products else DENSE_MOVING)
 
@@ -119,9 +116,9 @@ SIMPLE_SET = Condition(
 )
 SMALL = Condition(
     f"at most {DENSE:,} lower variables with a constant Hessian, {DENSE_MOVING} with one that "
-    f"moves ({DENSE_CLASSES} in classes), {DENSE_BY_PRODUCTS} where it takes more than "
-    f"{FEW_PASSES} passes (twice as many beyond condition number {ILL:g}), independent blocks of "
-    f"at most {BLOCK}, or a narrow band",
+    f"moves ({DENSE_CLASSES} in classes), {DENSE_BY_PRODUCTS} where it takes a product for each "
+    f"(twice as many beyond condition number {ILL:g}), independent blocks of at most {BLOCK}, or a "
+    "narrow band",
     _small,
 )
 FEW_UPPERS = Condition(f"at most {FEW_UPPER} upper variables", lambda s: 0 < s.dim_x <= FEW_UPPER)

@@ -10,6 +10,7 @@ from bilevelpy.ir import expr as ir
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.leaves import Leaves
 from bilevelpy.ir.products import product
+from bilevelpy.ir.recognise import WRITTEN, recognised
 from bilevelpy.ir.types import Axes, Axis
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ class Builder(Leaves):
                 value = math.nan
             if not math.isnan(value):
                 return self.const(value, span)
-        return self.raw_apply(function, operands, span)
+        named = recognised(self, function, operands[0], span) if function in WRITTEN else None
+        return self.raw_apply(function, operands, span) if named is None else named
 
     def add(self, terms: Sequence[Expr], span: Span | None = None) -> Expr:
         """The sum of terms with equal axes or scalars: flat, numbers collected, ordered."""

@@ -20,6 +20,10 @@ Vec = torch.Tensor
 # An entry counts as lying on a bound within this fraction of the bound's own size: projections put
 # it there exactly.
 ON_BOUND = 1e-12
+# Parts of a whole of 1 that are rounding: where they come and go, slopes have no sign.
+ROUNDING = 1e-15
+# Simplices whose sums may cross the parts of a Hessian: each costs a solve, and a dense row.
+FEW_SUMS = 64
 # A multiplier below this fraction of the gradient's size is called weakly active: a kink of the
 # response.
 WEAK = 1e-8
@@ -44,6 +48,7 @@ class ProductSet:
         "dim",
         "is_box",
         "is_free",
+        "is_nearly_box",
         "lower",
         "matrices",
         "simplices",
@@ -72,6 +77,8 @@ class ProductSet:
         self._high = torch.where(self._roof < math.inf, high, math.inf)
         self.is_box = not self.simplices and not self.balls and not self.matrices
         self.is_free = self.is_box and not self._clips
+        plain = not self.balls and not self.matrices
+        self.is_nearly_box = plain and sum(b.count for b in self.simplices) <= FEW_SUMS
         self.lower, self.upper = self._floor.clone(), self._roof.clone()
         for b in self.simplices:
             self.lower[b.start : b.stop], self.upper[b.start : b.stop] = 0.0, 1.0
@@ -217,6 +224,25 @@ class ProductSet:
         free = torch.from_numpy(~held) if held.any() else None
         return Face(self.dim, free, weak=int(weak.sum()))
 
+    def level(self, z: Vec, g: Vec) -> Vec:
+        """``g`` without what the set holds against it: slopes of small moves from z are the same
+        but for terms of second order, and prices do not hide them behind their rounding.
+
+        That is the price ``z'g`` of each simplex, and on spheres and faces of cones what the
+        projected gradient leaves out.
+        """
+        if self.is_box:
+            return g
+        out = self.projected_gradient(z, g) if self.balls or self.matrices else g.clone()
+        for b in self.blocks:
+            if b.kind not in ("ball", "psd"):
+                out[b.start : b.stop] = g[b.start : b.stop]
+        for b in self.simplices:
+            rows = b.rows(g)
+            price = (b.rows(z) * rows).sum(-1, keepdim=True)
+            out[b.start : b.stop] = (rows - price).flatten()
+        return out
+
     def longest_step(self, z: Vec, p: Vec) -> float:
         """Largest ``t`` with ``z + t p`` inside the bounds of boxes and simplices and with the
         positive eigenvalues of matrices (balls are left to the projection).
@@ -273,7 +299,9 @@ def _project_rows(rows: Vec) -> Vec:
     ranks = np.arange(1, v.shape[1] + 1)
     keep = np.maximum((ordered * ranks > excess).sum(1, keepdims=True), 1)
     tau = np.take_along_axis(excess, keep - 1, axis=1) / keep
-    return torch.from_numpy(np.maximum(v - tau, 0.0))
+    out = v - tau
+    out[out <= ROUNDING] = 0.0
+    return torch.from_numpy(out)
 
 
 def _simplex_cone(v: Vec, zero: Vec) -> Vec:

@@ -97,6 +97,19 @@ class Face:
         """Whether :meth:`bend` may be other than zero."""
         return bool(self.balls or self.matrices)
 
+    def owners(self) -> Vec:
+        """The number of the simplex whose sum an entry keeps; -1 where it moves alone or not at
+        all.
+        """
+        out = torch.full((self.dim,), -1, dtype=torch.int64)
+        first = 0
+        for s in self.simplices:
+            b = s.block
+            own = torch.arange(first, first + b.count).unsqueeze(1)
+            out[b.start : b.stop] = torch.where(s.support > 0, own, -1).reshape(-1)
+            first += b.count
+        return out
+
     def project(self, v: Vec) -> Vec:
         """Orthogonal projection of ``v`` (last axis) onto the tangent space."""
         if v.dim() == 1 and not self.is_curved and not v.requires_grad:
@@ -148,3 +161,21 @@ class Face:
         if (self.free is None) != (other.free is None) or self.is_curved or other.is_curved:
             return False
         return self.free is None or (other.free is not None and torch.equal(self.free, other.free))
+
+
+def normals(owners: Vec) -> Vec:
+    """Projectors (..., q, q) onto what changes sums: entries ``1 / |group|`` within a group.
+
+    ``owners`` (..., q) holds the group of each entry, negative: none.
+    """
+    same = owners.unsqueeze(-1) == owners.unsqueeze(-2)
+    same &= (owners >= 0).unsqueeze(-1)
+    out = same.to(torch.float64)
+    return out / out.sum(-1, keepdim=True).clamp(min=1.0)
+
+
+def on_tangent(H: Vec, normal: Vec, middle: Vec | float) -> Vec:
+    """``P H P + middle (I - P)`` with ``P = I - normal``, of symmetric matrices (..., q, q)."""
+    left = H - normal @ H
+    inner = left - left @ normal
+    return 0.5 * (inner + inner.transpose(-1, -2)) + middle * normal

@@ -45,7 +45,7 @@ class KnownStructure(NamedPrograms):
             self.m < MANY
             or self.blocks is not None
             or self.device.type != "cpu"
-            or not self.domain_y.is_box
+            or not self.domain_y.is_nearly_box
         ):
             return None
         found = self._second(values=False)

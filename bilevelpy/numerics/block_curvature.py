@@ -7,23 +7,28 @@ of all blocks at once; a thousand followers cost as many products as one.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bilevelpy.lowering.domains import Face
+from bilevelpy.lowering.domains import Face, ProductSet
+from bilevelpy.lowering.faces import normals, on_tangent
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.banded_curvature import BandedCurvature
 from bilevelpy.numerics.grouped import SupportCurvature, is_grouped
 from bilevelpy.numerics.halves import HalvesCurvature, is_split
 from bilevelpy.numerics.linear_solve import RIDGES
 from bilevelpy.numerics.lower_newton import NEGATIVE, DenseCurvature
+from bilevelpy.numerics.on_sums import OnSums, within
+
+if TYPE_CHECKING:
+    from bilevelpy.lowering.bands import Bands
 
 Vec = torch.Tensor
 
 
 class BlockCurvature(DenseCurvature):
-    """:class:`DenseCurvature` in blocks; faces are those of boxes.
+    """:class:`DenseCurvature` in blocks; faces are those of boxes, and of simplices within a block.
 
     ``index`` (B, q) holds the positions of each block's variables in y.
     """
@@ -66,6 +71,8 @@ class BlockCurvature(DenseCurvature):
         if not bool(torch.isfinite(top).all()):
             return False
         top = torch.where(top > 0, top, 1.0)
+        if face.simplices:
+            blocks = on_tangent(blocks, normals(face.owners()[self._index]), top[:, None, None])
         eye = torch.eye(blocks.shape[1], dtype=blocks.dtype)
         for relative in RIDGES:
             shift = (relative * top)[:, None, None] * eye
@@ -80,12 +87,11 @@ class BlockCurvature(DenseCurvature):
         """Inverse of every block, applied to its part of ``v``."""
         assert self._factor is not None
         assert self.face is not None
-        free = self.face.free
-        rows = (v if free is None else v * free)[self._index]
+        rows = self.face.project(v)[self._index]
         solved = torch.cholesky_solve(rows.unsqueeze(-1), self._factor).squeeze(-1)
         out = torch.zeros_like(v)
         out[self._index] = solved
-        return out if free is None else out * free
+        return self.face.project(out)
 
     @property
     def negative(self) -> bool:
@@ -101,10 +107,26 @@ def curvature_of(oracle: Any, *, constant: bool = False) -> DenseCurvature:
         return SupportCurvature(constant=constant)
     if is_split(oracle):
         return HalvesCurvature(constant=constant)
+    found = _in_parts(oracle, oracle.domain_y, constant)
+    return DenseCurvature(constant=constant) if found is None else found
+
+
+def comes_in_parts(oracle: Any) -> bool:
+    """Whether the Hessian has blocks or a band that its set respects."""
+    return _in_parts(oracle, oracle.domain_y, False) is not None
+
+
+def _in_parts(oracle: Any, domain: ProductSet, constant: bool) -> DenseCurvature | None:
     index = getattr(oracle, "blocks", None)
-    if index is not None and oracle.domain_y.is_box:
+    if index is not None and within(domain, index):
         return BlockCurvature(index, constant=constant)
-    bands = getattr(oracle, "bands", None)
-    if bands is not None and oracle.domain_y.is_box:
-        return BandedCurvature(bands, constant=constant)
-    return DenseCurvature(constant=constant)
+    if not domain.is_nearly_box:
+        return None
+    bands: Bands | None = getattr(oracle, "bands", None)
+    if index is not None:
+        base: DenseCurvature = BlockCurvature(index, constant=constant)
+    elif bands is not None:
+        base = BandedCurvature(bands, constant=constant)
+    else:
+        return None
+    return OnSums(base) if domain.simplices else base

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from bilevelpy.lowering.domains import Face
+from bilevelpy.lowering.faces import normals, on_tangent
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.linear_solve import (
     Cholesky,
@@ -51,10 +52,10 @@ class DenseCurvature:
     good inverse.
 
     On a face the matrix is ``P (H + C) P + s (I - P)`` with the tangent projector P and the
-    curvature C of active balls; coordinate faces use the free submatrix instead.
+    curvature C of active balls; entries that are held have no part in it on other faces.
     """
 
-    __slots__ = ("H", "constant", "face", "factor", "index", "rent")
+    __slots__ = ("H", "constant", "face", "factor", "index", "normal", "rent")
 
     def __init__(self, *, constant: bool = False) -> None:
         self.constant = constant
@@ -63,7 +64,9 @@ class DenseCurvature:
         self.H: Vec | None = None
         self.face: Face | None = None
         self.factor: Cholesky | PseudoInverse | None = None
+        # Of entries that may move: their positions, and what changes the sums that they keep.
         self.index: Vec | None = None
+        self.normal: Vec | None = None
 
     def refresh(self, oracle: Oracle, x: Vec, y: Vec) -> None:
         """Evaluate the Hessian at (x, y)."""
@@ -80,17 +83,24 @@ class DenseCurvature:
             return self.factor is not None
         H = self.H
         assert H is not None
-        self.face, self.index = face, None
+        self.face, self.index, self.normal = face, None, None
         if face.is_whole:
             self.factor = invert(H)
-        elif face.only_fixes and face.free is not None:
-            self.index = face.free.nonzero().squeeze(1)
-            self.factor = invert(H[self.index][:, self.index])
-        else:
+            return self.factor is not None
+        middle = float(H.diagonal().abs().mean()) or 1.0
+        if face.is_curved:
             eye = torch.eye(H.shape[0], dtype=H.dtype)
             inner = face.project(face.project(H + face.bend(eye)).T.contiguous())
-            middle = float(H.diagonal().abs().mean()) or 1.0
             self.factor = invert(0.5 * (inner + inner.T) + middle * (eye - face.project(eye)))
+            return self.factor is not None
+        if face.free is not None:
+            self.index = face.free.nonzero().squeeze(1)
+            H = H[self.index][:, self.index]
+        if face.simplices:
+            owners = face.owners()
+            self.normal = normals(owners if self.index is None else owners[self.index])
+            H = on_tangent(H, self.normal, middle)
+        self.factor = invert(H)
         return self.factor is not None
 
     def solve(self, v: Vec) -> Vec:
@@ -98,13 +108,19 @@ class DenseCurvature:
         factor, face = self.factor, self.face
         assert factor is not None
         assert face is not None
-        if face.is_whole:
-            return factor.solve(v)
-        if self.index is not None:
-            out = torch.zeros_like(v)
-            out[self.index] = factor.solve(v[self.index])
-            return out
-        return face.project(factor.solve(face.project(v)))
+        if face.is_curved:
+            return face.project(factor.solve(face.project(v)))
+        part = v if self.index is None else v[self.index]
+        if self.normal is not None:
+            part = part - self.normal @ part
+        part = factor.solve(part)
+        if self.normal is not None:
+            part = part - self.normal @ part
+        if self.index is None:
+            return part
+        out = torch.zeros_like(v)
+        out[self.index] = part
+        return out
 
     @property
     def negative(self) -> bool:

@@ -89,6 +89,7 @@ def armijo(
     """
     domain = oracle.domain_y
     noise = VALUE_NOISE * abs(f)
+    level = domain.level(y, g)
     t = first
     for _ in range(HALVINGS):
         move = p if t == 1.0 else t * p
@@ -96,7 +97,7 @@ def armijo(
         if not domain.is_free:
             trial = domain.project(trial)
             move = trial - y
-        slope = dot(g, move)
+        slope = dot(level, move)
         if slope >= 0.0:
             if domain.is_free or not bool(move.any()):
                 return None
@@ -106,7 +107,9 @@ def armijo(
         if math.isfinite(f_trial):
             if f_trial <= f + ARMIJO * slope:
                 return Step(trial, f_trial, g_trial, t)
-            if f_trial <= f + noise and abs(dot(g_trial, move)) <= 0.9 * abs(slope):
+            if f_trial <= f + noise and abs(dot(domain.level(trial, g_trial), move)) <= 0.9 * abs(
+                slope
+            ):
                 return Step(trial, f_trial, g_trial, t)
             # Minimiser of the parabola through both values and the slope, kept within [0.1, 0.5] t.
             bend = 2.0 * (f_trial - f - slope)

@@ -11,7 +11,7 @@ import torch
 
 from bilevelpy.lowering.domains import Face
 from bilevelpy.lowering.protocol import Oracle
-from bilevelpy.numerics.block_curvature import curvature_of
+from bilevelpy.numerics.block_curvature import comes_in_parts, curvature_of
 from bilevelpy.numerics.group_newton import minimise
 from bilevelpy.numerics.hypergradient import Adjoint, dense_adjoint, krylov_adjoint
 from bilevelpy.numerics.linear_solve import dot, norm
@@ -67,11 +67,7 @@ class Resolver:
     def is_small(oracle: Oracle) -> bool:
         """Whether a dense Hessian is affordable here."""
         price = getattr(oracle, "hessian_price", math.inf)
-        if oracle.domain_y.is_box and any(
-            getattr(oracle, name, None) is not None for name in ("blocks", "bands")
-        ):
-            return True
-        if getattr(oracle, "support_only", False):
+        if comes_in_parts(oracle) or getattr(oracle, "support_only", False):
             return True
         return oracle.m <= DENSE or (oracle.m <= LARGE and price <= CHEAP)
 
