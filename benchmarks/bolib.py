@@ -108,7 +108,7 @@ def table(rows: list[Row], seconds: float, records: str = "", page: str = "PAGE"
     command = f"python benchmarks/bolib.py FOLDER{option} --table {page}"
     counts = Counter("accepted" if r.accepted else r.verdict.split(":")[0] for r in rows)
     lines = [
-        "# Problems of the bilevel literature",
+        f"# {'Further problems' if records else 'Problems'} of the bilevel literature",
         "",
         f"{len(rows)} problems ({what}), default settings, "
         f"{seconds:g} s each, made by `{command}`. "

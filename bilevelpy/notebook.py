@@ -47,11 +47,16 @@ def model_of_cell(line: str, cell: str, variables: dict[str, Any]) -> Model:
 
 
 def _options(line: str) -> tuple[str | None, str | None]:
-    words = shlex.split(line)
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise UsageError(f"`{line}` is not understood: {error}; {_HELP}") from None
     name = data = None
     while words:
         word = words.pop(0)
-        if word == "--data" and words:
+        if word == "--data":
+            if not words:
+                raise UsageError(f"`--data` needs a name or a path; {_HELP}")
             data = words.pop(0)
         elif name is None and word.isidentifier():
             name = word

@@ -53,6 +53,11 @@ class Certificate:
     reasons: tuple[str, ...]
     details: Mapping[str, Any] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        from bilevelpy.markup import plain
+
+        return plain.certificate(self)
+
     def _repr_html_(self) -> str:
         from bilevelpy.markup import fragments
 
@@ -74,7 +79,7 @@ class Record:
     x: tuple[float, ...] = ()
 
 
-@dataclass
+@dataclass(repr=False)
 class Result:
     """The answer to a solve. ``upper`` and ``lower`` map names to arrays; ``result["lam"]`` finds
     either.
@@ -98,6 +103,18 @@ class Result:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     duals: Mapping[str, np.ndarray] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        kind = self.certificate.kind if self.certificate is not None else "missing"
+        return (
+            f"<Result of {self.model}: {self.status}, F = {self.F:.10g}, {self.backend}, "
+            f"certificate {kind}>"
+        )
+
+    def __str__(self) -> str:
+        from bilevelpy.markup import plain
+
+        return plain.result(self)
 
     def _repr_html_(self) -> str:
         from bilevelpy.markup import fragments, html
@@ -276,11 +293,6 @@ def _from_saved(content: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Re
         for name in _NUMBERS & certificate.keys():
             certificate[name] = storage.number(certificate[name])
         certificate = Certificate(**certificate)
-    history = []
-    for record in content["history"]:
-        numbers = {name: storage.number(record[name]) for name in _NUMBERS & record.keys()}
-        point = tuple(storage.number(v) for v in record.get("x", ()))
-        history.append(Record(**(record | numbers | {"x": point})))
     return Result(
         model=content["model"],
         status=Status(content["status"]),
@@ -296,11 +308,23 @@ def _from_saved(content: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Re
         iterations=content["iterations"],
         counts=content["counts"],
         time=content["time"],
-        history=history,
+        history=[record_of(record) for record in content["history"]],
         provenance=content["provenance"],
         duals=duals,
         warnings=tuple(content["warnings"]),
     )
+
+
+def record_of(content: Mapping[str, Any]) -> Record:
+    """A record from its JSON; what is none is a TypeError, a ValueError or an AttributeError."""
+    numbers = {name: storage.number(content[name]) for name in _NUMBERS & content.keys()}
+    rest = {
+        "iteration": int(content["iteration"]),
+        "counts": {name: int(count) for name, count in content["counts"].items()},
+        "reports": {n: storage.number(v) for n, v in content.get("reports", {}).items()},
+        "x": tuple(storage.number(v) for v in content.get("x", ())),
+    }
+    return Record(**{**content, **numbers, **rest})
 
 
 # Fields of certificates and records that are numbers, in which NaN and infinities were replaced.

@@ -187,7 +187,7 @@ def _seen(
         return _nonconvex(convexity, probe), Fact(
             None, Evidence.OBSERVED, "f curves downwards somewhere"
         )
-    words = f"curvature {low:.3g} to {high:.3g} at {len(probe.spectra)} points"
+    words = f"curvature {low:.3g} to {high:.3g} at {_points(len(probe.spectra))}"
     if low > SINGULAR * size:
         return (
             Fact(STRONGLY, Evidence.OBSERVED, words, convexity.span),
@@ -230,7 +230,7 @@ def _lipschitz(
         return Fact(largest, Evidence.DECLARED, "`assume smooth`", stated[0].assumption.span)
     if probe is not None and probe.spectra:
         return Fact(
-            probe.high, Evidence.OBSERVED, f"largest curvature at {len(probe.spectra)} points"
+            probe.high, Evidence.OBSERVED, f"largest curvature at {_points(len(probe.spectra))}"
         )
     return Fact(None, Evidence.OBSERVED, "not probed")
 
@@ -262,3 +262,7 @@ def _unique(
     return Fact(
         None, Evidence.OBSERVED, "nothing shows that the lower solution is unique", convexity.span
     )
+
+
+def _points(count: int) -> str:
+    return "one point" if count == 1 else f"{count} points"

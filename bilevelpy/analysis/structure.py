@@ -101,6 +101,12 @@ class Structure:
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
     blocks: int = 1
 
+    def __str__(self) -> str:
+        from bilevelpy.analysis.explain import rows_of
+        from bilevelpy.markup import plain
+
+        return plain.structure(rows_of(self))
+
     def _repr_html_(self) -> str:
         from bilevelpy.analysis.explain import rows_of
         from bilevelpy.markup import fragments

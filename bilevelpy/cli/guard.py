@@ -30,7 +30,8 @@ def guarded(command: Callable[P, int]) -> Callable[P, None]:
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             code = command(*args, **kwargs)
-            sys.stdout.flush()
+            if not sys.stdout.closed:  # a server closes what it has answered through
+                sys.stdout.flush()
         except BrokenPipeError:
             code = _quiet()
         except KeyboardInterrupt:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import sys
 
-from bilevelpy.cli.guard import DONE
+from bilevelpy.cli.console import say
+from bilevelpy.cli.guard import DONE, INTERRUPTED
 from bilevelpy.errors import UsageError
 
 
@@ -22,5 +26,9 @@ def lsp() -> int:
     # Clients learn of errors by the protocol. Many never read this process's standard error, and a
     # pipe that is full of tracebacks would stop the server.
     logging.getLogger("pygls").setLevel(logging.CRITICAL)
+    # A thread waits for input where no exception reaches it. Nothing has to be kept: end at once.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    if sys.stdin.isatty():
+        say("an editor starts this and speaks to it over standard input; Ctrl-C ends it")
     create().start_io()
     return DONE

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import math
+import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import numpy as np
 from rich.console import Console, Group, RenderableType
@@ -28,13 +30,28 @@ _EVIDENCE = {"proved": "green", "declared": "cyan", "observed": "yellow"}
 _STATUS = {"converged": "bold green", "interrupted": "bold yellow"}
 
 
+class Trimmed(io.TextIOBase):
+    """A stream whose lines end with their last letter: tables fill theirs with blanks."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write whole lines."""
+        return self._stream.write(re.sub(r" +$", "", text, flags=re.MULTILINE))
+
+    def flush(self) -> None:
+        """What is written is the stream's to flush."""
+        self._stream.flush()
+
+
 def console(*, errors: bool) -> Console:
     """A console for one of the two streams: plain where ``NO_COLOR`` is set, 80 columns wide off
     a terminal.
     """
     stream = sys.stderr if errors else sys.stdout
     return Console(
-        file=stream,
+        file=stream if stream.isatty() else cast("TextIO", Trimmed(stream)),
         highlight=False,
         width=None if stream.isatty() else 80,
         color_system="auto" if wants_color(stream) else None,

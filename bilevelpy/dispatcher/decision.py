@@ -58,6 +58,11 @@ class Decision:
     row: int = 0
     notes: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        from bilevelpy.markup import plain
+
+        return plain.decision(self)
+
     def _repr_html_(self) -> str:
         from bilevelpy.markup import fragments
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from bilevelpy.exporters.base import Files, Options
 from bilevelpy.exporters.header import one_line
 from bilevelpy.exporters.latex_conditions import FORMS, conditions_block
-from bilevelpy.exporters.latex_layout import broken, joined
+from bilevelpy.exporters.latex_layout import LINE, broken, joined, width
 from bilevelpy.exporters.latex_sets import runs, set_text
 from bilevelpy.exporters.latex_symbols import escape
 from bilevelpy.exporters.latex_terms import Indices, Terms
@@ -47,7 +47,11 @@ def latex(program: Program) -> str:
         lines.append(_argmin_head(terms, level, first=k == 0))
         lines += _level(terms, level, r"\quad ")
         if level.family:
-            lines[-1] += rf" \qquad {_for_all(terms, level.family)[0]}"
+            every = rf"\qquad {_for_all(terms, level.family)[0]}"
+            if width(lines[-1] + every) <= LINE:
+                lines[-1] += f" {every}"
+            else:
+                lines.append(rf"& \quad {every}")
     body = " \\\\\n".join(f"  {line}" for line in lines)
     return f"\\begin{{aligned}}\n{body}\n\\end{{aligned}}"
 

@@ -15,6 +15,8 @@ _ROOM = {"\\,": 0.2, "\\;": 0.3, "\\ ": 0.3, "\\quad": 1.0, "\\qquad": 2.0, "\\s
          "\\prod": 1.6, "\\exp": 3.0, "\\log": 3.0, "\\max": 3.0, "\\min": 3.0, "\\det": 3.0,
          "\\sin": 3.0, "\\cos": 3.0, "\\tan": 3.0, "\\tanh": 4.0, "\\dots": 2.0}  # fmt: skip
 _SIGNS = {"+", "-", "=", "\\le", "\\ge", "\\in", "<", ">", "\\ne", "\\perp"}
+_OPEN, _CLOSE = "\\left(", "\\right)"
+_OPENS, _CLOSES = ("{", "(", "[", "\\lvert", "\\lVert"), ("}", ")", "]", "\\rvert", "\\rVert")
 _LARGE = ("\\sum", "\\prod", "\\max", "\\min", "\\bigvee")
 
 
@@ -85,4 +87,54 @@ def broken(parts: Sequence[str], tail: str = "") -> list[str]:
         else:
             lines.append(signed(part))
     lines[-1] += tail
-    return lines
+    return [piece for line in lines for piece in _opened(line)]
+
+
+def _opened(line: str) -> list[str]:
+    """A line that is too wide, broken inside its widest brackets where these hold a sum."""
+    if width(line) <= LINE:
+        return [line]
+    pairs = sorted(_brackets(line), key=lambda pair: width(line[slice(*pair)]), reverse=True)
+    for start, end in pairs:
+        parts = _summands(line[start + len(_OPEN) : end])
+        if len(parts) > 1:
+            pieces = [line[:start] + rf"\Bigl( {parts[0]}"]
+            for part in parts[1:]:
+                if width(f"{pieces[-1]} {part}") <= LINE:
+                    pieces[-1] += f" {part}"
+                else:
+                    pieces.append(rf"\quad {part}")
+            pieces[-1] += rf"\Bigr){line[end + len(_CLOSE) :]}"
+            return pieces
+    return [line]
+
+
+def _brackets(line: str) -> list[tuple[int, int]]:
+    """Where brackets open and close that stand in no others, and in no index or fraction."""
+    found, open_at, depth, braces = [], 0, 0, 0
+    for match in _TOKEN.finditer(line):
+        braces += (match[0] == "{") - (match[0] == "}")
+        if braces == 0 and match[0] == "\\left":
+            open_at = match.start() if depth == 0 else open_at
+            depth += 1
+        elif braces == 0 and match[0] == "\\right":
+            depth -= 1
+            if (
+                depth == 0
+                and line.startswith(_OPEN, open_at)
+                and line.startswith(_CLOSE, match.start())
+            ):
+                found.append((open_at, match.start()))
+    return found
+
+
+def _summands(text: str) -> list[str]:
+    """The terms of a sum, each but the first with its sign."""
+    cuts, depth = [0], 0
+    for match in _TOKEN.finditer(text):
+        depth += match[0] in _OPENS
+        depth -= match[0] in _CLOSES
+        # A sign after a blank stands between two terms; one at the start belongs to its term.
+        if depth == 0 and match[0] in "+-" and text[: match.start()].strip():
+            cuts.append(match.start())
+    return [text[a:b].strip() for a, b in zip(cuts, [*cuts[1:], len(text)], strict=True)]

@@ -57,9 +57,16 @@ _FACTS = {
 }
 
 
-def complete(document: Document, stale: State | None, offset: int, held: list[Entry]) -> list[Item]:
+def complete(
+    document: Document,
+    stale: State | None,
+    offset: int,
+    held: list[Entry],
+    *,
+    snippets: bool = True,
+) -> list[Item]:
     """Suggestions at ``offset``. ``stale`` is the state of the last check: while a name is typed
-    the text need not be checked again.
+    the text need not be checked again. ``snippets``: whether the client can place the cursor.
     """
     text = document.source.text
     tokens = document.tokens_before(offset)
@@ -88,7 +95,7 @@ def complete(document: Document, stale: State | None, offset: int, held: list[En
         return [_word(w, d, Kinds.EnumMember) for w, d in words.items()]
     if head == "ASSUME" and line[-1].type in ("ASSUME", "COMMA"):
         return [_word(w, d, Kinds.EnumMember) for w, d in _FACTS.items()]
-    return _names(state, line, level)
+    return _names(state, line, level, snippets)
 
 
 def _flat(line: list[Token]) -> bool:
@@ -146,7 +153,7 @@ def _data(state: State, held: list[Entry]) -> list[Item]:
     return [_word(e.name, f"{e.shape} in {e.file}".strip(), Kinds.Field) for e in free]
 
 
-def _names(state: State, line: list[Token], level: str) -> list[Item]:
+def _names(state: State, line: list[Token], level: str, snippets: bool) -> list[Item]:
     """Names that the level may read, iterators of the statement, functions, words of clauses."""
     report = level == TOP and line[0].type in ("REPORT", "EXPECT")
     context = Context(REPORTS if report else level)
@@ -171,8 +178,8 @@ def _names(state: State, line: list[Token], level: str) -> list[Item]:
                 kind=Kinds.Function,
                 detail=detail,
                 documentation=words.removesuffix("*").strip(),
-                insert_text=f"{name}($0)",
-                insert_text_format=types.InsertTextFormat.Snippet,
+                insert_text=f"{name}($0)" if snippets else None,
+                insert_text_format=types.InsertTextFormat.Snippet if snippets else None,
                 sort_text=f"2{name}",
             )
         )

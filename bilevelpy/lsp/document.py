@@ -11,13 +11,14 @@ from urllib.parse import unquote, urlsplit
 
 from lark.lexer import Token
 
-from bilevelpy.diagnostics import Diagnostic, Severity, Source
+from bilevelpy.diagnostics import Diagnostic, Severity, Source, Span
+from bilevelpy.ir.atoms import CALLS
 from bilevelpy.ir.program import Program
 from bilevelpy.lsp.index import Index, Use, build
 from bilevelpy.lsp.positions import Positions
 from bilevelpy.sema.check import Examination, examine
 from bilevelpy.sema.include import STANDARD
-from bilevelpy.sema.scope import TOP, UPPER, State
+from bilevelpy.sema.scope import TOP, UPPER, Declaration, State, lookup
 from bilevelpy.syntax import ast
 from bilevelpy.syntax.lexing import Lexed
 from bilevelpy.syntax.parser import lex, parse
@@ -145,7 +146,26 @@ class Document:
 
     def use_at(self, offset: int) -> Use | None:
         """The name under ``offset``."""
-        return self.index.at(self.name, offset)
+        found = self.index.at(self.name, offset)
+        return self._unread_at(offset) if found is None and self.has_syntax_errors else found
+
+    def _unread_at(self, offset: int) -> Use | None:
+        """A name in a statement that is in no tree yet: what it would mean there."""
+        k = len(self.tokens_before(offset + 1)) - 1
+        before = self.lexed.tokens[max(k - 1, 0) : k + 1]
+        if not before or before[-1].type != "NAME" or (before[-1].end_pos or 0) < offset:
+            return None
+        if len(before) > 1 and before[0].type == "DOT":
+            return None
+        name = str(before[-1])
+        span = Span(self.name, before[-1].start_pos or 0, before[-1].end_pos or 0)
+        declared = lookup(self.state, self.level_of(k), name)
+        if isinstance(declared, Declaration):
+            uses = (u for found in self.index.uses.values() for u in found)
+            symbols = (u.symbol for u in uses if u.symbol is not None)
+            symbol = next((s for s in symbols if s.declaration is declared), None)
+            return None if symbol is None else Use(span, name, symbol)
+        return Use(span, name, None) if declared is None and name in CALLS else None
 
     def tokens_before(self, offset: int) -> list[Token]:
         """The tokens that begin before ``offset``."""

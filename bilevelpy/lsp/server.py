@@ -16,7 +16,7 @@ from pygls.lsp.server import LanguageServer
 
 from bilevelpy import __version__
 from bilevelpy.diagnostics import Source
-from bilevelpy.lsp import complete, datafiles, describe, navigation, tokens
+from bilevelpy.lsp import abilities, complete, datafiles, describe, navigation, tokens
 from bilevelpy.lsp.document import MAX_CHARACTERS, Document, level_at, name_of, uri_of
 from bilevelpy.sema.include import read_model
 from bilevelpy.sema.scope import State
@@ -74,17 +74,10 @@ class Server(LanguageServer):
 
         return load
 
-    def can_refresh(self) -> bool:
-        """Whether the client asks again for colours when it is told to."""
-        workspace = self.client_capabilities.workspace
-        tokens_there = workspace.semantic_tokens if workspace is not None else None
-        return bool(tokens_there is not None and tokens_there.refresh_support)
-
     def held(self, document: Document) -> list[datafiles.Entry]:
         """What the data files of a document hold: those of the settings, else those beside it."""
-        if document.name.startswith("<"):
-            return datafiles.entries(self.data_files)
-        return datafiles.entries(self.data_files or datafiles.beside(document.name))
+        beside = [] if document.name.startswith("<") else datafiles.beside(document.name)
+        return datafiles.entries(self.data_files or beside)
 
     def check_soon(self, uri: str, pause: float = PAUSE) -> None:
         """Check a document once its user has stopped typing."""
@@ -251,7 +244,9 @@ def _hover(server: Server, params: types.HoverParams) -> types.Hover | None:
     if use is not None:
         held = {e.name: e for e in server.held(document)}
         text, span = describe.hover(document, use, held), use.span
-        return types.Hover(_markdown(text), document.positions.range(span))
+        return types.Hover(
+            abilities.markup(server.client_capabilities, text), document.positions.range(span)
+        )
     before = document.tokens_before(offset + 1)
     if not before or (before[-1].end_pos or 0) < offset:
         return None
@@ -261,18 +256,15 @@ def _hover(server: Server, params: types.HoverParams) -> types.Hover | None:
         text = describe.objective(document, level_at(before))
     elif "MODEL" in (kind, before[-2].type if len(before) > 1 else ""):
         text = describe.model(document)
-    return types.Hover(_markdown(text)) if text else None
-
-
-def _markdown(text: str) -> types.MarkupContent:
-    return types.MarkupContent(types.MarkupKind.Markdown, text)
+    return types.Hover(abilities.markup(server.client_capabilities, text)) if text else None
 
 
 @_guarded
 def _complete(server: Server, params: types.CompletionParams) -> types.CompletionList | None:
     document, offset = _place(server, params)
     stale = server.last_states.get(document.uri)
-    items = complete.complete(document, stale, offset, server.held(document))
+    held, snippets = server.held(document), abilities.takes_snippets(server.client_capabilities)
+    items = complete.complete(document, stale, offset, held, snippets=snippets)
     return types.CompletionList(is_incomplete=False, items=items)
 
 
@@ -340,7 +332,11 @@ def _semantic_tokens(
 ) -> types.SemanticTokens | None:
     document = server.document(params.text_document.uri)
     stale = server.last_states.get(document.uri)
-    if stale is None or document.is_checked or not server.can_refresh():
+    if (
+        stale is None
+        or document.is_checked
+        or not abilities.can_refresh(server.client_capabilities)
+    ):
         return types.SemanticTokens(tokens.semantic_tokens(document, document.state))
     # While somebody types: by the names of the last check, until the next one asks for colours.
     server.provisional.add(document.uri)

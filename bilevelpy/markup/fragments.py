@@ -111,7 +111,7 @@ def result(r: Result) -> Raw:
     head = (
         f'<p><strong>{escape(r.model)}</strong> <span class="status {word}">{escape(r.status)}'
         f"</span> {escape(r.backend)}, {r.iterations} iterations, {seconds:.2f} s</p>"
-        f"<p>{escape(r.message)}</p>"
+        f"<p>{words(r.message)}</p>"
     )
     parts = [head, objectives(r), variables(r)]
     if r.reports:

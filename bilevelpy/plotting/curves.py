@@ -75,6 +75,8 @@ def convergence(
     if not any(math.isfinite(r.F) for r in records_of_all):
         nothing = "no value of $F$ was recorded"
         grid[0, 0].text(0.5, 0.5, nothing, ha="center", transform=grid[0, 0].transAxes)
+        grid[0, 0].grid(False)
+        grid[0, 0].set(xticks=[], yticks=[])  # of an axis without values they would be made up
     grid[-1, 0].set_xlabel("seconds")
     if counted:
         grid[-1, 1].set_xlabel("evaluations (values, gradients, products)")

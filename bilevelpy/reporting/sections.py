@@ -11,7 +11,7 @@ from bilevelpy.analysis.explain import rows_of
 from bilevelpy.errors import BilevelError, UsageError
 from bilevelpy.exporters.latex import latex
 from bilevelpy.markup import fragments
-from bilevelpy.markup.html import Raw, escape, figure, items, number, table
+from bilevelpy.markup.html import Raw, escape, figure, items, number, table, words
 from bilevelpy.markup.mathml import mathml
 from bilevelpy.reductions.labels import labels_of
 
@@ -38,7 +38,7 @@ def answer(r: Result) -> str:
     seconds = r.time.get("total", 0.0)
     steps = f"{r.iterations} iteration{'s' if r.iterations != 1 else ''}"
     parts = [
-        f'<p class="key">{escape(r.message)}</p>',
+        f'<p class="key">{words(r.message)}</p>',
         f'<p class="sub">{escape(r.backend)}, {steps}, {seconds:.2f} s</p>',
         _wide(fragments.objectives(r)),
     ]

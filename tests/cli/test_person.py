@@ -7,8 +7,11 @@ from __future__ import annotations
 import builtins
 import os
 import re
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +84,71 @@ def test_a_persons_path(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "short = " in (folder / "roads.html").read_text()
 
 
+class Clock:
+    """Runs commands as somebody types them, in a checkout, and keeps what each takes."""
+
+    def __init__(self, checkout: Path) -> None:
+        self.checkout = checkout
+        self.seconds: dict[str, float] = {}
+
+    def run(self, what: str, *command: str, code: int = 0) -> str:
+        """The output of a command that must end with ``code``; `bilevelpy` is that of here."""
+        known = [sys.executable, "-m", "bilevelpy"] if command[0] == "bilevelpy" else [command[0]]
+        environment = {**os.environ, "PYTHONPATH": str(self.checkout), "OMP_NUM_THREADS": "1"}
+        began = time.perf_counter()
+        done = subprocess.run(
+            [*known, *command[1:]], cwd=self.checkout, env=environment, capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
+        self.seconds[what] = time.perf_counter() - began
+        assert done.returncode == code, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_from_a_checkout_to_an_export(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """The first ten minutes, with a clock. What `make` would install is the present environment."""
+    checkout = tmp_path / "bilevelpy"
+    left_out = ("_build", "node_modules", "__pycache__", "*-output", "*_cache", ".venv", ".git",
+                ".consumers")  # fmt: skip
+    shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(*left_out))
+    clock = Clock(checkout)
+
+    shown = clock.run(
+        "make demo", "make", "demo", "--old-file=.venv/.stamp-demo", f"PY={sys.executable}"
+    )
+    assert "breast_cancer  converged" in shown
+    assert (checkout / "demo-output" / "breast_cancer.png").is_file()
+
+    # A model of the repository becomes one's own: a slip, its message, its mending.
+    model = checkout / "models" / "congestion_tolls.blv"
+    text = model.read_text()
+    model.write_text(text.replace("share[ROAD] in simplex", "share[ROADS] in simplex"))
+    shown = clock.run("a slip", "bilevelpy", "check", str(model), code=1)
+    assert "did you mean `ROAD`?" in shown
+    # The table takes the place of the numbers in the text, and of what was expected of them.
+    own = re.sub(r"^(set ROAD|param (?:free|slope)\[ROAD\]) = .*;$", r"\1;", text, flags=re.M)
+    model.write_text(own.partition("expect")[0])
+    assert "no problems" in clock.run("its mending", "bilevelpy", "check", str(model))
+
+    # Three roads of one's own.
+    table = checkout / "roads.csv"
+    table.write_text("ROAD,free,slope\nshort,1,0.2\nwide,2,0.05\nferry,4,0.01\n")
+    given = (str(model), "--data", str(table))
+    shown = clock.run("solve, plot", "bilevelpy", "solve", *given, "--plot", "run.png")
+    assert "converged" in shown
+    assert re.search(r"toll\[3\] +short = \S+ +wide = \S+ +ferry = \S+", shown)
+    assert (checkout / "run.png").read_bytes().startswith(b"\x89PNG")
+    clock.run("export", "bilevelpy", "export", *given, "--to", "latex", "--out", "roads.tex")
+    assert "\\mathrm{toll}" in (checkout / "roads.tex").read_text()
+
+    for what, seconds in clock.seconds.items():
+        record_property(what, round(seconds, 1))
+        print(f"{what:14}{seconds:6.1f} s")
+
+
 def loaded_by(arguments: list[str]) -> set[str]:
     """Top-level modules in a fresh process after a command."""
     script = (
@@ -141,6 +209,7 @@ def test_output_is_plain_and_fits_eighty_columns(capsys: pytest.CaptureFixture[s
     printed = capsys.readouterr().out
     assert "\x1b" not in printed
     assert max(len(line) for line in printed.splitlines()) <= 80
+    assert all(line == line.rstrip() for line in printed.splitlines())
 
 
 def test_the_shell_completes_commands() -> None:

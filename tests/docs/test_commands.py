@@ -47,7 +47,7 @@ MENTIONED = {
 }
 
 
-@pytest.mark.parametrize("command", SHOWN)
+@pytest.mark.parametrize("command", SHOWN, ids=str)
 def test_a_command_runs(
     command: str,
     tmp_path: Path,
@@ -67,7 +67,7 @@ def test_what_is_not_run_has_a_reason_and_a_page() -> None:
         print(f"{pattern}: {why} ({len(found)})")
         assert found, pattern
         assert len(why) > 10, pattern
-    assert sum(reason(c) is not None for c in SHOWN) <= 6
+    assert sum(reason(c) is not None for c in SHOWN) <= 1
     for pattern in SHORTER:
         plain = [c.removeprefix(".venv/bin/") for c in SHOWN]
         assert any(fnmatch.fnmatch(c, pattern) for c in plain), pattern

@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+from bilevelpy.diagnostics import Source
+from bilevelpy.exporters.latex import latex
+from bilevelpy.sema import check
+
 ROOT = Path(__file__).parents[2]
 GALLERY = ROOT / "docs" / "gallery"
 PAGES = [p for p in sorted(GALLERY.glob("*.md")) if p.stem != "index"]
@@ -56,7 +60,11 @@ def test_a_page_has_its_parts(page: Path) -> None:
                  "## Certificate", "## Run it", "```console", "!["):  # fmt: skip
         assert part in text, part
     (path,) = ROOT.glob(f"models/**/{page.stem}.blv")
-    assert path.read_text(encoding="utf-8").strip() in text
+    source = path.read_text(encoding="utf-8")
+    assert source.strip() in text
+    program = check(Source(str(path), source)).program
+    assert program is not None
+    assert latex(program) in text, "its formulas are written in another way now"
     for line in re.findall(r"^\$ (.*)$", text, re.M):
         program, subject, *_ = line.split()
         assert program in ("bilevelpy", "python"), line

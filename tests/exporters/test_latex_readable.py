@@ -66,6 +66,37 @@ def test_a_long_sum_breaks_between_its_terms() -> None:
     assert broken(["a", "-b"]) == ["a - b"]
 
 
+def test_the_elements_of_a_family_are_said_where_there_is_room() -> None:
+    text = """\
+model m; set TASK = 1..3; dim n = 2; param c[TASK, n] = 1;
+upper { var x in [0, 1]; minimize x + sum(t.y); }
+lower t[i in TASK] { var y[n]; minimize OBJECTIVE; }
+"""
+    short = latex(bl.parse(text.replace("OBJECTIVE", "sumsq(y)")).program).splitlines()
+    assert short[-2].endswith(r"y_{i, j}^{2} \qquad \forall i \in \mathrm{TASK}")
+    terms = " + ".join(f"c[i, j] * exp({k} * y[j])" for k in range(2, 6))
+    wide = f"sum(({terms})^2 for j in n)"
+    long = latex(bl.parse(text.replace("OBJECTIVE", wide)).program).splitlines()
+    assert long[-2] == r"  & \quad \qquad \forall i \in \mathrm{TASK}"
+
+
+def test_what_is_still_too_wide_breaks_inside_its_brackets() -> None:
+    terms = [rf"\log(1 + e^{{-\left(\sum_{{j \in p}} {c}_{{i, j}} \, w_{{j}} + b\right)}})"
+             for c in ("alpha", "beta", "gamma")]  # fmt: skip
+    inside = f"- {terms[0]} - {terms[1]} + {terms[2]}"
+    part = rf"\mathrm{{price}} \, \left({inside}\right)^{{2}}"
+    lines = broken(["x", part, "y"])
+    assert lines == [
+        "x",
+        rf"+ \mathrm{{price}} \, \Bigl( - {terms[0]} - {terms[1]}",
+        rf"\quad + {terms[2]}\Bigr)^{{2}}",
+        "+ y",
+    ]
+    # Nothing to break at: brackets in an index, or around one term.
+    whole = rf"a_{{\left(b + c\right)}} \, \left({'d' * 80}\right)"
+    assert broken([whole]) == [whole]
+
+
 @pytest.mark.parametrize(
     ("narrow", "wide"),
     [

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -50,32 +53,62 @@ def test_while_typing_nothing_waits_for_a_check() -> None:
     assert not after.is_checked
 
 
-@pytest.mark.bench
-def test_a_request_takes_less_than_a_tenth_of_a_second() -> None:
-    before = Document("file:///m/long.blv", long_model(), 1)
-    before.diagnostics  # noqa: B018 - tables and tokens are loaded now
-    for version in range(3):
-        document = Document("file:///m/long.blv", long_model() + f"# {version}\n", version)
-        for name in ("completion", "colours", "outline"):
-            fresh = Document(document.uri, document.source.text, version)
-            began = time.process_time()
-            requests_of = {
-                "completion": lambda d: complete.complete(d, before.state, 100, []),
-                "colours": lambda d: tokens.semantic_tokens(d, before.state),
-                "outline": navigation.symbols,
-            }
-            requests_of[name](fresh)
-            assert time.process_time() - began < 0.1, name
-        # The check itself waits for a pause; it may take longer, on a machine with other work.
-        began = time.process_time()
-        assert document.diagnostics == []
-        assert time.process_time() - began < 0.3
-
-
-@pytest.mark.bench
-def test_what_is_asked_in_a_pause_takes_less_too() -> None:
-    """Hover, places, renaming, layout and fixes of a checked text; `minimize` has the longest."""
+@pytest.fixture
+def warm() -> Iterator[None]:
+    """What the server does when it begins: load, and leave what is loaded out of collections."""
     describe.warm_up()
+    yield
+    gc.unfreeze()
+
+
+def spent(work: Callable[[Document], object], make: Callable[[], Document]) -> float:
+    """Processor time on a fresh document, the least of three: other processes take caches away, and
+    add to it.
+    """
+    found = []
+    for _ in range(3):
+        document = make()
+        began = time.process_time()
+        work(document)
+        found.append(time.process_time() - began)
+    return min(found)
+
+
+@pytest.fixture(scope="module")
+def limit() -> float:
+    """A tenth of a second of processor time; longer where the processor is slower than usual."""
+
+    def usual(_: Document) -> None:  # 25 ms
+        seen: dict[int, int] = {}
+        for k in range(200_000):
+            seen[k % 97] = seen.get(k % 97, 0) + k
+
+    return 0.1 * max(1.0, spent(usual, lambda: Document("file:///m", "", 1)) / 0.025)
+
+
+def test_no_key_takes_a_tenth_of_a_second(warm: None, limit: float) -> None:
+    """A row typed into the middle of the file, key by key: requests, then the check of a pause."""
+    text = long_model()
+    before = Document("file:///m/long.blv", text, 1)
+    before.diagnostics  # noqa: B018 - tables and tokens are loaded now
+    row = "    fresh[j in p]: sum(exp(lam)) + lam[j]^2 <= c0 * max(lam);"
+    start = text.index("    r40:")
+    for typed in range(1, len(row) + 1, 9):
+        here = start + typed
+        half = f"{text[:start]}{row[:typed]}\n{text[start:]}"
+        make = functools.partial(Document, "file:///m/long.blv", half, 2)
+        for what, ask in {
+            "completion": lambda d, o: complete.complete(d, before.state, o, []),
+            "colours": lambda d, _: tokens.semantic_tokens(d, before.state),
+            "outline": lambda d, _: navigation.symbols(d),
+            "check": lambda d, _: d.diagnostics,
+            "hover": lambda d, o: (use := d.use_at(o - 1)) and describe.hover(d, use, {}),
+        }.items():
+            assert spent(lambda d, ask=ask, o=here: ask(d, o), make) < limit, (what, row[:typed])
+
+
+def test_what_is_asked_in_a_pause_takes_less_too(warm: None, limit: float) -> None:
+    """Hover, places, renaming, layout and fixes of a checked text; `minimize` has the longest."""
     text = long_model()
     offset = text.index("lam) * w") + 1
     everywhere = types.Range(types.Position(0, 0), types.Position(999, 0))
@@ -89,9 +122,11 @@ def test_what_is_asked_in_a_pause_takes_less_too() -> None:
         "layout": navigation.formatted,
         "fixes": lambda d: navigation.actions(d, everywhere),
     }
-    for name, ask in asked.items():
-        document = Document("file:///m/long.blv", text + f"# {name}\n", 1)
+
+    def make() -> Document:
+        document = Document("file:///m/long.blv", text, 1)
         assert document.diagnostics == []
-        began = time.process_time()
-        ask(document)
-        assert time.process_time() - began < 0.1, name
+        return document
+
+    for name, ask in asked.items():
+        assert spent(ask, make) < limit, name

@@ -49,6 +49,26 @@ def test_rich_representations() -> None:
     assert "data:image/svg+xml" in str(shown["result"])  # the convergence
 
 
+def test_print_shows_what_a_terminal_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    model = bl.load("models/breast_cancer.blv")
+    structure, result = bl.analyze(model), bl.solve(model, max_iter=1)
+    assert repr(result).startswith("<Result of breast_cancer: iteration_limit, F = 0.")
+    assert repr(result).endswith("direct, certificate none>")
+    assert result.decision is not None
+    shown = {
+        "result": (str(result), "breast_cancer: iteration_limit (direct, 1 iterations)"),
+        "structure": (str(structure), "strongly convex (proved): every term is convex"),
+        "decision": (str(result.decision), "backend direct"),
+        "certificate": (str(result.certificate), "certificate none"),
+    }
+    for name, (text, part) in shown.items():
+        assert part in text, name
+        assert max(map(len, text.splitlines())) <= 80, name
+    assert "lam[30]" in str(result)
+    assert str(result.certificate) in str(result)
+
+
 def test_a_cell_takes_its_data_from_the_notebook() -> None:
     variables: dict[str, Any] = {"a": np.ones(3)}
     model = model_of_cell("", CELL, variables)
@@ -57,8 +77,13 @@ def test_a_cell_takes_its_data_from_the_notebook() -> None:
     variables["table"] = {"a": [1.0, 2.0]}
     model_of_cell("mine --data table", CELL, variables)
     assert variables["mine"].bound.data.arrays["a"].shape == (2,)
-    with pytest.raises(bl.UsageError, match="is not understood"):
-        model_of_cell("two names", CELL, variables)
+    for line, why in (
+        ("two names", "`names` is not understood"),
+        ("mine --data", "`--data` needs a name"),
+        ("'mine", "No closing quotation"),
+    ):
+        with pytest.raises(bl.UsageError, match=why):
+            model_of_cell(line, CELL, variables)
     with pytest.raises(bl.ModelError, match="BLV0101"):
         model_of_cell("", CELL.replace("dim n;", "dim n"), variables)
 
