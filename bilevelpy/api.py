@@ -242,7 +242,7 @@ def solve(
         "min test_loss" also say, in ``warnings``, when the best value was passed.
     stop_by, patience
         "max test_accuracy": end the run when that report has not become better for ``patience``
-        iterations, and return the point where it was best.
+        iterations, and return the point where it was best, whatever ended the run.
     verify
         False skips the certificate; the status is then never "converged".
     force

@@ -15,7 +15,7 @@ import numpy as np
 from bilevelpy import storage
 from bilevelpy.errors import UsageError
 from bilevelpy.provenance import data_hashes, text_hash
-from bilevelpy.result import Record
+from bilevelpy.result import Record, record_of
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram
@@ -26,12 +26,23 @@ INTERVAL = 2.0
 
 
 @dataclass(frozen=True, slots=True)
+class Best:
+    """The best point of a run by a report; ``by`` is what was asked for ("max test_accuracy")."""
+
+    by: str
+    record: Record
+    x: np.ndarray
+    y: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
 class Saved:
-    """A point to go on from, and the run that led to it."""
+    """A point to go on from, the run that led to it and, where a report may end it, its best."""
 
     x: np.ndarray
     y: np.ndarray
     history: tuple[Record, ...]
+    best: Best | None = None
 
 
 class Checkpoint:
@@ -50,13 +61,21 @@ class Checkpoint:
         }
         self.earlier = earlier
         self.history: list[Record] = []
+        self.before: Record | None = None
         self.last: tuple[np.ndarray, np.ndarray] | None = None
+        self.best: Best | None = None
         self.written = time.perf_counter()
 
-    def observe(self, record: Record, x: np.ndarray, y: np.ndarray) -> None:
-        """Take in an iteration."""
-        self.history.append(record)
-        self.last = (x, y)
+    def observe(
+        self, record: Record, x: np.ndarray, y: np.ndarray, best: Best | None = None
+    ) -> None:
+        """Take in an iteration, and the best one so far by a report that may end the run. A run by
+        another backend is counted on.
+        """
+        if record.iteration == 0 and self.history:
+            self.before = self.history[-1]
+        self.history.append(record if self.before is None else counted_on(self.before, record))
+        self.last, self.best = (x, y), best
         if time.perf_counter() - self.written >= INTERVAL:
             self.write()
 
@@ -66,7 +85,11 @@ class Checkpoint:
             return
         history = joined(self.earlier, self.history)
         meta = {**self.identity, "history": [asdict(record) for record in history]}
-        storage.write_npz(self.path, {"x": self.last[0], "y": self.last[1]}, meta)
+        arrays = {"x": self.last[0], "y": self.last[1]}
+        if self.best is not None:
+            meta["best"] = {"by": self.best.by, "record": asdict(self.best.record)}
+            arrays |= {"best_x": self.best.x, "best_y": self.best.y}
+        storage.write_npz(self.path, arrays, meta)
         self.written = time.perf_counter()
 
 
@@ -85,7 +108,8 @@ def read(path: str | Path, bound: BoundProgram) -> Saved | None:
         raise UsageError(
             f"cannot resume from {path}: the text of the model has changed since it was written"
         )
-    now, then = data_hashes(bound), meta.get("data_hash", {})
+    now, then = data_hashes(bound), meta.get("data_hash")
+    then = then if isinstance(then, Mapping) else {}
     changed = [name for name in now if now[name] != then.get(name)]
     if changed:
         listing = ", ".join(f"`{name}`" for name in changed[:3])
@@ -93,10 +117,14 @@ def read(path: str | Path, bound: BoundProgram) -> Saved | None:
             f"cannot resume from {path}: the data has changed since it was written: {listing}"
         )
     try:
-        history = tuple(_record(record) for record in meta["history"])
-    except (KeyError, TypeError, ValueError) as error:
+        for name, point in arrays.items():
+            if point.dtype.kind != "f" or not np.isfinite(point).all():
+                raise ValueError(f"`{name}` is no point")
+        history = tuple(record_of(record) for record in meta["history"])
+        best = _best(arrays, meta)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"cannot resume from {path}: it is damaged") from error
-    return Saved(arrays["x"], arrays["y"], history)
+    return Saved(arrays["x"], arrays["y"], history, best)
 
 
 def joined(earlier: Saved | None, history: list[Record]) -> list[Record]:
@@ -105,10 +133,10 @@ def joined(earlier: Saved | None, history: list[Record]) -> list[Record]:
         return history
     last = earlier.history[-1]
     # The first record of a resumed run is the point that the earlier one ended with.
-    return [*earlier.history, *(_after(last, record) for record in history[1:])]
+    return [*earlier.history, *(counted_on(last, record) for record in history[1:])]
 
 
-def _after(last: Record, record: Record) -> Record:
+def counted_on(last: Record, record: Record) -> Record:
     """``record`` with iteration, time and counts counted on from ``last``."""
     return replace(
         record,
@@ -123,13 +151,14 @@ def add_counts(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str,
     return {name: first.get(name, 0) + second.get(name, 0) for name in {**first, **second}}
 
 
-def _record(content: Mapping[str, Any]) -> Record:
-    """A record as it was saved."""
-    whole = ("iteration", "counts", "reports")
-    values: dict[str, Any] = {
-        name: value if name in whole else storage.number(value)
-        for name, value in content.items()
-        if name != "x"
-    }
-    values["x"] = tuple(storage.number(v) for v in content.get("x", ()))
-    return Record(**values)
+def _best(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> Best | None:
+    """The best point by a report, where one was saved."""
+    if "best" not in meta:
+        return None
+    x, y = arrays["best_x"], arrays["best_y"]
+    if x.shape != arrays["x"].shape or y.shape != arrays["y"].shape:
+        raise ValueError("the best point is of another size than the last one")
+    by, record = str(meta["best"]["by"]), record_of(meta["best"]["record"])
+    if by.partition(" ")[2] not in record.reports:
+        raise ValueError("the best point has no value of its report")
+    return Best(by, record, x, y)

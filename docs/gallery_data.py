@@ -22,6 +22,7 @@ SETTINGS = {
     "imbalance": ("selection", "imbalance_price_10"),
     "quadratic": ("problems", "quadratic_100"),
     "representation": ("problems", "representation"),
+    "features": ("problems", "features_digits"),
     "poisoning": ("problems", "poisoning"),
 }
 

@@ -59,8 +59,8 @@ def solve_driven(
     watched = [Watched.read(text, model.program, "watch") for text in request.watch]
     stop: Stop | None = None
     if request.stop_by is not None:
-        stop = Stop(Watched.read(request.stop_by, model.program, "stop_by"), request.patience)
-        watched.append(stop.watched)
+        ending = Watched.read(request.stop_by, model.program, "stop_by")
+        stop = Stop(ending, request.patience, earlier)
     try:
         method = backend if scaling is None else Rescaled(backend, scaling)
         callback = _callback(request.callback, keeper, stop)
@@ -77,7 +77,7 @@ def solve_driven(
             callback=callback,
             progress=line,
             start=start,
-            report=_reports(model, functions, watched),
+            report=_reports(model, functions, watched if stop is None else [*watched, ending]),
             onward=judge.onward,
         )
         if first is not None:
@@ -91,7 +91,8 @@ def solve_driven(
             keeper.write()
     if stop is not None:
         raw = stop.settle(raw)
-    raw = replace(raw, warnings=(*raw.warnings, *passed(watched, raw.history)))
+    along = joined(earlier, list(raw.history))
+    raw = replace(raw, warnings=(*raw.warnings, *passed(watched, along)))
     clock.lap("solve")
     within = judge.seconds  # certificates of points from which the run went on, and of the last
     final, certificate = judge.verdict(raw)
@@ -108,10 +109,12 @@ def _callback(
         return callback
 
     def call(state: IterationState) -> Any:
+        record = _record(state)
+        ended = stop is not None and stop.observe(record, state.x, state.y)
         if keeper is not None:
-            keeper.observe(_record(state), state.x, state.y)
+            keeper.observe(record, state.x, state.y, stop.best if stop is not None else None)
         wanted = callback(state) if callback is not None else False
-        return wanted or (stop is not None and stop.observe(state))
+        return wanted or ended
 
     return call
 

@@ -2,7 +2,7 @@
 
 Many upper variables overfit the data that the upper level sees. A report on data that neither level
 sees tells when: ``watch=["max test_accuracy"]`` says at which iteration it was best, and
-``stop_by="max test_accuracy"`` ends the run there.
+``stop_by="max test_accuracy"`` ends the run and returns that point, after a resume too.
 """
 
 from __future__ import annotations
@@ -14,14 +14,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from bilevelpy.checkpoint import Best, Saved, counted_on
 from bilevelpy.errors import UsageError
 from bilevelpy.options import did_you_mean
 from bilevelpy.result import Record, Status
 
 if TYPE_CHECKING:
-    from bilevelpy.ir.program import Program
-    from bilevelpy.numerics.driver import IterationState, RunResult
+    import numpy as np
 
+    from bilevelpy.ir.program import Program
+    from bilevelpy.numerics.driver import RunResult
+
+# Ends from which there is nothing to go back to.
+LOST = (Status.DIVERGED, Status.INFEASIBLE, Status.UNBOUNDED)
 SENSES = {"max": -1.0, "min": 1.0}
 
 
@@ -49,48 +54,57 @@ class Watched:
 
 class Stop:
     """Ends a run when a report has not become better for ``patience`` iterations, and goes back to
-    where it was best.
+    where it was best, whatever ended the run. ``earlier`` is a run that this one goes on from:
+    iterations and the best point are counted over both.
     """
 
-    def __init__(self, watched: Watched, patience: int) -> None:
+    def __init__(self, watched: Watched, patience: int, earlier: Saved | None = None) -> None:
         if watched.sign is None:
             raise UsageError(f"stop_by takes `max {watched.name}` or `min {watched.name}`")
         if patience < 1:
             raise UsageError(f"patience must be at least 1, found {patience}")
         self.watched, self.sign, self.patience = watched, watched.sign, patience
-        self.best: IterationState | None = None
+        self.by = f"{'max' if self.sign < 0 else 'min'} {watched.name}"
+        self.before = earlier.history[-1] if earlier is not None and earlier.history else None
+        # The best of a run that another report was to end is none of this one.
+        known = earlier.best if earlier is not None else None
+        self.best: Best | None = known if known is not None and known.by == self.by else None
+        self.last: Record | None = None
         self.done = False
 
-    def observe(self, state: IterationState) -> bool:
+    def observe(self, record: Record, x: np.ndarray, y: np.ndarray) -> bool:
         """Whether to stop."""
-        value = self.sign * state.reports[self.watched.name]
-        if math.isfinite(value) and (self.best is None or value < self._least()):
-            self.best = state
-        since = state.iteration - (self.best.iteration if self.best is not None else 0)
+        if record.iteration == 0 and self.last is not None:
+            self.before = self.last  # what a run of less precision began
+        self.last = record if self.before is None else counted_on(self.before, record)
+        value = self._value(self.last)
+        if math.isfinite(value) and (self.best is None or value < self._value(self.best.record)):
+            self.best = Best(self.by, self.last, x, y)
+        since = self.last.iteration - (self.best.record.iteration if self.best is not None else 0)
         self.done = since >= self.patience
         return self.done
 
-    def _least(self) -> float:
-        assert self.best is not None
-        return self.sign * self.best.reports[self.watched.name]
+    def _value(self, record: Record) -> float:
+        return self.sign * record.reports[self.watched.name]
 
     def settle(self, raw: RunResult) -> RunResult:
-        """The run at its best point, if it was stopped here."""
-        if not self.done or self.best is None:
+        """The run at its best point, unless the last one is as good."""
+        if self.best is None or self.last is None or raw.status in LOST:
             return raw
-        best, name = self.best, self.watched.name
-        message = (
-            f"stopped by `{name}`: best at iteration {best.iteration} "
-            f"({best.reports[name]:.6g}), which is returned"
-        )
+        best, name = self.best.record, self.watched.name
+        # A last value that is no number is not as good.
+        if not self.done and self._value(self.last) <= self._value(best):
+            return raw
+        ended = f"stopped by `{name}`: " if self.done else f"{raw.message}; `{name}` was "
+        told = f"best at iteration {best.iteration} ({best.reports[name]:.6g}), which is returned"
         return replace(
             raw,
-            x=torch.from_numpy(best.x.copy()),
-            y=torch.from_numpy(best.y.copy()),
+            x=torch.from_numpy(self.best.x.copy()),
+            y=torch.from_numpy(self.best.y.copy()),
             F=best.F,
             f=best.f,
-            status=Status.STALLED,
-            message=message,
+            status=Status.STALLED if self.done or raw.candidate else raw.status,
+            message=f"{ended}{told}",
             candidate=False,
             hypergradient_norm=best.hypergradient_norm,
             lower_residual=best.lower_residual,

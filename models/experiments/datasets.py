@@ -43,13 +43,15 @@ def read(folder: Path, name: str) -> Arrays:
     path = folder / name
     if not path.is_file():
         raise UsageError(f"there is no {path}: {ORIGINS[name]}; --data names the folder")
+    if not zipfile.is_zipfile(path):
+        raise UsageError(f"{path} is damaged, or not an .npz file")
     try:
         # A stream of our own: NumPy does not close the file where its content is damaged.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             arrays = {key: content[key] for key in content.files}
             return Arrays(path, arrays, ORIGINS[name])
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path} is damaged, or not an .npz file: {error}") from error
+        raise UsageError(f"{path} is damaged, or holds no plain arrays: {error}") from error
 
 
 def sparse(arrays: Arrays, part: str) -> csr_matrix:
@@ -65,12 +67,16 @@ def sparse(arrays: Arrays, part: str) -> csr_matrix:
     return found
 
 
-def check_labels(name: str, y: NDArray, classes: int) -> NDArray:
-    """Labels 0..classes-1, each of them present; anything else is an error that names it."""
-    found = np.unique(y)
-    if found.min() < 0 or found.max() >= classes or (found % 1 != 0).any():
-        raise UsageError(f"{name}: labels run from 0 to {classes - 1}, found {found.tolist()[:8]}")
-    missing = sorted(set(range(classes)) - set(found.astype(int).tolist()))
+def check_labels(name: str, y: NDArray, classes: int, first: int = 0) -> NDArray:
+    """``classes`` labels from ``first`` on, each present; anything else is an error that names
+    it.
+    """
+    if y.ndim != 1 or y.dtype.kind not in "biuf":
+        raise UsageError(f"{name}: labels are a row of numbers, found {y.dtype} {y.shape}")
+    found, known = np.unique(y).tolist(), range(first, first + classes)
+    if not set(found) <= set(known):
+        raise UsageError(f"{name}: labels run from {first} to {known[-1]}, found {found[:8]}")
+    missing = sorted(set(known) - set(found))
     if missing:
         raise UsageError(f"{name}: no row has the label {', '.join(map(str, missing[:5]))}")
     return y

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from bilevelpy.errors import UsageError
 from bilevelpy.result import Record
 
 Data = Mapping[str, Any]
@@ -66,3 +68,12 @@ class Outcome:
     evaluations: int = 0
     history: Sequence[Record] = ()
     why: tuple[str, ...] = ()
+
+
+def made(folder: Path) -> Path:
+    """A folder for what comes out, made where it is not there; before hours of work."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {folder}: {error.strerror or error}") from error
+    return folder

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from experiment import made
 from few_shot_tables import Run, Test, mean, plot, table
 from few_shot_tasks import Network, digits, nearest_mean, omniglot
 from numpy.typing import NDArray
@@ -37,12 +38,13 @@ SCALE, LEFT = 5.0, 0.02
 
 def descended(oracle: Any, x: NDArray, steps: int) -> tuple[NDArray, list[NDArray], float]:
     """Where gradient descent on the lower level ends after so many steps, the points before, and
-    the size of a step, 1 / L with L by power iteration (the lower level is quadratic).
+    the size of a step, 1 / L with L by power iteration (the lower level is quadratic, so that a
+    difference of gradients is a product with its Hessian).
     """
-    product = oracle.pullback(x, oracle.y0)
+    level = oracle.grad_f(x, np.zeros(oracle.m))
     v = np.ones(oracle.m)
     for _ in range(8):
-        v = product(v / np.linalg.norm(v))[0]
+        v = oracle.grad_f(x, v / np.linalg.norm(v)) - level
     # A tenth more: power iteration comes from below.
     size = 1 / (1.1 * np.linalg.norm(v))
     y, points = oracle.y0, []
@@ -80,10 +82,13 @@ class Training:
     cpu: float = 0.0
     # Rows of step, seconds and accuracy on new classes.
     curve: list[list[float]] = field(default_factory=list)
+    # Tests of the point as it is, by what they are.
+    tests: dict[str, list[list[float]]] = field(default_factory=dict)
 
     def move(self, gradient: NDArray, rate: float, steps: int) -> None:
         """A step of Adam; its size falls along half a cosine."""
         self.step += 1
+        self.tests = {}
         self.first = 0.9 * self.first + 0.1 * gradient
         self.second = 0.999 * self.second + 0.001 * gradient**2
         wave = (1 + math.cos(math.pi * min(1.0, self.step / steps))) / 2
@@ -94,7 +99,7 @@ class Training:
         """Everything, or nothing where it is interrupted."""
         meta = {
             "settings": settings, "step": self.step, "seconds": self.seconds, "cpu": self.cpu,
-            "curve": self.curve, "rng": rng.bit_generator.state,
+            "curve": self.curve, "tests": self.tests, "rng": rng.bit_generator.state,
         }  # fmt: skip
         arrays = {"x": self.x, "first": self.first, "second": self.second}
         storage.write_npz(path, arrays, meta)
@@ -108,9 +113,10 @@ def restore(path: Path, settings: dict[str, Any], rng: np.random.Generator) -> T
         found = Training(
             kept["x"], kept["first"], kept["second"], int(meta["step"]), float(meta["seconds"]),
             float(meta["cpu"]), [list(map(float, row)) for row in meta["curve"]],
+            {n: [list(map(float, p)) for p in test] for n, test in meta.get("tests", {}).items()},
         )  # fmt: skip
         rng.bit_generator.state = meta["rng"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise bl.UsageError(
             f"cannot go on from {path}: it is no training of this script"
         ) from error
@@ -155,11 +161,9 @@ class Learner:
     def train(self) -> Training:
         """Learn the features: to the last step, or to the end of the time."""
         given, x = self.given, self.start()
-        names = ("seed", "tasks", "train_ways", "train_shots", "queries", "channels", "rate")
-        settings = {n: getattr(given, n) for n in (*names, "steps", "unrolled")}
         now = Training(x, np.zeros_like(x), np.zeros_like(x))
         if given.checkpoint is not None and given.checkpoint.exists():
-            now = restore(given.checkpoint, settings, self.rng)
+            now = restore(given.checkpoint, self._settings(), self.rng)
         # The same tasks along the run, drawn apart from those of the final test.
         rng = np.random.default_rng(5_000 + given.seed)
         followed = self.test.tasks(rng, 40, min(5, len(self.test.images)), given.shots[0], 5)
@@ -174,14 +178,21 @@ class Learner:
             now.seconds, now.cpu = time.perf_counter() - began, time.process_time() - before
             if now.step % given.every == 0:
                 now.curve.append([now.step, now.seconds, self.right(now.x, followed).mean()])
-                if given.checkpoint is not None:
-                    now.save(given.checkpoint, settings, self.rng)
+                self._keep(now)
                 if given.progress:
                     step, seconds, score = now.curve[-1]
                     print(f"step {step}: {seconds:.0f} s, {score:.4f}", file=sys.stderr, flush=True)
-        if given.checkpoint is not None:
-            now.save(given.checkpoint, settings, self.rng)
+        self._keep(now)
         return now
+
+    def _settings(self) -> dict[str, Any]:
+        """What makes a training another one."""
+        names = ("seed", "tasks", "train_ways", "train_shots", "queries", "channels", "rate")
+        return {name: getattr(self.given, name) for name in (*names, "steps", "unrolled")}
+
+    def _keep(self, now: Training) -> None:
+        if self.given.checkpoint is not None:
+            now.save(self.given.checkpoint, self._settings(), self.rng)
 
     def right(self, x: NDArray, data: dict[str, NDArray]) -> NDArray:
         """The share of right queries of every task, about 1,000 images at a time."""
@@ -206,17 +217,24 @@ class Learner:
         scores: NDArray = features @ W
         return scores
 
-    def tests(self, x: NDArray) -> list[Test]:
-        """All ways and shots: learned features, untrained ones, pixels."""
+    def tests(self, now: Training) -> list[Test]:
+        """All ways and shots: learned features, untrained ones, pixels. They take as long as a
+        training may, and are kept with it.
+        """
         given, found = self.given, []
         for ways in given.ways:
             for shots in given.shots:
-                # Other tasks than those of training, whatever the seed.
-                rng = np.random.default_rng(10_000 + given.seed)
                 many = min(ways, len(self.test.images))
-                unseen = self.test.tasks(rng, given.test_tasks, many, shots, 5)
-                scores = (self.right(x, unseen), self.right(self.start(), unseen))
-                found.append(Test(many, shots, *map(mean, scores), mean(nearest_mean(unseen))))
+                name = f"{given.test_tasks} tasks, {many} ways, {shots} shots"
+                if name not in now.tests:
+                    # Other tasks than those of training, whatever the seed.
+                    rng = np.random.default_rng(10_000 + given.seed)
+                    unseen = self.test.tasks(rng, given.test_tasks, many, shots, 5)
+                    scores = (self.right(now.x, unseen), self.right(self.start(), unseen))
+                    now.tests[name] = [[*mean(s)] for s in (*scores, nearest_mean(unseen))]
+                    self._keep(now)
+                learned, untrained, pixels = ((p[0], p[1]) for p in now.tests[name])
+                found.append(Test(many, shots, learned, untrained, pixels))
         return found
 
 
@@ -234,7 +252,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--train-shots", type=int, default=1)
     parser.add_argument("--queries", type=int, default=3, help="queries of each class in training")
     parser.add_argument("--tasks", type=int, default=2, help="tasks of a step")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument(
+        "--steps", type=int, nargs="+", default=[2000],
+        help="of a training; several numbers are one for each number of --unrolled",
+    )  # fmt: skip
     parser.add_argument("--minutes", type=float, default=15.0, help="end of training")
     parser.add_argument("--rate", type=float, default=4e-3, help="first step size of Adam")
     parser.add_argument("--channels", type=int, default=32)
@@ -251,7 +272,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         _check(given)
-        runs = [_run(given, unrolled, seed) for unrolled in given.unrolled for seed in given.seeds]
+        steps = given.steps * (len(given.unrolled) if len(given.steps) == 1 else 1)
+        ways = list(zip(given.unrolled, steps, strict=True))
+        runs = [_run(given, *way, seed) for way in ways for seed in given.seeds]
         shown = table(runs)
         print(shown)
         if given.page is not None:
@@ -261,18 +284,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except bl.BilevelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; start it again to go on from its checkpoint", file=sys.stderr)
+        return 130
     return 0
 
 
-def _run(given: argparse.Namespace, unrolled: int, seed: int) -> Run:
+def _run(given: argparse.Namespace, unrolled: int, steps: int, seed: int) -> Run:
     """One training and its tests; each of several has a checkpoint of its own."""
     kept = given.checkpoint
     if kept is not None and len(given.unrolled) * len(given.seeds) > 1:
         kept = kept.with_stem(f"{kept.stem}-{unrolled}-{seed}")
-    own = {"unrolled": unrolled, "seed": seed, "checkpoint": kept}
+    own = {"unrolled": unrolled, "steps": steps, "seed": seed, "checkpoint": kept}
     learner = Learner(argparse.Namespace(**{**vars(given), **own}))
     now = learner.train()
-    return Run(unrolled, now.step, now.seconds, now.cpu, now.curve, learner.tests(now.x))
+    return Run(unrolled, now.step, now.seconds, now.cpu, now.curve, learner.tests(now))
 
 
 def _check(given: argparse.Namespace) -> None:
@@ -285,8 +311,16 @@ def _check(given: argparse.Namespace) -> None:
         if value < least:
             shown = name.replace("_", "-")
             raise bl.UsageError(f"--{shown} must be {least} or more, found {value}")
-    if given.steps < 0 or min(given.unrolled) < 0:
-        raise bl.UsageError("--steps and --unrolled must be 0 or more")
+    if min(*given.steps, *given.unrolled, *given.seeds) < 0:
+        raise bl.UsageError("--steps, --unrolled and --seeds must be 0 or more")
+    if len(given.steps) not in (1, len(given.unrolled)):
+        raise bl.UsageError("--steps takes one number, or as many as --unrolled has")
+    for name in ("minutes", "rate"):
+        if not getattr(given, name) > 0:
+            raise bl.UsageError(f"--{name} must be above 0, found {getattr(given, name):g}")
+    for path in (given.page, given.plot, given.checkpoint):
+        if path is not None:
+            made(path.parent)
 
 
 if __name__ == "__main__":

@@ -127,11 +127,13 @@ def omniglot(folder: Path) -> tuple[Pool, Pool]:
     """The classes of the background set, also turned, and those of the evaluation set."""
     z = datasets.read(folder, "omniglot28.npz")
     bits, background = z["images"], z["background"]
-    if bits.dtype != np.uint8 or bits.shape != (len(background), 20, 98):
-        expected = f"uint8 ({len(background)}, 20, 98) for its classes"
+    if bits.dtype != np.uint8 or bits.shape != (background.size, 20, 98):
+        expected = f"uint8 ({background.size}, 20, 98) for its classes"
         raise UsageError(f"{z.path}: needs images {expected}, found {bits.dtype} {bits.shape}")
-    if background.dtype != bool or background.all() or not background.any():
-        raise UsageError(f"{z.path}: `background` is True for some classes, False for others")
+    if background.dtype != bool or min(background.sum(), (~background).sum()) < 2:
+        raise UsageError(
+            f"{z.path}: `background` is True for two or more classes, False for others"
+        )
     images = np.unpackbits(bits, axis=-1).reshape(-1, 20, 28, 28)
     train, test = images[background], images[~background]
     return turned(train), Pool(test.reshape(len(test), 20, 784))

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from datasets import fingerprint
-from experiment import Data, Outcome, Setting
+from experiment import Data, Outcome, Setting, made
 
 import bilevelpy as bl
 from bilevelpy import storage
+from bilevelpy.backends import registry
 from bilevelpy.provenance import data_hashes, text_hash
 
 HERE = Path(__file__).resolve().parent
@@ -65,17 +66,22 @@ def main(
             print("\n".join(f"{s.name:<28} {s.model}" for s in known.values()))
             return 0
         chosen = [_known(known, name) for name in given.settings or known]
-        backends = given.backends.split(",") if given.backends else None
+        backends = _checked(given)
         sections = []
         if given.no_baselines:
             chosen = [replace(setting, baselines={}) for setting in chosen]
         for setting in chosen:
             limit = None if given.kept else given.time_limit
             outcomes = run(setting, given.seeds, backends, limit, given.state)
+            if not outcomes:  # nothing is kept
+                continue
             sections.append(_section(setting, outcomes, given.page, given.plots))
             print(sections[-1], flush=True)
-        if given.page is not None:
-            storage.write_text(given.page, "\n\n".join([f"# {title}", *sections]) + "\n")
+            if given.page is not None:
+                # What is there so far: a later setting may fail.
+                storage.write_text(given.page, "\n\n".join([f"# {title}", *sections]) + "\n")
+        if not sections:
+            raise bl.UsageError(f"nothing of these settings is kept below {given.state}")
     except bl.BilevelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -85,6 +91,27 @@ def main(
     finally:
         time.perf_counter = clock
     return 0
+
+
+def _checked(given: argparse.Namespace) -> list[str] | None:
+    """The backends that were asked for. Numbers that are none, and places that cannot be written,
+    are told before any run.
+    """
+    if given.seeds < 1:
+        raise bl.UsageError(f"--seeds must be 1 or more, found {given.seeds}")
+    if not given.time_limit > 0:
+        raise bl.UsageError(f"--time-limit must be above 0 seconds, found {given.time_limit:g}")
+    places = (given.state, given.plots, given.page and given.page.parent)
+    for folder in places if not given.kept else places[1:]:
+        if folder is not None:
+            made(folder)
+    if given.backends is None:
+        return None
+    names = [name.strip() for name in given.backends.split(",")]
+    for name in names:
+        if name != "auto":
+            registry.get(name)
+    return names
 
 
 def _known(settings: Mapping[str, Setting], name: str) -> Setting:
@@ -104,7 +131,6 @@ def _section(
         return shown
     import curves
 
-    plots.mkdir(parents=True, exist_ok=True)
     path = plots / f"{setting.name}.svg"
     if not curves.draw(setting, outcomes, path):
         return shown

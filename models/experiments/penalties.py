@@ -19,6 +19,8 @@ from harness import main
 from numpy.typing import NDArray
 from scipy.sparse import hstack, issparse
 
+from bilevelpy.errors import UsageError
+
 MODELS = Path(__file__).resolve().parents[1]
 REPORTS = ("test_loss", "test_accuracy")
 SMALL = ("auto", "direct", "aid", "qnbo", "nbo", "itd")
@@ -62,7 +64,7 @@ def settings(folder: Path) -> Sequence[Setting]:
     classes: dict[str, tuple[Callable[[int], Data], tuple[str, ...]]] = {
         "digits": (digits, SMALL),
         "covtype": (partial(covtype, folder), LARGE),
-        "news20_20_classes": (partial(news20, folder, 20_000), ("auto", "aid")),
+        "news20_20_classes": (partial(news20, folder, 20_000), LARGE),
     }
     for name, (data, backends) in classes.items():
         small = name == "digits"
@@ -150,8 +152,12 @@ def a9a(folder: Path, seed: int) -> Data:
 
 def _covtype(folder: Path) -> tuple[NDArray, NDArray]:
     z = datasets.read(folder, "covtype.npz")
-    datasets.check_labels("covtype.npz", z["y"] - 1, 7)
-    return (z["X"] - z["low"]) / (z["top"] - z["low"]).astype(float), z["y"]
+    datasets.check_labels("covtype.npz", z["y"], 7, first=1)
+    datasets.check_rows("covtype.npz", z["X"], z["y"], 1)
+    low, top = (z[name].astype(float) for name in ("low", "top"))
+    if not (z["X"].shape[1:] == low.shape == top.shape and (low < top).all()):
+        raise UsageError("covtype.npz: needs `low` below `top` for each column of X")
+    return (z["X"] - low) / (top - low), z["y"]
 
 
 def covtype_binary(folder: Path, seed: int) -> Data:

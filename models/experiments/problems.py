@@ -1,4 +1,4 @@
-"""Experiment 4: quadratic test problems, a shared representation, and the poisoning of data.
+"""Experiment 4: quadratic test problems, shared representations, and the poisoning of data.
 
 ``python models/experiments/problems.py --seeds 5 --page PAGE.md``
 """
@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from experiment import Data, Setting
+from few_shot_tasks import Network, Pool, digits, nearest_mean, omniglot
 from harness import main
 from numpy.typing import NDArray
 
@@ -20,7 +22,7 @@ BACKENDS = ("auto", "aid", "qnbo", "nbo", "itd", "bagdc")
 
 
 def settings(folder: Path) -> Sequence[Setting]:
-    """Four condition numbers; representation; poisoning."""
+    """Four condition numbers; representation; features of images; poisoning."""
     found = [
         Setting(f"quadratic_{condition:g}", "quadratic.blv", partial(quadratic, condition),
                 ("error",), "error", larger=False, backends=BACKENDS,
@@ -32,6 +34,19 @@ def settings(folder: Path) -> Sequence[Setting]:
                 "test_error", larger=False, backends=("auto", "aid", "qnbo", "nbo", "itd"),
                 baselines={"all features": all_features, "principal components": components})
     )  # fmt: skip
+    pools: dict[str, tuple[Callable[[], tuple[Pool, Pool]], Network, int]] = {
+        "digits": (digits, Network(8, 8, 2), 4),
+        "omniglot": (partial(omniglot, folder), Network(28, 16, 4), 5),
+    }
+    for name, (pool, network, ways) in pools.items():
+        given = dict.fromkeys(("support", "query", "new_support", "new_query"), network)
+        found.append(
+            Setting(f"features_{name}", "features.blv", partial(features, pool, network, ways),
+                    ("accuracy",), "accuracy", backends=("auto", "aid", "qnbo", "nbo", "bagdc"),
+                    externs=partial(_same, given), tol=1e-4,
+                    baselines={"untrained features": partial(untrained, network),
+                               "nearest mean of pixels": pixels})
+        )  # fmt: skip
     compared = {
         "no attack": no_attack,
         "rows with wrong labels": flipped,
@@ -141,6 +156,52 @@ def components(data: Data, seed: int, seconds: float) -> dict[str, float]:
     ]
     U, _, _ = np.linalg.svd(np.array(fits).T)
     return _ridges(data, U[:, : data["H0"].shape[1]])
+
+
+# --- features of images ---------------------------------------------------------------------------
+
+
+def _same(given: Mapping[str, Network], seed: int) -> Mapping[str, Network]:
+    return given
+
+
+def features(pool: Callable[[], tuple[Pool, Pool]], network: Network, ways: int, seed: int) -> Data:
+    """A hundred tasks with one image of each class to fit to and three to rate, and 60 new ones of
+    classes never seen. They stay the same, as any backend needs it: `few_shot.py` draws new ones.
+    """
+    learn, test = pool()
+    rng = np.random.default_rng(seed)
+    theta0 = network.start(rng)
+    known, new = learn.tasks(rng, 100, ways, 1, 3), test.tasks(rng, 60, ways, 1, 5)
+    return {
+        **known, **{f"{name}n": value for name, value in new.items()}, "theta0": theta0,
+        "d": network.features, "ways": ways, "TASK": list(range(100)), "NEW": list(range(60)),
+    }  # fmt: skip
+
+
+def untrained(network: Network, data: Data, seed: int, seconds: float) -> dict[str, float]:
+    """The features as they are at the start."""
+
+    def scores(S: str, hot: str, Q: str) -> NDArray:
+        with torch.no_grad():
+            A, B = (network(torch.tensor(data["theta0"]), torch.tensor(data[n])) for n in (S, Q))
+        A, rows = A.numpy(), A.shape[1]
+        # The ridge regression of each task, by its dual: fewer rows than features.
+        dual = np.linalg.solve(A @ A.transpose(0, 2, 1) + 0.1 * np.eye(rows), data[hot])
+        found: NDArray = B.numpy() @ (A.transpose(0, 2, 1) @ dual)
+        return found
+
+    Z, labels = 5 * scores("S", "hot", "Q"), data["label"].astype(int)[..., None]
+    losses = np.log(np.exp(Z).sum(axis=2)) - np.take_along_axis(Z, labels, axis=2)[..., 0]
+    right = scores("Sn", "hotn", "Qn").argmax(axis=2) == data["labeln"]
+    decay = 1e-4 * (float((data["theta0"] ** 2).sum()) + 25)
+    return {"F": float(losses.mean()) + decay, "accuracy": float(right.mean())}
+
+
+def pixels(data: Data, seed: int, seconds: float) -> dict[str, float]:
+    """No features: the nearest mean of the pixels."""
+    new = {name: data[f"{name}n"] for name in ("S", "hot", "Q", "label")}
+    return {"F": float("nan"), "accuracy": float(nearest_mean(new).mean())}
 
 
 # --- poisoning ------------------------------------------------------------------------------------

@@ -141,6 +141,23 @@ def test_quadratics_end_at_the_known_optimum(tmp_path: Path) -> None:
         assert outcome.status in ("baseline", "converged")
 
 
+def test_untrained_features_are_the_start_of_those_that_are_learned(tmp_path: Path) -> None:
+    """The baseline fits its heads by the dual, the model solves them as followers."""
+    import problems
+
+    setting = {s.name: s for s in problems.settings(tmp_path)}["features_digits"]
+    data = setting.data(0)
+    model = bl.load(FOLDER / setting.model, data=data, externs=setting.externs(0))
+    oracle = bl.compile(model)
+    y = oracle.response(oracle.x0)
+    simple = setting.baselines["untrained features"](data, 0, 0.0)
+    assert simple["F"] == pytest.approx(oracle.F(oracle.x0, y), rel=1e-5)
+    accuracy = float(oracle.reports(oracle.x0, y)["accuracy"])
+    assert simple["accuracy"] == pytest.approx(accuracy, abs=1e-3)
+    learned = bl.solve(model, max_iter=3, verify=False)
+    assert 0.8 * simple["F"] > learned.F
+
+
 def test_poisoning_hurts_more_than_flipped_labels(tmp_path: Path) -> None:
     import problems
     import tables  # type: ignore[import-not-found]

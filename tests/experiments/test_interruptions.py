@@ -165,6 +165,9 @@ def _images(folder: Path, **changed: Any) -> None:
         ({"y_train": np.arange(40) % 11}, "labels run from 0 to 9, found"),
         ({"y_train": np.arange(40) % 9}, "no row has the label 9"),
         ({"y_test": np.full(40, 3)}, "no row has the label 0, 1"),
+        ({"y_train": np.zeros(0)}, "no row has the label 0, 1"),
+        ({"y_train": np.full(40, "3")}, "labels are a row of numbers, found <U1 (40,)"),
+        ({"y_test": np.zeros((40, 1))}, "labels are a row of numbers, found float64 (40, 1)"),
         ({"y_train": None}, "has no array `y_train`; it should hold MNIST"),
         ({"y_train": (np.arange(40) % 10) + 0.5}, "labels run from 0 to 9, found"),
         ({"X_train": np.zeros((40, 14, 14))}, "needs X_train of shape (40, 28, 28)"),
@@ -229,7 +232,10 @@ def test_tasks_that_cannot_be_drawn(main: Any, tmp_path: Path, capsys: Any) -> N
     alphabet = {"images": np.zeros((6, 20, 98), np.uint8), "background": np.arange(6) < 3}
     for changed, given, says in (
         ({"images": np.zeros((6, 19, 98), np.uint8)}, [], "needs images uint8 (6, 20, 98)"),
-        ({"background": np.ones(6, bool)}, [], "True for some classes, False for others"),
+        ({"background": np.arange(6) < 5}, [], "True for two or more classes, False for others"),
+        ({}, ["--seeds", "-1"], "must be 0 or more"),
+        ({}, ["--steps", "3", "4"], "--steps takes one number, or as many as --unrolled has"),
+        ({}, ["--minutes", "nan"], "--minutes must be above 0, found nan"),
         ({}, ["--train-shots", "18"], "takes 18 and 3 images of each class, which has 20"),
         ({}, ["--tasks", "0"], "--tasks must be 1 or more, found 0"),
         ({}, ["--ways", "1"], "--ways must be 2 or more, found 1"),
@@ -252,6 +258,66 @@ def test_half_a_data_file_is_refused(main: Any, tmp_path: Path, capsys: Any) -> 
     given = ["mnist_5k_0.5", "--data", str(tmp_path), "--state", str(tmp_path)]
     assert main("cleaning", *given) == 2
     assert "damaged" in capsys.readouterr().err
+
+
+def _cover(folder: Path, **changed: Any) -> None:
+    """A file like that of Covertype, with 70 rows."""
+    X, y = np.arange(70 * 54).reshape(70, 54) % 9, np.arange(70) % 7 + 1
+    content = {"X": X, "y": y, "low": np.zeros(54), "top": np.full(54, 8)}
+    np.savez(folder / "covtype.npz", **{**content, **changed})
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"y": np.arange(70) % 7}, "labels run from 1 to 7, found [0, 1"),
+        ({"top": np.zeros(54)}, "needs `low` below `top` for each column"),
+        ({"top": np.ones(3)}, "needs `low` below `top` for each column"),
+        ({}, "covtype.npz: needs 60000 rows, found 70"),
+    ],
+)
+def test_columns_without_a_range(
+    main: Any, tmp_path: Path, capsys: Any, changed: dict[str, Any], says: str
+) -> None:
+    _cover(tmp_path, **changed)
+    given = ["covtype_features", "--data", str(tmp_path), "--state", str(tmp_path)]
+    assert main("penalties", *given) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--seeds", "0"], "--seeds must be 1 or more, found 0"),
+        (["--time-limit", "nan"], "--time-limit must be above 0 seconds, found nan"),
+        (["--backends", "aid, nowhere"], "no backend is called `nowhere`"),
+        (["--state", "file"], "cannot make the folder"),
+        (["--plots", "file"], "cannot make the folder"),
+        (["--page", "file/page.md"], "cannot make the folder"),
+        (["--kept"], "nothing of these settings is kept"),
+    ],
+)
+def test_requests_that_cannot_be_met_are_told_before_any_run(
+    main: Any, tmp_path: Path, capsys: Any, monkeypatch: Any, given: list[str], says: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    assert main("problems", "quadratic_10", *given) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "experiment-output").exists() or not list(
+        (tmp_path / "experiment-output").iterdir()
+    )
+
+
+def test_what_is_there_when_a_later_setting_fails_is_written(
+    main: Any, tmp_path: Path, capsys: Any
+) -> None:
+    page = tmp_path / "new" / "page.md"
+    given = ["breast_cancer_scalar", "a9a_scalar", "--backends", "auto", "--seeds", "1",
+             "--no-baselines", "--page", str(page), "--state", str(tmp_path)]  # fmt: skip
+    assert main("penalties", *given, "--data", str(tmp_path)) == 2
+    assert "a9a.npz" in capsys.readouterr().err
+    assert "auto (direct)" in page.read_text()
 
 
 def test_an_unknown_setting_lists_the_known_ones(main: Any, capsys: Any) -> None:

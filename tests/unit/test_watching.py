@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 import bilevelpy as bl
@@ -42,6 +45,68 @@ def test_a_run_ends_where_the_report_is_best() -> None:
     assert result.status == "stalled"
     assert "stopped by `held_out`" in result.message
     assert result.iterations < free.iterations
+
+
+def test_whatever_ends_the_run_the_best_point_is_returned() -> None:
+    """A run that converges before its patience is at an end has passed the best point too."""
+    model = bl.parse(MODEL)
+    free = bl.solve(model, watch=["min held_out"])
+    least = min(r.reports["held_out"] for r in free.history)
+    for limit in (500, free.iterations - 1):
+        result = bl.solve(model, stop_by="min held_out", patience=1000, max_iter=limit)
+        assert result.reports["held_out"] == pytest.approx(least, rel=1e-6)
+        assert "which is returned" in result.message
+        assert result.status == ("stalled" if limit == 500 else "iteration_limit")
+        assert not [w for w in result.warnings if "was best" in w]
+    # The last point is the best one: nothing to go back to.
+    assert bl.solve(model, stop_by="min loss").success
+
+
+@pytest.mark.parametrize("cut", [2, 3, 4, 5])
+def test_a_resumed_run_remembers_the_best_point(cut: int, tmp_path: Path) -> None:
+    """Cut before and after the best point: the same point, counted over both runs."""
+    model = bl.parse(MODEL)
+    free = bl.solve(model, watch=["min held_out"])
+    best = min(free.history, key=lambda r: r.reports["held_out"])
+    saved: dict[str, Any] = {
+        "checkpoint": tmp_path / "run.ckpt",
+        "resume": True,
+        "stop_by": "min held_out",
+    }
+    bl.solve(model, max_iter=cut, patience=1000, **saved)
+    result = bl.solve(model, patience=1000, **saved)
+    assert result.reports["held_out"] <= best.reports["held_out"] * (1 + 1e-6)
+    # Another report has a best of its own, and starts to look for it here.
+    saved["stop_by"] = "max held_out"
+    again = bl.solve(model, patience=1000, **saved)
+    assert again.reports["held_out"] >= result.reports["held_out"]
+
+
+def test_what_was_best_before_a_resume_is_told_after_it(tmp_path: Path) -> None:
+    model = bl.parse(MODEL)
+    free = bl.solve(model, watch=["min held_out"])
+    best = min(free.history, key=lambda r: r.reports["held_out"])
+    saved: dict[str, Any] = {
+        "checkpoint": tmp_path / "run.ckpt",
+        "resume": True,
+        "watch": ["min held_out"],
+    }
+    bl.solve(model, max_iter=best.iteration + 1, **saved)
+    result = bl.solve(model, **saved)
+    (said,) = [w for w in result.warnings if "held_out" in w]
+    assert f"best at iteration {best.iteration} of " in said
+
+
+def test_a_backend_without_iterations_says_that_it_follows_nothing() -> None:
+    model = bl.parse("""model line;
+        upper { var x in [0, 4]; maximize y; }
+        lower g { var y in [0, 9]; maximize y; subject to room: y <= 4 - x; }
+        report seen = y;""")
+    result = bl.solve(model, backend="exact", stop_by="max seen", watch=["seen"])
+    assert result.success
+    assert len([w for w in result.warnings if "has no effect: `exact`" in w]) == 2
+    with pytest.raises(bl.UsageError, match="no report `sen`"):
+        bl.solve(model, backend="exact", stop_by="max sen")
 
 
 @pytest.mark.parametrize(
