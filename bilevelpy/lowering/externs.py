@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -10,13 +11,14 @@ import torch
 from torch import Tensor
 
 from bilevelpy.errors import BackendError
+from bilevelpy.lowering.black_box import Values, differenced
 
 Shape = tuple[int, ...]
 
 
 class BoundExtern:
-    """A torch function or module with its declared shapes; the parameters of a module count as
-    constants.
+    """A function or module with its declared shapes; the parameters of a module count as constants,
+    and what gives values only is differenced.
     """
 
     __slots__ = ("_batched", "_call", "_shapes", "name")
@@ -32,9 +34,8 @@ class BoundExtern:
     ) -> None:
         self.name = name
         self._shapes = tuple(shapes)
-        self._call: Callable[..., Any] = _with_constants(function)
         examine = _examine if isinstance(function, Hashable) else _examine.__wrapped__
-        self._batched = examine(name, function, self._shapes, result, dtype, device)
+        self._call, self._batched = examine(name, function, self._shapes, result, dtype, device)
 
     def __call__(self, *arguments: Tensor) -> Tensor:
         """The value; leading axes beyond the declared ones are applied over, element by element."""
@@ -76,14 +77,42 @@ def _examine(
     result: Shape,
     dtype: torch.dtype,
     device: torch.device,
-) -> bool:
-    """Check a function and say whether vmap can run it. Once for the shapes: two derivatives of a
-    network cost as much as a step of a solver, and a model may be bound to new data at every step.
+) -> tuple[Callable[..., Any], bool]:
+    """Check a function: what to call, and whether vmap can run it. Once for the shapes: two
+    derivatives of a network cost as much as a step of a solver, and a model may be bound to new
+    data at every step.
     """
     call = _with_constants(function)
     probes = [_probe(shape, k).to(dtype=dtype, device=device) for k, shape in enumerate(shapes)]
+    if _gives_values_only(call, probes):
+        if dtype is not torch.float64:
+            raise BackendError(
+                f"extern {name!r} has no derivatives of its own, and differences of its values "
+                f"need float64; the model computes in {dtype}"
+            )
+        call = differenced(Values(name, call, result))
     _check(name, call, probes, result, dtype)
-    return _vectorises(call, probes)
+    return call, _vectorises(call, probes)
+
+
+def _gives_values_only(call: Callable[..., Any], probes: Sequence[Tensor]) -> bool:
+    """Whether a function takes no part in differentiation: it computes with NumPy, or otherwise."""
+    leaves = [p.clone().requires_grad_() for p in probes]
+    try:
+        with warnings.catch_warnings():  # torch warns of float(x) where x is differentiated
+            warnings.simplefilter("ignore")
+            value = call(*leaves)
+    except Exception:  # NumPy refuses such tensors; what else fails is told later
+        return _works_on_plain(call, probes)
+    return not (isinstance(value, Tensor) and value.requires_grad)
+
+
+def _works_on_plain(call: Callable[..., Any], probes: Sequence[Tensor]) -> bool:
+    try:
+        call(*(p.clone() for p in probes))
+    except Exception:  # the same error as before: the function is at fault
+        return False
+    return True
 
 
 def _with_constants(function: Any) -> Callable[..., Any]:
@@ -131,11 +160,6 @@ def _check(
         )
     if value.dtype != dtype:
         raise BackendError(f"extern {name!r} returned {value.dtype}; the model computes in {dtype}")
-    if not value.requires_grad:
-        raise BackendError(
-            f"extern {name!r} returned a value that does not depend differentiably on its "
-            "arguments (use torch functions, without detach() or numpy)"
-        )
     weights = _probe(result, 7).to(value)
     try:
         grads = torch.autograd.grad(

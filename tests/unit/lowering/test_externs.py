@@ -72,8 +72,8 @@ def test_families_apply_it_to_every_element(function):
     [
         (lambda t, c: t * c, "shape"),
         (lambda t, c: good(t, c).float(), "float32"),
-        (lambda t, c: good(t, c).detach(), "differentiably"),
-        (lambda t, c: float(t.detach().sum()), "returned float"),
+        (lambda t, c: "text", "failed"),
+        (lambda t, c: t.detach().numpy(), "shape"),
         (lambda t, c: (t - t.detach()).abs().sqrt().sum(), "not finite"),
         (lambda t: t, "failed"),
     ],
