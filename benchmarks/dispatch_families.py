@@ -111,6 +111,14 @@ param A[r, n], b[r], t[n];
 upper { var x[n] in [-2, 2] start 0.5; minimize sumsq(y - t)/2 + 0.1*sumsq(x); }
 lower L { var y[n]; minimize sumsq(y - x)/2 + mean(abs(A @ y - b)); }
 """
+# The same where the leader chooses what they weigh.
+HINGES = """
+model hinges;
+dim n, m, p;
+param X[n, p], t[n], V[m, p], v[m];
+upper { var c in [-4, 4] start 0; minimize mean(softplus(-v * (V @ w))); }
+lower fit { var w[p]; minimize sumsq(w)/2 + exp(c) * sum(max(0, 1 - t * (X @ w))); }
+"""
 # A black box of values, known by numbers alone.
 VALUES = """
 model values;
@@ -157,6 +165,10 @@ def _kinked(n: int, r: int) -> dict[str, Any]:
     g = np.random.default_rng(0)
     A, t = g.standard_normal((r, n)), g.standard_normal(n)
     return {"A": A, "b": A @ t + 0.3 * g.standard_normal(r), "t": t}
+
+
+def _hinges(n: int) -> dict[str, Any]:
+    return _regression(n, n, 3)
 
 
 def _values(n: int) -> dict[str, Any]:
@@ -206,6 +218,7 @@ class Family:
 
     ``known`` is the optimum by size where there is a closed form. Where no run is certified, runs
     are judged by ``score`` of what they have when the limit ends them: the lowest is best.
+    ``seconds`` of processor time end a run.
     """
 
     name: str
@@ -218,6 +231,7 @@ class Family:
     externs: Callable[[int], dict[str, Any]] | None = None
     known: Callable[[int], float] | None = None
     score: Callable[[bl.Model, bl.Result], float] | None = None
+    seconds: float = 10.0
 
 
 FAMILIES = (
@@ -311,7 +325,7 @@ FAMILIES = (
         "BLOCK",
         BLOCKS,
         _blocks,
-        (20, 50, 100, 200, 400),
+        (5, 20, 50, 100, 200),
         ("direct", "aid"),
         "lower variables in each block of 4,000",
     ),
@@ -336,21 +350,31 @@ FAMILIES = (
     ),
     Family(
         "kinks of sums of variables",
-        "FEW_LOWER, WRITTEN",
+        "FEW_LOWER",
         KINKED,
         lambda n: _kinked(n, 2 * n),
-        (2, 5, 10, 15, 20),
-        ("exact", "nlp", "meha"),
+        (5, 10, 20, 30, 40),
+        ("exact", "nlp"),
         "variables of each level, twice as many kinks",
     ),
     Family(
-        "many kinks of sums of 20 variables",
+        "hinge losses whose weight moves",
+        "FEW_LOWER",
+        HINGES,
+        _hinges,
+        (5, 10, 20, 40),
+        ("exact", "nlp"),
+        "kinks, 3 lower variables",
+    ),
+    Family(
+        "many kinks, followers of 5 variables",
         "WRITTEN",
         KINKED,
-        lambda r: _kinked(20, r),
-        (100, 300, 1000, 3000, 10_000),
-        ("nlp", "meha"),
+        lambda r: _kinked(5, r),
+        (100, 1000, 3300),
+        ("nlp", "zo"),
         "kinks",
+        seconds=40.0,
     ),
     Family(
         "many minima",

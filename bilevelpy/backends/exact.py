@@ -63,8 +63,6 @@ class Exact:
     def accepts(self, structure: Structure) -> Accept | Reject:
         """Linear or convex quadratic followers of any size, others up to some variables."""
         s = structure
-        if "single_level" in s.unsupported:
-            return Reject("needs a lower level", s.unsupported["single_level"])
         if "psd" in s.unsupported:
             return Reject("has no scalar rows for matrices", s.unsupported["psd"])
         if "steps" in s.unsupported:
@@ -80,9 +78,11 @@ class Exact:
         game = s.unsupported.get("nash")
         if conditions and not s.lower.discrete.value and (convex or game is not None):
             return Accept("global optimum by branch and bound over complementarity")
-        if s.stance == "pessimistic" and not s.unique.value:
+        few = s.upper.domains.value <= {"discrete"} and not s.coupling.value
+        if s.stance == "pessimistic" and not s.unique.value and not few:
             return Reject(
-                "takes pessimistic leaders of linear and convex quadratic followers",
+                "takes pessimistic leaders of linear and convex quadratic followers, or those who "
+                "decide whole numbers only",
                 s.unsupported.get("pessimistic"),
             )
         return self._accepts_small(s)

@@ -49,6 +49,8 @@ FIRST_LOOK = 0.5
 SAME = 1e-9
 # Points of local solutions that cuts are made from.
 POINTS = 12
+# Margins by which a response has to break its row at points inside, and the time for each of them.
+MARGINS, INSIDE = (1e-2, 1e-4), 0.1
 # Bounds that contradict each other by more than this (relative) are no rounding.
 APART = 1e-3
 
@@ -149,12 +151,16 @@ def solve_by_cuts(
         if ended == "known" and simple:
             quick = 0.0  # the conditions may cut the point off
             continue
+        if ended == "known" and _inside(run, cuts, relaxation, limits(), state):
+            continue
         if ended:
             status = "stuck"
             break
         if found.status == "time_limit":
             break
     values = state.best
+    if _contradicts(state.bound, -math.inf, state):  # the last point may be what shows it
+        state.bound, status = -math.inf, "stuck"
     state.bound = min(state.bound, state.objective)
     outcome = Outcome(
         status, values, state.objective, state.bound, state.nodes, time.perf_counter() - began
@@ -178,6 +184,34 @@ def _locally(
     """Check the points of local solutions like those of relaxations."""
     for point in search(state)[:POINTS]:
         _round(run, Outcome("", point, math.nan, -math.inf, 0, 0.0), cuts, state)
+
+
+def _inside(
+    run: Followers, cuts: list[Cut], relaxation: KKT, limits: Limits, state: Progress
+) -> bool:
+    """Whether a point beside the edge of what cuts allow is better, or gives a new cut.
+
+    On the edge a response breaks its row by nothing, and the follower may still take it; where F
+    does not fall towards the edge, it is as good a little inside.
+    """
+    best, before = state.objective, len(cuts)
+    for margin in MARGINS:
+
+        def write(model: Model, margin: float = margin) -> None:
+            for cut in cuts:
+                run.write(model, cut, margin)
+
+        seconds = max(INSIDE * limits.seconds, min(LEAST, limits.seconds))
+        found = Relaxed(relaxation, extra=write).solve(replace(limits, seconds=seconds))
+        state.nodes += found.nodes
+        if found.values is None:
+            continue
+        known = state.bound
+        _round(run, replace(found, bound=-math.inf), cuts, state)
+        state.bound = known
+        if len(cuts) > before or state.objective < best - APART * limits.gap * max(1.0, abs(best)):
+            return True
+    return False
 
 
 def _contradicts(bound: float, settled: float, state: Progress) -> bool:
@@ -235,7 +269,7 @@ def _round(
     for k, response, here, least in worse:
         inner = run.inner(k, v, here - 0.5 * (here - least))
         made = [response] if inner is None else [inner[: v.size], response]
-        cuts += [Cut(k, z) for z in made if not _is_known(run, cuts, k, z)]
+        cuts += [run.cut(k, z) for z in made if not _is_known(run, cuts, k, z)]
     candidate(run, responses, solved, state)
     if len(cuts) == before:
         state.why = (
@@ -248,7 +282,7 @@ def _round(
 
 def _is_known(run: Followers, cuts: list[Cut], k: int, response: Array) -> bool:
     """Whether there is a cut from this response already."""
-    own = run.system.columns.owner == k + 1
+    own = run.decided(k)
     return any(
         c.follower == k and bool(np.allclose(c.response[own], response[own], rtol=0.0, atol=SAME))
         for c in cuts

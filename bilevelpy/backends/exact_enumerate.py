@@ -9,6 +9,10 @@ Multipliers that the leader reads as prices are among what the worst is taken ov
 are linear, the conditions at a fixed x are linear too: every pair is complementary where the sum of
 ``slack * multiplier`` over all pairs (the primal minus the dual objective) is not positive. Then
 the worst response is one linear program.
+
+Followers that conditions do not settle are solved to global optimality at every x, and the worst of
+their best responses is found by value: ``max F`` under ``f <= f*``. That is sharp for whole numbers
+and linear programs; elsewhere the tolerance of ``f*`` would be worth its square root.
 """
 
 from __future__ import annotations
@@ -16,13 +20,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
+from bilevelpy.backends.exact_followers import FEASIBLE, Followers, leaders_best
 from bilevelpy.backends.exact_relax import Relaxed
-from bilevelpy.backends.exact_scip import Limits, Outcome
+from bilevelpy.backends.exact_scip import LEAST, Limits, Outcome
 from bilevelpy.numerics.smooth_program import Program
 from bilevelpy.reductions.kkt import own_slopes
 from bilevelpy.reductions.rows import Functions, Rows, join_rows
@@ -67,6 +73,21 @@ def few_choices(system: System) -> Array | None:
     return points[[allowed(x) for x in points]]
 
 
+def worst_of_few(
+    program: KKT, settled: bool, points: Array, limits: Callable[[], Limits]
+) -> tuple[Outcome, dict[int, float] | None]:
+    """The x whose worst best response is the least; with the followers' least objectives there,
+    where conditions do not settle them.
+    """
+    if settled:
+        return worst_of(program, points, limits), None
+
+    def sharper() -> Limits:
+        return replace(limits(), feasible=FEASIBLE)
+
+    return worst_by_values(Followers(program.system, sharper), points, sharper)
+
+
 def worst_of(program: KKT, points: Array, limits: Callable[[], Limits]) -> Outcome:
     """The x whose worst best response is the least; followers without one at x rule it out."""
     own = program.system.upper_columns
@@ -85,6 +106,55 @@ def worst_of(program: KKT, points: Array, limits: Callable[[], Limits]) -> Outco
             best, values = worst, at
     status = "infeasible" if values is None else "optimal"
     return Outcome(status, values, best, best, len(points), 0.0)
+
+
+def worst_by_values(
+    followers: Followers, points: Array, limits: Callable[[], Limits]
+) -> tuple[Outcome, dict[int, float]]:
+    """The x whose worst best response is the least, and the followers' least objectives there."""
+    system = followers.system
+    own = system.upper_columns
+    best, values = math.inf, None
+    known: dict[int, float] = {}
+    nodes = 0
+
+    def ended(status: str, bound: float) -> tuple[Outcome, dict[int, float]]:
+        return Outcome(status, values, best, bound, nodes, 0.0), known
+
+    for x in points:
+        if limits().seconds <= LEAST:
+            return ended("time_limit", -math.inf)
+        at = system.columns.start.copy()
+        at[own] = x
+        solved, status = _responses(followers, at)
+        if status == "infeasible":
+            continue
+        if status != "optimal":
+            return ended("time_limit", -math.inf)
+        if float(system.objective.value(at)[0]) >= best:
+            continue  # the worst response is no better than the one in hand
+        found = leaders_best(followers, at, solved, sign=-1.0)
+        nodes += found.nodes + len(solved)
+        if found.status == "unbounded":
+            continue
+        if found.status != "optimal" or found.values is None:
+            return ended("time_limit", -math.inf)
+        if -found.objective < best - 1e-9 * max(1.0, abs(best) if values is not None else 0.0):
+            best, values, known = -found.objective, found.values[: at.size], solved
+    return ended("infeasible" if values is None else "optimal", best)
+
+
+def _responses(followers: Followers, at: Array) -> tuple[dict[int, float], str]:
+    """The least objectives of all followers at x; ``at`` takes their responses."""
+    solved: dict[int, float] = {}
+    for k in range(len(followers.system.followers)):
+        answer = followers.solve(k, at)
+        if answer.status != "optimal" or answer.values is None:
+            return solved, answer.status
+        mine = followers.system.columns.owner == k + 1
+        at[mine] = answer.values[: at.size][mine]
+        solved[k] = answer.objective
+    return solved, "optimal"
 
 
 def _worst_at(

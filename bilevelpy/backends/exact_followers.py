@@ -11,34 +11,48 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bilevelpy.backends.exact_kinks import as_given, epigraph_rows, kink_columns
 from bilevelpy.backends.exact_resolve import resolved
-from bilevelpy.backends.exact_scip import LEAST, Limits, Model, Outcome
+from bilevelpy.backends.exact_scip import LEAST, LOST, Limits, Model, Outcome
 from bilevelpy.numerics.constrained_certificate import objective_scale, row_scales
+from bilevelpy.reductions.difference import difference
 from bilevelpy.reductions.fixing import fix
-from bilevelpy.reductions.trees import linear_terms
+from bilevelpy.reductions.intervals import column_ranges, tree_range
+from bilevelpy.reductions.trees import linear_terms, tree_of
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.rows import Functions, Rows, System
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Ends = tuple[float, float]
 
 # A response whose objective is within this of the least one (relative to its terms) is a best one.
 BEST = 2e-7
 # Rows may be off by this only: what a response gains by it changes F by as much as its square root.
 FEASIBLE = 1e-8
 EDGE = 1e-6
+# Responses as good as that of a cut meet it with this to spare: SCIP loses points that meet a row
+# by nothing, and a tie is where the leader's choice lies.
+ROOM = 2.0 * FEASIBLE
+# Relative step of differences that tell how steep an objective is.
+DIFFERENCE = 1e-6
 # Gap at which a global solve of a follower ends, and up to which an unfinished one will do.
 RESPONSE_GAP, SOLVED = 5e-8, 0.5 * BEST
+# Numbers of steps within this of a whole one are whole.
+WHOLE = 1e-6
 # The part of the time that is left for the leader's choice among best responses.
 CHOICE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A response of follower k, as values of all columns (those of others do not matter)."""
+    """A response of follower k, as values of all columns (those of others do not matter), and by
+    how much the objective at another one may be above that at this one.
+    """
 
     follower: int
     response: Array
+    room: float = ROOM
 
 
 @dataclass(slots=True)
@@ -59,8 +73,10 @@ class Progress:
     stopped: bool = False
 
     def keep(self, values: Array, objective: float, solved: dict[int, float]) -> None:
-        """A bilevel feasible point; it is kept where it is better than the best one."""
-        if objective < self.objective:
+        """A bilevel feasible point; it is kept where it is better than the best one. One that is
+        lost in the distance is none: rounding decides there.
+        """
+        if objective < self.objective and float(np.abs(values).max(initial=0.0)) < LOST:
             self.best, self.objective, self.solved = values, objective, dict(solved)
             self.seen(values, objective, self.bound)
 
@@ -77,6 +93,19 @@ class Followers:
 
     system: System
     limits: Callable[[], Limits]
+    # Objective and rows of followers as cuts read them: with kinks in place of epigraphs.
+    _given: dict[int, tuple[Functions, Rows]] = field(default_factory=dict)
+
+    def given(self, k: int) -> tuple[Functions, Rows]:
+        """Objective and rows of follower k with the kinks that its epigraphs stand for."""
+        if k not in self._given:
+            self._given[k] = as_given(self.system, k)
+        return self._given[k]
+
+    def decided(self, k: int) -> Array:
+        """Which columns follower k decides: epigraphs follow from them."""
+        own = self.system.columns.owner == k + 1
+        return np.asarray(own & ~kink_columns(self.system))
 
     def model(self, k: int, v: Array) -> Model:
         """Follower k with everything else fixed at ``v``: its rows and bounds."""
@@ -116,7 +145,12 @@ class Followers:
     def inner(self, k: int, v: Array, level: float) -> Array | None:
         """A response with f at most ``level`` and as much slack in its rows as there is."""
         rows = self.system.lower_rows.take(self._rows(k))
-        moving = [r for r in range(rows.count) if self._reads_others(rows.functions, r, k)]
+        epigraphs = epigraph_rows(rows)
+        moving = [
+            r
+            for r in range(rows.count)
+            if not epigraphs[r] and self._reads_others(rows.functions, r, k)
+        ]
         columns = self.system.columns
         if not moving or bool(columns.integer[columns.owner == k + 1].any()):
             return None
@@ -137,31 +171,64 @@ class Followers:
         found = model.solve(replace(self.limits(), gap=1e-3))
         return found.values if found.values is not None and found.objective < -1e-7 else None
 
+    def _range(self, functions: Functions, row: int) -> tuple[float, float]:
+        """Between what a row lies for all decisions of the leader within her bounds."""
+        tree = tree_of(functions, row)
+        return tree_range(tree, *column_ranges(self.system))[id(tree)]
+
     def _reads_others(self, functions: Functions, row: int, k: int) -> bool:
         return any(self.system.columns.owner[j] != k + 1 for j in functions.reads(row))
 
-    def write(self, model: Model, cut: Cut) -> None:
-        """The cut as rows of a relaxation."""
+    def cut(self, k: int, response: Array) -> Cut:
+        """The cut from a response: inside its bounds, with room for what it gains by rows that it
+        meets within the tolerance only.
+        """
+        columns = self.system.columns
+        own = np.flatnonzero(columns.owner == k + 1)
+        z = response.copy()
+        z[own] = np.clip(z[own], columns.lower[own], columns.upper[own])
+        objective, _ = self.given(k)
+        slope = 0.0
+        for j in np.flatnonzero(self.decided(k) & ~columns.integer):
+            step = np.zeros(z.size)
+            step[j] = DIFFERENCE * max(1.0, abs(float(z[j])))
+            try:
+                change = objective.value(z + step)[0] - objective.value(z - step)[0]
+            except (ValueError, ArithmeticError):  # no value beside an end of its domain
+                continue
+            slope += abs(float(change)) / (2.0 * step[j])
+        return Cut(k, z, ROOM * max(1.0, slope))
+
+    def write(self, model: Model, cut: Cut, margin: float = 0.0) -> None:
+        """The cut as rows of a relaxation; with a ``margin`` (relative), z has to break its row by
+        that at least: points inside of what the cut allows, and no relaxation any more.
+        """
         k, system = cut.follower, self.system
-        rows = system.lower_rows.take(self._rows(k))
+        objective, rows = self.given(k)
         own = system.columns.owner == k + 1
         others = np.flatnonzero(~own)
-        there = fix_at(system.lower_objectives.take([k]), others, cut.response)
-        fall = model.expression(system.lower_objectives.take([k]), 0) - model.expression(there, 0)
+        there = fix_at(objective, others, cut.response)
+        here = system.lower_objectives.take([k])
+        fall = model.expression(difference(here, there), 0)
         moving = [r for r in range(rows.count) if self._reads_others(rows.functions, r, k)]
         if not moving:
-            model.row(fall, -math.inf, 0.0)
+            model.row(fall, -math.inf, cut.room)
             return
         add = model.scip
-        choices = [_switch(model, fall, 0.0)]
+        choices = [_switch(model, fall, cut.room)]
+        scales = row_scales(rows, cut.response)
         placed = fix_at(rows.functions, others, cut.response)
         for r in moving:
             value = model.expression(placed, r)
-            step = _whole_step(system, placed, r, float(rows.upper[r]), float(rows.lower[r]))
-            if math.isfinite(rows.upper[r]):
-                choices.append(_switch(model, float(rows.upper[r]) + step - value, 0.0))
-            if math.isfinite(rows.lower[r]):
-                choices.append(_switch(model, value - float(rows.lower[r]) + step, 0.0))
+            ends = float(rows.lower[r]), float(rows.upper[r])
+            above, below = _whole_steps(system, placed, r, ends)
+            room = margin * float(scales[r])
+            least, most = self._range(placed, r)
+            never = EDGE * FEASIBLE * float(scales[r])
+            if most > ends[1] + never:
+                choices.append(_switch(model, ends[1] + max(above, room) - value, 0.0))
+            if least < ends[0] - never:
+                choices.append(_switch(model, value - ends[0] + max(below, room), 0.0))
         add.addCons(sum(choices[1:], choices[0] + 0.0) >= 1.0)
 
 
@@ -197,16 +264,23 @@ def _switch(model: Model, expression: Any, level: float) -> Any:
     return z
 
 
-def _whole_step(
-    system: System, functions: Functions, row: int, upper: float, lower: float
-) -> float:
-    """1 where a row takes whole values only (then breaking it means by 1), else 0."""
+def _whole_steps(system: System, functions: Functions, row: int, ends: Ends) -> tuple[float, float]:
+    """Half of what a row that takes the values ``c + g n`` with whole n only lies beyond its upper
+    and its lower end where it breaks them: there is a next value. Nothing for other rows.
+    """
     if row in functions.trees or row in functions.quadratic:
-        return 0.0
-    terms = linear_terms(functions, row)
-    whole = all(system.columns.integer[j] and float(c).is_integer() for j, c in terms)
-    ends = [e - functions.constant[row] for e in (upper, lower) if math.isfinite(e)]
-    return 1.0 if whole and all(float(e).is_integer() for e in ends) else 0.0
+        return 0.0, 0.0
+    terms = [(j, c) for j, c in linear_terms(functions, row) if c]
+    if not terms or not all(system.columns.integer[j] for j, _ in terms):
+        return 0.0, 0.0
+    unit = min(abs(c) for _, c in terms)
+    if any(abs(c / unit - round(c / unit)) > WHOLE for _, c in terms):
+        return 0.0, 0.0
+    lower, upper = ((end - float(functions.constant[row])) / unit for end in ends)
+    # An end that is a value of the row up to rounding is met there, not broken.
+    above = unit * (math.floor(upper + WHOLE) + 1.0 - upper) if math.isfinite(upper) else 0.0
+    below = unit * (lower - math.ceil(lower - WHOLE) + 1.0) if math.isfinite(lower) else 0.0
+    return 0.5 * above, 0.5 * below
 
 
 def candidate(run: Followers, v: Array, solved: dict[int, float], state: Progress) -> float:

@@ -34,9 +34,13 @@ from bilevelpy.reductions.refusal import Refused
 if TYPE_CHECKING:
     from bilevelpy.reductions.kkt import KKT
     from bilevelpy.reductions.rows import System
+    from bilevelpy.reductions.whole_duality import Whole
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+# Local solutions are looked for where a proof takes longer than this share of the time, or that
+# many seconds.
+FIRST, FIRST_SECONDS = 0.08, 2.0
 # Rounds of further rows for one start.
 ROUNDS = 6
 # A follower that gains less than this (relative to its terms) is content.
@@ -267,6 +271,16 @@ class LocalPhase:
         rows, owner = self.system.lower_rows, self.system.columns.owner
         chosen = np.flatnonzero(rows.follower == k + 1)
         return any(owner[j] != k + 1 for r in chosen for j in rows.functions.reads(int(r)))
+
+
+def first_look(program: KKT, whole: Whole | None, seconds: float) -> float:
+    """Seconds after which local solutions are looked for, of so many that a proof may take."""
+    # Their programs are compiled entry by entry: the larger, the later.
+    size = max(1.0, program.columns.count / 1000)
+    if whole is not None and not whole.program.pairs:
+        # Mixed-integer linear: SCIP has good heuristics, and responses no derivatives.
+        return min(0.5 * seconds, 10.0 * FIRST_SECONDS * size)
+    return min(min(FIRST * size, 0.4) * seconds, FIRST_SECONDS * size)
 
 
 def confirm(

@@ -39,18 +39,37 @@ def rows_are_affine(system: System) -> bool:
 
 
 def necessary(system: System) -> KKT:
-    """The strongest relaxation that can be written: the conditions of Karush, Kuhn and Tucker where
-    rows are affine, those of Fritz John where they are not, the rows alone where a follower has
-    whole numbers or kinks.
+    """The strongest relaxation that can be written: of every follower the conditions of Karush,
+    Kuhn and Tucker where rows are affine, those of Fritz John where they are not, the rows alone
+    where it has whole numbers or kinks.
     """
-    columns = system.columns
-    if bool((columns.integer & (columns.owner > 0)).any()) or not _has_slopes(system):
+    able = [k for k in range(len(system.followers)) if _has_conditions(_only(system, [k]))]
+    if not able:
         return high_point(system)
+    part = system if len(able) == len(system.followers) else _only(system, able)
     try:
-        program = kkt(system, "the backend `exact`", force=True)
+        program = kkt(part, "the backend `exact`", force=True)
     except Refused:
         return high_point(system)
-    return program if rows_are_affine(system) else fritz_john(program)
+    program = program if rows_are_affine(part) else fritz_john(program)
+    owner = program.columns.owner.copy()
+    owner[: system.columns.count] = system.columns.owner
+    return replace(program, system=system, columns=replace(program.columns, owner=owner))
+
+
+def _only(system: System, chosen: Collection[int]) -> System:
+    """The system in which the leader decides for all followers but the chosen ones: their rows
+    remain, and their objectives do not matter.
+    """
+    owner = system.columns.owner
+    kept = np.isin(owner - 1, list(chosen)) | (owner <= 0)
+    return replace(system, columns=replace(system.columns, owner=np.where(kept, owner, 0)))
+
+
+def _has_conditions(system: System) -> bool:
+    """Whether the followers' decisions are real numbers and their functions have derivatives."""
+    columns = system.columns
+    return not bool(columns.integer[system.lower_columns].any()) and _has_slopes(system)
 
 
 def _has_slopes(system: System) -> bool:

@@ -61,9 +61,9 @@ class Proof:
         """The program in its units."""
         return self.units.system
 
-    def certificate(self, found: Outcome, moved: float) -> Certificate:
+    def certificate(self, found: Outcome, moved: float, beside: int = 0) -> Certificate:
         """The certificate of a point; F moves by ``moved`` (relative) with its responses solved
-        again.
+        again, and is lower at none of so many points ``beside``.
         """
         assert found.values is not None
         proved = found.status == "optimal" and self._is_small(found.gap, found.objective)
@@ -84,7 +84,7 @@ class Proof:
                 "the point is better than the bound that is proved for all: it cannot be feasible",
             )
         unit = self.units.upper
-        claim = Claim(proved, unit * found.bound, found.gap, notes, doubts)
+        claim = Claim(proved, unit * found.bound, found.gap, notes, doubts, beside)
         v = found.values[: self.system.columns.count]
         made = certify_rows(
             self.units.told(),

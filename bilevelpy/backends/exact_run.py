@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bilevelpy.backends.exact_beside import points_beside
 from bilevelpy.backends.exact_cuts import solve_by_cuts
 from bilevelpy.backends.exact_duality import write_duality
-from bilevelpy.backends.exact_enumerate import few_choices, worst_of
+from bilevelpy.backends.exact_enumerate import MOST, few_choices, worst_of_few
 from bilevelpy.backends.exact_expressions import engine
 from bilevelpy.backends.exact_followers import FEASIBLE, Followers, Progress
 from bilevelpy.backends.exact_infeasible import explain_infeasible
-from bilevelpy.backends.exact_local import LocalPhase, confirm
+from bilevelpy.backends.exact_local import LocalPhase, confirm, first_look
 from bilevelpy.backends.exact_polish import polish
 from bilevelpy.backends.exact_prices import beyond_bounds, shadow_prices
 from bilevelpy.backends.exact_program import conditions, sharper
@@ -26,6 +27,7 @@ from bilevelpy.backends.exact_resolve import resolved
 from bilevelpy.backends.exact_scip import LEAST, Interlude, Limits, Outcome
 from bilevelpy.backends.exact_search import Search
 from bilevelpy.backends.exact_status import end_of, end_without_point
+from bilevelpy.backends.exact_ties import require_sharp
 from bilevelpy.backends.whole import Hooks, ProgramAnswer, with_start
 from bilevelpy.errors import BackendError
 from bilevelpy.ir.types import Stance
@@ -53,13 +55,15 @@ Array = np.ndarray[Any, np.dtype[Any]]
 SMALL = 60
 # Share of the time for a proof; the rest is for a search where it does not end.
 SHARE = 0.75
-# Local solutions are looked for where the proof takes longer than this share of the time or that
-# many seconds; they may take so much of it, and so many starts.
-FIRST, FIRST_SECONDS = 0.08, 2.0
+# Local solutions may take this share of the time, so many seconds, and so many starts.
 LOCAL, LOCAL_SECONDS = 0.3, 60.0
 STARTS = 24
 # Share of the time for best responses to the point that a caller starts from.
 START = 0.1
+# A gap of so many times the wanted one is as small as tolerances may allow.
+CLOSE = 10.0
+# Seconds that are left for the certificate after points beside x have been compared.
+BESIDE = 0.5
 # Seconds that a response may take in the search.
 RESPONSE = 1.0
 
@@ -95,14 +99,17 @@ class Run:
                 self.program = sharper(self.program)
             if bound.program.stance is Stance.PESSIMISTIC and not is_definite(self.system):
                 self.pessimistic = True
-                self.choices = few_choices(self.system) if self.settled else None
+                self.choices = few_choices(self.system)
                 if self.choices is None:
                     self.worst = worst_responses(self.system)
+                elif not self.settled:
+                    require_sharp(self.system)
         except Refused as error:
             raise BackendError(str(error)) from error
         except Unfit as error:
             raise BackendError(
-                f"the backend `exact` takes no such pessimistic leader: {error}"
+                f"the backend `exact` takes no such pessimistic leader: {error} (one who decides "
+                f"whole numbers only, among at most {MOST:,} choices, tries them all)"
             ) from error
         self.state = Progress(watch=self._observe)
         # Cuts need not end: without a limit of the caller's they get one.
@@ -127,6 +134,9 @@ class Run:
             found = Outcome("interrupted", best.best, best.objective, best.bound, best.nodes, 0.0)
         if self.state.stopped:
             found = replace(found, status="interrupted")
+        # The last digits are those of the followers' tolerances: a claim may name such a gap.
+        if found.status in ("stuck", "time_limit") and found.gap <= CLOSE * self.limits().gap:
+            found = replace(found, status="optimal")
         solved = time.perf_counter()
         if found.values is None:
             return self._without_point(found)
@@ -134,11 +144,16 @@ class Run:
         if self.settled and not self.pessimistic and v.size == self.program.columns.count:
             v = polish(self.program, v)
         v, moved = (v, 0.0) if self.pessimistic else self._resolved(v)
+        beside = 0
+        if self.verify and found.status == "time_limit" and self.settled and not self.pessimistic:
+            v, beside = points_beside(
+                self.system, v, self.options.seed, self.began + self.seconds - BESIDE
+            )
         objective = float(self.system.objective.value(v[: self.system.columns.count])[0])
         better = replace(found, values=v, objective=objective)
         certificate = None
         if self.verify:
-            certificate = self._proof().certificate(better, moved)
+            certificate = self._proof().certificate(better, moved, beside)
         status, message = end_of(better, certificate, self.seconds, self.why)
         return ProgramAnswer(
             self.stated,
@@ -157,7 +172,10 @@ class Run:
     def _found(self) -> Outcome:
         """What the way for this model leads to."""
         if self.choices is not None:
-            return worst_of(self.program, self.choices, lambda: self.limits(0.8))
+            found, self.solved = worst_of_few(
+                self.program, self.settled, self.choices, lambda: self.limits(0.8)
+            )
+            return found
         if self.worst is not None:
             return self._worst(self.worst)
         return self._by_conditions() if self.settled else self._by_cuts()
@@ -207,7 +225,7 @@ class Run:
 
         found = program.solve(
             self.limits(SHARE if limited else 0.9),
-            interlude=Interlude(self._first(), point, state),
+            interlude=Interlude(first_look(self.program, self.whole, self.seconds), point, state),
         )
         if whole is not None and found.values is not None:
             found = replace(found, values=found.values[: self.program.columns.count])
@@ -227,15 +245,6 @@ class Run:
         if found.values is not None:
             state.keep(found.values[: self.program.columns.count], found.objective, {})
         return found.values
-
-    def _first(self) -> float:
-        """Seconds after which local solutions are looked for."""
-        # Their programs are compiled entry by entry: the larger, the later.
-        size = max(1.0, self.program.columns.count / 1000)
-        if self.whole is not None and not self.whole.program.pairs:
-            # Mixed-integer linear: SCIP has good heuristics, and responses no derivatives.
-            return min(0.5 * self.seconds, 10.0 * FIRST_SECONDS * size)
-        return min(min(FIRST * size, 0.4) * self.seconds, FIRST_SECONDS * size)
 
     def _local(
         self, share: float = LOCAL, starts: int = STARTS
@@ -275,7 +284,7 @@ class Run:
             self.program,
             lambda: self.limits(until=until),
             relaxed,
-            after=0.0 if self.hooks.start else self._first(),
+            after=0.0 if self.hooks.start else first_look(self.program, self.whole, self.seconds),
             meanwhile=self._local(),
             state=self.state,
         )

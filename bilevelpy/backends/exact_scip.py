@@ -30,6 +30,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # SCIP reads numbers from here on as infinite.
 INFINITE = 1e20
+# Values from which on rounding is more than what rows may be off by.
+LOST = 1e13
 # Seconds that a solve gets however late it is.
 LEAST = 0.05
 
@@ -242,6 +244,9 @@ class Model:
             best = scip.getBestSol()
             values = np.array([scip.getSolVal(best, v) for v in self.variables])
             objective = float(scip.getSolObjVal(best))
+            if status == "optimal" and float(np.abs(values).max(initial=0.0)) >= LOST:
+                # Rows hold by nothing but rounding there: F may have no bound.
+                status, values, objective = "unclear", None, math.inf
         bound = float(scip.getDualbound())
         if abs(bound) >= INFINITE:
             bound = math.copysign(math.inf, bound)

@@ -18,6 +18,12 @@ def end_of(
     if found.status == "interrupted":
         return Status.INTERRUPTED, "interrupted; the best point is kept"
     if found.status == "time_limit":
+        if certificate is not None and certificate.kind == "local":
+            return (
+                Status.CONVERGED,
+                f"a local optimum; that it is the global one was not proved in {seconds:.3g} s: "
+                f"the gap is {found.gap:.2e}",
+            )
         return (
             Status.TIME_LIMIT,
             f"stopped after {seconds:g} s (time_limit) with a gap of {found.gap:.2e}; the best "

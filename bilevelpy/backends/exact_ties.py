@@ -11,13 +11,15 @@ import numpy as np
 from bilevelpy.backends.exact_enumerate import without_pairs
 from bilevelpy.backends.exact_followers import Followers, leaders_best
 from bilevelpy.backends.exact_relax import Relaxed
+from bilevelpy.backends.exact_scip import INFINITE
 from bilevelpy.numerics.constrained_certificate import Ties, follower_program
 from bilevelpy.numerics.smooth_program import Program
+from bilevelpy.reductions.pessimistic import Unfit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bilevelpy.backends.exact_scip import Limits
+    from bilevelpy.backends.exact_scip import Limits, Outcome
     from bilevelpy.reductions.kkt import KKT
     from bilevelpy.reductions.rows import System
 
@@ -44,9 +46,7 @@ def ties_by_conditions(program: KKT, v: Array, limits: Limits) -> Ties | None:
     high = relaxed.solve(limits, sign=-1.0)
     if low.status != "optimal":
         return None
-    if high.status == "unbounded":
-        return Ties(low.objective, math.inf)
-    return Ties(low.objective, -high.objective) if high.status == "optimal" else None
+    return _between(low, high)
 
 
 def _linear(program: KKT, v: Array) -> Ties | None:
@@ -82,7 +82,7 @@ def ties_by_values(
     the tolerance of its objective would be worth its square root in F.
     """
     system = followers.system
-    if not solved or not all(_is_sharp(system, k, v) for k in range(len(system.followers))):
+    if not solved or not all(is_sharp(system, k, v) for k in range(len(system.followers))):
         return None
     seconds = min(limits.seconds, SECONDS)
     inner = Followers(system, lambda: replace(limits, seconds=seconds))
@@ -90,7 +90,14 @@ def ties_by_values(
     high = leaders_best(inner, v, solved, sign=-1.0)
     if low.status != "optimal":
         return None
-    if high.status == "unbounded":
+    return _between(low, high)
+
+
+def _between(low: Outcome, high: Outcome) -> Ties | None:
+    """Both ends, where the worst was found, or has none: squares of what SCIP takes for infinite
+    may end a little below its infinity.
+    """
+    if high.status == "unbounded" or -high.objective >= 1e-3 * INFINITE:
         return Ties(low.objective, math.inf)
     return Ties(low.objective, -high.objective) if high.status == "optimal" else None
 
@@ -101,7 +108,7 @@ def worst_within(followers: Followers, v: Array, limits: Limits) -> float | None
     """
     system = followers.system
     v = v[: system.columns.count]
-    if not all(_is_sharp(system, k, v) for k in range(len(system.followers))):
+    if not all(is_sharp(system, k, v) for k in range(len(system.followers))):
         return None
     inner = Followers(system, lambda: replace(limits, seconds=min(limits.seconds, SECONDS)))
     solved: dict[int, float] = {}
@@ -114,7 +121,23 @@ def worst_within(followers: Followers, v: Array, limits: Limits) -> float | None
     return -high.objective if high.status == "optimal" else None
 
 
-def _is_sharp(system: System, k: int, v: Array) -> bool:
+def require_sharp(system: System) -> None:
+    """Refuse followers whose worst best response cannot be found by value.
+
+    Raises
+    ------
+    Unfit
+        Naming the follower.
+    """
+    for k, follower in enumerate(system.followers):
+        if not is_sharp(system, k, system.columns.start):
+            raise Unfit(f"`{follower.name}` is neither linear nor decides whole numbers only")
+
+
+def is_sharp(system: System, k: int, v: Array) -> bool:
+    """Whether responses with nearly the best value are nearly best ones: a linear follower, or one
+    who decides whole numbers only.
+    """
     own = np.flatnonzero(system.columns.owner == k + 1)
     if bool(system.columns.integer[own].all()):
         return True

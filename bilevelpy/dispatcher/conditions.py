@@ -21,8 +21,9 @@ DENSE_CONSTANT, DENSE = 5000, 800
 DENSE_MOVING, DENSE_BY_PRODUCTS, ILL = 400, 200, 30.0
 # One in classes comes in blocks, each the size of a class: dense up to here.
 DENSE_CLASSES, ONE_CLASS = 800, 2
-# Independent blocks of at most so many variables are factorised as a batch, however many there are.
-BLOCK = 200
+# Independent blocks of at most so many variables are factorised as a batch, however many there are:
+# beyond, conjugate gradients are as fast where the blocks are well conditioned.
+BLOCK = 20
 # Upper variables for which a lower solve per direction is affordable.
 FEW_UPPER = 10
 # Lower variables that restarts can look for everywhere, and that a global solver settles at once.
@@ -35,7 +36,7 @@ MANY_LOWER = 200
 # Lower variables and rows (complementarity pairs) up to which branch and bound ends within seconds.
 PAIRS = 150
 # Entries of semidefinite matrices, whose faces are dense projectors: products beyond.
-MATRICES = 400
+MATRICES = 150
 # Lower variables and constraints of an optimality system, by the memory of its factor: `nlp` ends
 # where `blocc` does not, so that there is no crossing.
 KKT = 2000

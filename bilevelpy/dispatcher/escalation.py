@@ -53,6 +53,11 @@ def _kinked(result: Result) -> bool:
     return result.status is Status.STALLED and any("kink" in text for text in result.warnings)
 
 
+def _flat(result: Result) -> bool:
+    seen = result.certificate.reasons if result.certificate is not None else ()
+    return any("plateau" in text for text in seen)
+
+
 def _nonconvex(s: Structure) -> Structure:
     seen = Fact("nonconvex", Evidence.OBSERVED, "negative curvature was met", s.convexity.span)
     open_: Fact[bool | None] = Fact(
@@ -82,6 +87,8 @@ def _local(s: Structure) -> Structure | None:
 REACTIONS: tuple[Reaction, ...] = (
     Reaction(_curved_down, _nonconvex, "met negative curvature of the lower level"),
     Reaction(_tied, _convex, "met several lower solutions"),
+    # No descent leaves a plateau; a global search does, or proves that there is nothing better.
+    Reaction(_flat, lambda s: s, "met a plateau of F(x, y(x))", ("exact",)),
     # Penalties see x and y apart and are smooth where y(x) is not: many kinks at once do not stop
     # them, as they stop every method that descends on F(x, y(x)).
     Reaction(_kinked, lambda s: s, "was stopped by kinks of the response", ("pbgd", "meha")),

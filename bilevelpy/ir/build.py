@@ -78,6 +78,8 @@ class Builder(Leaves):
             and operands[0].function in ("neg", "abs")
         ):
             return self.apply("square", operands[0].operands[0], span=span)
+        if function == "maximum" and operands[1] is self.scale(-1.0, operands[0]):
+            return self.apply("abs", operands[0], span=span)
         if function in _FOLD and all(isinstance(o, ir.Const) for o in operands):
             try:
                 value = _FOLD[function](*(o.value for o in operands if isinstance(o, ir.Const)))

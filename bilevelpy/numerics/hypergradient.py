@@ -28,6 +28,8 @@ Operator = Callable[[Vec], Vec]
 
 # Iterations after which a residual of this size is taken for rounding.
 FEW, ROUNDING = 25, 1e-9
+# A tangent part below this fraction of dF/dy is what rounding has left of it.
+NOTHING = 1e-15
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def dense_adjoint(
     """
     d = face.project(gF_y)
     size = norm(d)
-    if size == 0.0:
+    if size <= NOTHING * norm(gF_y):
         return Adjoint(torch.zeros_like(d), torch.zeros_like(x), 0.0, 0)
     curvature.settle(face)
     H = on_face(oracle.hvp(x, y), face)
@@ -110,7 +112,7 @@ def krylov_adjoint(
     """
     d = face.project(gF_y)
     size = norm(d)
-    if size == 0.0:
+    if size <= NOTHING * norm(gF_y):
         return Adjoint(torch.zeros_like(d), torch.zeros_like(x), 0.0, 0)
     if shared is None and preconditioner is None and face.is_whole:
         preconditioner = offered(oracle, x, y)

@@ -44,17 +44,15 @@ class _Poly:
 
 def substitute(root: sc.Scalar, free: Collection[int], at: Array) -> sc.Scalar:
     """The tree with every column outside ``free`` replaced by its value."""
-    return _mapped(root, lambda c: c if c.index in free else sc.Num(float(at[c.index])))
+    return mapped(root, lambda c: c if c.index in free else sc.Num(float(at[c.index])))
 
 
 def multiplied(root: sc.Scalar, chosen: Collection[int], by: Array) -> sc.Scalar:
     """The tree with every column of ``chosen`` times its number."""
-    return _mapped(
-        root, lambda c: sc.mul(sc.Num(float(by[c.index])), c) if c.index in chosen else c
-    )
+    return mapped(root, lambda c: sc.mul(sc.Num(float(by[c.index])), c) if c.index in chosen else c)
 
 
-def _mapped(root: sc.Scalar, leaf: Callable[[sc.Col], sc.Scalar]) -> sc.Scalar:
+def mapped(root: sc.Scalar, leaf: Callable[[sc.Col], sc.Scalar]) -> sc.Scalar:
     """The tree with other leaves in place of its columns."""
     known: dict[int, sc.Scalar] = {}
     for node in sc.postorder(root):

@@ -108,6 +108,12 @@ def _call(function: str, args: list[Range]) -> Range:
             return _monotone(math.log, a, -math.inf) if a[0] > 0 else ANY
         case "sqrt":
             return (math.sqrt(max(a[0], 0.0)), math.sqrt(a[1]) if a[1] > 0 else 0.0)
+        case "abs":
+            return max(a[0], -a[1], 0.0), max(-a[0], a[1])
+        case "max":
+            return max(r[0] for r in args), max(r[1] for r in args)
+        case "min":
+            return min(r[0] for r in args), min(r[1] for r in args)
     return ANY
 
 

@@ -3,7 +3,9 @@ a further variable of the follower, bounded by its epigraph::
 
     c(x) |e(x, y)|,  c >= 0      ->      c(x) t,   t >= e,   t >= -e
     c(x) max(a, b),  c >= 0      ->      c(x) t,   t >= a,   t >= b
+    -c(x) min(a, b), c >= 0      ->      c(x) t,   t >= -a,  t >= -b
 
+and so in sums, in products with factors of one sign, and in powers of what is not negative.
 A best response of the lifted follower is one of the given one (where ``c`` is 0, ``t`` is idle), so
 linear and quadratic followers with absolute values, maxima and norms 1 and infinity get exact
 optimality conditions.
@@ -45,6 +47,8 @@ class _Lift:
     def __init__(self, system: System) -> None:
         self.system = system
         self.low, self.high = column_ranges(system)
+        # What the leader asks for does not restrict what a follower may choose.
+        self.own = column_ranges(system, leader=False)
         self.owners: list[int] = []
         self.trees: list[sc.Scalar] = []
         self.of_row: list[int] = []
@@ -57,8 +61,10 @@ class _Lift:
         rows = system.lower_rows
         trees = dict(rows.functions.trees)
         for r, tree in rows.functions.trees.items():
-            if rows.lower[r] == -math.inf:
-                trees[r] = self._less(tree, int(rows.follower[r])) or tree
+            # An equation wants its kinks neither small nor large.
+            if rows.lower[r] == -math.inf or rows.upper[r] == math.inf:
+                sign = 1.0 if rows.lower[r] == -math.inf else -1.0
+                trees[r] = self._less(tree, int(rows.follower[r]), sign) or tree
         count = len(self.owners)
         if not count:
             return system
@@ -100,9 +106,9 @@ class _Lift:
         owner = np.array(self.of_row, dtype=np.int64)
         return Rows(names, functions, np.full(count, -np.inf), np.zeros(count), owner, none, none)
 
-    def _less(self, tree: sc.Scalar, k: int) -> sc.Scalar | None:
-        """A tree that may stand for ``tree`` where follower k wants it to be small; None where a
-        kink stands in another place.
+    def _less(self, tree: sc.Scalar, k: int, sign: float = 1.0) -> sc.Scalar | None:
+        """A tree that may stand for ``tree`` where follower k wants ``sign * tree`` to be small;
+        None where a kink stands in another place.
         """
         if not sc.functions(tree) & KINKS:
             return tree
@@ -110,19 +116,26 @@ class _Lift:
             return tree
         match tree.function:
             case "add":
-                parts = [self._less(a, k) for a in tree.arguments]
+                parts = [self._less(a, k, sign) for a in tree.arguments]
                 return None if any(p is None for p in parts) else sc.add(*_known(parts))
             case "mul":
-                return self._product(tree, k)
-            case "abs":
+                return self._product(tree, k, sign)
+            case "pow":
+                return self._power(tree, k, sign)
+            case "abs" if sign > 0:
                 minus = sc.mul(sc.Num(-1.0), tree.arguments[0])
                 return self._epigraph((tree.arguments[0], minus), k)
-            case "max":
+            case "max" if sign > 0:
                 return self._epigraph(tree.arguments, k)
+            case "min" if sign < 0:
+                # -min(a, b) is max(-a, -b).
+                minuses = tuple(sc.mul(sc.Num(-1.0), a) for a in tree.arguments)
+                top = self._epigraph(minuses, k)
+                return None if top is None else sc.mul(sc.Num(-1.0), top)
         return None
 
-    def _product(self, tree: sc.Call, k: int) -> sc.Scalar | None:
-        """A kink times factors that the follower does not choose and that are not negative."""
+    def _product(self, tree: sc.Call, k: int, sign: float) -> sc.Scalar | None:
+        """A kink times factors that the follower does not choose and that keep their sign."""
         own = set(np.flatnonzero(self.system.columns.owner == k).tolist())
         moving = [a for a in tree.arguments if sc.columns([a]) & own]
         rest = [a for a in tree.arguments if not sc.columns([a]) & own]
@@ -130,16 +143,20 @@ class _Lift:
             return None
         factor = sc.mul(*rest)
         low, high = tree_range(factor, self.low, self.high)[id(factor)]
-        if low >= 0.0:
-            inner = self._less(moving[0], k)
-            return None if inner is None else sc.mul(factor, inner)
-        kink = moving[0]
-        if high <= 0.0 and isinstance(kink, sc.Call) and kink.function == "min":
-            # -c min(a, b) is c max(-a, -b).
-            minus = tuple(sc.mul(sc.Num(-1.0), a) for a in kink.arguments)
-            inner = self._epigraph(minus, k)
-            return None if inner is None else sc.mul(sc.Num(-1.0), factor, inner)
-        return None
+        if low < 0.0 < high:
+            return None
+        inner = self._less(moving[0], k, sign if low >= 0.0 else -sign)
+        return None if inner is None else sc.mul(factor, inner)
+
+    def _power(self, tree: sc.Call, k: int, sign: float) -> sc.Scalar | None:
+        """``e^p`` with ``e >= 0`` and ``p >= 1`` grows with e: the kinks in e are its kinks."""
+        base, exponent = tree.arguments
+        if sign < 0 or not isinstance(exponent, sc.Num) or exponent.value < 1.0:
+            return None
+        if tree_range(base, *self.own)[id(base)][0] < 0.0:
+            return None
+        inner = self._less(base, k)
+        return None if inner is None else sc.power(inner, exponent)
 
     def _epigraph(self, parts: tuple[sc.Scalar, ...], k: int) -> sc.Scalar | None:
         made = [self._less(p, k) for p in parts]

@@ -5,7 +5,7 @@ A coefficient ``a`` of the monomial ``v_i v_j`` in row r becomes ``a s_i s_j / R
 
     log10 |a| + c_i + c_j - rho_r = 0    for every coefficient,
     log10 |b| - rho_r = 0                for every end of a row,
-    log10 |u| - c_j = 0                  for every bound of a column
+    log10 |u| - c_j = 0                  for every bound of a column (but for endless ones)
 
 (Curtis and Reid 1972). It is the same in all units: a model in EUR and one in kEUR become one.
 Powers of 10 near 1 are left out, so that what is written in ordinary units stays as it is.
@@ -33,6 +33,8 @@ SMALLEST, LARGEST = 5e-4, 5e3
 ORDINARY, PULL = 1.5, 1e-3
 # Entries of one variable or constraint that differ by no more than this (log10) get one unit.
 SPREAD = 2.0
+# Bounds from this on say that there is none, and nothing about the unit of a variable.
+ENDLESS = 1e7
 # Coefficients below this fraction of the largest of their function are rounding, not units.
 NOISE = 1e-12
 
@@ -41,7 +43,8 @@ def is_ordinary(system: System) -> bool:
     """Whether all coefficients, ends and bounds are of an ordinary size."""
     columns, rows = system.columns, (system.upper_rows, system.lower_rows)
     free = ~columns.integer & (columns.owner >= 0)
-    parts = [columns.lower[free], columns.upper[free]]
+    bounds = (columns.lower[free], columns.upper[free])
+    parts = [b[np.abs(b) < ENDLESS] for b in bounds]
     parts += [end for part in rows for end in (part.lower, part.upper)]
     for functions in (system.objective, system.lower_objectives, *(r.functions for r in rows)):
         parts += [_told(functions.linear.data)]
@@ -148,7 +151,7 @@ def _least_squares(
         if not any(prices[j] for j in key):
             equation(key, row, -math.log10(a))
     for ends in (columns.lower, columns.upper):
-        for j in np.flatnonzero(np.isfinite(ends) & (ends != 0.0) & ~fixed):
+        for j in np.flatnonzero((np.abs(ends) < ENDLESS) & (ends != 0.0) & ~fixed):
             equation((int(j),), None, math.log10(abs(float(ends[j]))))
     entries = ([p[2] for p in places], ([p[0] for p in places], [p[1] for p in places]))
     m = sp.csr_array(entries, shape=(len(right), width + count))

@@ -26,6 +26,7 @@ from bilevelpy.sema.calls import READS
 from bilevelpy.sema.domains import domain_of, fitted, unknown_word
 from bilevelpy.sema.elaborate import drive, evaluate
 from bilevelpy.sema.paths import leaves_folder
+from bilevelpy.sema.points import parts_of
 from bilevelpy.sema.scope import TOP, Context, Declaration, Kind, Request, State, axes_text, closest
 from bilevelpy.sema.values import Value
 from bilevelpy.syntax import ast
@@ -152,18 +153,17 @@ def _named(axis: Axis, name: str, span: Span, doc: str | None) -> Axis:
 
 def _check_members(state: State, node: ast.LabelSet, parents: Axes, name: str) -> None:
     """Elements of a subset or of pairs must be elements of the sets they are taken from."""
+    width = _width(parents) if len(parents) == 1 else len(parents)
     for element, span in zip(node.elements, node.element_spans, strict=True):
         parts = element if isinstance(element, tuple) else (element,)
-        if len(parts) != len(parents):
+        if len(parts) != width:
             state.error(
-                "BLV0321",
-                span,
-                "another length",
-                expected=counted(len(parents), "label"),
-                axis=name,
+                "BLV0321", span, "another length", expected=counted(width, "label"), axis=name
             )
             continue
-        for item, parent in zip(parts, parents, strict=True):
+        # Elements of a subset of pairs are pairs.
+        taken = (element,) if len(parents) == 1 else parts
+        for item, parent in zip(taken, parents, strict=True):
             wrong_kind = parent.is_numeric and isinstance(item, str)
             if wrong_kind or (parent.labels is not None and item not in parent.labels):
                 state.error(
@@ -171,9 +171,18 @@ def _check_members(state: State, node: ast.LabelSet, parents: Axes, name: str) -
                     span,
                     f"not in {parent.name}",
                     secondary=[Label(parent.span, "declared here")] if parent.span else [],
-                    found=f'"{item}"' if isinstance(item, str) else item,
+                    found=state.text(span)
+                    if isinstance(item, tuple)
+                    else f'"{item}"'
+                    if isinstance(item, str)
+                    else item,
                     axis=parent.name,
                 )
+
+
+def _width(axes: Axes) -> int:
+    """How many labels name an entry over the axes; an element of a set of pairs has several."""
+    return sum(max(len(parts_of(a)), 1) for a in axes)
 
 
 # --- params and externs
@@ -235,7 +244,7 @@ def _check_key(state: State, key: Element, span: Span, axes: Axes, node: ast.Par
             _not_in(state, key, span, axes[0])
         return
     parts = key if isinstance(key, tuple) else (key,)
-    width = len(axes[0].parents) if len(axes) == 1 and axes[0].kind is AxisKind.PAIRS else len(axes)
+    width = _width(axes)
     if len(parts) != width:
         shown = axes_text(axes) if axes else "a scalar"
         state.error(

@@ -6,15 +6,17 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bilevelpy.backends import registry
+from bilevelpy.backends.base import Accept
 from bilevelpy.backends.whole import ProgramBackend
 from bilevelpy.checkpoint import Checkpoint, Saved, add_counts
 from bilevelpy.checkpoint import read as read_checkpoint
 from bilevelpy.dispatcher import successor
+from bilevelpy.dispatcher.conditions import MERELY_CONVEX, POLYNOMIAL, SMOOTH, TINY, UNIQUE
 from bilevelpy.errors import BackendError, ExportError, MissingEngine
 from bilevelpy.ir.types import Sense
 from bilevelpy.model import Model
@@ -23,6 +25,8 @@ from bilevelpy.result import Record, Result
 from bilevelpy.solving.driven import solve_driven
 from bilevelpy.solving.facts import chosen, oracle, structure
 from bilevelpy.solving.request import Clock, Request
+from bilevelpy.solving.scout import better_elsewhere, is_small
+from bilevelpy.solving.starts import start_vectors
 from bilevelpy.solving.whole import solve_whole
 
 if TYPE_CHECKING:
@@ -35,6 +39,8 @@ __all__ = ["Clock", "Request", "oracle", "run", "structure"]
 WORTHWHILE = 0.05
 # How far a point may be off to count as bilevel feasible, and by how much F has to be better.
 FEASIBLE, BETTER = 1e-5, 1e-3
+# Differences of F that count as none, and seconds of a global search that checks a local end.
+SAME, CHECK = 1e-6, 10.0
 
 
 def run(model: Model, options: SolveOptions, request: Request, began: float) -> Result:
@@ -105,6 +111,18 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
             )
         except (BackendError, ExportError) as error:  # what was found before is not lost
             decision = decision.noted(str(error))
+    kept = _kept(results, sign)
+    following_up = goes_on and kept.success and not request.start and not request.resume
+    if following_up and _time_is_left(options, clock):
+        for name, start, limited in _elsewhere(model, facts, kept, options, clock):
+            asked = replace(request, start=start)
+            again = _attempt(model, name, facts, decision, limited, asked, clock, None, keeper)
+            if again.success and sign * again.F < sign * kept.F - SAME * max(1.0, abs(kept.F)):
+                results = [again]
+                decision = decision.noted(
+                    f"F = {kept.F:.6g} was a local optimum of `{kept.backend}`: `{name}` found a "
+                    "better one elsewhere in the upper set"
+                )
     return _best(results, decision, clock, sign)
 
 
@@ -171,10 +189,42 @@ def _from_there(request: Request, kept: Result) -> Request:
     """
     if not isinstance(registry.get(kept.backend), ProgramBackend) or not _is_point(kept):
         return request
-    start: dict[str, Any] = {f"upper.{name}": value for name, value in kept.upper.items()}
-    for level, values in kept.lower.items():
+    return replace(request, start=_start_at(kept.upper, kept.lower))
+
+
+def _start_at(upper: Mapping[str, Any], lower: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Values by level and name, as a start."""
+    start: dict[str, Any] = {f"upper.{name}": value for name, value in upper.items()}
+    for level, values in lower.items():
         start |= {f"{level}.{name}": value for name, value in values.items()}
-    return replace(request, start=start)
+    return start
+
+
+def _elsewhere(
+    model: Model, facts: Structure, kept: Result, options: SolveOptions, clock: Clock
+) -> Iterator[tuple[str, dict[str, Any], SolveOptions]]:
+    """What is to be tried after a local end of a small model: backend, start and options.
+
+    Where responses are unique, points all over the upper set say whether one is better. Where they
+    are not, the leader's choice among them matters too: that is for a global search, for a while.
+    """
+    if isinstance(registry.get(kept.backend), ProgramBackend):
+        return
+    left = options.time_limit - clock.elapsed()
+    plain = replace(options, backend_options={})
+    if MERELY_CONVEX(facts) and TINY(facts) and POLYNOMIAL(facts):
+        if isinstance(registry.get("exact").accepts(facts), Accept):
+            yield "exact", {}, replace(plain, time_limit=clock.elapsed() + min(left, CHECK))
+        return
+    functions = oracle(model)
+    if not (UNIQUE(facts) and SMOOTH(facts) and is_small(functions)):
+        return
+    x, y = start_vectors(functions, _start_at(kept.upper, kept.lower), None)
+    found = better_elsewhere(functions, x, y, options.seed, clock.elapsed(), left)
+    clock.lap("solve")
+    if found is not None:
+        upper, lower = functions.unflatten_x(found[0]), functions.unflatten_y(found[1])
+        yield kept.backend, _start_at(upper, lower), plain
 
 
 def _after(counts: Mapping[str, int], before: list[Record], record: Record) -> Record:

@@ -18,6 +18,7 @@ from bilevelpy.provenance import provenance
 from bilevelpy.reductions.columns import make_columns
 from bilevelpy.result import Record, Result
 from bilevelpy.solving.watch import Watch
+from bilevelpy.solving.watching import Watched
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,6 +49,7 @@ def solve_whole(
     """
     given = {**options.backend_options, "tol": options.tol}
     settings = registry.get(name).options.from_mapping(given, name)
+    unfollowed = _unfollowed(model, name, request)
     watch = Watch(request, options, keeper)
     start = _start(model, request, earlier)
     try:
@@ -98,8 +100,20 @@ def solve_whole(
         history=history,
         provenance=provenance(model.bound, options, name),
         duals=answer.duals,
-        warnings=(*decision.warnings, *answer.warnings),
+        warnings=(*decision.warnings, *answer.warnings, *unfollowed),
     )
+
+
+def _unfollowed(model: Model, name: str, request: Request) -> list[str]:
+    """That reports are not followed where there are no iterations; a wrong one is an error."""
+    asked = {"watch": request.watch, "stop_by": (request.stop_by,) if request.stop_by else ()}
+    told = []
+    for option, texts in asked.items():
+        for text in texts:
+            Watched.read(text, model.program, option)
+        if texts:
+            told.append(f"{option} has no effect: `{name}` makes no iterations that reports follow")
+    return told
 
 
 def _start(model: Model, request: Request, earlier: Saved | None) -> Mapping[str, Any]:

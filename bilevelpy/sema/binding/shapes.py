@@ -14,6 +14,10 @@ def parts_of(axis: Axis) -> tuple[Axis, ...]:
     """The sets whose labels make up an element of ``axis``: one, or several for pairs."""
     if axis.kind is AxisKind.PAIRS or (axis.kind is AxisKind.SUBSET and len(axis.parents) > 1):
         return tuple(part for parent in axis.parents for part in parts_of(parent))
+    if axis.kind is AxisKind.SUBSET:
+        parts = parts_of(axis.parents[0])
+        if len(parts) > 1:  # elements of a subset of pairs are pairs
+            return parts
     return (axis,)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 
 from bilevelpy.ir.evaluate import Array
@@ -9,6 +12,7 @@ from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.program import Variable
 from bilevelpy.ir.types import DomainKind
 from bilevelpy.sema.binding.domains import domain_text, value_text
+from bilevelpy.sema.binding.params import LARGEST
 from bilevelpy.sema.binding.problems import evaluation_problem, ready
 from bilevelpy.sema.binding.state import State
 
@@ -28,6 +32,10 @@ def _check(state: State, variable: Variable) -> None:
         return
     domain = variable.domain
     shape = tuple(state.sizes[a] for a in variable.axes)
+    if math.prod(shape) > LARGEST:
+        note = f"its {math.prod(shape):,} entries do not fit into memory"
+        state.report("BLV0425", variable.span, "", what=f"`{variable.name}`", notes=(note,))
+        return
     low: End | None = np.float64(-np.inf)
     high: End | None = np.float64(np.inf)
     if domain.kind in (DomainKind.INTERVAL, DomainKind.INTEGERS):
@@ -36,9 +44,8 @@ def _check(state: State, variable: Variable) -> None:
         low, high = np.float64(0.0), np.float64(1.0)
     if low is None or high is None:
         return
-    wrong = np.argwhere(np.broadcast_to(~(low <= high), shape))
-    if len(wrong):
-        place = tuple(int(k) for k in wrong[0])
+    place = _first(~(low <= high), shape)
+    if place is not None:
         ends = [value_text(np.broadcast_to(b, shape)[place]) for b in (low, high)]
         name = state.entry(variable.name, variable.axes, place)
         span = domain.span or variable.span
@@ -56,9 +63,8 @@ def _check(state: State, variable: Variable) -> None:
     if start is None:
         return
     outside = ~(np.isfinite(start) & (start >= low) & (start <= high))
-    wrong = np.argwhere(np.broadcast_to(outside, shape))
-    if len(wrong) and variable.start is not None:
-        place = tuple(int(k) for k in wrong[0])
+    place = _first(outside, shape)
+    if place is not None and variable.start is not None:
         found = value_text(np.broadcast_to(start, shape)[place])
         name = state.entry(variable.name, variable.axes, place)
         state.report(
@@ -68,6 +74,18 @@ def _check(state: State, variable: Variable) -> None:
             name=variable.name,
             domain=domain_text(state, domain, low, high),
         )
+
+
+def _first(wrong: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The first entry of a variable where something is wrong; None where nothing is. One value that
+    stands for all entries is looked at once: there may be more of them than memory holds.
+    """
+    flags = np.asarray(wrong)
+    if not flags.any() or 0 in shape:
+        return None
+    if flags.ndim == 0:
+        return (0,) * len(shape)
+    return tuple(int(k) for k in np.argwhere(np.broadcast_to(flags, shape))[0])
 
 
 def _end(state: State, expr: Expr | None, default: float) -> End | None:

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from bilevelpy.diagnostics import Source
 from bilevelpy.ir.evaluate import evaluate
+from bilevelpy.sema import check
 from bilevelpy.sema.bind import bind
 
 BODY = "upper {{ var u in [0, 1]; minimize u * ({}); }}"
@@ -142,6 +144,35 @@ def test_many_defaults_in_a_chain(bound, array):
 def test_huge_ranges_do_not_hang(problems):
     text = "param k; set T = 1..k; param v[T] = 1;"
     assert only(problems(text, {"k": 1e15})).code == "BLV0425"
+
+
+def test_variables_beyond_all_memory_do_not_hang(problems):
+    text = "param k; set T = 1..k; upper { var x[T] in [0, 1] start 0.5; minimize sum(x); }"
+    assert only(problems(text, {"k": 1e12})).code == "BLV0425"
+
+
+def test_a_subset_of_pairs_is_listed_by_pairs(value):
+    text = (
+        "set N = 1..3; set ARC within N * N = {(1, 2), (1, 3), (2, 3)};"
+        "set TOLL within ARC = {(1, 2), (2, 3)};"
+        "param c[ARC] = {(1, 2): 5, (1, 3): 6, (2, 3): 7};"
+        "param t[TOLL] = {(1, 2): 10, (2, 3): 20};"
+        'param part[BIG] = {("a", "b"): 3};'
+        'set BIG = {("a", "b"), ("b", "c")} diff {("b", "c")};'
+    )
+    assert value(text, "sum(c[i, j] * t[i, j] for (i, j) in TOLL)") == 190
+    assert value(text, "sum(c[a] + t[a] for a in TOLL)") == 42
+    assert value(text, 'part["a", "b"]') == 3
+
+
+@pytest.mark.parametrize(
+    ("element", "code"), [("(2, 1)", "BLV0306"), ("1", "BLV0321"), ("(1, 2, 3)", "BLV0321")]
+)
+def test_what_is_no_element_of_the_pairs_is_an_error(element, code):
+    sets = "set N = 1..3; set ARC within N * N = {(1, 2), (2, 3)};"
+    text = f"{sets} set TOLL within ARC = {{{element}}}; {BODY.format('1')}"
+    found = check(Source("model.blv", text)).diagnostics
+    assert [d.code for d in found if d.severity == "error"] == [code]
 
 
 def test_a_mean_for_every_outer_element_needs_an_element(problems, bound):

@@ -16,7 +16,7 @@ KINKED = """
 model lasso;
 upper { var x in [0, 3]; minimize (y - 1)^2/2; }
 lower L { var y; minimize (y - 2)^2/2
-  + x*max(y, -y); }
+  + x*max(y, -2*y); }
 """
 
 
@@ -79,7 +79,7 @@ def test_a_forced_choice_names_fact_and_line() -> None:
     said = str(error.value)
     assert "error[BLV0602]" in said
     assert "model.blv:5" in said or "<text>:5" in said or ":5:" in said
-    assert "max(y, -y)" in said
+    assert "max(y, -2*y)" in said
     assert "`force`" in said
 
 

@@ -24,7 +24,7 @@ lower L { var y; minimize (y - x)^2; }
 KINKED = """
 model lasso;
 upper { var x in [0, 3] start 0.2; minimize (y - 1)^2/2 + 1; }
-lower L { var y; minimize (y - 2)^2/2 + x*max(y, -y); }
+lower L { var y; minimize (y - 2)^2/2 + x*max(y, -2*y); }
 """
 MERELY_CONVEX = """
 model counterexample;

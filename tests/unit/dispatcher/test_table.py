@@ -26,7 +26,7 @@ from tests.unit.analysis.models import (
 
 KINKED = """
 model kinked; upper { var x in [0, 3]; minimize (y - 1)^2/2; }
-lower L { var y; minimize (y - 2)^2/2 + x*max(y, -y); }
+lower L { var y; minimize (y - 2)^2/2 + x*max(y, -2*y); }
 """
 PAGE = Path(__file__).parents[3] / "docs" / "dispatcher.md"
 

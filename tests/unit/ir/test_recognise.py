@@ -38,6 +38,7 @@ WRITTEN = {
     "-sum(log(1/exp(y)))": lambda y: y.sum(),
     "sum(1/(1 + exp(-y)))": lambda y: (1 / (1 + np.exp(-y))).sum(),
     "sum(1/exp(y))": lambda y: np.exp(-y).sum(),
+    "sum(max(2*y - t, t - 2*y))": lambda y: np.abs(2 * y - T).sum(),
 }
 
 
@@ -73,3 +74,8 @@ def test_what_has_no_name_stays(objective):
     y = np.array([0.5, 1.0, 1.5, 2.0])
     expected = np.log(np.exp(y) - 1) if "exp" in objective else np.log(2 + np.sin(y))
     assert bl.compile(model).f([1.0], y) == pytest.approx(expected.sum(), rel=1e-14)
+
+
+def test_a_maximum_of_opposites_is_an_absolute_value():
+    lasso = MODEL.format(objective="sumsq(y - t)/2 + exp(x)*sum(max(y, -y))")
+    assert bl.dispatch(bl.analyze(bl.parse(lasso, data={"t": T}))).chosen == "direct"

@@ -61,6 +61,55 @@ def test_maxima_minima_and_kinks_in_each_other(objective: str, function) -> None
         assert least(lifted, x) == pytest.approx(function(w, x).min(), abs=1e-3)
 
 
+def test_kinks_of_a_follower_who_maximises() -> None:
+    # A firm whose unit cost doubles beyond 3: 2 y up to 3, 4 y - 6 from there on.
+    text = """
+    upper { var x in [0, 10]; minimize y; }
+    lower g { var y in [0, 9]; maximize (12 - x - y) * y - max(2 * y, 4 * y - 6); }
+    """
+    lifted = lift(made(text))
+    assert lifted.degree == 2
+    y = np.linspace(0, 9, 90001)
+    for x in (0.0, 3.0, 5.0, 9.5):
+        profit = (12 - x - y) * y - np.maximum(2 * y, 4 * y - 6)
+        assert least(lifted, x) == pytest.approx(-profit.max(), abs=1e-6)
+
+
+def test_squares_of_what_is_beyond_a_margin() -> None:
+    # Squared hinge losses are squares of epigraphs.
+    text = """
+    upper { var x in [0, 5]; minimize y; }
+    lower g { var y; minimize max(0, 1 - y)^2 + max(x - y, 0)^2 + y^2 / 2; }
+    """
+    lifted = lift(made(text))
+    assert lifted.degree == 2
+    y = np.linspace(-1, 6, 70001)
+    for x in (0.0, 0.9, 3.0):
+        loss = np.maximum(0, 1 - y) ** 2 + np.maximum(x - y, 0) ** 2 + y**2 / 2
+        assert least(lifted, x) == pytest.approx(loss.min(), abs=1e-6)
+
+
+def test_what_the_leader_asks_for_is_no_bound_of_the_follower() -> None:
+    # The base may be negative for the follower: its square does not grow with it.
+    text = """
+    upper { var x in [0, 5]; minimize y; subject to c: y >= 0; }
+    lower g { var y in [-9, 9]; minimize max(y, x - 6)^2 + y; }
+    """
+    before = made(text)
+    assert lift(before) is before
+
+
+def test_kinks_of_rows_from_below() -> None:
+    text = """
+    upper { var x in [0, 5]; minimize y; }
+    lower g { var y in [-9, 9]; minimize (y - 8)^2; subject to top: min(x - y, 6 - 2 * y) >= 0; }
+    """
+    lifted = lift(made(text))
+    assert lifted.degree == 2
+    for x in (0.0, 2.0, 5.0):
+        assert least(lifted, x) == pytest.approx((min(x, 3.0) - 8) ** 2, abs=1e-6)
+
+
 def test_a_kink_that_the_follower_wants_large_stays() -> None:
     text = """
     upper { var x in [0, 1]; minimize w; }

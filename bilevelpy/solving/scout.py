@@ -1,0 +1,153 @@
+"""Whether F is lower elsewhere in the upper set: a look around after a local end of a small model.
+
+A method that descends from one start ends at the local optimum beside it. Where there are few
+upper variables and a response takes little time, the responses to points all over the upper set
+say at once whether another one is better: ends and corners of finite ranges, points between them,
+and points at growing distances where a range has no end. From the best of them a few quasi-Newton
+steps go down. A point that is clearly better is where the next run starts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+
+from bilevelpy.numerics.resolve import Resolver
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bilevelpy.lowering.oracle import TorchOracle
+
+Vec = torch.Tensor
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Upper and lower variables up to which points all over the upper set are affordable.
+FEW_UPPER, SOME_LOWER = 10, 200
+# Points on a line and in a cloud, axes up to which all corners are among them.
+LINE, CLOUD, CORNERS = 17, 32, 4
+# Starts of descents, and their steps.
+STARTS, STEPS = 2, 8
+# Seconds at most, or the part of the time of the run: numbers decide before, so that runs repeat.
+MOST, SHARE = 0.5, 0.5
+# F has to be lower by this, relative to its size at both points.
+CLEARLY = 1e-3
+
+
+def is_small(oracle: Any) -> bool:
+    """Whether responses to some dozens of points cost next to nothing."""
+    if not 0 < oracle.n <= FEW_UPPER or not 0 < oracle.m <= SOME_LOWER:
+        return False
+    return not oracle.g.size and not oracle.G.size and Resolver.is_small(oracle)
+
+
+def better_elsewhere(
+    oracle: TorchOracle, x: Vec, y: Vec, seed: int, spent: float, seconds: float
+) -> tuple[Vec, Vec] | None:
+    """A point of the upper set with a clearly lower F than (x, y), and its response; None where
+    none was met. ``spent`` are the seconds of the run that led to x, ``seconds`` those left.
+    """
+    rng = np.random.default_rng(seed)
+    scout = _Scout(oracle, x, y, time.perf_counter() + min(max(MOST, SHARE * spent), seconds))
+    here = scout.value(x)
+    if here is None:
+        return None
+    seen: list[tuple[float, Vec]] = []
+    for point in _points(oracle, x, rng):
+        value = scout.value(point)
+        if scout.is_late:
+            break
+        if value is not None:
+            seen.append((value, point))
+    seen.sort(key=lambda pair: pair[0])
+    best = seen[0] if seen else (math.inf, x)
+    if oracle.domain_x.is_box:
+        for _, start in seen[:STARTS]:
+            if scout.is_late:
+                break
+            best = min(best, scout.descend(start), key=lambda pair: pair[0])
+    size = max(abs(here), abs(best[0]) if math.isfinite(best[0]) else 0.0)
+    if not best[0] < here - CLEARLY * size:
+        return None
+    response = scout.response(best[1])
+    return None if response is None else (best[1], response)
+
+
+class _Scout:
+    """Values of Phi at points far from each other, until a deadline."""
+
+    def __init__(self, oracle: TorchOracle, x: Vec, y: Vec, deadline: float) -> None:
+        self.oracle, self.y, self.deadline = oracle, y, deadline
+        self.solver = Resolver(oracle, x, y, torch.Generator().manual_seed(0))
+
+    @property
+    def is_late(self) -> bool:
+        return time.perf_counter() > self.deadline
+
+    def response(self, x: Vec) -> Vec | None:
+        """The response to x."""
+        if self.is_late:
+            return None
+        lower = self.solver.solved(x, self.y)
+        return lower.y if lower is not None and lower.usable else None
+
+    def value(self, x: Vec) -> float | None:
+        """F at the response to x."""
+        y = self.response(x)
+        if y is None:
+            return None
+        F = self.oracle.F(x, y)
+        return F if math.isfinite(F) else None
+
+    def descend(self, start: Vec) -> tuple[float, Vec]:
+        """A few steps down from a point of a box: F and where."""
+        best: tuple[float, Vec] = (math.inf, start)
+
+        def fun(z: Array) -> tuple[float, Array]:
+            nonlocal best
+            x = self.oracle.domain_x.project(torch.from_numpy(z.copy()))
+            found = None if self.is_late else self.solver.answer(x, self.y)
+            if found is None or not math.isfinite(found.F):
+                return 1e300, np.zeros_like(z)
+            best = min(best, (found.F, x), key=lambda pair: pair[0])
+            return found.F, found.gradient.numpy().copy()
+
+        low, high = (v.numpy() for v in (self.oracle.domain_x.lower, self.oracle.domain_x.upper))
+        minimize(
+            fun,
+            start.numpy().copy(),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=list(zip(low, high, strict=True)),
+            options={"maxiter": STEPS, "maxfun": STEPS + 4},
+        )
+        return best
+
+
+def _points(oracle: TorchOracle, x: Vec, rng: np.random.Generator) -> Iterator[Vec]:
+    """Points all over the upper set."""
+    domain = oracle.domain_x
+    low, high = domain.lower.numpy(), domain.upper.numpy()
+    n = low.size
+    finite = np.isfinite(low) & np.isfinite(high)
+    if n <= CORNERS and finite.all():
+        for corner in itertools.product(*zip(low.tolist(), high.tolist(), strict=True)):
+            yield domain.project(torch.tensor(corner, dtype=torch.float64))
+    size = np.maximum(1.0, np.maximum(np.abs(x.numpy()), np.abs(oracle.x0.numpy())))
+    middle = 0.5 * (x.numpy() + oracle.x0.numpy())
+    count = LINE if n == 1 else CLOUD
+    for k in range(count):
+        share = np.full(1, (k + 0.5) / count) if n == 1 else rng.uniform(size=n)
+        # Where a range has no end, distances grow from a tenth of the size of x to a hundred times.
+        away = size * 10.0 ** rng.uniform(-1.0, 2.0, n) * rng.choice([-1.0, 1.0], n)
+        inside = np.where(finite, low, 0.0) + share * np.where(finite, high - low, 0.0)
+        point = np.where(finite, inside, middle + away)
+        bent = np.where(np.isfinite(low) & ~finite, low + np.abs(away), point)
+        bent = np.where(np.isfinite(high) & ~finite, high - np.abs(away), bent)
+        yield domain.project(torch.from_numpy(bent))

@@ -1,0 +1,65 @@
+"""Pessimistic leaders with few choices, followers that optimality conditions do not settle."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+import bilevelpy as bl
+
+# A knapsack whose items tie in profit but not in what they cost the leader.
+KNAPSACK = """
+model knapsack;
+set ITEM = {"a", "b", "c", "d"};
+param profit[ITEM] = {"a": 4, "b": 4, "c": 3, "d": 1};
+param weight[ITEM] = {"a": 2, "b": 2, "c": 2, "d": 1};
+param harm[ITEM] = {"a": 1, "b": 7, "c": 2, "d": 1};
+upper STANCE {
+  var ban[ITEM] in binary;
+  minimize sum(harm[i] * take[i] for i in ITEM) + 2 * sum(ban);
+  subject to few: sum(ban) <= 1;
+}
+lower thief {
+  var take[ITEM] in integers(0, 2);
+  maximize sum(profit[i] * take[i] for i in ITEM);
+  subject to
+    room: sum(weight[i] * take[i] for i in ITEM) <= 3;
+    banned[i in ITEM]: take[i] <= 2 - 2 * ban[i];
+}
+"""
+
+
+def enumerated(worst: bool) -> float:
+    profit, weight, harm = np.array([4, 4, 3, 1]), np.array([2, 2, 2, 1]), np.array([1, 7, 2, 1])
+    takes = np.array(list(itertools.product(range(3), repeat=4)))
+    values = []
+    for ban in itertools.product((0, 1), repeat=4):
+        if sum(ban) > 1:
+            continue
+        allowed = takes[(takes @ weight <= 3) & (takes <= 2 - 2 * np.array(ban)).all(axis=1)]
+        best = allowed[allowed @ profit == (allowed @ profit).max()]
+        values.append((max if worst else min)((best @ harm).tolist()) + 2 * sum(ban))
+    return float(min(values))
+
+
+@pytest.mark.parametrize("stance", ["optimistic", "pessimistic"])
+def test_ties_among_whole_numbers(stance: str) -> None:
+    res = bl.solve(bl.parse(KNAPSACK.replace("STANCE", stance)), time_limit=30)
+    assert res.success
+    assert res.certificate.kind == "global"
+    wanted = enumerated(worst=stance == "pessimistic")
+    assert abs(res.F - wanted) < 1e-6
+
+
+def test_the_two_readings_differ_here() -> None:
+    assert enumerated(worst=True) > enumerated(worst=False)
+
+
+def test_a_leader_of_real_numbers_is_refused() -> None:
+    text = KNAPSACK.replace("STANCE", "pessimistic").replace(
+        "ban[ITEM] in binary", "ban[ITEM] in [0, 1]"
+    )
+    with pytest.raises(bl.BackendError, match="whole numbers"):
+        bl.solve(bl.parse(text), backend="exact")
