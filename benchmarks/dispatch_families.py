@@ -379,7 +379,7 @@ FAMILIES = (
     Family(
         "many minima",
         "SOME_LOWER, FEW_LOWER",
-        MANY_MINIMA,
+        MANY_MINIMA.replace("dim n = 2;", "dim n;"),
         lambda n: {"n": n},
         (2, 5, 10, 20, 40),
         ("exact", "nlp", "pbgd"),

@@ -28,8 +28,8 @@ BLOCK = 20
 FEW_UPPER = 10
 # Lower variables that restarts can look for everywhere, and that a global solver settles at once.
 FEW_LOWER = 10
-# Lower variables of which cuts by best responses still find a first point in seconds.
-SOME_LOWER = 20
+# Lower variables of which cuts by best responses still prove an optimum in seconds.
+SOME_LOWER = 10
 # Lower variables from which a sum that is not convex is a trained model: no solve of it ends, and
 # batches move both levels meanwhile.
 MANY_LOWER = 200

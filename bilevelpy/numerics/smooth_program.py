@@ -11,6 +11,7 @@ import math
 import time
 import warnings
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -233,10 +234,17 @@ class Program:
 
 
 class _Slsqp:
-    """One program as SciPy takes it: trees are differentiated by central differences."""
+    """One program as SciPy takes it: trees are differentiated by the chain rule, those with kinks
+    by central differences.
+    """
 
     def __init__(self, program: Program) -> None:
         self.p = program
+        self.slopes: dict[int, sc.Scalar] | None = {}
+        if 0 in program.objective.trees:
+            found = sc.gradient(program.objective.trees[0], set(program.free.tolist()))
+            known = {j: slope for j, slope in found.items() if slope is not None}
+            self.slopes = known if len(known) == len(found) else None
         rows = program.rows
         self.equal = np.flatnonzero(rows.lower == rows.upper)
         self.up = np.flatnonzero(np.isfinite(rows.upper) & (rows.lower != rows.upper))
@@ -244,13 +252,16 @@ class _Slsqp:
 
     def descend(self, start: Array) -> Array | None:
         p = self.p
-        constraints = []
-        if self.equal.size:
-            constraints.append({"type": "eq", "fun": lambda y: self._rows(y, self.equal, "equal")})
-        if self.up.size:
-            constraints.append({"type": "ineq", "fun": lambda y: self._rows(y, self.up, "up")})
-        if self.down.size:
-            constraints.append({"type": "ineq", "fun": lambda y: self._rows(y, self.down, "down")})
+        constraints = [
+            {"type": kind, "fun": partial(self._rows, chosen=chosen, side=side)}
+            | self._slopes(chosen, side)
+            for kind, chosen, side in (
+                ("eq", self.equal, "equal"),
+                ("ineq", self.up, "up"),
+                ("ineq", self.down, "down"),
+            )
+            if chosen.size
+        ]
         bounds = list(zip(p.lower[p.free], p.upper[p.free], strict=True))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -259,7 +270,7 @@ class _Slsqp:
                     lambda y: min(p.value(p._full(y)), UNDEFINED),
                     np.clip(start, p.lower[p.free], p.upper[p.free]),
                     method="SLSQP",
-                    jac="3-point",
+                    jac="3-point" if self.slopes is None else self._gradient,
                     bounds=bounds,
                     constraints=constraints,
                     options={"maxiter": 300, "ftol": 1e-14},
@@ -267,6 +278,28 @@ class _Slsqp:
             except (ValueError, ArithmeticError):
                 return None
         return p._full(np.clip(found.x, p.lower[p.free], p.upper[p.free]))
+
+    def _gradient(self, y: Array) -> Array:
+        v, objective = self.p._full(y), self.p.objective
+        total = np.asarray(objective.linear[[0]].todense()).ravel()
+        if 0 in objective.quadratic:
+            total = total + objective.quadratic[0] @ v
+        values = v.tolist()
+        for j, slope in (self.slopes or {}).items():
+            try:
+                total[j] += sc.evaluate(slope, values)
+            except (ValueError, ArithmeticError):
+                return np.zeros(y.size)
+        return np.asarray(total[self.p.free])
+
+    def _slopes(self, chosen: Array, side: str) -> dict[str, Any]:
+        """The derivative of linear rows; nothing where they are not, for differences then."""
+        functions = self.p.rows.functions
+        if functions.degree > 1:
+            return {}
+        A = functions.linear[chosen][:, self.p.free].toarray()
+        J = -A if side == "up" else A
+        return {"jac": lambda y: J}
 
     def _rows(self, y: Array, chosen: Array, side: str) -> Array:
         v = self.p._full(y)
