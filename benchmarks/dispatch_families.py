@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from benchmarks.dispatch_models import (
     LOGISTIC,
     MANY_MINIMA,
     RIDGE,
+    SOFTMAX,
     TOY,
     _classes,
     _few,
@@ -38,17 +40,7 @@ lower L {
 """
 BOXED = TOY.replace("var y[n] start 2", "var y[n] in [0, 1]")
 # A Hessian in c classes takes c (c + 1) / 2 passes over the data.
-CLASSES = """
-model classes;
-dim n, m, p, c;
-param X[n, p], T[n, c] in [0, 1], V[m, p], S[m, c] in [0, 1];
-upper { var lam[p] in [-6, 2] start -2; minimize mean(softmax_cross_entropy(V @ W, S)); }
-lower fit {
-  var W[p, c];
-  minimize mean(softmax_cross_entropy(X @ W, T))
-    + sum(exp(lam[j]) * W[j, k]^2 for j in p, k in c)/2;
-}
-"""
+CLASSES = re.sub(r"\bC\b", "c", SOFTMAX.replace("p;\nset C = 1..5;", "p, c;"))
 # Quadratic followers under rows that the leader loosens; and the same with a quartic term, for
 # which the optimality conditions are no longer linear.
 ROWS = """

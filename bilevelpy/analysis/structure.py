@@ -46,6 +46,11 @@ class LevelFacts:
     smooth: Fact[bool]
     discrete: Fact[bool]
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether the faces of the variables' set are flat: it has free, box and simplex parts."""
+        return self.domains.value <= {"free", "box", "simplex"}
+
 
 @dataclass(frozen=True, slots=True)
 class Structure:

@@ -25,8 +25,6 @@ LARGEST = 3000
 LARGEST_ONCE = 5000
 # Independent blocks of so many variables at most are factorised as a batch, whatever their number.
 BLOCK = 200
-# Sets whose faces are flat.
-FLAT = frozenset({"free", "box", "simplex"})
 # The finest accuracies that solves are asked for: there is nothing to tighten below.
 FINEST, CHANGE = 1e-9, 1e-4
 
@@ -50,12 +48,12 @@ class DirectOptions(BackendOptions):
 def small_blocks(structure: Structure) -> bool:
     """Whether the lower level falls into many small problems over boxes and simplices."""
     few = structure.dim_y <= BLOCK * structure.blocks
-    return structure.blocks > 1 and few and structure.lower.domains.value <= FLAT
+    return structure.blocks > 1 and few and structure.lower.is_flat
 
 
 def banded(structure: Structure) -> bool:
     """Whether f_yy is a narrow band on boxes and few simplices."""
-    return structure.bands is not None and structure.lower.domains.value <= FLAT
+    return structure.bands is not None and structure.lower.is_flat
 
 
 def on_support(structure: Structure) -> bool:

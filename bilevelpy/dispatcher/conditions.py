@@ -59,10 +59,8 @@ class Condition:
 def _small(s: Structure) -> bool:
     if "psd" in s.lower.domains.value and s.dim_y > MATRICES:
         return False
-    flat = s.lower.domains.value <= {"free", "box", "simplex"}
-    if s.blocks > 1 and s.dim_y <= BLOCK * s.blocks and flat:
-        return True
-    if s.bands is not None and flat:
+    few = s.blocks > 1 and s.dim_y <= BLOCK * s.blocks
+    if s.lower.is_flat and (few or s.bands is not None):
         return True
     if s.lower_hessian.value == "constant":
         return s.dim_y <= DENSE

@@ -97,6 +97,12 @@ class Face:
         """Whether :meth:`bend` may be other than zero."""
         return bool(self.balls or self.matrices)
 
+    def sums(self) -> Vec:
+        """Rows (s, dim) of ones where a simplex has entries that may move."""
+        owners = self.owners()
+        count = sum(s.block.count for s in self.simplices)
+        return (owners == torch.arange(count).unsqueeze(1)).to(torch.float64)
+
     def owners(self) -> Vec:
         """The number of the simplex whose sum an entry keeps; -1 where it moves alone or not at
         all.
@@ -174,8 +180,13 @@ def normals(owners: Vec) -> Vec:
     return out / out.sum(-1, keepdim=True).clamp(min=1.0)
 
 
-def on_tangent(H: Vec, normal: Vec, middle: Vec | float) -> Vec:
-    """``P H P + middle (I - P)`` with ``P = I - normal``, of symmetric matrices (..., q, q)."""
-    left = H - normal @ H
-    inner = left - left @ normal
-    return 0.5 * (inner + inner.transpose(-1, -2)) + middle * normal
+def on_tangent(H: Vec, rows: Vec, middle: Vec | float) -> Vec:
+    """``P H P + middle (I - P)`` with ``P = I - rows' rows``, of symmetric matrices (..., q, q).
+
+    ``rows`` (..., s, q) are orthonormal, or a projector itself.
+    """
+    down = rows.transpose(-1, -2)
+    left = rows @ H
+    across = down @ left
+    inner = H - across - across.transpose(-1, -2) + down @ (left @ down) @ rows
+    return 0.5 * (inner + inner.transpose(-1, -2)) + middle * (down @ rows)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from bilevelpy.lowering.domains import Face
-from bilevelpy.lowering.faces import normals, on_tangent
+from bilevelpy.lowering.faces import on_tangent
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.linear_solve import (
     Cholesky,
@@ -55,7 +55,7 @@ class DenseCurvature:
     curvature C of active balls; entries that are held have no part in it on other faces.
     """
 
-    __slots__ = ("H", "constant", "face", "factor", "index", "normal", "rent")
+    __slots__ = ("H", "constant", "face", "factor", "index", "rent", "sums")
 
     def __init__(self, *, constant: bool = False) -> None:
         self.constant = constant
@@ -64,9 +64,9 @@ class DenseCurvature:
         self.H: Vec | None = None
         self.face: Face | None = None
         self.factor: Cholesky | PseudoInverse | None = None
-        # Of entries that may move: their positions, and what changes the sums that they keep.
+        # Of entries that may move: their positions, and the directions of the sums that they keep.
         self.index: Vec | None = None
-        self.normal: Vec | None = None
+        self.sums: Vec | None = None
 
     def refresh(self, oracle: Oracle, x: Vec, y: Vec) -> None:
         """Evaluate the Hessian at (x, y)."""
@@ -83,7 +83,7 @@ class DenseCurvature:
             return self.factor is not None
         H = self.H
         assert H is not None
-        self.face, self.index, self.normal = face, None, None
+        self.face, self.index, self.sums = face, None, None
         if face.is_whole:
             self.factor = invert(H)
             return self.factor is not None
@@ -97,9 +97,10 @@ class DenseCurvature:
             self.index = face.free.nonzero().squeeze(1)
             H = H[self.index][:, self.index]
         if face.simplices:
-            owners = face.owners()
-            self.normal = normals(owners if self.index is None else owners[self.index])
-            H = on_tangent(H, self.normal, middle)
+            sums = face.sums()
+            sums = sums if self.index is None else sums[:, self.index]
+            self.sums = sums / sums.sum(1, keepdim=True).sqrt()
+            H = on_tangent(H, self.sums, middle)
         self.factor = invert(H)
         return self.factor is not None
 
@@ -111,11 +112,11 @@ class DenseCurvature:
         if face.is_curved:
             return face.project(factor.solve(face.project(v)))
         part = v if self.index is None else v[self.index]
-        if self.normal is not None:
-            part = part - self.normal @ part
+        if self.sums is not None:
+            part = part - (self.sums @ part) @ self.sums
         part = factor.solve(part)
-        if self.normal is not None:
-            part = part - self.normal @ part
+        if self.sums is not None:
+            part = part - (self.sums @ part) @ self.sums
         if self.index is None:
             return part
         out = torch.zeros_like(v)

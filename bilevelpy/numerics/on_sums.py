@@ -45,9 +45,7 @@ class OnSums(DenseCurvature):
         self.face, self._gram = face, None
         if not self._base.settle(replace(face, simplices=())):
             return False
-        owners = face.owners()
-        count = int(owners.max()) + 1
-        self._sums = (owners == torch.arange(count).unsqueeze(1)).to(torch.float64)
+        self._sums = face.sums()
         self._cross = torch.stack([self._base.solve(e) for e in self._sums], -1)
         gram = self._sums @ self._cross
         self._gram = cholesky(0.5 * (gram + gram.T))

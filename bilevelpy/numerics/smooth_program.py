@@ -240,11 +240,12 @@ class _Slsqp:
 
     def __init__(self, program: Program) -> None:
         self.p = program
-        self.slopes: dict[int, sc.Scalar] | None = {}
-        if 0 in program.objective.trees:
-            found = sc.gradient(program.objective.trees[0], set(program.free.tolist()))
-            known = {j: slope for j, slope in found.items() if slope is not None}
-            self.slopes = known if len(known) == len(found) else None
+        objective = program.objective
+        self.linear = np.asarray(objective.linear[[0]].todense()).ravel()
+        tree = objective.trees.get(0)
+        found = {} if tree is None else sc.gradient(tree, set(program.free.tolist()))
+        self.slopes = {j: sc.evaluator(slope) for j, slope in found.items() if slope is not None}
+        self.is_smooth = len(self.slopes) == len(found)
         rows = program.rows
         self.equal = np.flatnonzero(rows.lower == rows.upper)
         self.up = np.flatnonzero(np.isfinite(rows.upper) & (rows.lower != rows.upper))
@@ -270,7 +271,7 @@ class _Slsqp:
                     lambda y: min(p.value(p._full(y)), UNDEFINED),
                     np.clip(start, p.lower[p.free], p.upper[p.free]),
                     method="SLSQP",
-                    jac="3-point" if self.slopes is None else self._gradient,
+                    jac=self._gradient if self.is_smooth else "3-point",
                     bounds=bounds,
                     constraints=constraints,
                     options={"maxiter": 300, "ftol": 1e-14},
@@ -280,16 +281,15 @@ class _Slsqp:
         return p._full(np.clip(found.x, p.lower[p.free], p.upper[p.free]))
 
     def _gradient(self, y: Array) -> Array:
-        v, objective = self.p._full(y), self.p.objective
-        total = np.asarray(objective.linear[[0]].todense()).ravel()
-        if 0 in objective.quadratic:
-            total = total + objective.quadratic[0] @ v
+        """The derivative of the objective; 0 where that has no value, and no way on either."""
+        v, quadratic = self.p._full(y), self.p.objective.quadratic
+        total = self.linear + quadratic[0] @ v if 0 in quadratic else self.linear.copy()
         values = v.tolist()
-        for j, slope in (self.slopes or {}).items():
-            try:
-                total[j] += sc.evaluate(slope, values)
-            except (ValueError, ArithmeticError):
-                return np.zeros(y.size)
+        try:
+            for j, slope in self.slopes.items():
+                total[j] += slope(values)
+        except (ValueError, ArithmeticError):
+            return np.zeros(y.size)
         return np.asarray(total[self.p.free])
 
     def _slopes(self, chosen: Array, side: str) -> dict[str, Any]:

@@ -125,11 +125,6 @@ def call(function: str, *arguments: Scalar) -> Scalar:
     return Call(function, tuple(arguments))
 
 
-# Trees whose order of evaluation is kept: finding it takes longer than the evaluation.
-KEPT = 512
-_ORDERS: dict[int, tuple[Scalar, list[Scalar]]] = {}
-
-
 def _number(compute: Callable[[], float], function: str, arguments: Sequence[Scalar]) -> Scalar:
     try:
         return Num(float(compute()))
@@ -165,30 +160,28 @@ def functions(root: Scalar) -> set[str]:
     return {n.function for n in postorder(root) if isinstance(n, Call)}
 
 
-def _kept_order(root: Scalar) -> list[Scalar]:
-    """:func:`postorder` of a tree that is evaluated again and again."""
-    found = _ORDERS.get(id(root))
-    if found is not None and found[0] is root:
-        check()
-        return found[1]
-    order = postorder(root)
-    if len(_ORDERS) >= KEPT:
-        _ORDERS.pop(next(iter(_ORDERS)))
-    _ORDERS[id(root)] = (root, order)
-    return order
-
-
 def evaluate(root: Scalar, values: Sequence[float]) -> float:
     """The value at a point."""
-    known: dict[int, float] = {}
-    for node in _kept_order(root):
-        if isinstance(node, Num):
-            known[id(node)] = node.value
-        elif isinstance(node, Col):
-            known[id(node)] = float(values[node.index])
-        else:
-            known[id(node)] = _apply(node.function, [known[id(a)] for a in node.arguments])
-    return known[id(root)]
+    return evaluator(root)(values)
+
+
+def evaluator(root: Scalar) -> Callable[[Sequence[float]], float]:
+    """The same for many points: to find the order of evaluation takes longer than one of them."""
+    order = postorder(root)
+
+    def at(values: Sequence[float]) -> float:
+        check()
+        known: dict[int, float] = {}
+        for node in order:
+            if isinstance(node, Num):
+                known[id(node)] = node.value
+            elif isinstance(node, Col):
+                known[id(node)] = float(values[node.index])
+            else:
+                known[id(node)] = _apply(node.function, [known[id(a)] for a in node.arguments])
+        return known[id(root)]
+
+    return at
 
 
 def _apply(function: str, args: list[float]) -> float:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -114,16 +114,18 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
     kept = _kept(results, sign)
     following_up = goes_on and kept.success and not request.start and not request.resume
     if following_up and _time_is_left(options, clock):
-        for name, start, limited in _elsewhere(model, facts, kept, options, clock):
+        elsewhere = _elsewhere(model, facts, kept, options, clock)
+        if elsewhere is not None:
+            name, start, limited = elsewhere
             asked = replace(request, start=start)
             again = _attempt(model, name, facts, decision, limited, asked, clock, None, keeper)
             if again.success and sign * again.F < sign * kept.F - SAME * max(1.0, abs(kept.F)):
-                results = [again]
                 decision = decision.noted(
                     f"F = {kept.F:.6g} was a local optimum of `{kept.backend}`: `{name}` found a "
                     "better one elsewhere in the upper set"
                 )
-    return _best(results, decision, clock, sign)
+                results, kept = [*results, again], again
+    return _of_all(results, kept, decision, clock)
 
 
 def _attempt(
@@ -148,11 +150,10 @@ def _time_is_left(options: SolveOptions, clock: Clock) -> bool:
     return options.time_limit - clock.elapsed() > WORTHWHILE * min(options.time_limit, 1e9)
 
 
-def _best(results: list[Result], decision: Decision, clock: Clock, sign: float) -> Result:
+def _of_all(results: list[Result], best: Result, decision: Decision, clock: Clock) -> Result:
     """The answer that is kept, with the work of all runs."""
     if len(results) == 1 and not decision.notes:
-        return results[0]
-    best = _kept(results, sign)
+        return best
     counts: dict[str, int] = {}
     history: list[Record] = []
     for result in results:
@@ -202,29 +203,30 @@ def _start_at(upper: Mapping[str, Any], lower: Mapping[str, Mapping[str, Any]]) 
 
 def _elsewhere(
     model: Model, facts: Structure, kept: Result, options: SolveOptions, clock: Clock
-) -> Iterator[tuple[str, dict[str, Any], SolveOptions]]:
+) -> tuple[str, dict[str, Any], SolveOptions] | None:
     """What is to be tried after a local end of a small model: backend, start and options.
 
     Where responses are unique, points all over the upper set say whether one is better. Where they
     are not, the leader's choice among them matters too: that is for a global search, for a while.
     """
     if isinstance(registry.get(kept.backend), ProgramBackend):
-        return
+        return None
     left = options.time_limit - clock.elapsed()
     plain = replace(options, backend_options={})
     if MERELY_CONVEX(facts) and TINY(facts) and POLYNOMIAL(facts):
-        if isinstance(registry.get("exact").accepts(facts), Accept):
-            yield "exact", {}, replace(plain, time_limit=clock.elapsed() + min(left, CHECK))
-        return
+        if not isinstance(registry.get("exact").accepts(facts), Accept):
+            return None
+        return "exact", {}, replace(plain, time_limit=clock.elapsed() + min(left, CHECK))
     functions = oracle(model)
     if not (UNIQUE(facts) and SMOOTH(facts) and is_small(functions)):
-        return
+        return None
     x, y = start_vectors(functions, _start_at(kept.upper, kept.lower), None)
     found = better_elsewhere(functions, x, y, options.seed, clock.elapsed(), left)
     clock.lap("solve")
-    if found is not None:
-        upper, lower = functions.unflatten_x(found[0]), functions.unflatten_y(found[1])
-        yield kept.backend, _start_at(upper, lower), plain
+    if found is None:
+        return None
+    upper, lower = functions.unflatten_x(found[0]), functions.unflatten_y(found[1])
+    return kept.backend, _start_at(upper, lower), plain
 
 
 def _after(counts: Mapping[str, int], before: list[Record], record: Record) -> Record:
