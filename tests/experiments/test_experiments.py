@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,11 @@ import pytest
 
 import bilevelpy as bl
 from bilevelpy.result import Record
+from tests.experiments.processes import FOLDER
 
-FOLDER = Path(__file__).resolve().parents[2] / "models" / "experiments"
 MODELS = sorted(FOLDER.glob("*.blv"))
-OWN = {p.stem for p in FOLDER.glob("*.py")}
 
-
-@pytest.fixture(autouse=True)
-def scripts(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The scripts import each other by name, as from their own folder."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield
-    for name in OWN:
-        sys.modules.pop(name, None)
+pytestmark = pytest.mark.usefixtures("scripts")
 
 
 def _rows(page: Path) -> dict[str, dict[str, str]]:

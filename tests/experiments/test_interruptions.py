@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from tests.experiments.processes import FOLDER, killed, run
+from tests.experiments.processes import killed, run
 
 
 @pytest.mark.parametrize(
@@ -74,9 +73,8 @@ def test_few_shot_learning_goes_on_where_it_was_killed(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def main(monkeypatch: pytest.MonkeyPatch) -> Any:
+def main(scripts: None) -> Any:
     """``main(script, arguments)`` in this process."""
-    monkeypatch.syspath_prepend(str(FOLDER))
 
     def call(script: str, *arguments: str) -> int:
         import importlib
@@ -87,9 +85,7 @@ def main(monkeypatch: pytest.MonkeyPatch) -> Any:
         harness = importlib.import_module("harness")
         return int(harness.main(module.settings, script, list(arguments)))
 
-    yield call
-    for path in FOLDER.glob("*.py"):
-        sys.modules.pop(path.stem, None)
+    return call
 
 
 def _halved(path: Path) -> None:
