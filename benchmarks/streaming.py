@@ -1,7 +1,8 @@
 """A model on data that stays on disk: ``python -m benchmarks.streaming --gigabytes 2``.
 
-Writes generated data of that size as .npy files, solves a per-feature ridge model by name and path
-alone in a process of its own, and prints passes, time and the largest memory of that process.
+Writes generated data of that size as .npy files, solves a model with five penalties by name and
+path alone in a process of its own, and prints passes, time and the largest memory of that process.
+``--loss`` is "squares", which two passes turn into sufficient statistics, or "logistic";
 ``--backend`` takes any backend; ``--keep`` leaves the files where they are.
 """
 
@@ -22,18 +23,22 @@ from benchmarks.measure import ROOT
 FEATURES = 50
 MODEL = """\
 ## One penalty per group of features, chosen on validation rows; all data stays in files.
-model streamed_ridge "Ridge regression on data larger than memory";
+model streamed "Penalties on data larger than memory";
 dim n, m, p = 50, g = 5;
 param X[n, p], y[n], Xv[m, p], yv[m], G[g, p];
 upper {
   var lam[g] in [-12, 6] start -2;
-  minimize mean((Xv @ w - yv)^2) + 1e-3 * sumsq(lam);
+  minimize mean(LOSS_ABOVE) + 1e-3 * sumsq(lam);
 }
 lower fit {
   var w[p];
-  minimize mean((X @ w - y)^2) + sum(exp(lam @ G) * w^2);
+  minimize mean(LOSS_BELOW) + sum(exp(lam @ G) * w^2);
 }
 """
+LOSSES = {
+    "squares": ("(Xv @ w - yv)^2", "(X @ w - y)^2"),
+    "logistic": ("softplus(-yv * (Xv @ w))", "softplus(-y * (X @ w))"),
+}
 SOLVE = """\
 import json, sys, time
 import bilevelpy as bl
@@ -52,8 +57,10 @@ print(json.dumps({"backend": result.backend, "status": str(result.status), "F": 
 """
 
 
-def write(folder: Path, gigabytes: float, dtype: str) -> None:
-    """Rows of correlated features, their responses, and a fifth of them for validation."""
+def write(folder: Path, gigabytes: float, dtype: str, loss: str) -> None:
+    """Rows of correlated features, their responses (or the signs of them), and a fifth of them for
+    validation.
+    """
     rng = np.random.default_rng(0)
     item = np.dtype(dtype).itemsize
     rows = int(gigabytes * 1e9 / 1.2 / (FEATURES * item))
@@ -70,11 +77,14 @@ def write(folder: Path, gigabytes: float, dtype: str) -> None:
             high = min(low + 100_000, count)
             block = rng.normal(size=(high - low, FEATURES)) @ mix
             X[low:high] = block
-            y[low:high] = block @ truth + 3.0 * rng.normal(size=high - low)
+            response = block @ truth + 3.0 * rng.normal(size=high - low)
+            y[low:high] = np.sign(response) if loss == "logistic" else response
         X.flush()
         y.flush()
     np.save(folder / "G.npy", np.kron(np.eye(5), np.ones(FEATURES // 5)))
-    (folder / "model.blv").write_text(MODEL, encoding="utf-8")
+    above, below = LOSSES[loss]
+    text = MODEL.replace("LOSS_ABOVE", above).replace("LOSS_BELOW", below)
+    (folder / "model.blv").write_text(text, encoding="utf-8")
 
 
 def measured(folder: Path, memory: float, options: dict[str, object]) -> dict[str, object]:
@@ -101,6 +111,7 @@ def main() -> None:
     parser.add_argument("--memory", type=float, default=0.25, help="BILEVELPY_MEMORY of the solve")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--dtype", default="float64", choices=("float32", "float64"))
+    parser.add_argument("--loss", default="squares", choices=tuple(LOSSES))
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--tol", type=float, default=1e-6)
     parser.add_argument("--keep", action="store_true")
@@ -109,7 +120,7 @@ def main() -> None:
         folder = given.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "model.blv").exists():
-            write(folder, given.gigabytes, given.dtype)
+            write(folder, given.gigabytes, given.dtype, given.loss)
         found = measured(folder, given.memory, {"backend": given.backend, "tol": given.tol})
         print(json.dumps(found, indent=1))
         if given.folder and not given.keep:

@@ -232,9 +232,10 @@ def solve(
     progress
         A line on standard error: True, False, or None (on a terminal only).
     checkpoint, resume
-        A file that the run is saved to now and then; with ``resume`` the run goes on from it
-        (``max_iter`` and ``time_limit`` count anew). It is refused where model or data have
-        changed.
+        A file that the run is saved to now and then; with ``resume`` the run goes on from it as if
+        it had not been ended (``max_iter`` and ``time_limit`` count anew where they have ended it),
+        or from its point alone where other options are given. It is refused where model or data
+        have changed.
     options
         Options of the chosen backend.
     watch
@@ -328,6 +329,9 @@ def compare(
     own = {name: options.pop(name) for name in list(options) if name not in _SOLVE_OPTIONS}
     bound = _model(model, data, options.pop("externs", None), own)
     for name in names:
+        if any(r.status == "interrupted" for r in results.values()):
+            refused[name] = "not run: interrupted"
+            continue
         try:
             results[name] = solve(bound, backend=name, **options)
         except BackendError as error:
@@ -375,14 +379,13 @@ def sweep(
     Returns
     -------
     Sweep
-        A run that its values make impossible is a row of the table with the reason.
+        A run that its values make impossible, or whose process was ended from outside, is a row of
+        the table with the reason. Ctrl-C ends the sweep with the runs that were complete.
 
     Raises
     ------
     UsageError
         A name is unknown, or nothing is to be run.
-    BackendError
-        A process was ended from outside.
     """
     from bilevelpy.sweeping import sweep as run
 

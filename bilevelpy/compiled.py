@@ -95,7 +95,7 @@ class Oracle:
     def reports(self, x: Any, y: Any) -> dict[str, Vector]:
         """The values of the model's reports, by name."""
         upper, lower = self.unflatten(x, y)
-        bound = self._oracle.bound
+        bound = (self._oracle.by_rows or self._oracle).bound
         run = Interpreter(bound.data, environment(upper, lower), bound.program.externs)
         return {n: np.asarray(run.value(r.value)) for n, r in bound.program.reports.items()}
 

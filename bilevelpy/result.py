@@ -209,26 +209,30 @@ class Result:
 
         The file is complete or absent: it is written beside its place and moved there.
         """
-        rest = {
-            "decision": self.decision
-            if isinstance(self.decision, Mapping)
-            else _decision(self.decision),
+        suffix = Path(path).suffix.lower()
+        if suffix == ".json":
+            storage.write_json(path, self._content())
+        elif suffix == ".npz":
+            storage.write_npz(path, *self.parts())
+        else:
+            raise UsageError(f"a result is saved as .json or .npz, not as `{Path(path).name}`")
+
+    def parts(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays by name, and all else in JSON types; :func:`result_of` takes both."""
+        arrays = {f"upper/{name}": value for name, value in self.upper.items()}
+        arrays |= {
+            f"lower/{k}/{n}": value for k, vs in self.lower.items() for n, value in vs.items()
+        }
+        arrays |= {f"duals/{name}": value for name, value in self.duals.items()}
+        return arrays, self._content() | {"upper": {}, "lower": {}, "duals": {}}
+
+    def _content(self) -> dict[str, Any]:
+        plain = isinstance(self.decision, Mapping)
+        return self.as_dict() | {
+            "decision": self.decision if plain else _decision(self.decision),
             "provenance": self.provenance,
             "history": [asdict(record) for record in self.history],
         }
-        content = self.as_dict() | rest
-        suffix = Path(path).suffix.lower()
-        if suffix == ".json":
-            storage.write_json(path, content)
-        elif suffix == ".npz":
-            arrays = {f"upper/{name}": value for name, value in self.upper.items()}
-            arrays |= {
-                f"lower/{k}/{n}": value for k, vs in self.lower.items() for n, value in vs.items()
-            }
-            arrays |= {f"duals/{name}": value for name, value in self.duals.items()}
-            storage.write_npz(path, arrays, content | {"upper": {}, "lower": {}, "duals": {}})
-        else:
-            raise UsageError(f"a result is saved as .json or .npz, not as `{Path(path).name}`")
 
     def plot(
         self,
@@ -271,13 +275,15 @@ def load_result(path: str | Path) -> Result:
     else:
         content = storage.read_json(path)
     try:
-        return _from_saved(content, arrays)
+        return result_of(content, arrays)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"cannot read {path}: it does not hold a saved result") from error
 
 
-def _from_saved(content: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Result:
-    """The inverse of :meth:`Result.save`."""
+def result_of(content: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Result:
+    """A result from its :meth:`~Result.parts`; where they are none, a KeyError, a TypeError, a
+    ValueError or an AttributeError.
+    """
     upper = {name: _array(value) for name, value in content["upper"].items()}
     lower = {k: {n: _array(v) for n, v in vs.items()} for k, vs in content["lower"].items()}
     duals = {name: _array(value) for name, value in content["duals"].items()}

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # The key of a .npz file that holds, as JSON text, whatever is not an array.
 META = "meta"
+# Bytes of the arrays of a file up to which it is compressed.
+LARGE = 1 << 22
 
 
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -120,12 +122,16 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_npz(path: str | Path, arrays: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
-    """Write arrays and, as JSON text, ``meta`` into one compressed file, atomically. No pickles."""
+    """Write arrays and, as JSON text, ``meta`` into one file, atomically. No pickles.
+
+    Files are compressed, but for large ones: digits hardly shrink, and it takes long.
+    """
     import numpy as np
 
     content: dict[str, Any] = {k: np.asarray(v) for k, v in arrays.items()}
+    save = np.savez_compressed if sum(a.nbytes for a in content.values()) <= LARGE else np.savez
     content[META] = np.array(dumps(meta))
-    write_atomically(path, lambda stream: np.savez_compressed(stream, **content))
+    write_atomically(path, lambda stream: save(stream, **content))
 
 
 def read_npz(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -148,6 +154,7 @@ def read_npz(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         TypeError,
         AttributeError,
         EOFError,
+        RecursionError,
         zipfile.BadZipFile,
         zlib.error,
     ) as error:

@@ -144,7 +144,8 @@ def analyze(
         warnings=warnings,
         spectrum=curvature.spectrum,
         hessian_passes=hessian_passes(bound),
-        streamed=_streamed_fact(bound),
+        streamed=_streamed_fact(bound, oracle),
+        statistics=_statistics_fact(oracle),
         steps=steps,
         bands=bands,
         pieces=pieces_fact(low, signs.measured, objectives),
@@ -228,13 +229,28 @@ def _bands_fact(oracle: Any) -> Fact[tuple[int, int]] | None:
     )
 
 
-def _streamed_fact(bound: BoundProgram) -> Fact[int] | None:
-    """Bytes of data that memory does not hold."""
+def _streamed_fact(bound: BoundProgram, oracle: Any) -> Fact[int] | None:
+    """Bytes of data that memory does not hold and that evaluations read."""
+    if getattr(oracle, "summary", None) is not None:
+        bound = oracle.bound
     size = streamed_bytes(bound.data.arrays.values())
     if not size:
         return None
     reason = f"{size / 1e9:.3g} GB of data stay in files: memory may take {budget() / 1e9:.3g} GB"
     return Fact(size, Evidence.PROVED, reason)
+
+
+def _statistics_fact(oracle: Any) -> Fact[int] | None:
+    """Numbers that stand for the rows of files."""
+    summary = getattr(oracle, "summary", None)
+    if summary is None:
+        return None
+    names = ", ".join(f"`{name}`" for name in summary.names)
+    reason = (
+        f"sums of squares over the rows of {names} are {summary.numbers:,} numbers from two "
+        f"passes; the rows at two points differ from them by {summary.error:.0e}"
+    )
+    return Fact(summary.numbers, Evidence.OBSERVED, reason)
 
 
 def _refute(bound: BoundProgram, levels: list[LevelVerdict], seen: Probe, constant: bool) -> None:

@@ -46,6 +46,8 @@ def facts_of(structure: Structure) -> list[tuple[str, Fact[Any]]]:
     ]
     if s.streamed is not None:
         rows.append(("bytes in files", s.streamed))
+    if s.statistics is not None:
+        rows.append(("numbers for rows of files", s.statistics))
     rows += [(f"needs: {key.replace('_', ' ')}", fact) for key, fact in s.unsupported.items()]
     return rows
 

@@ -71,7 +71,9 @@ class Structure:
     ``spectrum`` holds the least and the greatest curvature of f seen at the start (``modulus``
     covers the whole upper domain and can be far smaller); ``hessian_passes`` the passes that a
     dense f_yy takes where f is a function of affine predictors; ``streamed`` the bytes of data that
-    stay in files because memory does not hold them (None: all is in memory); ``pieces`` counts the
+    stay in files because memory does not hold them and that evaluations read (None: none do);
+    ``statistics`` the numbers that stand for the rows of files where objectives are quadratic in
+    them (:mod:`bilevelpy.lowering.statistics`); ``pieces`` counts the
     kinks of f where all are those of ``abs``, ``max`` and the like of affine expressions;
     ``sources`` are the texts that spans point at.
     """
@@ -100,6 +102,7 @@ class Structure:
     spectrum: Fact[tuple[float, float] | None] | None = None
     hessian_passes: Fact[int | None] | None = None
     streamed: Fact[int] | None = None
+    statistics: Fact[int] | None = None
     steps: Fact[tuple[int, float]] | None = None
     bands: Fact[tuple[int, int]] | None = None
     pieces: Fact[int] | None = None

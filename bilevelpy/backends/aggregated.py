@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.blended import Blended
 
@@ -12,6 +15,14 @@ class Aggregated(Blended):
     def __init__(self, oracle: Oracle, mu: float) -> None:
         super().__init__(oracle, 1.0 - mu, mu)
         self.F_sign = self.f_sign = 1.0
+
+    def carried(self) -> dict[str, Any]:
+        """The weight."""
+        return {"mu": self.mu}
+
+    def restore(self, known: Mapping[str, Any], oracle: Any) -> None:
+        """The same weight."""
+        self.mu = float(known["mu"])
 
     @property
     def mu(self) -> float:

@@ -189,6 +189,8 @@ def _grown(state: UpperState, options: BDAOptions) -> UpperState:
 class Descent(Response):
     """The response after T aggregated steps, and its derivative through them."""
 
+    made_again: ClassVar[tuple[str, ...]] = ("path",)
+
     options: BDAOptions = field(default_factory=BDAOptions)
     step: float = 1.0
     begun: Vec | None = None

@@ -69,6 +69,9 @@ class Exact:
             return Reject("solves followers to their optima", s.unsupported["steps"])
         if s.externs.value:
             return Reject("needs every function written in the model", s.externs)
+        in_files = s.streamed or s.statistics
+        if in_files is not None:
+            return Reject("takes the data as a whole, into memory", in_files)
         if s.lower_constraints > LARGEST:
             return Reject(f"branches on at most {LARGEST} constraints of followers", None)
         conditions = s.lower.form.value in ("linear", "quadratic") and (

@@ -181,6 +181,8 @@ class ITD:
 class Unrolled:
     """What both directions share: the options, the step length, and the newest path."""
 
+    made_again: ClassVar[tuple[str, ...]] = ("path",)
+
     options: ITDOptions
     steps: StepLength
     start: Vec

@@ -144,6 +144,8 @@ class NBO:
 class Directions:
     """Conjugate directions p with their products H p, of the newest Newton system."""
 
+    made_again: ClassVar[tuple[str, ...]] = ("pairs",)
+
     pairs: list[tuple[Vec, Vec]] = field(default_factory=list)
 
     def restart(self) -> None:

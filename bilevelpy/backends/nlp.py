@@ -77,6 +77,9 @@ class NLP:
             return Reject("solves followers to their optima", s.unsupported["steps"])
         if s.externs.value:
             return Reject("needs every function written in the model", s.externs)
+        in_files = s.streamed or s.statistics
+        if in_files is not None:
+            return Reject("takes the data as a whole, into memory", in_files)
         if s.lower.discrete.value or s.upper.discrete.value:
             fact = s.lower.discrete if s.lower.discrete.value else s.upper.discrete
             return Reject("needs continuous variables", fact)

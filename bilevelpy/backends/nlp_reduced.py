@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import minimize
 
+from bilevelpy.backends.nlp_course import Course
 from bilevelpy.backends.nlp_inner import Inner, combined
 from bilevelpy.backends.nlp_starts import agree, coarse_grid
 from bilevelpy.numerics.joint_choice import Choice
@@ -92,20 +93,29 @@ class Reduced:
             self.chosen = np.setdiff1d(self.chosen, self.inner.own)
             self.rows = self.inner.kept
 
-    def search(self, starts: int, somewhere: Callable[[], Array], over: Callable[[], bool]) -> int:
+    def search(
+        self,
+        starts: int,
+        somewhere: Callable[[], Array],
+        over: Callable[[], bool],
+        course: Course | None = None,
+    ) -> int:
         """Descents from up to ``starts`` starts, and how many there were: the best points of a
-        scan, the start of the model, then ``somewhere``. Ends where the last ones agree.
+        scan, the start of the model, then ``somewhere``. Ends where the last ones agree. A
+        ``course`` says which ones are behind.
         """
-        start, now = self.system.columns.start, time.perf_counter()
-        scanned = self.scan(start, now + SCAN * (self.deadline - now))
-        begun = [*scanned[:1], start, *scanned[1:SCANNED]]
-        ends: list[tuple[Array, float]] = []
-        for t in range(starts):
-            if over() or agree(ends, self.system.upper_columns):
+        course = Course() if course is None else course
+        if course.begun is None:
+            start, now = self.system.columns.start, time.perf_counter()
+            scanned = self.scan(start, now + SCAN * (self.deadline - now))
+            course.begun = [*scanned[:1], start, *scanned[1:SCANNED]]
+        begun = course.begun
+        for t in range(course.count, starts):
+            if over() or agree(course.ends, self.system.upper_columns):
                 return t
             end = self.run(begun[t] if t < len(begun) else somewhere())
-            if end is not None:
-                ends.append(end)
+            if not over():
+                course.finished(t, end)
         return starts
 
     def run(self, start: Array) -> tuple[Array, float] | None:

@@ -19,6 +19,7 @@ from bilevelpy.backends.nlp_complementarity import (
     Complementarity,
     stationary_program,
 )
+from bilevelpy.backends.nlp_course import Course
 from bilevelpy.backends.nlp_joined import (
     examined,
     has_games,
@@ -101,6 +102,14 @@ class Run:
         self.conditions: Complementarity | None = None
         self.joint = self._joint()
         self.reduced: Reduced | None = None
+        self.course = Course(hooks.keep, self.rng, lambda: (self.best, self.full, self.objective))
+        # A point of a start that was not behind when an earlier run was ended.
+        self.spare: tuple[Array, float] | None = None
+        if hooks.known is not None:
+            self.spare = self.course.go_on(hooks.known, self.system.columns.count)
+            v, self.full, objective = self.course.best
+            if v is not None:
+                self._seen(v, objective)
 
     def answer(self) -> ProgramAnswer:
         """The answer, whatever it is."""
@@ -118,6 +127,8 @@ class Run:
             self.cut, self.joint = False, kind(self.system)
             with self._ending(), until(self.deadline):
                 self._reduced(self.joint)
+        if self.spare is not None and self.spare[1] < self.objective and not self.joined:
+            self._seen(*self.spare)
         solved = time.perf_counter()
         if self.best is None:
             return self._nothing(solved)
@@ -197,9 +208,13 @@ class Run:
         """Starts of the reduced form: the best of a scan, the given one, random ones."""
         joint.deadline = self.deadline
         run = Reduced(self.system, joint, self.deadline, self.options.tol, self._seen)
+        run.best, run.objective = self.best, self.objective
         self.reduced = run
         self.starts = run.search(
-            self.settings.starts, self._somewhere, lambda: self._late() or self.stopped
+            self.settings.starts,
+            self._somewhere,
+            lambda: self._late() or self.stopped,
+            self.course,
         )
 
     def _somewhere(self) -> Array:
@@ -217,11 +232,12 @@ class Run:
             program = stationary_program(self.system)
         except Refused as error:
             raise BackendError(str(error)) from error
-        for t in range(self.settings.starts):
-            if self._late() or self.stopped:
-                return
+        self.starts = self.course.count
+        for t in range(self.course.count, max(self.settings.starts, self.course.count + 1)):
             run = Complementarity(program) if self.conditions is None else self.conditions
             self.conditions = run
+            if t >= self.settings.starts or self._late() or self.stopped:
+                return
             products = (WIDE, STEEP)[t] if t < 2 else (NEAR, WIDE)[t % 2]
             start = program.columns.start if t < 2 else run.random(self.rng)
             if products is NEAR:
@@ -231,7 +247,9 @@ class Run:
             self._from(program, run, start, products)
             if run.refused:
                 self.cut = True
+            if self._late() or self.stopped:
                 return
+            self.course.finished(t)
 
     def _from(
         self, program: KKT, run: Complementarity, start: Array, products: tuple[float, ...]
@@ -290,6 +308,7 @@ class Run:
     def _seen(self, v: Array, objective: float) -> bool:
         if objective < self.objective:
             self.best, self.objective = v, objective
+            self.course.better(v, objective)
             if self.hooks.observe is not None:
                 seconds = time.perf_counter() - self.began
                 self.stopped = self.hooks.observe(self.system, v, objective, -math.inf, seconds)

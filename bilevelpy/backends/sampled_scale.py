@@ -17,7 +17,6 @@ from bilevelpy.numerics.linear_solve import cholesky, norm
 from bilevelpy.numerics.pilot import (
     Metric,
     curvature_range,
-    identity,
     lower_metric,
     trust_radius,
     upper_bend,
@@ -106,7 +105,7 @@ def scaled(oracle: Oracle, state: SampledState, options: Any, factor: float, inn
     """
     data, x, rng = state.data, state.x, state.rng
     if is_given(options):
-        state.metric = Metric(identity, 0.0, factor / options.lower_step)
+        state.metric = Metric(None, 0.0, factor / options.lower_step)
         state.anchor, state.radius = x, math.inf
         state.beta, state.alpha = options.lower_step, options.upper_step
         return
@@ -117,13 +116,13 @@ def scaled(oracle: Oracle, state: SampledState, options: Any, factor: float, inn
     pilot: Any = data.subset(rows, rng)
     start = accurate(pilot, x, state.y, state.u, tol=1e-6)
     plain = options.metric == "none"
-    metric = identity if plain else lower_metric(pilot, x, start.y)
+    lower = None if plain else lower_metric(pilot, x, start.y)
     batches: list[Any] = [data.at(*state.draw()) for _ in range(LOOKED)]
-    low, top = curvature_range(data.subset(rows, rng), batches, x, start.y, metric, rng)
+    low, top = curvature_range(data.subset(rows, rng), batches, x, start.y, lower, rng)
     top = 1.1 * top if top > 0 else 1.0
     curvature = None if plain else upper_curvature(pilot, x, start)
     bend = 1.0 if curvature is not None else upper_bend(pilot, x, start, rng) or 1.0
-    state.metric = Metric(metric, low, top, curvature, bend)
+    state.metric = Metric(lower, low, top, curvature, bend)
     if curvature is not None:
         state.metric.factor = cholesky(curvature)
     state.anchor = x
@@ -143,7 +142,7 @@ def _roughly(oracle: Oracle, state: SampledState, options: Any, factor: float) -
         extreme_eigenvalues(b.hvp(state.x, state.y), b.m, state.rng, steps=8)[1] for b in batches
     ]
     top = 1.1 * max(*tops, 1e-300)
-    state.metric = Metric(identity, 0.0, top)
+    state.metric = Metric(None, 0.0, top)
     state.anchor, state.radius = state.x, math.inf
     halved = 0.5**state.halvings
     state.beta = options.lower_step or halved * factor / top

@@ -15,6 +15,7 @@ from bilevelpy.result import Certificate, Status
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram
+    from bilevelpy.numerics.carried import Carried
     from bilevelpy.reductions.columns import Block
     from bilevelpy.reductions.rows import System
 
@@ -79,11 +80,14 @@ the beginning. What it returns says whether the run has to stop."""
 @dataclass(frozen=True, slots=True)
 class Hooks:
     """What a caller gives to a run: values of variables by name to ``start`` from, and who
-    ``observe``s better points.
+    ``observe``s better points. ``known`` is what an earlier run has told ``keep`` of last: this one
+    goes on as it would have.
     """
 
     start: Mapping[str, Any] = field(default_factory=dict)
     observe: Observer | None = None
+    keep: Callable[[Carried], None] | None = None
+    known: Carried | None = None
 
 
 def with_start(system: System, values: Mapping[str, Any]) -> System:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,10 @@ from bilevelpy.cli.console import print_json
 from bilevelpy.cli.guard import DONE
 from bilevelpy.errors import BackendError, UsageError
 from bilevelpy.options import did_you_mean
+
+if TYPE_CHECKING:
+    from bilevelpy.ir.program import BoundProgram
+    from bilevelpy.model import Model
 
 _CODE = re.compile(r"(?:BLV)?(\d+)", re.IGNORECASE)
 
@@ -61,8 +65,18 @@ def explain(
     screen.print(structure_table(structure, full=True))
     screen.print()
     screen.print(decision_table(decision) if decision is not None else refusal, markup=False)
-    screen.print(f"\nmemory: {memory_words(model.bound, needs)}", markup=False)
+    screen.print(f"\nmemory: {memory_words(_evaluated(model), needs)}", markup=False)
     return DONE
+
+
+def _evaluated(model: Model) -> BoundProgram:
+    """The program that evaluations run: with statistics in the place of rows in files."""
+    from bilevelpy.solving.facts import oracle
+
+    try:
+        return oracle(model).bound
+    except BackendError:
+        return model.bound
 
 
 def _explain_code(code: str, as_json: bool) -> int:

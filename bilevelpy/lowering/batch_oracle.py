@@ -15,7 +15,7 @@ from torch import Tensor
 from bilevelpy.lowering.differentiate import batched_gradients, gradient, gradients
 
 if TYPE_CHECKING:
-    from bilevelpy.lowering.oracle import TorchOracle
+    from bilevelpy.lowering.named import NamedPrograms
 
 Vec = Tensor
 Function = Callable[..., Tensor]
@@ -28,7 +28,7 @@ class BatchOracle:
     over the variables of ``parent``; ``counts`` takes the evaluations.
     """
 
-    def __init__(self, parent: TorchOracle, F: Function, f: Function, counts: Any) -> None:
+    def __init__(self, parent: NamedPrograms, F: Function, f: Function, counts: Any) -> None:
         self.n, self.m = parent.n, parent.m
         self.x0, self.y0 = parent.x0, parent.y0
         self.domain_x, self.domain_y = parent.domain_x, parent.domain_y
@@ -163,7 +163,9 @@ class BatchOracle:
 
     def _rows(self, parts: Sequence[Tensor | None], like: Tensor) -> Tensor:
         flat = [
-            like.new_zeros(len(like), p.stop - p.start) if part is None else part.flatten(1)
+            like.new_zeros(len(like), p.stop - p.start)
+            if part is None
+            else part.reshape(len(like), -1)
             for p, part in zip(self.lower.pieces, parts, strict=True)
         ]
         return torch.cat(flat, 1)

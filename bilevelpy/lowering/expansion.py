@@ -114,10 +114,14 @@ class Expanded:
 
 def pays(oracle: Programs) -> bool:
     """Whether one product with the matrix is less work than a pass over the data of f."""
+    return 2 * entries(oracle) > oracle.m**2
+
+
+def entries(oracle: Programs) -> int:
+    """Numbers of data that a value of f reads."""
     sizes = oracle.bound.data.sizes
-    entries = sum(
+    return sum(
         prod(sizes[a] for a in node.axes)
         for node in postorder(oracle.f_expr)
         if isinstance(node, ir.ParamRef)
     )
-    return 2 * entries > oracle.m**2

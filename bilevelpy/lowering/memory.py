@@ -12,12 +12,17 @@ from bilevelpy.diagnostics import Span, diagnostic
 from bilevelpy.errors import ModelError
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.expr import Expr
+from bilevelpy.ir.mapped import VARIABLE, budget, is_mapped, streamed_bytes
 from bilevelpy.ir.objectives import lower_objective, upper_objective
 from bilevelpy.ir.program import BoundProgram
-from bilevelpy.ir.walk import postorder
+from bilevelpy.ir.walk import params, postorder
 
 # Leaves that exist anyway, and broadcasts, which are never stored.
 _FREE = (ir.ParamRef, ir.VarRef, ir.Const, ir.Fill, ir.Align)
+# Bytes of rows of files, in float64, that are evaluated at once; the same where second derivatives
+# are added up, and the part of the memory for data that those may be.
+BLOCK = 1 << 24
+LONG, SHARE = 1 << 27, 32
 _LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -48,11 +53,14 @@ def forecast(bound: BoundProgram) -> Forecast:
     """What a program will take in float64.
 
     An evaluation keeps what it has computed until the gradient has used it, and about as much
-    again for the gradient: an upper bound, since parts are freed on the way.
+    again for the gradient: an upper bound, since parts are freed on the way. Data that stays in
+    files is not held: an evaluation has a block of its rows, and what belongs to them.
     """
     program, builder = bound.program, bound.program.builder
     objectives = (upper_objective(program)[0], lower_objective(program)[0])
-    data = sum(_bytes(array) for array in bound.data.arrays.values())
+    arrays = list(bound.data.arrays.values())
+    streamed = streamed_bytes(arrays)
+    data = sum(_bytes(a) for a in arrays if not (streamed and is_mapped(a)))
     evaluation = 0
     for root in objectives:
         moving = [
@@ -61,8 +69,16 @@ def forecast(bound: BoundProgram) -> Forecast:
             if not isinstance(node, _FREE) and not builder.is_data(node)
         ]
         evaluation = max(evaluation, 16 * sum(moving))
+    if streamed:
+        block = min(streamed, long_block())
+        evaluation = 2 * block + evaluation * block // streamed
     entries, node = widest(bound, objectives)
     return Forecast(data, evaluation, 8 * entries, node)
+
+
+def long_block() -> int:
+    """Bytes of rows of files, in float64, that are at most evaluated at once."""
+    return max(BLOCK, min(LONG, budget() // SHARE))
 
 
 def _bytes(array: object) -> int:
@@ -104,6 +120,52 @@ def check_memory(bound: BoundProgram) -> None:
         memory=in_words(limit),
     )
     raise ModelError([error], program.sources)
+
+
+def check_held(bound: BoundProgram, terms: Sequence[Expr]) -> None:
+    """Refuse terms that are evaluated as a whole where the data that they read stays in files.
+
+    Raises
+    ------
+    ModelError
+        BLV0603, at the first term whose arrays are larger than memory, with their size.
+    """
+    program = bound.program
+    limit = budget() if VARIABLE in os.environ else machine_memory()
+    for term in terms:
+        read = sorted(n for n in params(term) if is_mapped(bound.data.arrays.get(n)))
+        size = _held(bound, term) if read else 0
+        if size > limit:
+            names = ", ".join(f"`{name}`" for name in read)
+            error = diagnostic(
+                "BLV0603",
+                _place([term], term),
+                label=f"no sum over the rows of {names}, which stay in files: needs all of them",
+                size=in_words(size),
+                memory=in_words(limit),
+            )
+            raise ModelError([error], program.sources)
+
+
+def _held(bound: BoundProgram, term: Expr) -> int:
+    """Bytes of the data that evaluations of a term hold: params that they look at, and what is
+    computed of data once. Of params that are only summed up for that nothing is held.
+    """
+    builder, arrays = bound.program.builder, bound.data.arrays
+    stack, seen, size = [term], set[Expr](), 0
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, ir.ParamRef):
+            size += 8 * arrays[node.name].size if is_mapped(arrays[node.name]) else 0
+        elif builder.is_data(node) and not isinstance(node, _FREE):
+            entries, _ = widest(bound, [node])
+            size += 8 * entries
+        else:
+            stack.extend(node.children)
+    return size
 
 
 def _place(roots: Sequence[Expr], node: Expr) -> Span | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -13,15 +13,29 @@ from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.objectives import level_total
 from bilevelpy.lowering.programs import Programs
 
+if TYPE_CHECKING:
+    from bilevelpy.lowering.statistics import Summary
+
 Vec = Tensor
 Named = dict[str, np.ndarray[Any, Any]]
 
 
 class NamedPrograms(Programs):
-    """The compiled program, and what its vectors mean."""
+    """The compiled program, and what its vectors mean.
+
+    Where sums over rows of files were replaced by their statistics, ``by_rows`` has the program as
+    it is written, and ``summary`` says what was replaced.
+    """
+
+    by_rows: NamedPrograms | None = None
+    summary: Summary | None = None
 
     def evaluate(self, expression: Expr, x: Vec, y: Vec) -> np.ndarray[Any, Any]:
-        """Any expression of the program at a point."""
+        """Any expression of the program at a point, from the data as it is given."""
+        program = self if self.by_rows is None else self.by_rows
+        return program._evaluated(expression, x, y)
+
+    def _evaluated(self, expression: Expr, x: Vec, y: Vec) -> np.ndarray[Any, Any]:
         value = self.function((expression,))(*self.upper.split(x), *self.lower.split(y))
         return value.detach().cpu().numpy()  # type: ignore[no-any-return]
 
@@ -40,9 +54,10 @@ class NamedPrograms(Programs):
         """Level name -> value of its objective (summed over a family), in the sense it is written
         in.
         """
-        program = self.bound.program
+        whole = self if self.by_rows is None else self.by_rows
+        program = whole.bound.program
         return {
-            level.name: float(self.evaluate(level_total(program, level), x, y))
+            level.name: float(whole.evaluate(level_total(program, level), x, y))
             for level in program.levels
         }
 

@@ -22,7 +22,7 @@ from bilevelpy.ir.walk import postorder
 from bilevelpy.lowering.batch_oracle import BatchOracle
 from bilevelpy.lowering.batches import RUN, Partition, Positions, RowSource, length
 from bilevelpy.lowering.graph import compile_expressions
-from bilevelpy.lowering.oracle import TorchOracle
+from bilevelpy.lowering.named import NamedPrograms
 from bilevelpy.lowering.protocol import Counts
 from bilevelpy.lowering.sampling import batch_axis, sample, sample_terms
 from bilevelpy.lowering.slots import DataTensors, Slot
@@ -42,7 +42,7 @@ _COUNTED = ("F", "f", "grad_F", "grad_f", "hvp", "jvp", "lower_solves")
 class Sum:
     """One sum over a data axis, as a function of the variables for given rows."""
 
-    def __init__(self, oracle: TorchOracle, axis: Axis, terms: Sequence[Expr]) -> None:
+    def __init__(self, oracle: NamedPrograms, axis: Axis, terms: Sequence[Expr]) -> None:
         bound = oracle.bound
         builder, data = bound.program.builder, bound.data
         self.axis, self.size = axis, data.sizes[axis]
@@ -94,9 +94,10 @@ class SampledObjective:
         Where no term is a sum over one of ``axes``.
     """
 
-    def __init__(self, oracle: TorchOracle, objective: Expr, axes: Sequence[Axis]) -> None:
+    def __init__(self, oracle: NamedPrograms, objective: Expr, axes: Sequence[Axis]) -> None:
         builder = oracle.bound.program.builder
         free, sums = sample_terms(builder, objective, axes)
+        self.rest = tuple(free)  # the terms that are no sums
         self.free = oracle.function((builder.add(free),)) if free else None
         self.sums = [Sum(oracle, axis, terms) for axis, terms in sums.items()]
         self._kept: dict[tuple[int, int], Function] = {}
@@ -244,14 +245,14 @@ class SampledOracle:
 
     def __init__(
         self,
-        oracle: TorchOracle,
+        oracle: NamedPrograms,
         *,
         batch: int = 0,
         upper_batch: int = 0,
         rng: torch.Generator | None = None,
     ) -> None:
         self.oracle = oracle
-        self.lower, self.upper = sampled_objectives(oracle)
+        self.lower, self.upper = sampled_objectives(oracle.by_rows or oracle)
         if not self.lower.sums:
             raise BackendError("the lower objective is no sum over a data axis")
         self.lower.divide(batch or automatic(self.lower.elements), rng)
@@ -283,7 +284,7 @@ def automatic(size: int) -> int:
     return min(size, max(64, -(-size // 256)))
 
 
-def sampled_objectives(oracle: TorchOracle) -> tuple[SampledObjective, SampledObjective]:
+def sampled_objectives(oracle: NamedPrograms) -> tuple[SampledObjective, SampledObjective]:
     """Lower and upper objective of an oracle, split once for it."""
     program = oracle.bound.program
     below = _own(program.lowers)
@@ -299,7 +300,7 @@ def _own(levels: Sequence[Level]) -> frozenset[Axis]:
     return frozenset(a for level in levels for v in level.variables for a in v.axes)
 
 
-def candidates(oracle: TorchOracle, objective: Expr, own: frozenset[Axis]) -> list[Axis]:
+def candidates(oracle: NamedPrograms, objective: Expr, own: frozenset[Axis]) -> list[Axis]:
     """Axes that data carries and no variable of the level, the longest first."""
     sizes = oracle.bound.data.sizes
     found = dict.fromkeys(

@@ -105,7 +105,7 @@ def sample_terms(
     sums: dict[Axis, list[Expr]] = {}
     for term in terms(builder, objective):
         for axis in axes:
-            if _is_sum(builder, term, axis):
+            if is_sum(builder, term, axis):
                 sums.setdefault(axis, []).append(term)
                 break
         else:
@@ -113,7 +113,8 @@ def sample_terms(
     return free, sums
 
 
-def _is_sum(builder: Builder, term: Expr, axis: Axis) -> bool:
+def is_sum(builder: Builder, term: Expr, axis: Axis) -> bool:
+    """Whether a term that is no data is a sum over ``axis``."""
     if builder.is_data(term):
         return False
     rewriter = _Rewriter(builder, axis, batch_axis(axis))

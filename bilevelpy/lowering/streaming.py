@@ -6,7 +6,10 @@ between products, for it would hold the data: a product costs a gradient more th
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -16,15 +19,16 @@ from torch import Tensor
 from bilevelpy.ir.expr import Expr, VarRef
 from bilevelpy.ir.mapped import streamed_bytes
 from bilevelpy.ir.program import BoundProgram
+from bilevelpy.ir.types import Sense
 from bilevelpy.lowering.batch_oracle import BatchOracle
+from bilevelpy.lowering.batches import Partition, Positions
+from bilevelpy.lowering.memory import BLOCK, check_held, long_block
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.lowering.protocol import Counts
-from bilevelpy.lowering.sampled import SampledObjective, candidates, sampled_objectives
+from bilevelpy.lowering.sampled import SampledObjective, Sum, candidates, sampled_objectives
+from bilevelpy.lowering.statistics import summarised
 
 Vec = Tensor
-
-# Bytes of rows, in float64, that are evaluated at once.
-BLOCK = 1 << 24
 
 
 def is_streamed(bound: BoundProgram) -> bool:
@@ -32,9 +36,19 @@ def is_streamed(bound: BoundProgram) -> bool:
     return streamed_bytes(bound.data.arrays.values()) > 0
 
 
-def make_oracle(bound: BoundProgram) -> TorchOracle:
-    """The oracle of a program: by blocks of rows where data stays in files."""
-    return StreamedOracle(bound) if is_streamed(bound) else TorchOracle(bound)
+def make_oracle(bound: BoundProgram, seconds: float = math.inf) -> TorchOracle:
+    """The oracle of a program. Where data stays in files, quadratic sums over its rows by their
+    statistics, where those are to be had in so many seconds, others by blocks of rows.
+    """
+    if not is_streamed(bound):
+        return TorchOracle(bound)
+    rows = StreamedOracle(bound)
+    found = summarised(rows, time.perf_counter() + seconds)
+    if found is None:
+        return rows
+    made = StreamedOracle(found.bound) if is_streamed(found.bound) else TorchOracle(found.bound)
+    made.by_rows, made.summary = rows, found
+    return made
 
 
 class StreamedOracle(TorchOracle):
@@ -51,8 +65,16 @@ class StreamedOracle(TorchOracle):
 
     @cached_property
     def objectives_by_rows(self) -> tuple[SampledObjective, SampledObjective]:
-        """Lower and upper objective, cut into blocks."""
+        """Lower and upper objective, cut into blocks.
+
+        Raises
+        ------
+        ModelError
+            Where something else than a sum over rows reads more than memory may take.
+        """
         lower, upper = sampled_objectives(self)
+        rows = [t for v in self.bound.program.levels for c in v.constraints for t in c.terms]
+        check_held(self.bound, [*lower.rest, *upper.rest, *rows])
         for objective in (lower, upper):
             if objective.sums:
                 objective.divide_evenly(BLOCK)
@@ -195,15 +217,38 @@ class StreamedOracle(TorchOracle):
         """f_yy as a dense symmetric (m, m) tensor, in one pass."""
         self.counts.grad_f += 1
         self.counts.hvp += self.m
+        objective = self.objectives_by_rows[0]
         total = y.new_zeros(self.m, self.m)
-        for b in self._lower:
-            total = total + b.hessian(x, y)
+        if objective.free is not None:
+            total = total + BatchOracle(self, objective.free, objective.free, Counts()).hessian(
+                x, y
+            )
+        for part in objective.sums:
+            cut = Partition(part.size, max(1, long_block() // part.source.row_bytes))
+            for j in range(len(cut)):
+                alone = self._rows_alone(part, cut.rows(j))
+                total = total + alone.hessian(x, y)
+                # Its parts refer to it: the rows would stay until the next collection.
+                vars(alone).clear()
         return total
+
+    def _rows_alone(self, part: Sum, rows: Positions) -> TorchOracle:
+        """The program whose lower objective is the sum over some rows."""
+        program = self.bound.program
+        builder, (first, *others) = program.builder, program.lowers
+        zero = builder.const(0.0)
+        lowers = (
+            replace(first, objective=part.sampled.value, sense=Sense.MINIMIZE, constraints=()),
+            *(replace(level, objective=zero, constraints=()) for level in others),
+        )
+        upper = replace(program.upper, objective=zero, constraints=())
+        short = replace(program, upper=upper, lowers=lowers)
+        return TorchOracle(BoundProgram(short, part.source.data(rows)))
 
     # --- expressions ------------------------------------------------------------------------------
 
-    def evaluate(self, expression: Expr, x: Vec, y: Vec) -> np.ndarray[Any, Any]:
-        """Any expression of the program at a point; sums over data by blocks."""
+    def _evaluated(self, expression: Expr, x: Vec, y: Vec) -> np.ndarray[Any, Any]:
+        """Sums over data by blocks."""
         if expression.rank:
             value = super().function((expression,))(*self.upper.split(x), *self.lower.split(y))
             return np.asarray(value.detach().cpu().numpy())

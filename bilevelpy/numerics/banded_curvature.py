@@ -56,7 +56,7 @@ class BandedCurvature(DenseCurvature):
 
     def refresh(self, oracle: Oracle, x: Vec, y: Vec) -> None:
         """Evaluate the entries at (x, y)."""
-        self.rent = 0.0
+        self.rent, self.place = 0.0, (x, y)
         if self._band is not None and getattr(oracle, "hessian_is_constant", False):
             return
         known, product = self._bands, oracle.hvp(x, y)

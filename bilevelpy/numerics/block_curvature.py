@@ -54,7 +54,7 @@ class BlockCurvature(DenseCurvature):
         self._blocks = 0.5 * (blocks + blocks.transpose(1, 2))
         self.H = self._blocks
         self.face = None
-        self.rent = 0.0
+        self.rent, self.place = 0.0, (x, y)
 
     def settle(self, face: Face) -> bool:
         """Factorise on ``face``; variables held at bounds get the row of the identity."""

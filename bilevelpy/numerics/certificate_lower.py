@@ -165,8 +165,10 @@ class LowerCheck:
         if self.tied:  # compared already
             return
         here = o.F(case.x, case.y)
-        # F may be 0 at its optimum: then what a step across the extent would change is the scale.
-        moved = scale * case.extent if math.isfinite(scale) else 0.0
+        # F may be 0 at its optimum: then what changes of the response, but at most what a step of x
+        # across the extent would change is the scale.
+        moved = base.by_y * self._response_size()
+        moved = min(moved, scale * case.extent if math.isfinite(scale) else 0.0)
         if abs(here - base.F) > case.tol * max(abs(base.F), abs(here), moved, 1e-300):
             case.fail(
                 f"F changes from {o.F_sign * here:.6g} to {o.F_sign * base.F:.6g} when the lower "

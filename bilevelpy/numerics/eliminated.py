@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,6 +61,13 @@ class Elimination:
 
     def reset(self) -> None:
         """The factor is right whatever its step led to."""
+
+    def carried(self) -> dict[str, Any]:
+        """Nothing: the matrix is that of the problem."""
+        return {}
+
+    def restore(self, known: Mapping[str, Any], oracle: Any) -> None:
+        """It is computed where it is asked for."""
 
 
 class Eliminated(Elimination):

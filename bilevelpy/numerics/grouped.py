@@ -15,7 +15,7 @@ differentiation on the support [Bertrand2020]_ with the curvature of the norms
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -255,6 +255,22 @@ class SupportCurvature(DenseCurvature):
     def move(self, y: Vec) -> None:
         """Take the curvature of the norms from y on, and keep that of s."""
         self._point, self.face = (*self._point[:2], y.clone()), None
+
+    def carried(self) -> dict[str, Any]:
+        """Where the matrices were evaluated, and that of s."""
+        at = None if self.H is None else self._point[1:]
+        known = {"at": at, "part": self._part, "whose": self._whose}
+        return {**known, "face": self.face, "rent": self.rent}
+
+    def restore(self, known: Mapping[str, Any], oracle: Any) -> None:
+        """The same curvature with its factor on the same face."""
+        self.H = self.face = None
+        if known["at"] is not None:
+            self.refresh(oracle, *known["at"])
+            self._part, self._whose = known["part"], known["whose"]
+            if known["face"] is not None:
+                self.settle(known["face"])
+        self.rent = float(known["rent"])
 
     def smooth(self, index: Vec) -> Vec:
         """s_yy at the point, for the entries ``index``; kept."""

@@ -210,7 +210,7 @@ class HalvesCurvature(DenseCurvature):
     def refresh(self, oracle: Any, x: Vec, y: Vec) -> None:
         """Take the Hessian from (x, z) on; its support is known when a face is settled."""
         self._point = (oracle, x.clone(), y.clone())
-        self.H, self.face = y.new_zeros(0, 0), None
+        self.H, self.face, self.place = y.new_zeros(0, 0), None, (x, y)
 
     def settle(self, face: Face) -> bool:
         """Factorise on ``face`` unless that is done; False where the Hessian is not finite."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -55,13 +57,15 @@ class DenseCurvature:
     curvature C of active balls; entries that are held have no part in it on other faces.
     """
 
-    __slots__ = ("H", "constant", "face", "factor", "index", "rent", "sums")
+    __slots__ = ("H", "constant", "face", "factor", "index", "place", "rent", "sums")
 
     def __init__(self, *, constant: bool = False) -> None:
         self.constant = constant
         # Products that the age of the factor has cost: once they are worth a new one, it is made.
         self.rent = 0.0
         self.H: Vec | None = None
+        # Where it was evaluated.
+        self.place: tuple[Vec, Vec] | None = None
         self.face: Face | None = None
         self.factor: Cholesky | PseudoInverse | None = None
         # Of entries that may move: their positions, and the directions of the sums that they keep.
@@ -71,7 +75,7 @@ class DenseCurvature:
     def refresh(self, oracle: Oracle, x: Vec, y: Vec) -> None:
         """Evaluate the Hessian at (x, y)."""
         H = oracle.hessian(x, y)
-        self.rent = 0.0
+        self.rent, self.place = 0.0, (x, y)
         if H is self.H:  # constant: its factor stays good
             return
         self.H = H
@@ -129,6 +133,19 @@ class DenseCurvature:
         curvature.
         """
         return self.factor is not None and self.factor.relative_ridge > NEGATIVE
+
+    def carried(self) -> dict[str, Any]:
+        """Where the matrix was evaluated; itself and its factor are computed again."""
+        return {"place": self.place, "face": self.face, "rent": self.rent}
+
+    def restore(self, known: Mapping[str, Any], oracle: Any) -> None:
+        """The same matrix with its factor on the same face."""
+        self.H = self.face = None
+        if known["place"] is not None:
+            self.refresh(oracle, *known["place"])
+            if known["face"] is not None:
+                self.settle(known["face"])
+        self.rent = float(known["rent"])
 
 
 def newton(

@@ -34,7 +34,7 @@ class OnSums(DenseCurvature):
         """Evaluate the Hessian at (x, y)."""
         before = self._base.H
         self._base.refresh(oracle, x, y)
-        self.H, self.rent = self._base.H, 0.0
+        self.H, self.rent, self.place = self._base.H, 0.0, (x, y)
         if self.H is not before:
             self.face = None
 

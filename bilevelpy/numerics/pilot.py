@@ -38,16 +38,20 @@ DIFFERENCE = 1e-4
 class Metric:
     """Maps of gradients to steps, and the curvatures that are left in them.
 
-    ``y`` and ``x`` are positive definite; in the metric f_yy of a batch has curvatures up to
+    Those of y and of x are positive definite; in the metric f_yy of a batch has curvatures up to
     ``top``, f_yy of all rows from about ``low``; ``bend`` is the largest curvature of Phi.
     """
 
-    y: Operator
+    lower: Cholesky | None
     low: float
     top: float
     curvature: Vec | None = None
     bend: float = 1.0
     factor: Cholesky | None = None
+
+    def y(self, g: Vec) -> Vec:
+        """The step of a gradient in y; itself where the metric is Euclidean."""
+        return g if self.lower is None else self.lower.solve(g)
 
     def step_x(self, domain: ProductSet, x: Vec, h: Vec, t: float) -> Vec:
         """``x - t B^-1 h``, projected; on a box only the entries that are not held by their bound
@@ -73,28 +77,30 @@ class Metric:
         return domain.project(x - (t / self.bend) * h)
 
 
-def identity(v: Vec) -> Vec:
-    """The Euclidean metric."""
-    return v
-
-
-def lower_metric(pilot: Oracle, x: Vec, y: Vec) -> Operator:
-    """``(f_yy of the pilot)^-1`` for few lower variables, else the identity."""
+def lower_metric(pilot: Oracle, x: Vec, y: Vec) -> Cholesky | None:
+    """The factor of f_yy of the pilot for few lower variables, else None."""
     if pilot.m > DENSE_Y:
-        return identity
-    H = pilot.hessian(x, y)
-    factor = cholesky(H)
-    return factor.solve if factor is not None and factor.relative_ridge <= 1e-8 else identity
+        return None
+    factor = cholesky(pilot.hessian(x, y))
+    return factor if factor is not None and factor.relative_ridge <= 1e-8 else None
 
 
 def curvature_range(
-    whole: Oracle, batches: list[Oracle], x: Vec, y: Vec, metric: Operator, rng: torch.Generator
+    whole: Oracle,
+    batches: list[Oracle],
+    x: Vec,
+    y: Vec,
+    lower: Cholesky | None,
+    rng: torch.Generator,
 ) -> tuple[float, float]:
-    """Smallest curvature of ``whole`` and largest of the batches, in a metric."""
-    if metric is identity:
+    """Smallest curvature of ``whole`` and largest of the batches, in the metric of a factor, or as
+    they are.
+    """
+    if lower is None:
         low, _ = extreme_eigenvalues(whole.hvp(x, y), whole.m, rng)
         tops = [extreme_eigenvalues(b.hvp(x, y), b.m, rng, steps=8)[1] for b in batches]
         return max(low, 0.0), max(tops)
+    metric = lower.solve
     tops = [_largest(metric, b.hvp(x, y), b.m, rng) for b in batches]
     # The spectrum of M H lies in [low, top]: the smallest is found as the largest of top - M H.
     H = whole.hvp(x, y)

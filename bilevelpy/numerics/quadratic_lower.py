@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +134,26 @@ class QuadraticLower:
         found = torch.from_numpy(u)
         cross = oracle.cross(point.x, point.y)(found)
         return Adjoint(found, cross, residual / size if size else 0.0, 1)
+
+    def carried(self) -> dict[str, Any]:
+        """The working set and the last answer; factors are computed again."""
+        return {
+            "side": self.working.side,
+            "started": self._started,
+            "size": self._size,
+            "last": self._last,
+            "lower": self.lower,
+            "adjoint": self.adjoint,
+        }
+
+    def restore(self, known: Mapping[str, Any], oracle: Any) -> None:
+        """The same working set."""
+        side, old = known["side"], self.working.side
+        if side.shape != old.shape or side.dtype != old.dtype:
+            raise ValueError("the working set is of another size")
+        self.working.side = side
+        self._started, self._size = bool(known["started"]), float(known["size"])
+        self._last, self._known, self._program = known["last"], None, None
 
     def columns(self, mixed: np.ndarray) -> np.ndarray | None:
         """``dy/dx = -H^-1 f_yx`` where H is constant and no bound binds; None where it is

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -151,6 +152,35 @@ class BFGS:
         self.version += 1
         self.pairs.clear()
         self._table = None
+
+    def carried(self) -> dict[str, Any]:
+        """The pairs; of their table what is not in them: products, whose rounding has a history."""
+        t = self._table
+        k = 0 if t is None else t.count
+        return {
+            "scale": self.scale,
+            "memory": self.memory,
+            "rescale": self.rescale,
+            "version": self.version,
+            "pairs": list(self.pairs),
+            "table": None if t is None else (t.SG[:k, :k].copy(), t.GG[:k, :k].copy()),
+        }
+
+    def restore(self, known: Mapping[str, Any], oracle: Any) -> None:
+        """As they were."""
+        self.scale, self.memory = float(known["scale"]), int(known["memory"])
+        self.rescale, self.version = bool(known["rescale"]), int(known["version"])
+        pairs = [(s, g, float(rho)) for s, g, rho in known["pairs"]]
+        if len({part.shape for s, g, _ in pairs for part in (s, g)}) > 1:
+            raise ValueError("the vectors of pairs have different lengths")
+        self.pairs, self._table = deque(pairs, maxlen=self.memory), None
+        if known["table"] is None:
+            return
+        self._table = t = Pairs(self.memory, pairs[0][0].numel() if pairs else 0)
+        t.count = k = len(pairs)
+        for row, (s, g, _) in enumerate(pairs):
+            t.stacked[0, row], t.stacked[1, row] = s.numpy(), g.numpy()
+        t.SG[:k, :k], t.GG[:k, :k] = known["table"]
 
 
 class Pairs:

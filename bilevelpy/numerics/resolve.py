@@ -38,7 +38,7 @@ FLAT = 1e-9
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The response at x with its hypergradient; ``value`` is Phi(x), corrected for the lower
-    residual.
+    residual. ``by_y`` is the norm of dF/dy.
     """
 
     x: Vec
@@ -48,6 +48,7 @@ class Answer:
     gradient: Vec
     size: float
     adjoint: Adjoint
+    by_y: float
 
 
 class Resolver:
@@ -112,7 +113,14 @@ class Resolver:
             )
         value = F - dot(adjoint.u, lower.face.project(lower.gradient))
         return Answer(
-            x, lower, F, value, gF_x - adjoint.cross, norm(gF_x) + norm(adjoint.cross), adjoint
+            x,
+            lower,
+            F,
+            value,
+            gF_x - adjoint.cross,
+            norm(gF_x) + norm(adjoint.cross),
+            adjoint,
+            norm(gF_y),
         )
 
     def value(self, x: Vec, base: Answer) -> float | None:

@@ -75,7 +75,8 @@ class Replay(Resolver):
             Hp, Jp = o.pullback(x, before)(p)
             u, cross, p = u + s * p, cross + s * Jp, p - s * Hp
         adjoint = Adjoint(u, cross, 0.0, self.steps[0])
-        return Answer(x, lower, F, F, gF_x - cross, norm(gF_x) + norm(cross), adjoint)
+        size = norm(gF_x) + norm(cross)
+        return Answer(x, lower, F, F, gF_x - cross, size, adjoint, norm(gF_y))
 
     def hypergradient(self, x: Vec, y: Vec, face: Face) -> Vec:
         """dPhi/dx; steps have no face that could be released."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,6 +87,19 @@ class ReducedNewton:
     def reset(self) -> None:
         """Forget the matrix: its step led nowhere."""
         self.matrix = None
+
+    def carried(self) -> dict[str, Any]:
+        """The matrix and the course of the run, by which the next one is due."""
+        course = [list(pair) for pair in self._course]
+        return {"matrix": self.matrix, "last": self._last, "spent": self._spent, "course": course}
+
+    def restore(self, known: Mapping[str, Any], oracle: Any) -> None:
+        """As they were."""
+        self.matrix, self._last = known["matrix"], known["last"]
+        if self.matrix is not None and self.matrix.shape != (self.oracle.n, self.oracle.n):
+            raise ValueError("the matrix is of another size")
+        self._spent = int(known["spent"])
+        self._course = [(int(passes), float(size)) for passes, size in known["course"]]
 
     def _is_due(self) -> bool:
         price = COLUMN * self.oracle.n

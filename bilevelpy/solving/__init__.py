@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bilevelpy.backends import registry
 from bilevelpy.backends.base import Accept
 from bilevelpy.backends.whole import ProgramBackend
-from bilevelpy.checkpoint import Checkpoint, Saved, add_counts
-from bilevelpy.checkpoint import read as read_checkpoint
+from bilevelpy.checkpoint import add_counts
 from bilevelpy.dispatcher import successor
 from bilevelpy.dispatcher.conditions import MERELY_CONVEX, POLYNOMIAL, SMOOTH, TINY, UNIQUE
 from bilevelpy.errors import BackendError, ExportError, MissingEngine
@@ -22,6 +21,7 @@ from bilevelpy.ir.types import Sense
 from bilevelpy.model import Model
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Record, Result
+from bilevelpy.solving.course import Course, from_saved
 from bilevelpy.solving.driven import solve_driven
 from bilevelpy.solving.facts import chosen, oracle, structure
 from bilevelpy.solving.request import Clock, Request
@@ -52,14 +52,16 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
     """
     clock = Clock(began)
     with contextlib.suppress(BackendError):
-        oracle(model)
+        oracle(model, options.time_limit - clock.elapsed())
     clock.lap("compile")
     facts = structure(model, options.seed)
     decision = chosen(model, options)
     clock.lap("analyze")
     if request.decided is not None:
         request.decided(facts, decision)
-    earlier, keeper = _checkpoint(model, request)
+    course = Course(model, options, request, clock)
+    if course.note is not None:
+        decision = decision.noted(course.note)
     # The backend's own defaults < what the dispatcher chose for this model < what the user says.
     settings = replace(
         options, backend_options={**decision.options, **dict(options.backend_options)}
@@ -68,9 +70,7 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
     while not results:
         name = tried[-1]
         try:
-            results.append(
-                _attempt(model, name, facts, decision, settings, request, clock, earlier, keeper)
-            )
+            results.append(_attempt(model, name, facts, decision, settings, request, clock, course))
         except MissingEngine:  # the user installs it, or names another backend
             raise
         except (BackendError, ExportError) as error:  # a model that it accepted, but cannot take
@@ -105,20 +105,19 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
                     settings,
                     _from_there(request, kept),
                     clock,
-                    None,
-                    keeper,
+                    course,
                 )
             )
         except (BackendError, ExportError) as error:  # what was found before is not lost
             decision = decision.noted(str(error))
     kept = _kept(results, sign)
-    following_up = goes_on and kept.success and not request.start and not request.resume
+    following_up = goes_on and kept.success and not request.start and course.note is None
     if following_up and _time_is_left(options, clock):
-        elsewhere = _elsewhere(model, facts, kept, options, clock)
+        elsewhere = _elsewhere(model, facts, kept, options, clock, course.following())
         if elsewhere is not None:
             name, start, limited = elsewhere
             asked = replace(request, start=start)
-            again = _attempt(model, name, facts, decision, limited, asked, clock, None, keeper)
+            again = _attempt(model, name, facts, decision, limited, asked, clock, course)
             if again.success and sign * again.F < sign * kept.F - SAME * max(1.0, abs(kept.F)):
                 decision = decision.noted(
                     f"F = {kept.F:.6g} was a local optimum of `{kept.backend}`: `{name}` found a "
@@ -136,14 +135,20 @@ def _attempt(
     options: SolveOptions,
     request: Request,
     clock: Clock,
-    earlier: Saved | None,
-    keeper: Checkpoint | None,
+    course: Course,
 ) -> Result:
-    """The answer of one backend."""
-    backend = registry.get(name)
+    """The answer of one backend; where it was found before the solve was ended, that one."""
+    known = course.finished(name)
+    if known is not None:
+        return replace(known, decision=decision)
+    backend, earlier, keeper = registry.get(name), course.begin(name), course.keeper
+    asked = from_saved(request, earlier)
     if isinstance(backend, ProgramBackend):
-        return solve_whole(model, name, backend, decision, options, request, clock, earlier, keeper)
-    return solve_driven(model, name, facts, decision, options, request, clock, earlier, keeper)
+        result = solve_whole(model, name, backend, decision, options, asked, clock, earlier, keeper)
+    else:
+        result = solve_driven(model, name, facts, decision, options, asked, clock, earlier, keeper)
+    course.end(result, _time_is_left(options, clock))
+    return result
 
 
 def _time_is_left(options: SolveOptions, clock: Clock) -> bool:
@@ -202,9 +207,15 @@ def _start_at(upper: Mapping[str, Any], lower: Mapping[str, Mapping[str, Any]]) 
 
 
 def _elsewhere(
-    model: Model, facts: Structure, kept: Result, options: SolveOptions, clock: Clock
+    model: Model,
+    facts: Structure,
+    kept: Result,
+    options: SolveOptions,
+    clock: Clock,
+    known: str | None,
 ) -> tuple[str, dict[str, Any], SolveOptions] | None:
-    """What is to be tried after a local end of a small model: backend, start and options.
+    """What is to be tried after a local end of a small model: backend, start and options; ``known``
+    is a backend that was at it when the solve was ended, and has its start.
 
     Where responses are unique, points all over the upper set say whether one is better. Where they
     are not, the leader's choice among them matters too: that is for a global search, for a while.
@@ -217,6 +228,8 @@ def _elsewhere(
         if not isinstance(registry.get("exact").accepts(facts), Accept):
             return None
         return "exact", {}, replace(plain, time_limit=clock.elapsed() + min(left, CHECK))
+    if known is not None:
+        return known, {}, plain
     functions = oracle(model)
     if not (UNIQUE(facts) and SMOOTH(facts) and is_small(functions)):
         return None
@@ -247,7 +260,15 @@ def _is_point(result: Result) -> bool:
     c = result.certificate
     if c is None or not math.isfinite(result.F):
         return False
-    return max(c.lower_gap_relative, c.lower_feasibility, c.upper_feasibility) <= FEASIBLE
+    resolved = c.details.get("F_at_resolved", result.F)
+    # Flat followers have a small gap far from their best answer.
+    apart = isinstance(resolved, float) and abs(resolved - result.F) > BETTER * max(
+        abs(resolved), abs(result.F), SAME
+    )
+    return (
+        not apart
+        and max(c.lower_gap_relative, c.lower_feasibility, c.upper_feasibility) <= FEASIBLE
+    )
 
 
 def _badness(result: Result) -> tuple[bool, bool, bool, int]:
@@ -257,11 +278,3 @@ def _badness(result: Result) -> tuple[bool, bool, bool, int]:
     c = result.certificate
     against = len(c.reasons) if c is not None else 99
     return not result.success, not _is_point(result), not math.isfinite(result.F), against
-
-
-def _checkpoint(model: Model, request: Request) -> tuple[Saved | None, Checkpoint | None]:
-    """The run to go on from, if there is one, and the keeper of this one."""
-    if request.checkpoint is None:
-        return None, None
-    earlier = read_checkpoint(request.checkpoint, model.bound) if request.resume else None
-    return earlier, Checkpoint(request.checkpoint, model.bound, earlier)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,17 +12,20 @@ import torch
 from bilevelpy.backends import registry
 from bilevelpy.backends.rescaled import SCALABLE, Rescaled
 from bilevelpy.checkpoint import Checkpoint, Saved, add_counts, joined
+from bilevelpy.errors import UsageError
 from bilevelpy.expectations import environment
 from bilevelpy.ir.evaluate import Interpreter
-from bilevelpy.lowering.streaming import StreamedOracle
+from bilevelpy.lowering.streaming import is_streamed
 from bilevelpy.model import Model
-from bilevelpy.numerics.driver import PATH, IterationState, RunResult
+from bilevelpy.numerics.carried import Carried, Damaged
+from bilevelpy.numerics.driver import PATH, IterationState, Keep, RunResult
 from bilevelpy.numerics.driver import run as drive
+from bilevelpy.numerics.measure import Measure
 from bilevelpy.options import SolveOptions
 from bilevelpy.progress import Progress, wanted
 from bilevelpy.provenance import provenance
 from bilevelpy.result import Certificate, Record, Result, Status
-from bilevelpy.solving.elsewhere import begun_elsewhere, continued, usable
+from bilevelpy.solving.elsewhere import ALONE, begun_elsewhere, continued, going_on, usable
 from bilevelpy.solving.facts import oracle, units
 from bilevelpy.solving.judge import Judge
 from bilevelpy.solving.located import located
@@ -33,6 +37,9 @@ if TYPE_CHECKING:
     from bilevelpy.dispatcher import Decision
     from bilevelpy.lowering.oracle import TorchOracle
     from bilevelpy.solving.request import Clock, Request
+
+# The stage of a run that is the only one but where it has begun on another device.
+MAIN = "main"
 
 
 def solve_driven(
@@ -63,27 +70,51 @@ def solve_driven(
         stop = Stop(ending, request.patience, earlier)
     try:
         method = backend if scaling is None else Rescaled(backend, scaling)
-        callback = _callback(request.callback, keeper, stop)
+        callback = _callback(request.callback, stop)
+        keep = None if keeper is None else _keep(keeper, stop)
         start = start_vectors(functions, request.start, earlier)
-        settings = replace(options, time_limit=judge.run_limit())
-        first = begun_elsewhere(functions, method, facts, settings, callback, start)
-        if first is not None and usable(first):
-            start = (first.x, first.y)
-        raw = drive(
-            functions,
-            method,
-            facts,
-            replace(options, time_limit=judge.run_limit()),
-            callback=callback,
-            progress=line,
-            start=start,
-            report=_reports(model, functions, watched if stop is None else [*watched, ending]),
-            onward=judge.onward,
+        stage, carried = ("", None) if earlier is None else (earlier.stage, earlier.carried)
+        # What is left of a limit that has not ended the run.
+        spent = 0 if earlier is None else earlier.iterations
+        left = replace(options, max_iter=max(0, options.max_iter - spent))
+        first: RunResult | None = None
+        if stage != MAIN:
+            settings = replace(left, time_limit=judge.run_limit())
+            first = begun_elsewhere(
+                functions, method, facts, settings, callback, start, keep, carried
+            )
+            if first is not None and usable(first):
+                start = (first.x, first.y)
+        if keeper is not None:
+            keeper.stage = MAIN
+        raw = going_on(
+            partial(
+                drive,
+                functions,
+                method,
+                facts,
+                replace(left if stage == MAIN else options, time_limit=judge.run_limit()),
+                callback=callback,
+                progress=line,
+                start=start,
+                report=_reports(model, functions, watched if stop is None else [*watched, ending]),
+                onward=judge.onward,
+                keep=keep,
+            ),
+            carried if stage == MAIN else None,
         )
+        if earlier is not None and earlier.plan is not None and carried is None:
+            raw = replace(raw, warnings=(*raw.warnings, f"{ALONE}, which is all that it holds"))
+        if spent and raw.status is Status.ITERATION_LIMIT:
+            message = f"stopped after {options.max_iter} iterations (max_iter)"
+            raw = replace(raw, message=message)
         if first is not None:
             raw = continued(first, raw)
         if raw.status is Status.DIVERGED:
             raw = located(functions, raw)
+    except Damaged as error:
+        assert keeper is not None
+        raise UsageError(f"cannot resume from {keeper.path}: it is damaged ({error})") from error
     finally:
         if line is not None:
             line.close()
@@ -102,21 +133,28 @@ def solve_driven(
 
 
 def _callback(
-    callback: Callable[[IterationState], Any] | None, keeper: Checkpoint | None, stop: Stop | None
+    callback: Callable[[IterationState], Any] | None, stop: Stop | None
 ) -> Callable[[IterationState], Any] | None:
-    """The user's callback, the checkpoint's, and that of a report that ends the run."""
-    if keeper is None and stop is None:
+    """The user's callback, and that of a report that ends the run."""
+    if stop is None:
         return callback
 
     def call(state: IterationState) -> Any:
-        record = _record(state)
-        ended = stop is not None and stop.observe(record, state.x, state.y)
-        if keeper is not None:
-            keeper.observe(record, state.x, state.y, stop.best if stop is not None else None)
+        ended = stop.observe(_record(state), state.x, state.y)
         wanted = callback(state) if callback is not None else False
         return wanted or ended
 
     return call
+
+
+def _keep(keeper: Checkpoint, stop: Stop | None) -> Keep:
+    """What puts iterations into the checkpoint."""
+
+    def keep(record: Record, m: Measure, capture: Callable[[], Carried | None]) -> None:
+        best = stop.best if stop is not None else None
+        keeper.observe(record, m.x.numpy().copy(), m.y.numpy().copy(), best, capture)
+
+    return keep
 
 
 def _record(state: IterationState) -> Record:
@@ -142,8 +180,11 @@ def _reports(
     names = [w.name for w in watched]
     if not names:
         return None
+    streamed = is_streamed(model.bound)
 
     def call(x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
+        if streamed:  # by blocks
+            return {name: float(functions.report(name, x, y)) for name in names}
         values = environment(functions.unflatten_x(x), functions.unflatten_y(y))
         interpreter = Interpreter(model.bound.data, values, model.program.externs)
         return {name: float(interpreter.value(known[name].value)) for name in names}
@@ -166,7 +207,7 @@ def _packed(
     upper, lower = functions.unflatten_x(final.x), functions.unflatten_y(final.y)
     program = model.program
     interpreter = Interpreter(model.bound.data, environment(upper, lower), program.externs)
-    if isinstance(functions, StreamedOracle):  # by blocks; else by means of their own
+    if is_streamed(model.bound):  # by blocks; else by means of their own
         values = functions.objectives(final.x, final.y)
         objectives = {v.name: values[v.name] for v in program.lowers}
         reports = {key: functions.report(key, final.x, final.y) for key in program.reports}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,13 +14,17 @@ from bilevelpy.checkpoint import add_counts
 from bilevelpy.errors import UsageError
 from bilevelpy.lowering.elsewhere import ElsewhereOracle
 from bilevelpy.lowering.oracle import TorchOracle
-from bilevelpy.numerics.driver import Callback, RunResult
+from bilevelpy.numerics.carried import Carried, NotCarried
+from bilevelpy.numerics.driver import Callback, Keep, RunResult
 from bilevelpy.numerics.driver import run as drive
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Status
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure
+
+# What a run is told to have done that could not go on as it would have.
+ALONE = "went on from the point of the checkpoint alone"
 
 Vec = torch.Tensor
 Start = tuple[Vec | None, Vec | None] | None
@@ -34,6 +40,8 @@ def begun_elsewhere(
     options: SolveOptions,
     callback: Callback | None,
     start: Start,
+    keep: Keep | None = None,
+    carried: Carried | None = None,
 ) -> RunResult | None:
     """The run by evaluations elsewhere, to the tolerance that they allow; None where nothing else
     than float64 on the CPU is asked for.
@@ -52,7 +60,19 @@ def begun_elsewhere(
         )
     oracle = ElsewhereOracle(functions, options.device, getattr(torch, options.dtype))
     coarse = replace(options, tol=max(options.tol, COARSE))
-    return drive(oracle, backend, facts, coarse, callback=callback, start=start)
+    run = partial(drive, oracle, backend, facts, coarse, callback=callback, start=start, keep=keep)
+    return going_on(run, carried)
+
+
+def going_on(run: Callable[..., RunResult], carried: Carried | None) -> RunResult:
+    """A run with what an earlier one has carried on; from its point alone where that needs more
+    than this one has at its start.
+    """
+    try:
+        return run(carried=carried)
+    except NotCarried as error:
+        found = run()
+        return replace(found, warnings=(*found.warnings, f"{ALONE}: {error}"))
 
 
 def usable(run: RunResult) -> bool:

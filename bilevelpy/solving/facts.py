@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,10 +28,13 @@ if TYPE_CHECKING:
 STRONGLY, NONCONVEX = "strongly convex", "nonconvex"
 
 
-def oracle(model: Model) -> TorchOracle:
-    """The compiled model, made once; models that differ in their data share what was compiled."""
+def oracle(model: Model, seconds: float = math.inf) -> TorchOracle:
+    """The compiled model, made once; models that differ in their data share what was compiled.
+
+    ``seconds`` is what may be spent on statistics of data in files.
+    """
     if "oracle" not in model.cache:
-        model.cache["oracle"] = make_oracle(model.bound)
+        model.cache["oracle"] = make_oracle(model.bound, seconds)
     made: TorchOracle = model.cache["oracle"]
     return made
 
@@ -81,7 +85,7 @@ def units(model: Model) -> Units | None:
         model.cache["units"] = None
         functions, program = oracle(model), model.program
         rows = any(level.constraints for level in program.levels)
-        if not rows and not is_streamed(model.bound):
+        if not rows and not is_streamed(functions.bound):
             with contextlib.suppress(BackendError):  # functions without second derivatives
                 model.cache["units"] = find_units(
                     functions,

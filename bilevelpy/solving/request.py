@@ -51,6 +51,12 @@ class Clock:
         self.phases[phase] = self.phases.get(phase, 0.0) + now - self.last
         self.last = now
 
+    def go_on(self, seconds: float) -> None:
+        """Count ``seconds`` of a run that this one goes on from."""
+        self.began -= seconds
+        if seconds:
+            self.phases["earlier"] = seconds
+
     def move(self, seconds: float, source: str, target: str) -> None:
         """Count ``seconds`` of one phase as another's."""
         self.phases[source] = self.phases.get(source, 0.0) - seconds

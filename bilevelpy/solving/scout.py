@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
+from bilevelpy.lowering.expansion import entries
 from bilevelpy.numerics.resolve import Resolver
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Upper and lower variables up to which points all over the upper set are affordable.
 FEW_UPPER, SOME_LOWER = 10, 200
+# Numbers of data below that some hundreds of passes take little time over.
+LONG = 300_000
 # Points on a line and in a cloud, axes up to which all corners are among them.
 LINE, CLOUD, CORNERS = 17, 32, 4
 # Starts of descents, and their steps.
@@ -43,6 +46,8 @@ CLEARLY = 1e-3
 def is_small(oracle: Any) -> bool:
     """Whether responses to some dozens of points cost next to nothing."""
     if not 0 < oracle.n <= FEW_UPPER or not 0 < oracle.m <= SOME_LOWER:
+        return False
+    if oracle.expanded is None and entries(oracle) > LONG:
         return False
     return not oracle.g.size and not oracle.G.size and Resolver.is_small(oracle)
 

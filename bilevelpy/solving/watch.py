@@ -15,7 +15,8 @@ from bilevelpy.progress import Progress, wanted
 from bilevelpy.result import Record
 
 if TYPE_CHECKING:
-    from bilevelpy.checkpoint import Checkpoint
+    from bilevelpy.checkpoint import Checkpoint, Saved
+    from bilevelpy.numerics.carried import Carried
     from bilevelpy.options import SolveOptions
     from bilevelpy.reductions.rows import System
     from bilevelpy.solving.request import Request
@@ -27,11 +28,18 @@ class Watch:
     """
 
     def __init__(
-        self, request: Request, options: SolveOptions, keeper: Checkpoint | None = None
+        self,
+        request: Request,
+        options: SolveOptions,
+        keeper: Checkpoint | None = None,
+        earlier: Saved | None = None,
     ) -> None:
         self.callback, self.keeper = request.callback, keeper
         self.line = Progress(options.tol) if wanted(request.progress) else None
         self.history: list[Record] = []
+        # What a run that goes on from a start comes by again is known.
+        again = earlier is not None and earlier.carried is not None and earlier.history
+        self.known = earlier.history[-1].F if earlier is not None and again else None
 
     @property
     def is_wanted(self) -> bool:
@@ -46,6 +54,8 @@ class Watch:
         signs = np.array([f.sign for f in system.followers])
         F, f = system.sign * objective, float(signs @ below)
         nan = math.nan
+        if self.history and self.known is not None and system.sign * (F - self.known) >= 0.0:
+            return False
         record = Record(len(self.history), seconds, F, f, nan, nan, {})
         self.history.append(record)
         if self.line is not None:
@@ -59,6 +69,11 @@ class Watch:
             part.setflags(write=False)
         state = IterationState(record.iteration, seconds, x, y, F, f, nan, nan, {}, {})
         return bool(self.callback(state))
+
+    def keep(self, known: Carried) -> None:
+        """What the run carries on from here."""
+        if self.keeper is not None:
+            self.keeper.carry(lambda: known)
 
     def close(self) -> None:
         """Take the progress line away."""

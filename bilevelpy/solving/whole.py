@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from bilevelpy.backends import registry
 from bilevelpy.backends.whole import Hooks, ProgramBackend, parts_of, start_from
 from bilevelpy.checkpoint import joined
-from bilevelpy.errors import BackendError, BilevelError
+from bilevelpy.errors import BackendError, BilevelError, UsageError
 from bilevelpy.expectations import environment
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.model import Model
+from bilevelpy.numerics.carried import Damaged
 from bilevelpy.options import SolveOptions
 from bilevelpy.provenance import provenance
 from bilevelpy.reductions.columns import make_columns
@@ -44,18 +45,23 @@ def solve_whole(
 ) -> Result:
     """The answer of backend ``name``, with its own certificate.
 
-    A checkpoint holds the best point: a tree of branch and bound is not kept. A resumed run begins
-    with that point and goes on to prove it, or to find a better one.
+    A checkpoint holds the best point, and the starts that are behind where there are several: a
+    tree of branch and bound is not kept. A resumed run begins with that point and goes on to prove
+    it, or to find a better one.
     """
     given = {**options.backend_options, "tol": options.tol}
     settings = registry.get(name).options.from_mapping(given, name)
     unfollowed = _unfollowed(model, name, request)
-    watch = Watch(request, options, keeper)
+    watch = Watch(request, options, keeper, earlier)
     start = _start(model, request, earlier)
     try:
-        hooks = Hooks(start, watch if watch.is_wanted else None)
+        known = None if earlier is None else earlier.carried
+        hooks = Hooks(start, watch if watch.is_wanted else None, watch.keep, known)
         left = replace(options, time_limit=max(options.time_limit - clock.elapsed(), LEAST))
         answer = backend.solve(model.bound, left, settings, request.verify, hooks)
+    except Damaged as error:
+        assert keeper is not None
+        raise UsageError(f"cannot resume from {keeper.path}: it is damaged ({error})") from error
     except BilevelError:
         raise
     except Exception as error:
@@ -118,7 +124,7 @@ def _unfollowed(model: Model, name: str, request: Request) -> list[str]:
 
 def _start(model: Model, request: Request, earlier: Saved | None) -> Mapping[str, Any]:
     """Where to begin: what the caller says goes before what an earlier run left."""
-    if earlier is None:
+    if earlier is None or earlier.carried is not None:
         return request.start
     blocks = make_columns(model.bound).blocks
     saved = start_from(blocks, earlier.x, earlier.y)

@@ -184,9 +184,9 @@ def test_a_refused_model_exits_2(capsys: Capture) -> None:
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:
     """Press Ctrl-C in the given iteration, which is where a signal would arrive."""
-    from bilevelpy.numerics import driver
+    from bilevelpy.numerics import bookkeeping
 
-    observe = driver._Loop.observe
+    observe = bookkeeping.Loop.observe
 
     def pressed(self: Any, number: int, measure: Any) -> Any:
         found = observe(self, number, measure)
@@ -194,7 +194,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:
             raise KeyboardInterrupt
         return found
 
-    monkeypatch.setattr(driver._Loop, "observe", pressed)
+    monkeypatch.setattr(bookkeeping.Loop, "observe", pressed)
 
 
 def test_interruption_and_resume(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

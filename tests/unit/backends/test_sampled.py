@@ -17,7 +17,7 @@ from bilevelpy.backends.sampled_state import Stream
 from bilevelpy.errors import UsageError
 from bilevelpy.numerics.driver import RunResult
 from bilevelpy.numerics.driver import run as drive
-from bilevelpy.numerics.pilot import identity, upper_curvature
+from bilevelpy.numerics.pilot import Metric, upper_curvature
 from bilevelpy.numerics.upper_lipschitz import accurate
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Status
@@ -176,7 +176,7 @@ def test_the_curvature_of_phi_on_a_pilot() -> None:
     A = model.bound.data.arrays["A"]
     exact = np.eye(4) + np.linalg.inv(A.T @ A)
     np.testing.assert_allclose(found.numpy(), exact, rtol=1e-4, atol=1e-4)
-    assert identity(start.y) is start.y
+    assert Metric(None, 0.0, 1.0).y(start.y) is start.y
 
 
 def test_checks_are_fractions_and_a_callback_stops() -> None:

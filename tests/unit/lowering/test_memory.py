@@ -9,6 +9,8 @@ from bilevelpy.errors import ModelError
 from bilevelpy.lowering import memory
 from bilevelpy.lowering.memory import forecast, in_words, memory_words
 from bilevelpy.lowering.oracle import TorchOracle
+from bilevelpy.lowering.streaming import make_oracle
+from bilevelpy.model import Given, read_model
 from tests.unit.lowering.programs import RIDGE, bound, ridge_data
 
 PAIRS = """
@@ -31,6 +33,40 @@ def test_too_large_is_told_with_place_and_size(text, size, monkeypatch):
     assert error.code == "BLV0603"
     assert size in error.message
     assert error.primary is not None
+
+
+def test_data_in_files_that_is_no_sum_over_rows_is_told_with_its_size(tmp_path, monkeypatch):
+    text = RIDGE.replace("mse(X, y, w)/2", "log(1 + mse(X, y, w))")
+    files = []
+    for name, array in ridge_data(100, 50, 4).items():
+        np.save(tmp_path / f"{name}.npy", array)
+        files.append((name, str(tmp_path / f"{name}.npy")))
+    (tmp_path / "ridge.blv").write_text("model ridge;" + text)
+    monkeypatch.setenv("BILEVELPY_MEMORY", "1e-6")
+    model = read_model(str(tmp_path / "ridge.blv"), Given(None, {}, tuple(files), {}))
+    with pytest.raises(ModelError) as caught:
+        make_oracle(model.bound).objectives_by_rows  # noqa: B018
+    (error,) = caught.value.diagnostics
+    assert error.code == "BLV0603"
+    assert "4 kB" in error.message, "100 rows of 4 features and their responses in float64"
+    assert error.primary is not None
+    assert "rows of `X`" in error.primary.text
+
+
+def test_data_in_files_counts_by_blocks(tmp_path, monkeypatch):
+    files = []
+    for name, array in ridge_data(4000, 50, 4).items():
+        np.save(tmp_path / f"{name}.npy", array)
+        files.append((name, str(tmp_path / f"{name}.npy")))
+    (tmp_path / "ridge.blv").write_text("model ridge;" + RIDGE)
+    monkeypatch.setenv("BILEVELPY_MEMORY", "1e-6")
+    monkeypatch.setattr(memory, "BLOCK", 1000)
+    model = read_model(str(tmp_path / "ridge.blv"), Given(None, {}, tuple(files), {}))
+    whole = forecast(bound(RIDGE, **ridge_data(4000, 50, 4)))
+    found = forecast(model.bound)
+    assert found.data < 0.05 * whole.data, "what is small is in memory"
+    assert 2000 <= found.evaluation < 0.05 * whole.evaluation
+    assert forecast(make_oracle(model.bound).bound).data < 5000, "statistics"
 
 
 def test_forecast_counts_data_and_intermediates():
