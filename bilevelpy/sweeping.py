@@ -16,12 +16,12 @@ import numpy as np
 from bilevelpy import storage
 from bilevelpy.backends import registry
 from bilevelpy.diagnostics import Source
-from bilevelpy.errors import BackendError, BilevelError, UsageError
+from bilevelpy.errors import BilevelError, UsageError
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.ir.types import DomainKind
 from bilevelpy.model import Given, Model, build
 from bilevelpy.options import SolveOptions
-from bilevelpy.result import Result
+from bilevelpy.result import Result, Status
 
 # Beyond this many runs a grid is a mistake of typing rather than a wish.
 MOST_RUNS = 100_000
@@ -49,17 +49,26 @@ class Run:
 
 @dataclass(frozen=True, repr=False)
 class Sweep:
-    """All runs of a sweep, in the order of its grid. Prints as a table."""
+    """All runs of a sweep, in the order of its grid. Prints as a table. Where it was interrupted,
+    ``unfinished`` runs are missing.
+    """
 
     model: str
     sense: str
     runs: tuple[Run, ...]
     varied: tuple[str, ...] = field(default=())
+    unfinished: int = 0
 
     @property
     def success(self) -> bool:
         """Whether every run has a certified answer."""
-        return bool(self.runs) and all(r.result is not None and r.result.success for r in self.runs)
+        done = bool(self.runs) and not self.unfinished
+        return done and all(r.result is not None and r.result.success for r in self.runs)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it ended before all runs had: the table holds those that were complete."""
+        return bool(self.unfinished)
 
     def best(self) -> Run:
         """The certified run with the best upper objective (of those without one, if none has).
@@ -86,7 +95,9 @@ class Sweep:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything in JSON types."""
-        return {"model": self.model, "success": self.success, "runs": self.rows()}
+        rows = self.rows()
+        found = {"model": self.model, "success": self.success, "runs": rows}
+        return {**found, "unfinished": self.unfinished} if self.interrupted else found
 
     def save(self, path: str | Path) -> None:
         """Write the table: ``.csv``, or ``.json``. The file is complete or absent."""
@@ -100,6 +111,8 @@ class Sweep:
 
     def __repr__(self) -> str:
         rows = self.rows()
+        if not rows:
+            return self._ending()
         names = list(dict.fromkeys(n for row in rows for n in row if n != "message"))
         table = [names, *([_cell(row.get(n)) for n in names] for row in rows)]
         widths = [max(len(line[k]) for line in table) for k in range(len(names))]
@@ -108,7 +121,12 @@ class Sweep:
             for line in table
         ]
         notes = [f"{k + 1}: {row['message']}" for k, row in enumerate(rows) if row.get("message")]
+        notes += [self._ending()] if self.interrupted else []
         return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], *notes])
+
+    def _ending(self) -> str:
+        done = len(self.runs)
+        return f"interrupted: {done} of {done + self.unfinished} runs are complete"
 
 
 def sweep(
@@ -129,11 +147,15 @@ def sweep(
             registry.get(backend)  # an unknown name is an error before the first run
     SolveOptions(**options)  # a wrong option is an error before the first run
     grid = list(_grid(model, params, seeds, starts, backends))
-    runs = _run_all(model, grid, jobs, options)
+    for seed in seeds:
+        SolveOptions(seed=seed, **options)
+    found = _run_all(model, grid, jobs, options)
     varied = [*params]
     for name, values in (("seed", seeds), ("start", range(starts)), ("backend", backends)):
         varied += [name] if len(values) > 1 else []
-    return Sweep(model.name, model.program.upper.sense.value, tuple(runs), tuple(varied))
+    runs = tuple(found[k] for k in sorted(found))
+    sense = model.program.upper.sense.value
+    return Sweep(model.name, sense, runs, tuple(varied), len(grid) - len(runs))
 
 
 def _grid(
@@ -165,11 +187,30 @@ def _grid(
 
 def _run_all(
     model: Model, grid: Sequence[Job], jobs: int | None, options: Mapping[str, Any]
-) -> list[Run]:
-    """The runs in the order of ``grid``; in processes of joblib where it is installed."""
+) -> dict[int, Run]:
+    """The runs by their place in ``grid``, in processes of joblib where it is installed; those that
+    were complete where Ctrl-C ends them.
+    """
     count = _processes(jobs, len(grid))
+    found: dict[int, Run] = {}
+    try:
+        for k, done in _one_by_one(model, grid, count, options):
+            if done.result is not None and done.result.status is Status.INTERRUPTED:
+                break
+            found[k] = done
+    except KeyboardInterrupt:
+        pass
+    return found
+
+
+def _one_by_one(
+    model: Model, grid: Sequence[Job], count: int, options: Mapping[str, Any]
+) -> Iterator[tuple[int, Run]]:
+    """The runs with their places, as they end; in ``count`` processes."""
     if count == 1:
-        return [_run(model, job, options) for job in grid]
+        for k, job in enumerate(grid):
+            yield k, _run(model, job, options)
+        return
     if not model.sources:
         raise UsageError("the model has no text that other processes could read: jobs=1")
     source = next(iter(model.sources.values()))
@@ -177,17 +218,19 @@ def _run_all(
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     # joblib gives every process its share of the cores; a context of the caller's (Ray's) is kept.
+    together = joblib.Parallel(n_jobs=count, return_as="generator_unordered")
+    left = set(range(len(grid)))
     try:
-        return list(
-            joblib.Parallel(n_jobs=count)(
-                joblib.delayed(_run_apart)(source, model.given, job, options) for job in grid
-            )
-        )
-    except TerminatedWorkerError as error:
-        raise BackendError(
-            "a process of the sweep was ended from outside (out of memory?); "
-            "fewer at a time: `jobs`"
-        ) from error
+        for k, done in together(
+            joblib.delayed(_run_apart)(source, model.given, k, job, options)
+            for k, job in enumerate(grid)
+        ):
+            left.remove(k)
+            yield k, done
+    except TerminatedWorkerError:
+        lost = "a process of the sweep was ended from outside (out of memory?): fewer `jobs`"
+        for k in sorted(left):
+            yield k, Run(grid[k], None, lost)
 
 
 def _processes(jobs: int | None, runs: int) -> int:
@@ -204,11 +247,13 @@ def _processes(jobs: int | None, runs: int) -> int:
     return wanted
 
 
-def _run_apart(source: Source, given: Given, job: Job, options: Mapping[str, Any]) -> Run:
+def _run_apart(
+    source: Source, given: Given, k: int, job: Job, options: Mapping[str, Any]
+) -> tuple[int, Run]:
     """A run in a process of its own: expressions are compared by identity and stay at home, so the
     text is checked again.
     """
-    return _run(build(source, given), job, options)
+    return k, _run(build(source, given), job, options)
 
 
 def _run(model: Model, job: Job, options: Mapping[str, Any]) -> Run:
@@ -223,6 +268,9 @@ def _run(model: Model, job: Job, options: Mapping[str, Any]) -> Run:
         result = run(bound, settings, Request(start=start, progress=False), began)
     except BilevelError as error:
         return Run(job, None, str(error), time.perf_counter() - began)
+    except Exception as error:  # a fault of ours, or too little memory: the others go on
+        fault = f"internal error: {type(error).__name__}: {error}"
+        return Run(job, None, fault, time.perf_counter() - began)
     return Run(job, result, "", time.perf_counter() - began)
 
 

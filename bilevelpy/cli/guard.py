@@ -13,6 +13,7 @@ from typing import ParamSpec
 import typer
 
 from bilevelpy.cli.console import complain, print_diagnostics, print_json, say
+from bilevelpy.cli.ranks import rank
 from bilevelpy.errors import BilevelError, ModelError
 
 DONE, UNSOLVED, WRONG, INTERRUPTED = 0, 1, 2, 130
@@ -67,6 +68,8 @@ def _report(error: BilevelError, *, as_json: bool) -> None:
     """An error of the user's, on standard error, and as an object if that is what standard output
     is for.
     """
+    if rank():  # what is wrong with the model every process says, what is wrong with one only it
+        say(f"rank {rank()}:")
     found = error.diagnostics if isinstance(error, ModelError) else []
     sources = error.sources if isinstance(error, ModelError) else {}
     if found:
@@ -75,7 +78,7 @@ def _report(error: BilevelError, *, as_json: bool) -> None:
         say(str(error))  # a refusal that shows its place in the model
     else:
         complain(str(error))
-    if as_json:
+    if as_json and not rank():
         from bilevelpy.diagnostics.render import to_json
 
         message = found[0].message if found else str(error)

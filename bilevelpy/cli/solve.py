@@ -16,6 +16,7 @@ import typer
 from bilevelpy.cli import arguments
 from bilevelpy.cli.console import print_diagnostics, print_json, say
 from bilevelpy.cli.guard import DONE, INTERRUPTED, UNSOLVED
+from bilevelpy.cli.ranks import rank, world
 from bilevelpy.cli.sources import load, start_values
 from bilevelpy.errors import UsageError
 from bilevelpy.options import SolveOptions
@@ -101,9 +102,13 @@ def solve(
     options = SolveOptions(
         backend, tol, max_iter, limit, seed, force, arguments.options(option), device, dtype
     )
+    if world() > 1:
+        from bilevelpy.distributed import meet
+
+        meet()
     began = time.perf_counter()
     loaded = load(model, data, param, extern)
-    if loaded.warnings and not quiet:
+    if loaded.warnings and not quiet and not rank():
         print_diagnostics(loaded.warnings, loaded.sources, sys.stderr)
     # Only now, when the model is known to be right, the libraries that take seconds to load.
     from bilevelpy.solving import Request
@@ -144,14 +149,15 @@ def solve(
 
 def _run(loaded: Model, options: SolveOptions, request: Request, began: float) -> Result | None:
     """Solve, in one process or, under ``torchrun``, with the evaluations divided among several."""
-    from bilevelpy import distributed
     from bilevelpy.solving import run
 
-    # Schedulers end a job with this signal: then, too, the best point is kept.
-    signal.signal(signal.SIGTERM, _interrupt)
-    if distributed.world() == 1:
+    if world() == 1:
+        # Schedulers end a job with this signal: then, too, the best point is kept.
+        signal.signal(signal.SIGTERM, _interrupt)
         return run(loaded, options, request, began)
-    with distributed.shared(loaded) as leads:
+    from bilevelpy.distributed import shared
+
+    with shared(loaded) as leads:
         return run(loaded, options, request, began) if leads else None
 
 

@@ -11,7 +11,7 @@ import typer
 
 from bilevelpy.cli import arguments
 from bilevelpy.cli.console import print_json, say
-from bilevelpy.cli.guard import DONE, UNSOLVED
+from bilevelpy.cli.guard import DONE, INTERRUPTED, UNSOLVED
 from bilevelpy.errors import UsageError
 
 
@@ -46,10 +46,13 @@ def sweep(
 ) -> int:
     """Solve a model for every combination of values, seeds, starts and backends; one table.
 
-    Exit code 1 unless every run is solved and certified.
+    Exit code 1 unless every run is solved and certified; 130 where Ctrl-C ends it: the table of the
+    complete runs is printed and saved.
     """
     if out is not None and out.suffix.lower() not in (".csv", ".json"):
         raise UsageError(f"`{out.name}` must end in .csv or .json")
+    if out is not None and not out.absolute().parent.is_dir():
+        raise UsageError(f"cannot write {out}: its directory does not exist")
     grid = _grid(param)
     from bilevelpy import api
     from bilevelpy.cli.sources import load
@@ -75,6 +78,8 @@ def sweep(
     if out is not None:
         table.save(out)
         say(f"written: {out}")
+    if table.interrupted:
+        return INTERRUPTED
     return DONE if table.success else UNSOLVED
 
 

@@ -157,6 +157,14 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         11,
+        "merely convex, tiny",
+        "nlp",
+        (c.MERELY_CONVEX, c.SMOOTH, c.TINY),
+        "the lower level may have several solutions: its optimality conditions hold at all of "
+        "them, and the leader chooses",
+    ),
+    Rule(
+        11,
         "merely convex, penalty",
         "meha",
         (c.MERELY_CONVEX, c.SMOOTH),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from bilevelpy.importers.faults import Text
+from bilevelpy.importers.faults import Text, number, quoted
 
 COUNTS = {"@NUMVARS": "columns", "@NUMCONSTRS": "rows", "@NUMCONSTR": "rows"}
 BEGINS = {
@@ -75,12 +75,11 @@ def read_aux(text: Text) -> Aux:
 
 
 def _number(text: Text, line: int, word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        raise text.bad(line, f"`{word}` is not a number") from None
+    value = number(word)
+    if value is None:
+        raise text.bad(line, f"{quoted(word)} is not a number")
     if not math.isfinite(value):
-        raise text.bad(line, f"`{word}` is not a finite number")
+        raise text.bad(line, f"{quoted(word)} is not a finite number")
     return value
 
 
@@ -110,10 +109,14 @@ def _named(text: Text) -> Aux:
     lines = _Lines(text)
     counts: dict[str, tuple[int, int]] = {}
     found: dict[str, list[Entry]] = {}
+    once: set[str] = set()
     maximize, name = False, None
     while lines.rest:
         at, words = lines.next("a keyword")
         key = words[0].upper()
+        if key in once:
+            raise text.bad(at, f"a second `{key}`")
+        once.add(key)
         if key in COUNTS:
             line, value = (at, words[1:]) if len(words) > 1 else lines.next("a count")
             counts[COUNTS[key]] = (_whole(text, line, value[0]), line)
@@ -164,6 +167,7 @@ def _indexed(text: Text) -> Aux:
     costs: list[float] = []
     prices: list[tuple[float, int]] = []
     budget: tuple[float, int] | None = None
+    once: set[str] = set()
     maximize = False
     for at, raw in enumerate(text.lines, 1):
         words = raw.split()
@@ -174,6 +178,10 @@ def _indexed(text: Text) -> Aux:
             raise text.bad(at, f"`{words[0]}` is no keyword of AUX files")
         if len(words) != 2:
             raise text.bad(at, f"`{key}` takes one value")
+        if key in once:
+            raise text.bad(at, f"a second `{key}`")
+        if key in ("N", "M", "OS", "IB"):
+            once.add(key)
         if key in ("N", "M"):
             counts[key] = (_whole(text, at, words[1]), at)
         elif key == "LC":

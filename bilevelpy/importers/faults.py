@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from bilevelpy.diagnostics import Source, Span
@@ -35,6 +36,25 @@ class Text:
         """The error of a line that means something which this language does not have."""
         found = diagnostic("BLV0721", self.span(line), reason, hint=hint, what=what)
         return ModelError([found], {self.source.name: self.source})
+
+
+_NUMBER = re.compile(
+    r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?)", re.IGNORECASE | re.ASCII
+)
+# Characters of a word that a message quotes.
+_QUOTED = 40
+
+
+def number(word: str) -> float | None:
+    """The number that every reader sees in a word; None for other words. Python's own reading is
+    wider (``1_000``, digits of other scripts), where other readers stop in the middle.
+    """
+    return float(word) if _NUMBER.fullmatch(word) else None
+
+
+def quoted(word: str) -> str:
+    """A word as messages show it."""
+    return f"`{word}`" if len(word) <= _QUOTED else f"`{word[: _QUOTED - 3]}...`"
 
 
 def missing_package(name: str, what: str) -> UsageError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import os
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -78,18 +77,23 @@ def read_matrix(path: str | Path) -> Matrix:
 
 @contextlib.contextmanager
 def _plain(path: Path) -> Iterator[tuple[Path, Text]]:
-    """The file itself, or an unpacked copy under a temporary name."""
-    if path.suffix.lower() != ".gz":
-        text = Text(path)
-        if not text.marked:
-            yield path, text
-            return
-        # HiGHS takes a byte order mark for a part of the first word.
-        with tempfile.TemporaryDirectory() as folder:
-            place = Path(folder) / path.name
-            place.write_text(text.source.text, encoding="utf-8")
-            yield place, text
+    """The file itself, or a copy of its lines under a temporary name: where it is packed, and where
+    HiGHS would see other lines (ends other than those of Unix and Windows) or a byte order mark.
+    """
+    packed = path.suffix.lower() == ".gz"
+    text = Text(path, _unpacked(path) if packed else None)
+    same = not text.marked and len(text.lines) == text.source.text.rstrip("\n").count("\n") + 1
+    if not packed and same:
+        yield path, text
         return
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / (path.stem if packed else path.name)
+        place.write_text("\n".join(text.lines) + "\n", encoding="utf-8")
+        yield place, text
+
+
+def _unpacked(path: Path) -> str:
+    """The text in a compressed file."""
     try:
         with gzip.open(path) as packed:
             content = packed.read(LARGEST + 1)
@@ -97,13 +101,7 @@ def _plain(path: Path) -> Iterator[tuple[Path, Text]]:
         raise UsageError(f"cannot read {path}: {error}") from error
     if len(content) > LARGEST:
         raise UsageError(f"cannot read {path}: it unpacks to more than {LARGEST:,} bytes")
-    handle, name = tempfile.mkstemp(suffix=Path(path.stem).suffix or ".mps")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        yield Path(name), Text(path, content.decode("utf-8", errors="replace"))
-    finally:
-        Path(name).unlink(missing_ok=True)
+    return content.decode("utf-8", errors="replace")
 
 
 def _is_text(text: Text, comment: str) -> None:

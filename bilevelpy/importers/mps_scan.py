@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 
-from bilevelpy.importers.faults import Text
+from bilevelpy.importers.faults import Text, number, quoted
 
 SECTIONS = [
     "NAME",
@@ -36,6 +36,11 @@ FOREIGN = {
 }
 BOUNDS = ["LO", "UP", "FX", "FR", "MI", "PL", "BV", "LI", "UI", "SC"]
 WITHOUT_VALUE = ("FR", "MI", "PL", "BV")
+# Which end of a domain a kind of bound sets.
+ENDS = {
+    "lower": ("LO", "LI", "MI", "FX", "FR", "BV"),
+    "upper": ("UP", "UI", "PL", "FX", "FR", "BV"),
+}
 NO_LOWER = "write both bounds: readers disagree on what an upper one below zero means alone"
 
 
@@ -69,6 +74,8 @@ class _Mps:
         self.entered: set[str] = set()
         # columns with a lower bound, or none
         self.lowered: set[str] = set()
+        # what RHS, RANGES and BOUNDS have said of a row or an end of a column
+        self.said: dict[tuple[str, str], float | str] = {}
 
     def run(self) -> None:
         section = ""
@@ -104,7 +111,9 @@ class _Mps:
         elif section == "COLUMNS" and "'MARKER'" not in words:
             self._entry(at, words)
         elif section in ("RHS", "RANGES"):
-            self._values(at, words[1:] if len(words) % 2 else words)
+            found = words[1:] if len(words) % 2 else words
+            for row, value in zip(self._values(at, found), found[1::2], strict=True):
+                self._say(at, f"{section} of row {quoted(row)}", section, row, float(value))
         elif section == "BOUNDS":
             self._bound(at, words)
         elif section.startswith("OBJSENSE"):
@@ -133,10 +142,10 @@ class _Mps:
             raise self.text.bad(at, "names of rows and numbers take turns")
         for row, value in zip(words[::2], words[1::2], strict=True):
             if row not in self.rows:
-                raise self.text.bad(at, f"there is no row `{row}`")
+                raise self.text.bad(at, f"there is no row {quoted(row)}")
             number = self._value(at, value)
             if finite and not np.isfinite(number):
-                raise self.text.bad(at, f"`{value}` is no finite number")
+                raise self.text.bad(at, f"{quoted(value)} is no finite number")
         return words[::2]
 
     def _bound(self, at: int, words: list[str]) -> None:
@@ -161,14 +170,22 @@ class _Mps:
             )  # fmt: skip
         if kind in ("LO", "MI", "FR", "FX", "LI"):
             self.lowered.add(column)
+        for end in ("lower", "upper"):
+            if kind in ENDS[end]:
+                bound = kind if value is None else value
+                self._say(at, f"{end} bound of column {quoted(column)}", end, column, bound)
+
+    def _say(self, at: int, what: str, kind: str, name: str, value: float | str) -> None:
+        """Refuse a second value for the same thing: some readers take the first, others the
+        last.
+        """
+        if self.said.setdefault((kind, name), value) != value:
+            raise self.text.bad(at, f"a second {what}, other than the first")
 
     def _value(self, at: int, word: str) -> float:
-        try:
-            value = float(word)
-        except ValueError:
-            raise self.text.bad(at, f"`{word}` is not a number") from None
-        if np.isnan(value):
-            raise self.text.bad(at, f"`{word}` is not a number")
+        value = number(word)
+        if value is None:
+            raise self.text.bad(at, f"{quoted(word)} is not a number")
         return value
 
 

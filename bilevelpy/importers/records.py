@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from bilevelpy.importers import blv_text as blv
 CALLS = frozenset({"exp", "log", "sqrt", "sin", "cos", "tan", "abs", "max", "min", "pi"})
 WORD = re.compile(r"[A-Za-z_]\w*")
 ALLOWED = re.compile(r"[\w\s.+\-*/^(),]+")
+# Variables of a level, each of which is written out; characters that a message quotes.
+MOST, QUOTED = 100_000, 60
 RELATION = re.compile(r"(.+?)(<=|==|>=)(.+)")
 
 
@@ -42,7 +45,7 @@ def _chosen(path: str | Path, content: Any, name: str | None) -> Mapping[str, An
             return found
         raise UsageError(f"{path} holds {len(records)} problems: name one of them")
     for record in records:
-        if record.get("name") == name:
+        if isinstance(record, Mapping) and record.get("name") == name:
             chosen: Mapping[str, Any] = record
             return chosen
     raise UsageError(f"{path} holds no problem called `{name}`")
@@ -53,14 +56,16 @@ def text_of(record: Mapping[str, Any], origin: str) -> str:
     problem = str(record.get("name", "problem"))
     where = f"{origin}, problem {problem}"
     try:
-        counts = {"x": int(record["n_x"]), "y": int(record["n_y"])}
-        start = record.get("start") or {}
+        counts = {letter: _count(record[f"n_{letter}"], f"n_{letter}") for letter in "xy"}
+        start = _start(record.get("start") or {}, counts)
         sections = {key: record[key] for key in ("upper", "lower")}
         parts = {
             key: (str(s["objective"]), [str(c) for c in s.get("constraints", [])])
             for key, s in sections.items()
         }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _Wrong as error:
+        raise UsageError(f"{where}: {error}") from None
+    except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"{where}: not a complete record ({type(error).__name__} {error})"
         ) from error
@@ -70,13 +75,12 @@ def text_of(record: Mapping[str, Any], origin: str) -> str:
     lines = blv.header(
         name, problem, [f"imported from {Path(origin).name}" + (f": {shown}" if shown else "")]
     )
-    invented = bool(start.get("invented", False))
     for key, letter, head in (("upper", "x", "upper"), ("lower", "y", "lower follower")):
-        values = [] if invented else list(start.get(letter) or [])
+        values = start[letter]
         variables = []
         for k in range(counts[letter]):
-            given = k < len(values) and values[k] is not None
-            begin = f" start {blv.number(float(values[k]))}" if given else ""
+            value = values[k] if k < len(values) else None
+            begin = f" start {blv.number(value)}" if value is not None else ""
             variables.append(f"{letter}{k + 1}{begin}")
         objective, constraints = parts[key]
         rows = [
@@ -86,6 +90,44 @@ def text_of(record: Mapping[str, Any], origin: str) -> str:
         body = _expression(objective, known, f"{where}, {key} objective")
         lines += [*blv.level(head, variables, f"minimize {body}", rows), ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+class _Wrong(ValueError):
+    """What a record says that cannot be."""
+
+
+def _count(value: Any, key: str) -> int:
+    """A number of variables."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST:
+        raise _Wrong(f"`{key}` is a whole number from 0 to {MOST:,}, found {_shown(value)}")
+    return value
+
+
+def _start(value: Any, counts: Mapping[str, int]) -> dict[str, list[float | None]]:
+    """The start values of both levels; none where the collection has invented them."""
+    if not isinstance(value, Mapping):
+        raise _Wrong(f"`start` has lists `x` and `y`, found {_shown(value)}")
+    found: dict[str, list[float | None]] = {"x": [], "y": []}
+    if value.get("invented", False):
+        return found
+    for letter, count in counts.items():
+        given = value.get(letter) or []
+        if not isinstance(given, list) or len(given) > count:
+            raise _Wrong(
+                f"the start of {letter} is a list of at most {count} numbers, found {_shown(given)}"
+            )
+        for entry in given:
+            real = isinstance(entry, (int, float)) and not isinstance(entry, bool)
+            if entry is not None and not (real and math.isfinite(entry)):
+                raise _Wrong(f"a start of {letter} is a finite number, found {_shown(entry)}")
+            found[letter].append(None if entry is None else float(entry))
+    return found
+
+
+def _shown(value: Any) -> str:
+    """A value of a file as a message quotes it."""
+    text = json.dumps(value)
+    return text if len(text) <= QUOTED else f"{text[: QUOTED - 3]}..."
 
 
 def _row(text: str, known: set[str], where: str) -> str:

@@ -70,11 +70,25 @@ def decode(
     try:
         bound = _Reader(content, arrays).bound(externs)
         found = digest(bound)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except (
+        KeyError,
+        IndexError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise UsageError(f"this model is damaged: {type(error).__name__} {error}") from error
     if found != content.get("digest"):
         raise UsageError("this model is damaged: its content does not fit its `digest`")
     return bound
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a text is expected, found {type(value).__name__}")
+    return value
 
 
 class _Reader:
@@ -183,7 +197,7 @@ class _Reader:
             Stance(entry["stance"]),
             {r.name: r for r in reports},
             tuple(self._expect(e) for e in entry["expects"]),
-            {name: Source(name, text) for name, text in entry["sources"].items()},
+            {name: Source(name, _text(text)) for name, text in entry["sources"].items()},
             self.builder,
         )
 

@@ -15,10 +15,13 @@ import pytest
 import torch
 
 import bilevelpy as bl
-from bilevelpy.lowering import sharded
+from bilevelpy.lowering import sharded, shares
 from bilevelpy.lowering.nonfinite import culprit
 from bilevelpy.lowering.oracle import TorchOracle
-from bilevelpy.lowering.sharded import Share
+from bilevelpy.lowering.sharded import ShardedOracle
+from bilevelpy.lowering.shares import Ask, Share
+from bilevelpy.lowering.streaming import StreamedOracle, is_streamed
+from bilevelpy.model import Given, read_model
 
 RIDGE = """\
 model ridge;
@@ -54,36 +57,58 @@ def _data(rows: int = 23, p: int = 4) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("world", [1, 2, 3, 30])
-@pytest.mark.parametrize("text", [RIDGE, FAMILY])
-def test_the_parts_of_all_ranks_add_up_to_the_whole(text: str, world: int) -> None:
-    """Thirty ranks are more than there are rows: some have none."""
-    model = bl.parse(text, data=_data() if "param X" in text else None)
+def _check_sums(model: bl.Model, world: int, made_by: type[TorchOracle]) -> None:
     whole = TorchOracle(model.bound)
-    shares = [Share(TorchOracle(model.bound), rank, world) for rank in range(world)]
+    ranks = [Share(made_by(model.bound), rank, world) for rank in range(world)]
     rng = torch.Generator().manual_seed(0)
     x, y, v = (
         torch.randn(k, generator=rng, dtype=torch.float64) for k in (whole.n, whole.m, whole.m)
     )
 
-    def total(request: int, number: int = 0) -> torch.Tensor:
-        found = [s.answer(request, number, x, y, v) for s in shares]
+    def total(request: Ask, number: int = 0) -> torch.Tensor:
+        found = [s.answer(request, number, x, y, v) for s in ranks]
         assert all(part is not None for part in found)
         return sum(part for part in found if part is not None)  # type: ignore[return-value]
 
     value, by_x, by_y = whole.value_grad_F(x, y)
     expected = torch.cat([torch.tensor([value], dtype=torch.float64), by_x, by_y])
-    assert torch.allclose(total(sharded._DF), expected, rtol=1e-12, atol=1e-12)
-    assert torch.allclose(total(sharded._DF_Y)[1:], whole.grad_f(x, y), rtol=1e-12, atol=1e-12)
-    assert torch.allclose(total(sharded._DF_X), whole.grad_f_x(x, y), rtol=1e-12, atol=1e-12)
-    H = total(sharded._HESSIAN).reshape(whole.m, whole.m)
+    assert torch.allclose(total(Ask.DF), expected, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(total(Ask.DF_Y)[1:], whole.grad_f(x, y), rtol=1e-12, atol=1e-12)
+    assert torch.allclose(total(Ask.DF_X), whole.grad_f_x(x, y), rtol=1e-12, atol=1e-12)
+    H = total(Ask.HESSIAN).reshape(whole.m, whole.m)
     assert torch.allclose(H, whole.hessian(x, y), rtol=1e-12, atol=1e-12)
     for kind in range(3):
-        for share in shares:
-            share.answer(sharded._MAKE, 3 * 5 + kind, x, y, v)
+        for share in ranks:
+            share.answer(Ask.MAKE, 3 * 5 + kind, x, y, v)
         made = getattr(whole, ("pullback", "hvp", "cross")[kind])(x, y)(v)
         exact = torch.cat(made) if isinstance(made, tuple) else made
-        assert torch.allclose(total(sharded._USE, 5), exact, rtol=1e-12, atol=1e-12)
+        assert torch.allclose(total(Ask.USE, 5), exact, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 30])
+@pytest.mark.parametrize("text", [RIDGE, FAMILY])
+def test_the_parts_of_all_ranks_add_up_to_the_whole(text: str, world: int) -> None:
+    """Thirty ranks are more than there are rows: some have none."""
+    model = bl.parse(text, data=_data() if "param X" in text else None)
+    _check_sums(model, world, TorchOracle)
+
+
+@pytest.mark.parametrize("world", [1, 2, 30])
+def test_shares_of_data_in_files_go_by_blocks(
+    tmp_path: Path, world: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, array in _data().items():
+        np.save(tmp_path / f"{name}.npy", array)
+    # 23 rows of 5 numbers beside the block of some 200 bytes: several blocks a rank.
+    monkeypatch.setenv("BILEVELPY_MEMORY", "1e-7")
+    monkeypatch.setattr(shares, "BLOCK", 200)
+    (tmp_path / "ridge.blv").write_text(RIDGE)
+    files = tuple((name, str(tmp_path / f"{name}.npy")) for name in ("X", "y", "Xv", "yv"))
+    model = read_model(str(tmp_path / "ridge.blv"), Given(None, {}, files, {}))
+    assert is_streamed(model.bound)
+    parts = Share(StreamedOracle(model.bound), 0, world).parts
+    assert len(parts[1]) > 1 or world == 30
+    _check_sums(model, world, StreamedOracle)
 
 
 def test_a_model_without_sums_is_refused() -> None:
@@ -118,6 +143,32 @@ def test_two_processes_find_what_one_finds(folder: Path) -> None:
     assert found["objective"]["upper"] == pytest.approx(alone.F, rel=1e-8)
     assert np.allclose(found["upper"]["lam"], alone["lam"], rtol=1e-6, atol=1e-6)
     assert np.allclose(found["lower"]["fit"]["w"], alone["w"], rtol=1e-8, atol=1e-8)
+
+
+def test_a_refusal_of_rank_0_is_the_only_error(folder: Path) -> None:
+    given = ["solve", "ridge.blv", "--data", "data.npz", "--json", "--backend", "nosuch"]
+    both = subprocess.run(
+        _torchrun(folder, *given), cwd=folder, capture_output=True, text=True, timeout=240
+    )  # fmt: skip
+    assert both.returncode != 0
+    assert json.loads(both.stdout)["message"].startswith("no backend is called `nosuch`")
+    assert "was lost" not in both.stderr
+
+
+def test_ranks_with_different_data_are_refused(folder: Path) -> None:
+    """Every rank reads its own file here, as on machines whose copies differ."""
+    other = _data()
+    other["y"][3] += 1.0
+    np.savez(folder / "other.npz", **other)
+    (folder / "run.py").write_text(
+        "import os, sys\n"
+        "from bilevelpy.cli.main import main\n"
+        "data = ['data.npz', 'other.npz'][int(os.environ['RANK'])]\n"
+        "sys.exit(main(['solve', 'ridge.blv', '--json', '--data', data]))\n"
+    )
+    command = [*_torchrun(folder)[:-2], "run.py"]
+    both = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    assert json.loads(both.stdout)["message"].startswith("`y` of rank 1 is not that of rank 0")
 
 
 def test_numbers_that_are_not_finite_name_their_rank_and_row(folder: Path) -> None:
@@ -160,6 +211,54 @@ def _ranks(parent: int) -> dict[int, int]:
         except (OSError, ValueError, IndexError):
             continue
     return found
+
+
+class _Exchange:
+    """Stands in for the network: a signal arrives in the middle of an exchange."""
+
+    def __init__(self) -> None:
+        self.oracle: ShardedOracle | None = None
+        self.sent = 0
+
+    def broadcast(self, vector: torch.Tensor, source: int, group: object) -> None:
+        self.sent += 1
+        if self.oracle is not None and self.sent == 1:
+            self.oracle.interrupt()
+
+    def reduce(self, vector: torch.Tensor, target: int, group: object) -> None:
+        self.sent += 1
+
+    def get_world_size(self, group: object) -> int:
+        return 2
+
+
+def test_an_interruption_waits_for_the_end_of_an_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the other ranks would take the next request for the rest of this one."""
+    network = _Exchange()
+    monkeypatch.setattr(sharded, "dist", network)
+    oracle = ShardedOracle(bl.parse(RIDGE, data=_data()).bound, object())  # type: ignore[arg-type]
+    network.oracle = oracle
+    x, y = torch.zeros(oracle.n).double(), torch.zeros(oracle.m).double()
+    with pytest.raises(KeyboardInterrupt):
+        oracle.F(x, y)
+    assert network.sent == 3, "request, point and answer have been exchanged"
+    oracle.F(x, y)
+    with pytest.raises(KeyboardInterrupt):
+        oracle.interrupt()  # at once where nothing is under way
+
+
+def test_what_an_evaluation_raises_is_no_lost_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = _Exchange()
+    monkeypatch.setattr(sharded, "dist", network)
+    oracle = ShardedOracle(bl.parse(RIDGE, data=_data()).bound, object())  # type: ignore[arg-type]
+    x, y = torch.zeros(oracle.n).double(), torch.zeros(oracle.m + 1).double()
+    with pytest.raises(RuntimeError, match="size"):
+        oracle.F(x, y)
+    sent = network.sent
+    oracle.stop()  # the others wait for an answer: a request now would be taken for it
+    assert network.sent == sent
+    with pytest.raises(bl.BackendError, match="has failed before"):
+        oracle.F(x, y[:-1])
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes by /proc")

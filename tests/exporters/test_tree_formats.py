@@ -9,7 +9,8 @@ import pytest
 
 import bilevelpy as bl
 from bilevelpy.exporters.latex import latex
-from bilevelpy.ir.serial import digest
+from bilevelpy.ir.restore import decode
+from bilevelpy.ir.serial import digest, document
 
 MODELS = sorted((Path(__file__).parents[2] / "models").glob("*.blv"))
 TEXTS = [text for text, *_ in problems.KNOWN.values()]
@@ -74,6 +75,28 @@ def test_damaged_json_is_refused(tmp_path):
         path.write_text(broken)
         with pytest.raises(bl.UsageError, match=message):
             bl.read(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("data", "sizes", 0, 1), 1e400),
+        (("data", "arrays", "a", "shape", 0), 1e400),
+        (("program", "sources", "<text>"), {}),
+    ],
+)
+def test_numbers_and_texts_that_cannot_be(place, value):
+    """Infinity passes through JSON; no whole number is made of it."""
+    model = bl.parse("param a[2] = [1, 2]; upper { var x; minimize x^2; } "
+                     "lower l { var y[2]; minimize sum((y - a * x)^2); }")  # fmt: skip
+    content = document(model.bound)
+    *path, last = place
+    part = content
+    for key in path:
+        part = part[key]
+    part[last] = value
+    with pytest.raises(bl.UsageError, match="damaged"):
+        decode(content, {}, {})
 
 
 def test_json_has_no_nan(tmp_path):

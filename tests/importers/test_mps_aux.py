@@ -167,6 +167,7 @@ def test_the_collection_survives_a_round_trip(tmp_path):
         (("@CONSTRSEND", ""), 14, "not closed"),
         (("@NAME", "@NAMES"), 14, "no keyword"),
         (("c2\n", "c1\n"), 10, "listed twice"),
+        (("@NAME", "@NUMVARS\n2\n@NAME"), 14, "a second `@NUMVARS`"),
     ],
 )
 def test_broken_aux_files(change, line, message, tmp_path):
@@ -177,7 +178,16 @@ def test_broken_aux_files(change, line, message, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "aux", ["", "N 1\nM 4\n", "LC 1\nLC 0\nLO 1\n", "N x\n", "IC 1\n", "@VARSBEGIN\n"]
+    "aux",
+    [
+        "",
+        "N 1\nM 4\n",
+        "LC 1\nLC 0\nLO 1\n",
+        "N x\n",
+        "IC 1\n",
+        "@VARSBEGIN\n",
+        INDEXED + "OS -1\n",
+    ],
 )
 def test_incomplete_aux_files(aux, tmp_path):
     with pytest.raises(bl.ModelError):
@@ -207,6 +217,14 @@ def test_incomplete_aux_files(aux, tmp_path):
         (("    x c2 -2", "    x a c2 -2"), 11, "take turns"),
         (("ROWS", "OBJSENSE\n    UPWARDS\nROWS"), 3, "neither MIN nor MAX"),
         (("BOUNDS", "RANGES\n    RNG c9 3\nBOUNDS"), 21, "no row `c9`"),
+        # Python would read 1000 and 3 where HiGHS reads 1 and nothing.
+        (("x c4 3", "x c4 1_000"), 12, "`1_000` is not a number"),
+        (("x c4 3", "x c4 \u0663"), 12, "is not a number"),
+        (("x c4 3", f"x c4 {'9' * 4000}"), 12, f"`{'9' * 37}...` is no finite number"),
+        # Some readers take the first of two, others the last.
+        (("    RHS c4 4", "    RHS c4 4\n    RHS c1 5"), 20, "second RHS of row `c1`"),
+        ((" PL BND y", " UP BND x 7"), 23, "second upper bound of column `x`"),
+        ((" PL BND y", " FX BND x 3"), 23, "second lower bound of column `x`"),
     ],
 )
 def test_broken_mps_files(change, line, message, tmp_path):
@@ -270,7 +288,7 @@ def test_rows_without_ends_have_no_position(tmp_path):
 def test_marks_and_line_ends_of_other_systems(tmp_path):
     path = files(tmp_path)
     wanted = content(bl.read(path))
-    for ending, mark in (("\r\n", ""), ("\n", "\ufeff"), ("\r\n", "\ufeff")):
+    for ending, mark in (("\r\n", ""), ("\n", "\ufeff"), ("\r\n", "\ufeff"), ("\r", "")):
         for place, text in ((path, MPS), (path.with_suffix(".aux"), named())):
             place.write_bytes((mark + text.replace("\n", ending)).encode())
         assert content(bl.read(path)) == wanted

@@ -1,6 +1,7 @@
 """Records of problem collections."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,26 @@ def test_what_is_no_expression_is_refused(key, value):
     broken = {**RECORD, "upper": {**RECORD["upper"], key: value}}
     with pytest.raises(bl.UsageError, match="upper"):
         text_of(broken, "records.json")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("n_x", 10**12, "`n_x` is a whole number from 0 to 100,000, found 1000000000000"),
+        ("n_x", 1.5, "whole number"),
+        ("n_y", -1, "whole number"),
+        ("n_y", True, "whole number"),
+        ("start", [1.0], "`start` has lists"),
+        ("start", {"x": ["a"]}, "a start of x is a finite number"),
+        ("start", {"x": [math.inf]}, "a start of x is a finite number"),
+        ("start", {"x": [1.0, 2.0]}, "at most 1 numbers"),
+        ("start", {"y": 3.0}, "at most 1 numbers"),
+    ],
+)
+def test_counts_and_starts_that_cannot_be(key, value, says):
+    with pytest.raises(bl.UsageError, match="problem Bard-88") as caught:
+        text_of({**RECORD, key: value}, "records.json")
+    assert says in str(caught.value)
 
 
 def test_incomplete_records(tmp_path):

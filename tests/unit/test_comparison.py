@@ -68,3 +68,14 @@ def test_the_figure_shows_time_and_evaluations(comparison, tmp_path) -> None:
     drawn = {line.get_label() for axes in figure.axes for line in axes.lines}
     assert set(BACKENDS[:-1]) <= drawn
     assert (tmp_path / "runs.svg").stat().st_size > 0
+
+
+def test_ctrl_c_ends_the_comparison_not_one_run() -> None:
+    """The driver ends an interrupted run with a result; the backends after it do not begin."""
+
+    def interrupt(state: object) -> None:
+        raise KeyboardInterrupt
+
+    found = bl.compare(bl.parse(RIDGE), backends=["aid", "direct"], callback=interrupt)
+    assert found.results["aid"].status == "interrupted"
+    assert found.refused == {"direct": "not run: interrupted"}

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import bilevelpy as bl
+from bilevelpy import sweeping
 from bilevelpy.cli.main import main
+from bilevelpy.result import Status
 from bilevelpy.sweeping import random_start
 
 # y = a x / 2, so F = (a x / 2 - 3)^2 has its minimum 0 at x = 6 / a.
@@ -66,6 +72,70 @@ def test_a_run_that_its_value_makes_impossible_is_a_row() -> None:
     assert table.best().job.values["a"] == 1.0
 
 
+def test_an_internal_error_of_one_run_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(model: bl.Model, seed: int, index: int) -> dict[str, np.ndarray]:
+        if index == 1:
+            raise ZeroDivisionError("a fault")
+        return random_start(model, seed, index)
+
+    monkeypatch.setattr(sweeping, "random_start", start)
+    table = bl.sweep(bl.parse(MODEL), starts=3, jobs=1)
+    assert [row["status"] for row in table.rows()] == ["converged", "refused", "converged"]
+    assert table.rows()[1]["message"] == "internal error: ZeroDivisionError: a fault"
+
+
+def test_runs_of_a_process_that_was_killed_are_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """joblib gives up the pool of a killed process: what was complete is kept."""
+    joblib = pytest.importorskip("joblib")
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    class Dying:
+        def __init__(self, **options: object) -> None:
+            pass
+
+        def __call__(self, tasks: Iterator[tuple[Any, Any, Any]]) -> Iterator[Any]:
+            function, arguments, keywords = list(tasks)[1]
+            yield function(*arguments, **keywords)
+            raise TerminatedWorkerError
+
+    monkeypatch.setattr(joblib, "Parallel", Dying)
+    path = tmp_path / "swept.blv"
+    path.write_text(MODEL)
+    table = bl.sweep(path, params={"a": [1.0, 2.0, 3.0]}, jobs=2)
+    assert [row["status"] for row in table.rows()] == ["refused", "converged", "refused"]
+    assert "ended from outside" in table.rows()[0]["message"]
+
+
+def test_ctrl_c_keeps_the_runs_that_were_complete(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bilevelpy import solving
+
+    seen = 0
+
+    def run(*arguments: Any) -> bl.Result:
+        nonlocal seen
+        seen += 1
+        result = whole(*arguments)
+        # The driver ends an interrupted run with this status, it does not raise.
+        return result if seen < 3 else replace(result, status=Status.INTERRUPTED)
+
+    whole = solving.run
+    monkeypatch.setattr(solving, "run", run)
+    path, out = tmp_path / "swept.blv", tmp_path / "table.json"
+    path.write_text(MODEL)
+    given = ["sweep", str(path), "--param", "a=1,2,3,4", "--jobs", "1", "--out", str(out)]
+    assert main(given) == 130
+    assert seen == 3, "the fourth run has not begun"
+    assert "interrupted: 2 of 4 runs are complete" in capsys.readouterr().out
+    saved = json.loads(out.read_text())
+    assert [row["a"] for row in saved["runs"]] == [1, 2]
+    assert saved["unfinished"] == 2
+    assert not saved["success"]
+
+
 @pytest.mark.parametrize(
     ("domain", "inside"),
     [
@@ -96,6 +166,7 @@ def test_random_starts_lie_in_the_domain(domain: str, inside: object) -> None:
         ({"jobs": 0}, "jobs must be at least 1"),
         ({"tol": 2.0}, "tol must lie between 0 and 1"),
         ({"seeds": range(10**6)}, "at most 100000"),
+        ({"seeds": [0, -5]}, "seed must not be negative"),
     ],
 )
 def test_what_cannot_be_swept_is_said_before_the_first_run(

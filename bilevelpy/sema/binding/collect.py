@@ -36,6 +36,8 @@ def collect(state: State, sources: Sequence[Source], base: str | PathLike[str] |
                 _unknown(state, name, known | set(program.externs))
     missing: list[Param] = []
     for param in program.params.values():
+        if param.name in state.failed:  # its file could not be read
+            continue
         holder = _holder(sources, param.name)
         if holder is not None:
             _take(state, param, holder)
@@ -234,9 +236,13 @@ def _unknown(state: State, name: str, known: set[str]) -> None:
 
 def _unreadable(state: State, name: str | None, path: Any, problem: Exception) -> None:
     param = state.program.params.get(name) if name else None
+    axis = named_axes(state.program).get(name) if name else None
     if param is not None:
         state.failed.add(param.name)
+    elif axis is not None:
+        state.failed.add(axis)
     elif name is None:
         # Everything may have been in that file: what is missing now is no news.
         state.failed.add("*")
-    state.report("BLV0411", param.span if param else None, "its value", file=path, reason=problem)
+    owner = param or axis
+    state.report("BLV0411", owner.span if owner else None, "its value", file=path, reason=problem)

@@ -113,6 +113,13 @@ def test_merely_convex_levels_whatever_the_evidence(evidence: Evidence) -> None:
     assert not {"direct", "aid", "nbo", "qnbo", "itd"} & set(ranked)
 
 
+def test_what_follows_where_aggregation_stalls_on_a_merely_convex_level() -> None:
+    """Tiny ones by their optimality conditions; these take too long where there are more."""
+    s = facts(MERELY_CONVEX)
+    assert dispatch(s).ranked[:3] == ("slbamm", "nlp", "meha")
+    assert dispatch(replace(s, dim_y=c.FEW_LOWER + 1)).ranked[:2] == ("slbamm", "meha")
+
+
 def test_every_condition_has_words_and_every_rule_a_reason() -> None:
     s = facts(RIDGE, **RIDGE_DATA)
     for rule in RULES:
