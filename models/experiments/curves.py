@@ -17,9 +17,10 @@ from bilevelpy import storage
 from bilevelpy.plotting.figure import COLOURS, DASHES, dress, finish, new_figure
 from bilevelpy.result import Record
 
-# Points of a curve, and the relative suboptimality below which nothing is shown.
+# Points of a curve, and the relative suboptimality below and above which nothing is shown: a run
+# that breaks down for a moment may be at 1e200.
 POINTS = 36
-FLOOR = 1e-6
+FLOOR, CEILING = 1e-6, 1e4
 # Methods without a run of their own: a line across.
 SIMPLE = ("baseline", "reference")
 
@@ -44,7 +45,12 @@ def draw(setting: Setting, outcomes: Sequence[Outcome], path: Path) -> bool:
     def height(outcome: Outcome) -> Callable[[Record], float]:
         least = lowest(setting, outcomes, outcome.seed)
         sign = -1.0 if setting.maximize else 1.0
-        return lambda r: max(sign * (r.F - least) / max(abs(least), 1e-300), FLOOR)
+
+        def relative(record: Record) -> float:
+            distance = sign * (record.F - least) / max(abs(least), 1e-300)
+            return min(max(distance, FLOOR), CEILING)
+
+        return relative
 
     def report(outcome: Outcome) -> Callable[[Record], float]:
         return lambda r: r.reports.get(setting.held_out, math.nan)
@@ -78,6 +84,7 @@ def draw(setting: Setting, outcomes: Sequence[Outcome], path: Path) -> bool:
                 axes.set_xscale("log")
                 dress(axes, logarithmic=row == 0)
                 axes.minorticks_off()
+                _numbered(axes)
         grid[0, 1].legend(frameon=False, fontsize=8)
         finish(figure, setting.name, path)
     storage.write_text(path, shortened(path.read_text(encoding="utf-8")))
@@ -89,6 +96,16 @@ def shortened(svg: str) -> str:
     of the file. Letters between tags keep theirs.
     """
     return re.sub(r'"[^"]*"', lambda attribute: re.sub(r"(\d\.\d)\d+", r"\1", attribute[0]), svg)
+
+
+def _numbered(axes: Any) -> None:
+    """Numbers between the powers of ten where none of these is in sight."""
+    from matplotlib.ticker import FormatStrFormatter, LogLocator
+
+    low, high = np.log10(axes.get_xlim())
+    if math.floor(high) < math.ceil(low):
+        axes.xaxis.set_major_locator(LogLocator(subs=(2.0, 3.0, 5.0, 7.0)))
+        axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
 
 
 def _seconds(record: Record) -> float:

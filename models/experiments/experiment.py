@@ -55,7 +55,7 @@ class Outcome:
     """One run of one method: its numbers, what it took and, where it was followed, its history.
 
     ``seconds`` are of wall time and ``cpu`` of processor time, both with the certificate;
-    ``memory`` is the largest of the process so far, in GB.
+    ``memory`` is the largest of the process so far, in GB, ``limit`` the seconds that it was given.
     """
 
     method: str
@@ -68,6 +68,7 @@ class Outcome:
     evaluations: int = 0
     history: Sequence[Record] = ()
     why: tuple[str, ...] = ()
+    limit: float = math.nan
 
 
 def made(folder: Path) -> Path:

@@ -278,6 +278,7 @@ def _outcome(
         sum(result.counts.values()),
         result.history,
         tuple(_decided(result)["why"]) if name.startswith("auto (") else (),
+        result.provenance["options"]["time_limit"],
     )
 
 

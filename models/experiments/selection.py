@@ -29,7 +29,7 @@ def settings(folder: Path) -> Sequence[Setting]:
     found = [
         Setting(f"kernel_{name}", "kernel_selection.blv", partial(kernel, folder, name),
                 ("test_error",), "test_error", larger=False,
-                backends=("auto", "aid", "qnbo", "nbo", "itd"),
+                backends=("auto", "direct", "aid", "qnbo", "nbo", "itd"),
                 baselines={"grid of 10 x 10": kernel_grid, "Optuna": kernel_optuna})
         for name in ("yacht", "energy", "concrete")
     ]  # fmt: skip

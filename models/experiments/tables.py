@@ -49,10 +49,16 @@ def table(setting: Setting, outcomes: Sequence[Outcome]) -> str:
 
 
 def _status(runs: Sequence[Outcome]) -> str:
-    statuses = dict.fromkeys(o.status for o in runs)
-    return ", ".join(
-        s if len(statuses) == 1 else f"{s} {sum(o.status == s for o in runs)}x" for s in statuses
-    )
+    """How the runs ended and, where several ways, how many each; with the limits that ended one."""
+    found = []
+    for status in dict.fromkeys(o.status for o in runs):
+        same = [o for o in runs if o.status == status]
+        shown = status if len(same) == len(runs) else f"{status} {len(same)}x"
+        limits = [f"{o.limit:.3g}" for o in sorted(same, key=lambda o: o.limit)]
+        if status == "time_limit":
+            shown += f" ({' - '.join(dict.fromkeys((limits[0], limits[-1])))} s)"
+        found.append(shown)
+    return ", ".join(found)
 
 
 def _auto(outcomes: Sequence[Outcome]) -> list[str]:

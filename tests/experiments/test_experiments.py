@@ -336,3 +336,30 @@ def test_times_to_an_accuracy_and_bests_along_a_run() -> None:
     likewise = Outcome("grid", 1, "baseline", {"F": 1.5, "loss": 0.35}, 1.0)
     told = tables.winners(setting, [run, simple, again, likewise])
     assert told.endswith("the best backend has 0.3 (aid): no clear difference.")
+
+
+def test_the_limits_that_ended_runs_stand_with_their_status() -> None:
+    import tables
+    from harness import Outcome, Setting
+
+    setting = Setting("s", "m.blv", dict, (), "loss")
+
+    def run(method: str, seed: int, status: str, limit: float) -> Outcome:
+        return Outcome(method, seed, status, {"F": 1.0}, 4.0, limit=limit)
+
+    runs = [run("aid", 0, "time_limit", 40), run("aid", 1, "time_limit", 8.5)]
+    runs += [run("nbo", 0, "converged", 15), run("nbo", 1, "time_limit", 15)]
+    shown = tables.table(setting, runs)
+    assert "| aid | time_limit (8.5 - 40 s) |" in shown
+    assert "| nbo | converged 1x, time_limit 1x (15 s) |" in shown
+
+
+def test_a_run_that_breaks_down_for_a_moment_is_drawn(tmp_path: Path) -> None:
+    import curves
+    from harness import Outcome, Setting
+
+    setting = Setting("s", "m.blv", dict, ("loss",), "loss", larger=False)
+    history = [_record(1, 5, 0.4), _record(2, 3e285, 0.3), _record(3, 1, 0.35)]
+    run = Outcome("bagdc", 0, "time_limit", {"F": 1.0, "loss": 0.35}, 4.0, history=history)
+    assert curves.draw(setting, [run], tmp_path / "s.svg")
+    assert "bagdc" in (tmp_path / "s.svg").read_text(encoding="utf-8")
