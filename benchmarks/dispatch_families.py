@@ -84,6 +84,21 @@ lower task {
     + sum(exp(lam[j]) * w[i, j]^2 for i in k, j in p);
 }
 """
+# Kernel ridge regression: few large blocks, whose condition number is that of a kernel.
+KERNELS = """
+model kernels;
+dim k, n, m;
+param K[k, n, n], y[k, n], V[k, m, n], yv[k, m];
+upper {
+  var lam in [-16, 4] start -8;
+  minimize mean((sum(V[f, i, j] * a[f, j] for j in n) - yv[f, i])^2 for f in k, i in m);
+}
+lower fit {
+  var a[k, n];
+  minimize sum(a[f, i] * K[f, i, j] * a[f, j] for f in k, i in n, j in n) / 2
+    + exp(lam) * sumsq(a) / 2 - sum(y * a);
+}
+"""
 # A matrix whose eigenvalues the cone cuts off.
 NEAREST = """
 model nearest;
@@ -145,6 +160,23 @@ def _blocks(p: int) -> dict[str, Any]:
     truth = r.standard_normal((k, p)) / np.sqrt(p)
     t = np.sign(np.einsum("irj,ij->ir", X, truth) + 0.5 * r.standard_normal((k, 2 * p)))
     return {"X": X, "t": t, "b": truth}
+
+
+def _kernels(n: int) -> dict[str, Any]:
+    """Five kernels of n points each."""
+    r, count = np.random.default_rng(0), n // 4
+    X, Z = r.random((5, n, 3)), r.random((5, count, 3))
+
+    def kernel(A: np.ndarray, B: np.ndarray) -> np.ndarray:
+        found: np.ndarray = np.exp(-4.0 * ((A[:, :, None] - B[:, None]) ** 2).sum(-1))
+        return found
+
+    def response(A: np.ndarray) -> np.ndarray:
+        noise = 0.1 * r.standard_normal(A.shape[:2])
+        found: np.ndarray = np.sin(6.0 * A[..., 0]) * A[..., 1] + noise
+        return found
+
+    return {"K": kernel(X, X), "y": response(X), "V": kernel(Z, X), "yv": response(Z)}
 
 
 def _nearest(n: int) -> dict[str, Any]:
@@ -320,6 +352,15 @@ FAMILIES = (
         (5, 20, 50, 100, 200),
         ("direct", "aid"),
         "lower variables in each block of 4,000",
+    ),
+    Family(
+        "kernels, condition number above 1,000, in five blocks",
+        "DENSE_MOVING",
+        KERNELS,
+        _kernels,
+        (100, 200, 400, 800),
+        ("direct", "aid"),
+        "lower variables in each of 5 blocks",
     ),
     Family(
         "gradients only, few upper variables",

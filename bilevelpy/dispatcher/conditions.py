@@ -16,8 +16,8 @@ from bilevelpy.analysis.structure import Structure
 # largest that the backend takes, on sets to where conjugate gradients are as fast.
 DENSE_CONSTANT, DENSE = 5000, 800
 # One that moves is assembled anew at every point. Conjugate gradients are faster beyond these sizes
-# where it comes from passes over the data, and where it takes a product per variable; twice as late
-# where the condition number at the start is above ILL.
+# where it comes from passes over the data, and where it takes a product per variable; the former
+# twice as late where the condition number at the start is above ILL, each block by itself.
 DENSE_MOVING, DENSE_BY_PRODUCTS, ILL = 400, 200, 30.0
 # One in classes comes in blocks, each the size of a class: dense up to here.
 DENSE_CLASSES, ONE_CLASS = 800, 2
@@ -67,9 +67,12 @@ def _small(s: Structure) -> bool:
     passes = s.hessian_passes.value if s.hessian_passes is not None else None
     if passes is not None and passes > ONE_CLASS and s.dim_y <= DENSE_CLASSES:
         return True
-    by_products = s.lower_hessian.value != "depends on x" and passes is None
     ill = s.condition is not None and s.condition > ILL
-    return s.dim_y <= (2 if ill else 1) * (DENSE_BY_PRODUCTS if by_products else DENSE_MOVING)
+    # Conjugate gradients take as long for all blocks as for the worst of them.
+    size = s.dim_y / max(1, s.blocks) if ill else s.dim_y
+    if s.lower_hessian.value != "depends on x" and passes is None:
+        return size <= DENSE_BY_PRODUCTS
+    return size <= (2 if ill else 1) * DENSE_MOVING
 
 
 # What only a backend that takes a program as a whole can solve.
@@ -115,9 +118,9 @@ SIMPLE_SET = Condition(
 )
 SMALL = Condition(
     f"at most {DENSE:,} lower variables with a constant Hessian, {DENSE_MOVING} with one that "
-    f"moves ({DENSE_CLASSES} in classes), {DENSE_BY_PRODUCTS} where it takes a product for each "
-    f"(twice as many beyond condition number {ILL:g}), independent blocks of at most {BLOCK}, or a "
-    "narrow band",
+    f"moves ({DENSE_CLASSES} in classes; beyond condition number {ILL:g} twice as many, in each "
+    f"block), {DENSE_BY_PRODUCTS} where it takes a product for each, independent blocks of at most "
+    f"{BLOCK}, or a narrow band",
     _small,
 )
 FEW_UPPERS = Condition(f"at most {FEW_UPPER} upper variables", lambda s: 0 < s.dim_x <= FEW_UPPER)

@@ -20,6 +20,9 @@ Vec = torch.Tensor
 
 # A certificate allows this multiple of the run's tolerance: its scales are its own.
 SLACK = 100.0
+# Of hypergradients never more than this: one that is the same everywhere must not pass, and it is
+# compared with a hundred times the one beside the point.
+LOOSEST = 1e-3
 SMALL = 2000
 
 
@@ -72,6 +75,11 @@ class Case:
     def note(self, remark: str) -> None:
         """Qualify the point."""
         self.found.notes.append(remark)
+
+
+def tolerance(options: SolveOptions) -> float:
+    """The tolerance of a certificate, for hypergradients."""
+    return min(SLACK * options.tol, LOOSEST)
 
 
 def make_case(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bilevelpy.numerics.certificate_case import tolerance
 from bilevelpy.numerics.conic import conic_adjoint, solve_conic
 from bilevelpy.numerics.conic_rows import derivatives
 from bilevelpy.numerics.conic_upper import RowsCheck
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 
 Vec = torch.Tensor
 
-# As the other certificates: multiples of the run's tolerance, radius of probes, and what rows and
+# Radius of probes, and what rows and
 # objectives may be off by, relative to their terms.
-SLACK, PROBE = 100.0, 1e-3
+PROBE = 1e-3
 FEASIBLE, LOWER_GAP = 1e-7, 1e-6
 # Mismatch of a difference and the hypergradient that is no rounding; F is known to this fraction.
 MISMATCH, NOISE = 1e-2, 1e-9
@@ -57,7 +58,7 @@ class ConicCheck:
         self.until = time.perf_counter() + seconds
         self.oracle: Any = oracle
         self.x, self.y, self.rng = x, y, rng
-        self.tol = SLACK * options.tol
+        self.tol = tolerance(options)
         self.convex = structure is not None and structure.is_known_convex
         self.extent = max(norm(x - oracle.x0), 0.1 * norm(x)) or 1.0
         self.failures: list[str] = []

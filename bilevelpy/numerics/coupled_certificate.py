@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from bilevelpy.numerics.certificate_case import tolerance
 from bilevelpy.numerics.constrained_certificate import Claim, certify_rows, follower_program
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.options import SolveOptions
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 Vec = torch.Tensor
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# As the certificate of free lower levels: multiples of the run's tolerance, radius of probes.
-SLACK, PROBE = 100.0, 1e-3
+# Radius of probes.
+PROBE = 1e-3
 # Rows this close to their bound, relative to the size of y, are active.
 ACTIVE = 1e-6
 # Multipliers below this fraction of the largest are weakly active: the response has a kink there.
@@ -78,7 +79,7 @@ class _Check:
     ) -> None:
         self.until = time.perf_counter() + seconds
         self.oracle, self.rows, self.x, self.y = oracle, rows, x, y
-        self.tol, self.seed, self.rng = SLACK * options.tol, options.seed, rng
+        self.tol, self.seed, self.rng = tolerance(options), options.seed, rng
         self.convex = structure is not None and (
             structure.is_known_convex and structure.lower.constraints.value in ("linear", "convex")
         )

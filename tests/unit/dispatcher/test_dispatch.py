@@ -101,11 +101,28 @@ def test_boxes_go_to_direct():
         (2 * DENSE_MOVING + 1, "depends on x", 2 * ILL, "aid"),
         (DENSE_BY_PRODUCTS, "depends on both", 2.0, "direct"),
         (DENSE_BY_PRODUCTS + 1, "depends on both", 2.0, "aid"),
+        (DENSE_BY_PRODUCTS + 1, "depends on both", 2 * ILL, "aid"),
         (10 * DENSE, "depends on y", 1e6, "aid"),
     ],
 )
 def test_size_and_condition_choose(ridge, m, hessian, high, chosen):
     assert dispatch(sized(ridge, m, hessian, high=high), backends=real()).chosen == chosen
+
+
+def test_ill_conditioned_blocks_count_by_themselves(ridge):
+    large = sized(ridge, 5 * DENSE_MOVING, high=2 * ILL)
+    assert dispatch(large, backends=real()).chosen == "aid"
+    assert dispatch(replace(large, blocks=5), backends=real()).chosen == "direct"
+    tame = replace(sized(ridge, 5 * DENSE_MOVING), blocks=5)
+    assert dispatch(tame, backends=real()).chosen == "aid"
+
+
+@pytest.mark.parametrize("kept", ["streamed", "statistics"])
+def test_what_takes_programs_as_a_whole_takes_no_data_in_files(ridge, kept):
+    large = replace(ridge, **{kept: Fact(10**12, Evidence.OBSERVED, "in files")})
+    for name in ("exact", "nlp"):
+        found = registry.get(name).accepts(large)
+        assert "as a whole" in found.reason
 
 
 def test_affine_predictors_make_dense_hessians_cheap(ridge):

@@ -40,6 +40,39 @@ def test_refuses_a_start_that_never_moved() -> None:
     assert "not stationary" in " ".join(c.reasons)
 
 
+@pytest.mark.parametrize("tol", [1e-6, 1e-4, 1e-2])
+def test_a_slope_is_stationary_to_no_tolerance(tol: float) -> None:
+    # Beside the point the hypergradient is what it is there: no scale makes it small.
+    o = AutoOracle(
+        lambda x, y: y.sum() + x.sum(),
+        lambda x, y: 0.5 * ((y - x) ** 2).sum(),
+        torch.zeros(3, dtype=torch.float64),
+        torch.zeros(3, dtype=torch.float64),
+        domain_x=box(3, -10.0, 10.0),
+    )
+    x = o.x0
+    rng = torch.Generator().manual_seed(1)
+    c = certify(o, x, x.clone(), None, SolveOptions(tol=tol), rng)
+    assert c.kind == "none"
+    assert "not stationary" in " ".join(c.reasons)
+
+
+def test_refuses_a_response_that_is_a_thousandth_off() -> None:
+    # Beside its constant f hardly changes, but F is wrong in the third digit. x* = y* = 2/3.
+    o = AutoOracle(
+        lambda x, y: ((x - 1) ** 2 + 0.5 * y**2).sum(),
+        lambda x, y: (0.5 * (y - x) ** 2 + 100.0).sum(),
+        vec(0.5),
+        vec(0.5),
+        domain_x=box(1, -100.0, 100.0),
+    )
+    x = vec(2.0 / 3.0)
+    assert check(o, x, x.clone()).kind == "local"
+    c = check(o, x, x * (1.0 + 1e-3))
+    assert c.kind == "none"
+    assert "F changes" in " ".join(c.reasons)
+
+
 def test_refuses_an_unsolved_lower_level() -> None:
     o = toy(100)
     x, y = o.solution()
