@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from bilevelpy.lowering.protocol import Oracle
 
 Vec = torch.Tensor
+# A hypergradient so many times the first one is that of a run in an explosion, and ends that are
+# nobody's verdict.
+EXPLODED = 1e6
+LIMITS = (Status.TIME_LIMIT, Status.ITERATION_LIMIT, Status.INTERRUPTED)
 # What is told of an iteration that a checkpoint may hold: its record, its measure, and a function
 # for what the run carries on.
 Keep = Callable[[Record, Measure, Callable[[], Carried | None]], None]
@@ -75,6 +80,9 @@ class Loop:
         self.base = oracle.counts.as_dict()
         self.history: list[Record] = []
         self.last: Measure | None = None
+        # The first hypergradient, and the latest point whose own is not larger beyond all measure.
+        self.first = 0.0
+        self.sane: Measure | None = None
         self.stationarity = math.inf
         self.scales = _Scales()
         self.warnings: dict[str, None] = {}
@@ -188,6 +196,7 @@ class Loop:
                 f"iteration {iteration}: the iterates or the objective are not finite",
             )
         self.last = m
+        self._note(m)
         for w in m.warnings:
             self.warnings.setdefault(w)
         upper, lower = self.scales.relative(m)
@@ -210,6 +219,23 @@ class Loop:
                 Status.TIME_LIMIT, f"stopped after {self.options.time_limit:g} s (time_limit)"
             )
         return None
+
+    def _note(self, m: Measure) -> None:
+        size = m.hypergradient_norm
+        if math.isfinite(size):
+            self.first = self.first or size
+            if size <= EXPLODED * self.first:
+                self.sane = m
+
+    def cut_short(self, finish: Finish) -> Finish:
+        """Where a limit meets a run in an explosion, the point before it is what is shown."""
+        last, sane = self.last, self.sane
+        if finish.status not in LIMITS or last is None or sane is None or last is sane:
+            return finish
+        if not last.F > sane.F:
+            return finish
+        self.last = sane
+        return replace(finish, message=f"{finish.message}; the point is that before F exploded")
 
     def _record(self, iteration: int, m: Measure) -> Record:
         """Write a measure down; reports and callbacks are the user's code."""

@@ -138,4 +138,4 @@ def run(
         found = seen.lowest if isinstance(seen, DeadlineOracle) else None
         loop.place(x0, y0 if found is None else oracle.domain_y.project(found[1]))
     loop.keep()
-    return loop.result(finish)
+    return loop.result(loop.cut_short(finish))

@@ -11,6 +11,7 @@ from bilevelpy.backends.direct import Direct
 from bilevelpy.errors import BackendError, UsageError
 from bilevelpy.numerics.deadline import OutOfTime
 from bilevelpy.numerics.driver import run
+from bilevelpy.numerics.measure import Measure
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Status
 from tests.oracles import AutoOracle, ridge, toy, vec
@@ -69,6 +70,29 @@ def test_a_run_that_ends_before_its_first_measure_keeps_the_lowest_point() -> No
     assert r.y.tolist() == [1.0, 1.0]
     assert r.F == 10.0
     assert [h.F for h in r.history] == [10.0]
+
+
+class Exploding(Direct):
+    """Steps uphill that grow three thousandfold."""
+
+    def init(self, oracle, x, y, options, rng):
+        return x, y
+
+    def step(self, oracle, state, options):
+        return -3e3 * state[0], state[1]
+
+    def measure(self, oracle, state):
+        x, y = state
+        return Measure(x, y, oracle.F(x, y), 0.0, 2.0 * float(x.norm()), 0.0, 1.0, 1.0)
+
+
+def test_a_limit_in_an_explosion_shows_the_point_before() -> None:
+    o = AutoOracle(lambda x, y: (x**2).sum(), lambda x, y: (y**2).sum(), vec(1.0), vec(0.0))
+    r = run(o, Exploding(), None, SolveOptions(max_iter=9))
+    assert r.status is Status.ITERATION_LIMIT
+    assert r.history[-1].F > 1e50
+    assert pytest.approx(9e6) == r.F, "one step: after two the gradient is 9e6 times the first"
+    assert "exploded" in r.message
 
 
 def test_callback_sees_read_only_copies_and_stops() -> None:
