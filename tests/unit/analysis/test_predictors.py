@@ -1,7 +1,10 @@
 """Which objectives are functions of affine predictors, and how they fall apart."""
 
+import numpy as np
 import pytest
+import scipy.sparse as sp
 
+import bilevelpy as bl
 from bilevelpy.analysis.predictors import find_predictors
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.build import Builder
@@ -89,3 +92,18 @@ def test_upper_variables_in_the_predictor_leave_the_variable_itself(b):
     (found,) = find_predictors(b, f, FIT)
     assert isinstance(found.node, ir.VarRef)
     assert found.classes == (0,)
+
+
+def test_sparse_data_take_a_product_for_each_variable():
+    text = (
+        "model t; dim n, p; param X[n, p], y[n];\n"
+        "upper { var lam in [-8, 2]; minimize mean((X @ w - y)^2) + lam^2; }\n"
+        "lower fit { var w[p]; minimize mean(softplus(-y * (X @ w))) + exp(lam) * sumsq(w); }\n"
+    )
+    X, y = np.eye(6, 4), np.ones(6)
+    dense = bl.analyze(bl.parse(text, data={"X": X, "y": y})).hessian_passes
+    sparse = bl.analyze(bl.parse(text, data={"X": sp.csr_array(X), "y": y})).hessian_passes
+    assert dense is not None
+    assert sparse is not None
+    assert (dense.value, sparse.value) == (2, None)
+    assert "`X` is sparse" in sparse.reason
