@@ -226,6 +226,9 @@ def _entries(
             kept = np.asarray(found.data) != 0
             places = [np.asarray(found.row)[kept], np.asarray(found.col)[kept]]
         else:
+            # Positions take more than the array itself.
+            if np.count_nonzero(value) > follow.limit:
+                raise TooDense
             places = list(np.nonzero(value))
         count = int(places[0].size)
         if count > follow.limit:
