@@ -63,6 +63,11 @@ class Case:
     found: Findings = field(default_factory=Findings)
 
     @property
+    def slope_tol(self) -> float:
+        """The tolerance for hypergradients."""
+        return min(self.tol, LOOSEST)
+
+    @property
     def is_small(self) -> bool:
         """Whether evaluations are so cheap that some more do not matter."""
         o = self.oracle

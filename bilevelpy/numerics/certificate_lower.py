@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 
@@ -83,7 +84,7 @@ class LowerCheck:
         gap = max(self.f_here - best, 0.0)
         relative = gap / max(abs(best), 1e-12 * spread, 1e-300)
         case.found.details["lower_solves"] = float(len(self.found))
-        noise = max(1e-13 * abs(best), self.solver.bend * (ROUNDING * self._response_size()) ** 2)
+        noise = max(1e-13 * abs(best), self.solver.bend * (ROUNDING * self._response_size) ** 2)
         if gap > max(case.tol * 1e-2 * spread, noise):
             case.fail(
                 f"the lower objective still falls by {gap:.2e} when the lower level is re-solved"
@@ -167,7 +168,7 @@ class LowerCheck:
         here = o.F(case.x, case.y)
         # F may be 0 at its optimum: then what changes of the response, but at most what a step of x
         # across the extent would change is the scale.
-        moved = base.by_y * self._response_size()
+        moved = base.by_y * self._response_size
         moved = min(moved, scale * case.extent if math.isfinite(scale) else 0.0)
         if abs(here - base.F) > case.tol * max(abs(base.F), abs(here), moved, 1e-300):
             case.fail(
@@ -188,6 +189,7 @@ class LowerCheck:
                 case.found.details["lower_distance"] = max(known, distance)
         return differing
 
+    @cached_property
     def _response_size(self) -> float:
         """A size of y: here, at the start, or on the way from the start of x to here.
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from bilevelpy.numerics.certificate_case import LOOSEST, Case
+from bilevelpy.numerics.certificate_case import Case
 from bilevelpy.numerics.kink import shortest_in_hull
 from bilevelpy.numerics.linear_solve import dot, norm
 from bilevelpy.numerics.resolve import Answer, Resolver
@@ -80,7 +80,7 @@ class UpperCheck:
         case.found.details["hypergradient_scale"] = scale
         case.found.details["hypergradient_relative"] = pg / scale if scale > 0 else 0.0
         kink = False
-        if pg > min(case.tol, LOOSEST) * scale:
+        if pg > case.slope_tol * scale:
             kink = self._is_kink()
             if kink:
                 case.note("the point is a kink of F(x, y(x)), stationary in the sense of Clarke")
@@ -156,7 +156,7 @@ class UpperCheck:
             if value is None or not math.isfinite(value):
                 continue
             fall = base.value - value
-            allowed = 2 * min(case.tol, LOOSEST) * self.scale * length + 1e-10 * abs(base.value)
+            allowed = 2 * case.slope_tol * self.scale * length + 1e-10 * abs(base.value)
             if fall > allowed and fall > worst:
                 worst, place = fall, length
                 case.found.downhill = x

@@ -10,6 +10,8 @@ import os
 import runpy
 import sys
 import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parents[2] / "models" / "experiments"
@@ -17,7 +19,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["bilevelpy.solving", "bilevelpy.backends.registry"])
 
 
-def start(script: str, *arguments: str, folder: Path) -> multiprocessing.process.BaseProcess:
+def start(script: str, *arguments: str, folder: Path) -> BaseProcess:
     """Begin a script in a folder; what it says goes into the files `out` and `err` there."""
     process = CONTEXT.Process(target=_work, args=(script, arguments, folder))
     process.start()
@@ -32,11 +34,16 @@ def run(script: str, *arguments: str, folder: Path) -> int | None:
 
 
 def killed(script: str, *arguments: str, folder: Path, kept: Path, after: float) -> bool:
-    """Start a script and kill it some seconds after ``kept`` has been written; whether it was still
-    running then.
+    """:func:`cut_short` of a script."""
+    return cut_short(lambda: start(script, *arguments, folder=folder), kept, after)
+
+
+def cut_short(begin: Callable[[], BaseProcess], kept: Path, after: float) -> bool:
+    """Start a process and kill it some seconds after ``kept`` has been written; whether it was
+    still running then.
     """
     before = kept.stat().st_mtime_ns if kept.exists() else 0
-    process = start(script, *arguments, folder=folder)
+    process = begin()
     deadline = time.monotonic() + 120
     while process.is_alive() and time.monotonic() < deadline:
         if kept.exists() and kept.stat().st_mtime_ns != before:

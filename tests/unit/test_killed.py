@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytest
 import bilevelpy as bl
 from bilevelpy import storage
 from bilevelpy.testing import CASES
-from tests.experiments.processes import CONTEXT
+from tests.experiments.processes import CONTEXT, cut_short
 
 # A principal and an agent: the run ends at a local optimum at once, and goes on from another point.
 AGENT = """\
@@ -50,21 +49,6 @@ def _work(text: str, data: dict[str, Any], folder: Path, options: dict[str, Any]
     result.save(folder / "done.npz")
 
 
-def _killed(work: Callable[[], Any], kept: Path, after: float) -> bool:
-    """Kill a process some seconds after it has written its checkpoint; whether it still ran."""
-    before = kept.stat().st_mtime_ns if kept.exists() else 0
-    process = work()
-    end = time.monotonic() + 60
-    while process.is_alive() and time.monotonic() < end:
-        if kept.exists() and kept.stat().st_mtime_ns != before:
-            time.sleep(after)
-            break
-        time.sleep(0.001)
-    process.kill()  # SIGKILL
-    process.join()
-    return bool(process.exitcode == -9)
-
-
 @pytest.mark.parametrize(
     ("text", "data", "options"),
     [
@@ -90,7 +74,7 @@ def test_killed_several_times(
 
     for _ in range(4):
         after = moments.uniform(0.0, 0.4) * max(len(whole.history), 5) * PACE
-        count += _killed(work, kept, after)
+        count += cut_short(work, kept, after)
         if kept.exists():
             storage.read_npz(kept)  # complete whenever it is there
     assert count

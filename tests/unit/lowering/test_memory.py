@@ -35,15 +35,20 @@ def test_too_large_is_told_with_place_and_size(text, size, monkeypatch):
     assert error.primary is not None
 
 
+def in_files(folder, text, rows, monkeypatch):
+    """A ridge model whose data memory may not hold."""
+    files = []
+    for name, array in ridge_data(rows, 50, 4).items():
+        np.save(folder / f"{name}.npy", array)
+        files.append((name, str(folder / f"{name}.npy")))
+    (folder / "ridge.blv").write_text("model ridge;" + text)
+    monkeypatch.setenv("BILEVELPY_MEMORY", "1e-6")
+    return read_model(str(folder / "ridge.blv"), Given(None, {}, tuple(files), {}))
+
+
 def test_data_in_files_that_is_no_sum_over_rows_is_told_with_its_size(tmp_path, monkeypatch):
     text = RIDGE.replace("mse(X, y, w)/2", "log(1 + mse(X, y, w))")
-    files = []
-    for name, array in ridge_data(100, 50, 4).items():
-        np.save(tmp_path / f"{name}.npy", array)
-        files.append((name, str(tmp_path / f"{name}.npy")))
-    (tmp_path / "ridge.blv").write_text("model ridge;" + text)
-    monkeypatch.setenv("BILEVELPY_MEMORY", "1e-6")
-    model = read_model(str(tmp_path / "ridge.blv"), Given(None, {}, tuple(files), {}))
+    model = in_files(tmp_path, text, 100, monkeypatch)
     with pytest.raises(ModelError) as caught:
         make_oracle(model.bound).objectives_by_rows  # noqa: B018
     (error,) = caught.value.diagnostics
@@ -54,14 +59,8 @@ def test_data_in_files_that_is_no_sum_over_rows_is_told_with_its_size(tmp_path, 
 
 
 def test_data_in_files_counts_by_blocks(tmp_path, monkeypatch):
-    files = []
-    for name, array in ridge_data(4000, 50, 4).items():
-        np.save(tmp_path / f"{name}.npy", array)
-        files.append((name, str(tmp_path / f"{name}.npy")))
-    (tmp_path / "ridge.blv").write_text("model ridge;" + RIDGE)
-    monkeypatch.setenv("BILEVELPY_MEMORY", "1e-6")
     monkeypatch.setattr(memory, "BLOCK", 1000)
-    model = read_model(str(tmp_path / "ridge.blv"), Given(None, {}, tuple(files), {}))
+    model = in_files(tmp_path, RIDGE, 4000, monkeypatch)
     whole = forecast(bound(RIDGE, **ridge_data(4000, 50, 4)))
     found = forecast(model.bound)
     assert found.data < 0.05 * whole.data, "what is small is in memory"
