@@ -152,23 +152,11 @@ class BatchOracle:
         self.counts.hvp += self.m
         eye = torch.eye(self.m, dtype=y.dtype)
         rows = [
-            self._rows(batched_gradients(first, ys, self._weights(part)), part)
+            self.lower.join_rows(batched_gradients(first, ys, self.lower.split_rows(part)), part)
             for part in eye.split(COLUMNS)
         ]
         H = torch.cat(rows) if rows else y.new_zeros(0, 0)
         return 0.5 * (H + H.T)
-
-    def _weights(self, rows: Tensor) -> list[Tensor]:
-        return [rows[:, p.start : p.stop].reshape(-1, *p.shape) for p in self.lower.pieces]
-
-    def _rows(self, parts: Sequence[Tensor | None], like: Tensor) -> Tensor:
-        flat = [
-            like.new_zeros(len(like), p.stop - p.start)
-            if part is None
-            else part.reshape(len(like), -1)
-            for p, part in zip(self.lower.pieces, parts, strict=True)
-        ]
-        return torch.cat(flat, 1)
 
     def _first(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Sequence[Tensor | None]:
         """df/dy with its graph."""

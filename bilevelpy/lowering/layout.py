@@ -60,6 +60,20 @@ class Layout:
         """
         return [part.requires_grad_() for part in self.split(flat)]
 
+    def split_rows(self, rows: Tensor) -> list[Tensor]:
+        """Many flat vectors (k, dim) in the variables' shapes, with k in front."""
+        return [rows[:, p.start : p.stop].reshape(len(rows), *p.shape) for p in self.pieces]
+
+    def join_rows(self, parts: Sequence[Tensor | None], rows: Tensor) -> Tensor:
+        """Flat vectors (k, dim) from gradients along ``rows``, with k in front; None is zero."""
+        flat = [
+            rows.new_zeros(len(rows), p.stop - p.start)
+            if part is None
+            else part.reshape(len(rows), p.stop - p.start)
+            for p, part in zip(self.pieces, parts, strict=True)
+        ]
+        return torch.cat(flat, 1)
+
     def join(self, parts: Sequence[Tensor | None], like: Tensor) -> Tensor:
         """A flat vector from gradients in the variables' shapes; None is zero. ``like`` is what
         they were taken along.

@@ -208,14 +208,7 @@ class TorchOracle(KnownStructure):
             high = min(low + step, self.m)
             unit = torch.zeros(high - low, self.m, dtype=self.dtype, device=self.device)
             unit[:, low:high].fill_diagonal_(1.0)
-            weights = [unit[:, p.start : p.stop].reshape(-1, *p.shape) for p in self.lower.pieces]
-            parts = batched_gradients(first, ys, weights)
-            flat = [
-                unit.new_zeros(high - low, p.stop - p.start)
-                if part is None
-                else part.reshape(high - low, -1)
-                for p, part in zip(self.lower.pieces, parts, strict=True)
-            ]
-            rows.append(torch.cat(flat, 1))
+            parts = batched_gradients(first, ys, self.lower.split_rows(unit))
+            rows.append(self.lower.join_rows(parts, unit))
         H = torch.cat(rows) if rows else y.new_zeros(0, 0)
         return 0.5 * (H + H.T)

@@ -32,6 +32,7 @@ from bilevelpy.ir.walk import level_roots, params, variables
 from bilevelpy.lowering.batches import Partition
 from bilevelpy.lowering.derive import derivatives
 from bilevelpy.lowering.differentiate import batched_gradients, gradient
+from bilevelpy.lowering.layout import Layout
 from bilevelpy.lowering.memory import BLOCK
 from bilevelpy.lowering.sampled import Sum, candidates
 from bilevelpy.lowering.sampling import MARK, batch_axis, is_sum, sample, sample_terms
@@ -257,76 +258,49 @@ class _Rows:
     def __init__(
         self, total: Sum, oracle: NamedPrograms, pieces: list[Piece], deadline: float
     ) -> None:
-        self._sum, self._pieces, self._deadline = total, pieces, deadline
+        self._sum, self._deadline = total, deadline
         everything = (*oracle.upper.pieces, *oracle.lower.pieces)
         self._fixed = [torch.zeros(p.shape, dtype=oracle.dtype) for p in everything]
         self._places = [k for k, p in enumerate(everything) if p in pieces]
-        self.size = sum(prod(p.shape) for p in pieces)
+        ends = np.cumsum([0, *(prod(p.shape) for p in pieces)]).tolist()
+        cut = zip(pieces, pairwise(ends), strict=True)
+        self._layout = Layout(
+            tuple(replace(p, start=low, stop=high) for p, (low, high) in cut), ends[-1]
+        )
+        self.size = self._layout.dim
         self.entries = total.size * total.source.row_bytes // 8
         self._cut = Partition(total.size, max(1, BLOCK // total.source.row_bytes))
 
-    def _blocks(self, points: Sequence[Array]) -> Iterator[tuple[int, list[Tensor], Tensor]]:
+    def _blocks(self, points: Sequence[Tensor]) -> Iterator[tuple[int, list[Tensor], Tensor]]:
         """(number of the point, leaves, value) for every block and point."""
         for j in range(len(self._cut)):
             function = self._sum.at(self._cut.rows(j))
             if time.perf_counter() > self._deadline:
                 raise _OutOfTime
             for k, point in enumerate(points):
-                leaves, low = [], 0
-                for piece in self._pieces:
-                    high = low + prod(piece.shape)
-                    leaf = torch.from_numpy(point[low:high].copy()).reshape(piece.shape)
-                    leaves.append(leaf.requires_grad_())
-                    low = high
-                values = list(self._fixed)
+                leaves, values = self._layout.leaves(point), list(self._fixed)
                 for place, leaf in zip(self._places, leaves, strict=True):
                     values[place] = leaf
                 yield k, leaves, function(*values)
 
     def expanded(self) -> _Expansion:
         """Value, gradient and second derivative at 0, in one pass."""
-        c, g, H = 0.0, np.zeros(self.size), np.zeros((self.size, self.size))
-        eye = torch.eye(self.size, dtype=torch.float64)
-        for _, leaves, value in self._blocks([np.zeros(self.size)]):
+        layout, zero = self._layout, torch.zeros(self.size, dtype=torch.float64)
+        c, g, H = 0.0, zero, torch.zeros(self.size, self.size, dtype=torch.float64)
+        units = torch.eye(self.size, dtype=torch.float64).split(COLUMNS)
+        for _, leaves, value in self._blocks([zero]):
             first = gradient(value, leaves, create=True)
             c += value.item()
-            g += _flat(first, leaves)
-            for low in range(0, self.size, COLUMNS):
-                unit = eye[low : low + COLUMNS]
-                H[low : low + COLUMNS] += self._products(first, leaves, unit)
-        return _Expansion(np.zeros(self.size), c, g, 0.5 * (H + H.T))
-
-    def _products(
-        self, first: Sequence[Tensor | None], leaves: list[Tensor], unit: Tensor
-    ) -> Array:
-        weights = [
-            part.reshape(len(unit), *p.shape)
-            for part, p in zip(
-                unit.split([prod(p.shape) for p in self._pieces], 1), self._pieces, strict=True
-            )
-        ]
-        parts = batched_gradients(first, leaves, weights)
-        return torch.cat(
-            [
-                torch.zeros(len(unit), leaf.numel()) if p is None else p.reshape(len(unit), -1)
-                for p, leaf in zip(parts, leaves, strict=True)
-            ],
-            1,
-        ).numpy()
+            g = g + layout.join([None if p is None else p.detach() for p in first], zero)
+            parts = [batched_gradients(first, leaves, layout.split_rows(u)) for u in units]
+            H += torch.cat([layout.join_rows(p, u) for p, u in zip(parts, units, strict=True)])
+        return _Expansion(zero.numpy(), c, g.numpy(), (0.5 * (H + H.T)).numpy())
 
     def evaluated(self, points: Sequence[Array]) -> list[tuple[float, Array]]:
         """Value and gradient at points, in one pass for all."""
-        values, slopes = [0.0] * len(points), [np.zeros(self.size) for _ in points]
-        for k, leaves, value in self._blocks(points):
+        at = [torch.from_numpy(point) for point in points]
+        values, slopes = [0.0] * len(at), [torch.zeros_like(p) for p in at]
+        for k, leaves, value in self._blocks(at):
             values[k] += value.item()
-            slopes[k] += _flat(gradient(value, leaves), leaves)
-        return list(zip(values, slopes, strict=True))
-
-
-def _flat(parts: Sequence[Tensor | None], leaves: Sequence[Tensor]) -> Array:
-    flat = [
-        torch.zeros(leaf.numel()) if p is None else p.detach().reshape(-1)
-        for p, leaf in zip(parts, leaves, strict=True)
-    ]
-    found: Array = torch.cat(flat).numpy()
-    return found
+            slopes[k] += self._layout.join(gradient(value, leaves), at[k])
+        return [(value, slope.numpy()) for value, slope in zip(values, slopes, strict=True)]

@@ -131,8 +131,11 @@ def test_statistics_that_rows_do_not_confirm_are_not_used(
 ) -> None:
     text = HEAD + ABOVE % LOSS + BELOW % RIDGE
     model = in_files(tmp_path, text, monkeypatch, data())
-    products = statistics._Rows._products
-    monkeypatch.setattr(statistics._Rows, "_products", lambda *a: products(*a) * (1.0 + 1e-6))
+    products = statistics.batched_gradients
+    wrong = 1.0 + 1e-6
+    monkeypatch.setattr(
+        statistics, "batched_gradients", lambda *a: [wrong * p for p in products(*a)]
+    )
     assert make_oracle(model.bound).summary is None
 
 
