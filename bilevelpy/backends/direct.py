@@ -13,10 +13,13 @@ from bilevelpy.backends.base import Accept, Cost, Reject
 from bilevelpy.backends.implicit import DenseAdjoint, DenseLower, DenseSolver, Implicit
 from bilevelpy.backends.loop import check_range
 from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics import two_ways
 from bilevelpy.numerics.block_curvature import curvature_of
 from bilevelpy.numerics.eliminated import eliminated, eliminated_sparsely
+from bilevelpy.numerics.measure import Measure
 from bilevelpy.numerics.quadratic_lower import ExactAdjoint, ExactLower, quadratic_lower
 from bilevelpy.numerics.response import Accuracy, NewtonStep, Response
+from bilevelpy.numerics.upper import UpperState
 from bilevelpy.numerics.upper_newton import reduced_newton
 from bilevelpy.options import BackendOptions
 
@@ -76,7 +79,10 @@ class Direct(Implicit):
     A factor is kept while its steps contract: with a constant Hessian there is one in the whole
     run. The upper variables move by projected L-BFGS with a Wolfe search; up to 200 of them, over
     boxes and with a smooth free lower level, by Newton's steps once a run is long enough to pay for
-    the second derivative of Phi (:mod:`bilevelpy.numerics.upper_newton`).
+    the second derivative of Phi (:mod:`bilevelpy.numerics.upper_newton`). With quadratic objectives
+    Phi is quadratic, and one step solves; where the lower level has bounds it is so in pieces, and
+    two runs from the start, by whole steps from piece to piece and by careful ones, end at minima
+    of which the better one counts (:mod:`bilevelpy.numerics.pieces`).
 
     Cost per upper step: one to three value-gradient pairs, at most a few Hessians and factors
     (m^3/3 flops each), one or two pullbacks; a second derivative of Phi takes 2 n products and n
@@ -138,6 +144,14 @@ class Direct(Implicit):
             memory=24.0 * m**2,
             note="one factor in the whole run" if once else "about one factor per upper step",
         )
+
+    def step(self, oracle: Oracle, state: UpperState, options: DirectOptions) -> UpperState:
+        """One step; from the end of whole steps over pieces of Phi back to the start, once."""
+        return two_ways.step(state)
+
+    def measure(self, oracle: Oracle, state: UpperState) -> Measure:
+        """Read the state."""
+        return two_ways.described(super().measure(oracle, state), state)
 
     def response(self, oracle: Oracle, options: DirectOptions) -> Response:
         """Both solves share a factor; their accuracies follow the upper level's progress, but where

@@ -2,7 +2,8 @@
 
 A call of a NumPy function on a short vector costs a third to a half of one of torch. The graph is
 the one that torch runs; each of its operations has its counterpart here, and a graph with one that
-has none is left to torch.
+has none is left to torch. Exponentials and what is made of them are faster in torch, by factors of
+2 to 3, once arrays are long: they go there and back without a copy.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ def array_function(graph: fx.Graph, values: Iterable[Any]) -> Function | None:
             return f"k{len(known) - 1}"
         return repr(argument)
 
+    pairs = _pairs(graph)
     for k, node in enumerate(graph.nodes):
         if node.op == "placeholder":
             if len(names) < len(places):
@@ -55,6 +57,13 @@ def array_function(graph: fx.Graph, values: Iterable[Any]) -> Function | None:
             else:
                 names[node] = f"v{k}"
                 inputs.append(names[node])
+        elif node.op == "call_function" and node in pairs:
+            if node not in names:
+                pair = pairs[node]
+                names |= {part: f"t{k}_{place}" for place, part in enumerate(pair)}
+                known["pair"] = _softmax_pair
+                results = ", ".join(names[part] for part in pair)
+                lines.append(f"    {results} = pair({text(node.args[0])})")
         elif node.op == "call_function":
             function = _COUNTERPARTS.get(node.target)
             if function is None:
@@ -83,6 +92,23 @@ def array_function(graph: fx.Graph, values: Iterable[Any]) -> Function | None:
     return quiet
 
 
+def _pairs(graph: fx.Graph) -> dict[fx.Node, tuple[fx.Node, fx.Node]]:
+    """Softmax and logarithm of the sum of the exponentials of the same matrix, over its rows: what
+    a classification loss and its gradient take.
+    """
+    known: dict[tuple[Any, Any], fx.Node] = {}
+    for node in graph.nodes:
+        if node.op == "call_function" and not node.kwargs:
+            known.setdefault((node.target, node.args), node)
+    found: dict[fx.Node, tuple[fx.Node, fx.Node]] = {}
+    for (target, arguments), node in known.items():
+        if target is kernels.softmax:
+            other = known.get((torch.logsumexp, (arguments[0], (1,))))
+            if other is not None:
+                found |= dict.fromkeys((node, other), (node, other))
+    return found
+
+
 def wrapped(function: Function) -> Function:
     """A function of tensors as one of arrays."""
 
@@ -100,7 +126,33 @@ def _array(value: Any) -> Any:
     return value.numpy() if isinstance(value, torch.Tensor) else value
 
 
+def _longer(entries: int, long: Function, short: Function) -> Function:
+    """A function by torch where an array has so many entries, else by NumPy."""
+
+    def call(x: Any, *rest: Any) -> Any:
+        # Views and read-only arrays have no tensor over the same memory.
+        if x.size < entries or not (x.flags.c_contiguous and x.flags.writeable):
+            return short(x, *rest)
+        return long(torch.from_numpy(x), *rest).numpy()
+
+    return call
+
+
+_exp = _longer(1000, torch.exp, np.exp)
+
+
+# Lengths up to which sums along one side of a matrix are products with ones.
+ONES = np.ones(1 << 16)
+
+
 def _sum(x: Any, dims: Any = None) -> Any:
+    if x.ndim == 2 and dims is not None and x.dtype == float:
+        axis = dims if isinstance(dims, int) else dims[0] if len(dims) == 1 else 2
+        # NumPy's own sums of narrow matrices take five times as long as BLAS.
+        if axis in (1, -1) and x.shape[1] <= len(ONES):
+            return x.dot(ONES[: x.shape[1]])
+        if axis in (0, -2) and x.shape[0] <= len(ONES):
+            return ONES[: x.shape[0]].dot(x)
     return np.add.reduce(x, axis=dims) if x.ndim else x
 
 
@@ -152,7 +204,26 @@ def _spread(x: Any, *shape: int) -> Any:
     return np.broadcast_to(x, shape)
 
 
+# Entries of a matrix that lie within this range need no shift of their own in each row.
+RANGE = 50.0
+
+
+def _exponentials(x: Any) -> tuple[Any, Any, Any]:
+    """``exp(x - top)`` and its sums over the last axis. ``top`` is one number where that loses no
+    more than 50 units of rounding, else the largest of each row.
+    """
+    top: Any = np.maximum.reduce(x, axis=None)
+    if not top - np.minimum.reduce(x, axis=None) <= RANGE:  # nor where something is not finite
+        top = np.maximum.reduce(x, axis=-1, keepdims=True)
+        top = np.where(np.isfinite(top), top, 0.0)
+    found = _exp(x - top)
+    return found, _sum(found, (found.ndim - 1,)), top
+
+
 def _logsumexp(x: Any, dims: tuple[int, ...]) -> Any:
+    if x.size and len(dims) == 1 and dims[0] in (-1, x.ndim - 1):
+        _, total, top = _exponentials(x)
+        return np.log(total) + (top if np.ndim(top) == 0 else top[..., 0])
     top = np.maximum.reduce(x, axis=dims, keepdims=True)
     top = np.where(np.isfinite(top), top, 0.0)
     total = np.log(np.add.reduce(np.exp(x - top), axis=dims))
@@ -160,13 +231,22 @@ def _logsumexp(x: Any, dims: tuple[int, ...]) -> Any:
 
 
 def _softmax(x: Any) -> Any:
-    shifted = np.exp(x - np.maximum.reduce(x, axis=-1, keepdims=True))
-    return shifted / np.add.reduce(shifted, axis=-1, keepdims=True)
+    if not x.size:
+        return x
+    found, total, _ = _exponentials(x)
+    return found / total[..., None]
+
+
+def _softmax_pair(x: Any) -> tuple[Any, Any]:
+    if x.ndim != 2 or not x.size:
+        return _softmax(x), _logsumexp(x, (1,))
+    found, total, top = _exponentials(x)
+    logs = np.log(total)
+    return found / total[:, None], logs + (top if np.ndim(top) == 0 else top[:, 0])
 
 
 def _logsoftmax(x: Any) -> Any:
-    shifted = x - np.maximum.reduce(x, axis=-1, keepdims=True)
-    return shifted - np.log(np.add.reduce(np.exp(shifted), axis=-1, keepdims=True))
+    return x - _logsumexp(x, (-1,))[..., None]
 
 
 def _norm2(x: Any, dims: Sequence[int]) -> Any:
@@ -223,13 +303,13 @@ _COUNTERPARTS: dict[Any, Function | str] = {
     torch.neg: "-{0}",
     torch.reciprocal: "1.0 / {0}",
     torch.sqrt: np.sqrt,
-    torch.exp: np.exp,
+    torch.exp: _exp,
     torch.expm1: np.expm1,
     torch.log: np.log,
     torch.log1p: np.log1p,
     torch.abs: np.abs,
     torch.relu: lambda x: np.maximum(x, 0.0),
-    torch.sigmoid: expit,
+    torch.sigmoid: _longer(600, torch.sigmoid, expit),
     torch.tanh: np.tanh,
     torch.sin: np.sin,
     torch.cos: np.cos,
@@ -238,7 +318,7 @@ _COUNTERPARTS: dict[Any, Function | str] = {
     torch.sinh: np.sinh,
     torch.cosh: np.cosh,
     kernels.add: lambda *operands: sum(operands[1:], operands[0]),
-    kernels.softplus: _softplus,
+    kernels.softplus: _longer(400, kernels.softplus, _softplus),
     kernels.square: "{0} * {0}",
     kernels.sum_of_squares: _sum_of_squares,
     kernels.power: np.power,

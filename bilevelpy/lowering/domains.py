@@ -38,6 +38,7 @@ class ProductSet:
     """
 
     __slots__ = (
+        "_arrays",
         "_clips",
         "_floor",
         "_high",
@@ -75,6 +76,9 @@ class ProductSet:
         high = self._roof - ON_BOUND * self._roof.abs().clamp(min=1e-300)
         self._low = torch.where(self._floor > -math.inf, low, -math.inf)
         self._high = torch.where(self._roof < math.inf, high, math.inf)
+        # The same as arrays, and what may move: short vectors cost a third in NumPy.
+        floor, roof = self._floor.numpy(), self._roof.numpy()
+        self._arrays = floor, roof, self._low.numpy(), self._high.numpy(), floor < roof
         self.is_box = not self.simplices and not self.balls and not self.matrices
         self.is_free = self.is_box and not self._clips
         plain = not self.balls and not self.matrices
@@ -111,8 +115,8 @@ class ProductSet:
         if self.is_free:
             return z
         if self.is_box and not z.requires_grad:
-            clipped = np.minimum(np.maximum(z.numpy(), self._floor.numpy()), self._roof.numpy())
-            return torch.from_numpy(clipped)
+            floor, roof, *_ = self._arrays
+            return torch.from_numpy(np.minimum(np.maximum(z.numpy(), floor), roof))
         out = torch.minimum(torch.maximum(z, self._floor), self._roof) if self._clips else z.clone()
         for b in self.simplices:
             project = _project_rows if z.dim() == 1 and not z.requires_grad else project_simplex
@@ -146,9 +150,10 @@ class ProductSet:
         if self.is_free:
             return g
         if self.is_box:
-            # Short vectors cost a third in NumPy.
             zs, gs = z.numpy(), g.numpy()
-            below, above = zs <= self._low.numpy(), zs >= self._high.numpy()
+            below, above = zs <= self._arrays[2], zs >= self._arrays[3]
+            if not np.count_nonzero(below | above):
+                return g
             return torch.from_numpy(np.where((below & (gs > 0)) | (above & (gs < 0)), 0.0, gs))
         low, high = self._at_bounds(z)
         out = g.masked_fill((low & (g > 0)) | (high & (g < 0)), 0.0)
@@ -215,14 +220,16 @@ class ProductSet:
 
     def _box_face(self, z: np.ndarray, g: np.ndarray, tol: float) -> Face:
         """:meth:`face` of a box."""
-        low, high = z <= self._low.numpy(), z >= self._high.numpy()
-        if not (low.any() or high.any()):
+        _, _, lower, upper, movable = self._arrays
+        low, high = z <= lower, z >= upper
+        if not np.count_nonzero(low | high):
             return Face(self.dim, None)
-        slack = tol * float(np.abs(g).max())
+        sizes = np.abs(g)
+        slack = tol * float(np.maximum.reduce(sizes))
         held = (low & (g >= -slack)) | (high & (g <= slack))
-        weak = held & (np.abs(g) <= slack) & (self._floor.numpy() < self._roof.numpy())
-        free = torch.from_numpy(~held) if held.any() else None
-        return Face(self.dim, free, weak=int(weak.sum()))
+        weak = held & (sizes <= slack) & movable
+        free = torch.from_numpy(~held) if np.count_nonzero(held) else None
+        return Face(self.dim, free, weak=int(np.count_nonzero(weak)))
 
     def level(self, z: Vec, g: Vec) -> Vec:
         """``g`` without what the set holds against it: slopes of small moves from z are the same

@@ -34,8 +34,11 @@ class JointQuadratic:
 
     def reduced(self, R: Array) -> Array:
         """``Phi'' = F_xx + F_xy R + R'F_yx + R'F_yy R`` with ``R = dy/dx`` (m, n)."""
-        across = self.xy @ R
-        found: Array = self.xx + across + across.T + R.T @ (self.yy @ R)
+        found: Array = self.xx + R.T @ (self.yy @ R)
+        if self.xy.any():
+            across = self.xy @ R
+            found += across
+            found += across.T
         return found
 
 

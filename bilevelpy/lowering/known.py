@@ -164,7 +164,7 @@ class KnownStructure(NamedPrograms):
     def hessian_price(self) -> float:
         """About how many values with gradients a dense Hessian with its factor is worth."""
         if self.blocks is not None:
-            return 2.0 + self.blocks.shape[1]
+            return 1.0 + 0.25 * self.blocks.shape[1]
         if self.bands is not None:
             return 2.0 + self.bands.products
         found = self.quadratic or self.structured

@@ -94,7 +94,7 @@ class Layout:
 
     def arrays(self, flat: Tensor) -> list[np.ndarray[Any, Any]]:
         """The parts as arrays: views of the vector's memory."""
-        array = flat.detach().numpy()
+        array = (flat.detach() if flat.requires_grad else flat).numpy()
         if len(self.pieces) == 1:
             shape = self.pieces[0].shape
             return [array if len(shape) == 1 else array.reshape(shape)]
@@ -103,7 +103,7 @@ class Layout:
     def gather(self, parts: Sequence[Any]) -> Tensor:
         """A flat vector of its own from arrays in the variables' shapes."""
         if len(self.pieces) == 1:
-            array = np.array(parts[0], dtype=np.float64).reshape(-1)
+            array = np.array(parts[0], dtype=np.float64).ravel()
         elif self.pieces:
             array = np.concatenate([np.ravel(part) for part in parts], dtype=np.float64)
         else:

@@ -131,6 +131,7 @@ class QuadraticHessian:
         self._Q: Array | None = None
         self._whole: torch.Tensor | None = None
         self._places = oracle.lower.positions()
+        self._moving = [self._range(variable.level, variable.name) for variable, _ in form.diagonal]
         self._program: Callable[..., list[Any]] | None = None
         if form.diagonal:
             roots = tuple(d for _, d in form.diagonal)
@@ -163,12 +164,15 @@ class QuadraticHessian:
             return None
         out = np.zeros(self._oracle.m)
         values = self._program(*self._oracle.parts(x, y))
-        for (variable, _), value in zip(self._form.diagonal, values, strict=True):
-            place = self._places[variable.level, variable.name].reshape(-1)
-            low = int(place[0]) if place.numel() else 0
-            flat = np.ravel(value.numpy() if isinstance(value, torch.Tensor) else value)
-            out[low : low + place.numel()] += flat
+        for place, value in zip(self._moving, values, strict=True):
+            out[place] += (value.numpy() if isinstance(value, torch.Tensor) else value).reshape(-1)
         return out
+
+    def _range(self, level: str, name: str) -> slice:
+        """Where a variable lies among the lower ones."""
+        place = self._places[level, name].reshape(-1)
+        low = int(place[0]) if place.numel() else 0
+        return slice(low, low + place.numel())
 
     def dense(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """The matrix at a point; the same tensor each time where it is constant."""

@@ -208,7 +208,7 @@ class Loop:
         if m.finish is not None:
             self.candidate = m.finish.status is Status.CONVERGED
             return m.finish
-        if upper <= self.options.tol and lower <= self.options.tol:
+        if upper <= self.options.tol and lower <= self.options.tol and not m.goes_on:
             self.candidate = True
             return Finish(
                 Status.CONVERGED,
@@ -228,9 +228,20 @@ class Loop:
                 self.sane = m
 
     def cut_short(self, finish: Finish) -> Finish:
-        """Where a limit meets a run in an explosion, the point before it is what is shown."""
+        """Where a limit meets a run in an explosion, the point before it is what is shown; where it
+        meets one that seeks a better end than it has, that end.
+        """
         last, sane = self.last, self.sane
-        if finish.status not in LIMITS or last is None or sane is None or last is sane:
+        if finish.status not in LIMITS or last is None:
+            return finish
+        rival = last.rival
+        if rival is not None and rival.F < last.F:
+            self.last, self.stationarity = rival, self.scales.relative(rival)[0]
+            if finish.status is Status.INTERRUPTED or rival.finish is None:
+                return finish
+            self.candidate = rival.finish.status is Status.CONVERGED
+            return rival.finish
+        if sane is None or last is sane:
             return finish
         if not last.F > sane.F:
             return finish

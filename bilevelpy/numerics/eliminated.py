@@ -10,6 +10,9 @@ import scipy.sparse as sp
 from scipy.linalg.lapack import dpotrf, dpotrs
 from scipy.sparse.linalg import splu
 
+from bilevelpy.numerics.pieces import LARGEST as LARGEST_IN_PIECES
+from bilevelpy.numerics.pieces import InPieces
+
 if TYPE_CHECKING:
     from bilevelpy.lowering.joint_quadratic import JointQuadratic
     from bilevelpy.lowering.sparse_quadratic import SparseQuadratic
@@ -24,14 +27,15 @@ LARGEST = 600
 SOLVED = 1e-6
 
 
-def eliminated(oracle: Any, lower: QuadraticLower) -> Eliminated | None:
-    """Newton's step for Phi where it is a quadratic: without bounds below, which make it one in
-    pieces only, with local minima that longer steps pass over.
-    """
-    if max(oracle.n, oracle.m) > LARGEST or not oracle.domain_y.is_free:
+def eliminated(oracle: Any, lower: QuadraticLower) -> Eliminated | InPieces | None:
+    """Newton's step for Phi where it is a quadratic, with bounds below one in pieces."""
+    size = max(oracle.n, oracle.m)
+    if size > (LARGEST if oracle.domain_y.is_free else LARGEST_IN_PIECES):
         return None
     known: JointQuadratic | None = getattr(oracle, "joint_quadratic", None)
-    return None if known is None else Eliminated(known, lower)
+    if known is None:
+        return None
+    return Eliminated(known, lower) if oracle.domain_y.is_free else InPieces(known, lower)
 
 
 class Elimination:
@@ -87,9 +91,12 @@ class Eliminated(Elimination):
             if R is None:
                 return None
             self._matrix = self.known.reduced(R)
-        H = self._matrix[free][:, free]
-        factor, failed = dpotrf(H, lower=1, clean=0) if len(H) else (H, 1)
-        return None if failed else lambda g: dpotrs(factor, g, lower=1)[0]
+        return _cholesky(self._matrix[free][:, free])
+
+
+def _cholesky(H: Array) -> Solve | None:
+    factor, failed = dpotrf(H, lower=1, clean=0) if len(H) else (H, 1)
+    return None if failed else lambda g: dpotrs(factor, g, lower=1)[0]
 
 
 def eliminated_sparsely(oracle: Any) -> SparseElimination | None:

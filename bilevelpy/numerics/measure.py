@@ -27,7 +27,8 @@ class Measure:
 
     ``stationarity`` and ``lower_accuracy`` are the same norms on scales of the backend's own
     making, free of units; where they are None the driver divides by the largest value it has seen.
-    ``finish`` ends the run.
+    ``finish`` ends the run. ``rival`` is an end that the run has behind it, which a limit must not
+    lose; ``goes_on`` says that this point is one, and that the run is not at its last.
     """
 
     x: Vec
@@ -40,3 +41,5 @@ class Measure:
     lower_accuracy: float | None = None
     finish: Finish | None = None
     warnings: tuple[str, ...] = ()
+    rival: Measure | None = None
+    goes_on: bool = False

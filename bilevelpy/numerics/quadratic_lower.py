@@ -15,7 +15,7 @@ from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.hypergradient import Adjoint
 from bilevelpy.numerics.lower_solve import LowerSolution
 from bilevelpy.numerics.response import Accuracy, AdjointMethod, LowerMethod, Point
-from bilevelpy.numerics.working_set import Program, Solution, WorkingSet
+from bilevelpy.numerics.working_set import Factor, Program, Solution, WorkingSet
 
 if TYPE_CHECKING:
     from bilevelpy.lowering.expansion import Expanded
@@ -24,6 +24,8 @@ Vec = torch.Tensor
 
 # Simplices times lower variables: beyond, their sums are no longer a small dense matrix.
 SUMS = 1_000_000
+# Lower variables from which a bound of a residual is cheaper than the residual.
+BOUNDED = 300
 # Residuals of the adjoint system, relative to its right-hand side, that a factor must reach.
 SOLVED = 1e-9
 
@@ -77,6 +79,7 @@ class QuadraticLower:
     _last: tuple[Vec, LowerSolution] | None = None
     _program: tuple[Vec, Program, float] | None = None
     _started: bool = False
+    _norm: tuple[Factor, float | None] | None = None
 
     def solve_lower(
         self, oracle: Oracle, x: Vec, y: Vec, accuracy: Accuracy, scale: float
@@ -115,7 +118,7 @@ class QuadraticLower:
     def solve_adjoint(
         self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy
     ) -> Adjoint:
-        """The adjoint on the face of a point, its residual by one product."""
+        """The adjoint on the face of a point, its residual by one product or a bound."""
         face = point.lower.face
         program, _ = self._at(point.x)
         d = point.gF_y.numpy()
@@ -124,16 +127,36 @@ class QuadraticLower:
         if factor is None:
             return self.adjoint.solve(oracle, point, u0, accuracy)
         u = factor.spread(factor.solve(d), len(d))
-        oracle.counts.hvp += 1
-        r = d - program.product(u)
-        if not face.is_whole:
-            r, d = (face.project(torch.from_numpy(v)).numpy() for v in (r, d))
-        residual, size = math.sqrt(r.dot(r)), math.sqrt(d.dot(d))
+        residual, size = self._bound(program, factor, u), math.sqrt(d.dot(d))
+        if not residual <= SOLVED * size:
+            oracle.counts.hvp += 1
+            r = d - program.product(u)
+            if not face.is_whole:
+                r, d = (face.project(torch.from_numpy(v)).numpy() for v in (r, d))
+            residual, size = math.sqrt(r.dot(r)), math.sqrt(d.dot(d))
         if not residual <= SOLVED * size:
             return self.adjoint.solve(oracle, point, u0, accuracy)
         found = torch.from_numpy(u)
         cross = oracle.cross(point.x, point.y)(found)
         return Adjoint(found, cross, residual / size if size else 0.0, 1)
+
+    def _bound(self, program: Program, factor: Factor, u: np.ndarray) -> float:
+        """A bound of the residual that rounding leaves in a solve with a large matrix: 50 units of
+        its size times that of the solution. Infinite where a product costs no more, for small
+        matrices and at the first solve with a factor.
+        """
+        if len(u) < BOUNDED or factor.bordered is not None:
+            return math.inf
+        known = self._norm
+        if known is None or known[0] is not factor:
+            self._norm = (factor, None)
+            return math.inf
+        norm = known[1]
+        if norm is None:
+            H = np.abs(program.Q).sum(1)
+            norm = float((H if program.d is None else H + np.abs(program.d)).max())
+            self._norm = (factor, norm)
+        return 50.0 * float(np.finfo(np.float64).eps) * norm * math.sqrt(u.dot(u))
 
     def carried(self) -> dict[str, Any]:
         """The working set and the last answer; factors are computed again."""
@@ -153,7 +176,7 @@ class QuadraticLower:
             raise ValueError("the working set is of another size")
         self.working.side = side
         self._started, self._size = bool(known["started"]), float(known["size"])
-        self._last, self._known, self._program = known["last"], None, None
+        self._last, self._known, self._program, self._norm = known["last"], None, None, None
 
     def columns(self, mixed: np.ndarray) -> np.ndarray | None:
         """``dy/dx = -H^-1 f_yx`` where H is constant and no bound binds; None where it is
@@ -164,6 +187,18 @@ class QuadraticLower:
     def columns_at(self, point: Point, mixed: np.ndarray) -> np.ndarray | None:
         """The same at a point."""
         return self._columns(self._at(point.x)[0], mixed)
+
+    def columns_on(self, point: Point, mixed: np.ndarray) -> np.ndarray | None:
+        """The same on the face of a point: rows of zeros for what is held."""
+        face = point.lower.face
+        free = self._all if face.free is None else face.free.numpy()
+        factor = self.working.factor(self._at(point.x)[0], free)
+        if factor is None:
+            return None
+        out = np.zeros_like(mixed)
+        if len(factor.L):
+            out[slice(None) if factor.where is None else factor.where] = -factor.solve(mixed)
+        return out
 
     def _columns(self, program: Program, mixed: np.ndarray) -> np.ndarray | None:
         factor = self.working.factor(program, self._all)

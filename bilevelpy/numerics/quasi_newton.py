@@ -30,8 +30,9 @@ def updated(B: Array, s: Array, g: Array) -> Array:
 
         B - B s s'B / s'Bs + g g' / s'g
     """
-    Bs = B @ s
-    found: Array = B - np.outer(Bs, Bs) / float(s @ Bs) + np.outer(g, g) / float(s @ g)
+    Bs = B.dot(s)
+    found: Array = B - (Bs / s.dot(Bs))[:, None] * Bs
+    found += (g / s.dot(g))[:, None] * g
     return found
 
 

@@ -72,7 +72,6 @@ def advance(state: UpperState) -> UpperState:
     if state.finish is not None:
         return state
     old = state.point
-    domain = state.response.oracle.domain_x
     pg = state.projected_gradient
     size = state.gradient_norm
     if size == 0.0:
@@ -86,9 +85,8 @@ def advance(state: UpperState) -> UpperState:
     if not math.isfinite(size):
         state.finish = Finish(Status.DIVERGED, "the hypergradient is not finite")
         return state
-    face = domain.face(old.x, old.g)
     first = state.memory.scale == 0.0
-    d = _direction(state, face, pg)
+    d = _direction(state, state.face, pg)
     found = search(state.response, old, d, extent=state.extent, remember=state.recent.append)
     if found.point is None and not first:
         # The model may be at fault: steepest descent with the length of the last good step.

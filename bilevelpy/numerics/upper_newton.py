@@ -78,11 +78,11 @@ class ReducedNewton:
             return None
         x = point.x.numpy()
         self.working.start(x)
-        found = self.working.solve(Program(B, None, point.g.numpy() - B @ x))
+        found = self.working.solve(Program(B, None, point.g.numpy() - B.dot(x)))
         if found is None:
             self.reset()
             return None
-        return x - np.clip(found.y, self.working.low, self.working.high)
+        return x - np.minimum(np.maximum(found.y, self.working.low), self.working.high)
 
     def reset(self) -> None:
         """Forget the matrix: its step led nowhere."""
@@ -120,8 +120,8 @@ class ReducedNewton:
         s, d = (new.x - old.x).numpy(), (new.g - old.g).numpy()
         B = self.matrix
         assert B is not None
-        curved = float(s @ d) > CURVATURE * np.linalg.norm(s) * np.linalg.norm(d)
-        if curved and float(s @ (B @ s)) > 0.0:
+        curved = s.dot(d) > CURVATURE * math.sqrt(s.dot(s) * d.dot(d))
+        if curved and s.dot(B.dot(s)) > 0.0:
             self.matrix = updated(B, s, d)
 
     def _second(self, point: Point) -> Array | None:

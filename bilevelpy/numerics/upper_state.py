@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import torch
 
+from bilevelpy.lowering.faces import Face
 from bilevelpy.numerics.linear_solve import dot, norm
-from bilevelpy.numerics.measure import Finish
+from bilevelpy.numerics.measure import Finish, Measure
 from bilevelpy.numerics.quasi_newton import BFGS
 from bilevelpy.numerics.response import Point, Response
 
@@ -20,6 +21,14 @@ MEMORY = 30
 # gradient, though above tol, is small. Upper variables of little effect on F (weights of single
 # samples) drift for ever.
 WINDOW, FALL, SMALL_GRADIENT = 20, 5.0, 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """The end of an earlier run from the same start."""
+
+    point: Point
+    end: Measure
 
 
 @dataclass(slots=True)
@@ -37,9 +46,13 @@ class UpperState:
     extent: float = 0.0  # largest distance from the start: the length scale of the run
     reach: float = math.inf
     finish: Finish | None = None
+    # Where a run of two is: an end after which it goes on, and the one of the first.
+    pending: Finish | None = None
+    rival: Rival | None = None
     warnings: tuple[str, ...] = ()
 
     _seen: tuple[Point, Vec, float] | None = None
+    _held: tuple[Point, Face] | None = None
     _quality: tuple[Point, int, int, float] | None = None
     _model: tuple[Point, int, Vec] | None = None
     _newton: tuple[Point, Vec | None] | None = None
@@ -53,6 +66,14 @@ class UpperState:
     def gradient_norm(self) -> float:
         """Its norm."""
         return self._projected()[1]
+
+    @property
+    def face(self) -> Face:
+        """The face of the upper domain at the point."""
+        if self._held is None or self._held[0] is not self.point:
+            point = self.point
+            self._held = (point, self.response.oracle.domain_x.face(point.x, point.g))
+        return self._held[1]
 
     def _projected(self) -> tuple[Vec, float]:
         """Both, computed once for a point."""
@@ -85,8 +106,7 @@ class UpperState:
         if newton is None:
             return None
         if self._newton is None or self._newton[0] is not point:
-            face = self.response.oracle.domain_x.face(point.x, point.g)
-            step = None
+            face, step = self.face, None
             if face.only_fixes:
                 free = None if face.free is None else face.free.numpy()
                 step = newton.step(point, self.projected_gradient.numpy(), free)

@@ -108,7 +108,8 @@ class WorkingSet:
 
     def start(self, y: Array) -> None:
         """Take the working set of a point: what lies on a bound is held."""
-        self.side = np.where(y <= self.low, -1, np.where(y >= self.high, 1, 0)).astype(np.int8)
+        below, above = y <= self.low, y >= self.high
+        self.side = (above & ~below).astype(np.int8) - below
 
     def factor(self, program: Program, free: Mask) -> Factor | None:
         """The factor on a working set; None where H is singular there to working accuracy."""
@@ -127,7 +128,8 @@ class WorkingSet:
         return found
 
     def _new_factor(self, program: Program, free: Mask) -> Factor | None:
-        where = None if not self.bounded or free.all() else free.nonzero()[0]
+        whole = not self.bounded or np.count_nonzero(free) == len(free)
+        where = None if whole else free.nonzero()[0]
         H = program.Q if where is None else program.Q[where[:, None], where]
         if program.d is not None:
             H = H.copy() if where is None else H
@@ -135,9 +137,10 @@ class WorkingSet:
         if not len(H):
             return Factor(where, H)
         # LAPACK reads columns: the transpose of a symmetric matrix is the matrix itself.
-        top = float(H.diagonal().max())
+        top = float(np.maximum.reduce(H.diagonal()))
         L, info = dpotrf(H.T, lower=1, clean=0, overwrite_a=where is not None)
-        if info or not float(L.diagonal().min()) ** 2 > PIVOT * top or not top < math.inf:
+        least = float(np.minimum.reduce(L.diagonal()))
+        if info or not least**2 > PIVOT * top or not top < math.inf:
             return None
         if self.sums is None:
             return Factor(where, L)
@@ -188,11 +191,11 @@ class WorkingSet:
     def _wrong(self, found: Solution) -> np.ndarray | None:
         """Free variables outside their bounds and held ones that would move inside."""
         y, held, m = found.y, found.side, found.multipliers
-        slack = EXACT * float(np.abs(y).max(initial=0.0))
+        slack = EXACT * float(np.maximum.reduce(np.abs(y), initial=0.0))
         wrong = (held == 0) & ((y < self.low - slack) | (y > self.high + slack))
-        force = EXACT * float(np.abs(found.gradient).max(initial=0.0))
+        force = EXACT * float(np.maximum.reduce(np.abs(found.gradient), initial=0.0))
         wrong |= (held * m > force) & self.movable
-        return wrong.nonzero()[0] if wrong.any() else None
+        return wrong.nonzero()[0] if np.count_nonzero(wrong) else None
 
     def _exchanged(self, found: Solution, side: np.ndarray, wrong: np.ndarray) -> np.ndarray:
         """Another set: what is outside is held at the bound, what pushes inside is freed."""

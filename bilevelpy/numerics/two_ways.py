@@ -1,0 +1,56 @@
+"""Two runs from one start where F(x, y(x)) has many local minima: the better end counts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bilevelpy.numerics.measure import Finish, Measure
+from bilevelpy.numerics.pieces import InPieces
+from bilevelpy.numerics.upper import advance, begin, measure
+from bilevelpy.numerics.upper_state import Rival, UpperState
+from bilevelpy.result import Status
+
+
+def step(state: UpperState) -> UpperState:
+    """One step. Whole steps over pieces of Phi end soon, often at lower minima than quasi-Newton
+    steps and sometimes at higher ones: after them the run goes on from its start without pieces,
+    and so it does from where it got stuck between them.
+    """
+    newton = state.response.newton
+    if not isinstance(newton, InPieces):
+        return advance(state)
+    ended, state.pending = state.pending, None
+    if ended is None:
+        state = advance(state)
+    elif newton.is_on and ended.status is Status.STALLED:
+        newton.is_on = False
+        state.forget()
+        state = advance(state)
+    else:
+        newton.is_on = False
+        rival = Rival(state.point, replace(measure(state), finish=ended))
+        norms = state.norms
+        state = begin(state.response, state.start.x, state.start.y, state.tol)
+        state.norms[:0], state.rival = norms, rival
+    finish = state.finish or _converged(state)
+    if finish is None:
+        return state
+    rival_now = state.rival
+    if rival_now is None and finish.status in (Status.CONVERGED, Status.STALLED):
+        state.finish, state.pending = None, finish
+    elif rival_now is not None and rival_now.end.F <= state.point.F:
+        state.point, state.finish = rival_now.point, rival_now.end.finish
+    return state
+
+
+def _converged(state: UpperState) -> Finish | None:
+    found = state.stationarity()
+    if found > state.tol:
+        return None
+    return Finish(Status.CONVERGED, f"relative hypergradient {found:.1e} within tol")
+
+
+def described(found: Measure, state: UpperState) -> Measure:
+    """A measure with the end that the run has behind it, while it is not at the next one."""
+    rival = None if state.rival is None or state.finish is not None else state.rival.end
+    return replace(found, rival=rival, goes_on=state.pending is not None)
