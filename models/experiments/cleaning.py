@@ -54,8 +54,8 @@ def settings(folder: Path) -> Sequence[Setting]:
                 data = partial(images, folder, data_set, share, size)
                 label = f"{data_set}_{size // 1000}k_{share:g}"
                 found.append(_linear(label, data, BACKENDS if size == 5_000 else LARGE))
-        data = partial(images, folder, data_set, 0.5, 5_000)
-        found.append(_network(f"{data_set}_5k_0.5_network", data, Layers(784, 300)))
+                if size == 5_000:
+                    found.append(_network(f"{label}_network", data, Layers(784, 300)))
     return found
 
 
