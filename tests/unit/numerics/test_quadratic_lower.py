@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ import torch
 import bilevelpy as bl
 from bilevelpy.backends.direct import Direct, DirectOptions
 from bilevelpy.numerics.block_curvature import curvature_of
+from bilevelpy.numerics.driver import run
 from bilevelpy.numerics.hypergradient import dense_adjoint
 from bilevelpy.numerics.lower_newton import newton
+from bilevelpy.options import SolveOptions
 from tests.unit.lowering.programs import RIDGE, oracle, ridge_data
+from tests.unit.numerics.test_carried import Seen, through_a_file
 
 BOX = """
 dim n; param A[n, n];
@@ -91,3 +95,73 @@ def test_a_singular_lower_level_is_left_to_the_general_solver() -> None:
     point = response.evaluate(torch.full((3,), 1.0, dtype=torch.float64), None, o.y0)
     assert math.isfinite(point.lower.started)  # the general solver says where it began
     assert float(o.grad_f(point.x, point.y).abs().max()) <= 1e-8
+
+
+def test_bounds_of_large_factors_cover_the_residuals() -> None:
+    """From the third point on one solve each, whose residuals are below the bounds that are given
+    in their place.
+    """
+    o = oracle(TOY.replace("model toy;", ""), A=definite(320, 3))
+    response = Direct().response(o, DirectOptions())
+    draw, bounds = torch.Generator().manual_seed(0), []
+    for _ in range(4):
+        x = o.x0 + torch.randn(o.n, generator=draw, dtype=torch.float64)
+        point = response.differentiate(response.evaluate(x, None, o.y0), None)
+        true = float(o.grad_f(x, point.y).norm())
+        assert true <= max(point.lower.residual, 1e-11)
+        assert point.lower.residual <= 1e-9 * float(x.norm())
+        assert point.lower.f == pytest.approx(o.f(x, point.y), rel=1e-10)
+        assert point.adjoint is not None
+        wrong = o.hvp(x, point.y)(point.adjoint.u) - point.gF_y
+        assert float(wrong.norm()) <= max(point.adjoint.residual, 1e-11) * float(point.gF_y.norm())
+        bounds.append(point.lower.residual)
+    assert min(bounds[2:]) > 100 * bounds[0]  # bounds, not residuals
+
+
+def test_an_ill_conditioned_factor_is_not_believed() -> None:
+    """Where the bound is wide, the residual is computed."""
+    root = np.random.default_rng(1).standard_normal((320, 320))
+    Q, _ = np.linalg.qr(root)
+    A = (Q * np.geomspace(1.0, 1e7, 320)) @ Q.T
+    o = oracle(TOY.replace("model toy;", ""), A=(A + A.T) / 2)
+    response = Direct().response(o, DirectOptions())
+    costs = []
+    for k in range(4):
+        before = o.counts.grad_f
+        response.differentiate(response.evaluate(o.x0 + k, None, o.y0), None)
+        costs.append(o.counts.grad_f - before)
+    assert len(set(costs)) == 1
+
+
+def test_large_quadratic_runs_go_on_as_they_would_have() -> None:
+    def course(most: int, start: Seen | None = None) -> list[Seen]:
+        seen: list[Seen] = []
+
+        def keep(record: Any, m: Any, capture: Any) -> None:
+            seen.append(Seen(m.x.clone(), m.y.clone(), m.F, through_a_file(capture())))
+
+        o = oracle(TOY.replace("model toy;", ""), A=definite(620, 4))
+        at = None if start is None else (start.x, start.y)
+        run(
+            o, Direct(), None, SolveOptions("direct", tol=1e-10, max_iter=most), start=at,
+            keep=keep, carried=None if start is None else start.carried,
+        )  # fmt: skip
+        return seen
+
+    whole = course(8)
+    assert len(whole) > 5
+    for at in (1, 3, 5):
+        for a, b in zip(course(8 - at, whole[at]), whole[at:], strict=True):
+            assert torch.equal(a.x, b.x)
+            assert torch.equal(a.y, b.y)
+            assert a.F == b.F
+
+
+def test_an_adjoint_that_the_factor_does_not_solve() -> None:
+    """Condition 1e9: the general adjoint takes over, with a matrix of its own."""
+    Q, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((60, 60)))
+    A = (Q * np.geomspace(1.0, 1e9, 60)) @ Q.T
+    result = bl.solve(bl.parse(TOY, data={"A": (A + A.T) / 2}), backend="direct", progress=False)
+    expected = np.linalg.solve(np.eye(60) + np.linalg.inv(A), np.ones(60))
+    assert result.success
+    np.testing.assert_allclose(result["x"], expected, atol=1e-7)
