@@ -35,7 +35,9 @@ def eliminated(oracle: Any, lower: QuadraticLower) -> Eliminated | InPieces | No
     known: JointQuadratic | None = getattr(oracle, "joint_quadratic", None)
     if known is None:
         return None
-    return Eliminated(known, lower) if oracle.domain_y.is_free else InPieces(known, lower)
+    if oracle.domain_y.is_free:
+        return Eliminated(known, lower)
+    return InPieces(known, lower) if oracle.domain_x.is_box else None
 
 
 class Elimination:

@@ -64,8 +64,8 @@ class InPieces:
     def __init__(self, known: JointQuadratic, lower: QuadraticLower) -> None:
         self.known, self.lower = known, lower
         self._pieces: dict[bytes, Piece] = {}
-        # Off, it leaves the steps to others.
-        self.is_on = True
+        # Off, it leaves the steps to others; whether it has made one.
+        self.is_on, self.has_stepped = True, False
         self._short = 0
         self._goal: Array | None = None
 
@@ -91,7 +91,7 @@ class InPieces:
             found = self._between(own, x, point.F, g[where], where, factor)
         out = np.zeros_like(g)
         out[where] = found
-        self._goal = x - out
+        self._goal, self.has_stepped = x - out, True
         return out
 
     def _piece(self, point: Point) -> Piece | None:
@@ -145,7 +145,13 @@ class InPieces:
             (np.frombuffer(key, dtype=np.uint8), p.at, p.F, p.g, p.B)
             for key, p in self._pieces.items()
         ]
-        return {"pieces": pieces, "short": self._short, "on": self.is_on, "goal": self._goal}
+        return {
+            "pieces": pieces,
+            "short": self._short,
+            "on": self.is_on,
+            "goal": self._goal,
+            "stepped": self.has_stepped,
+        }
 
     def restore(self, known: Mapping[str, Any], oracle: Any) -> None:
         """As they were."""
@@ -160,3 +166,4 @@ class InPieces:
             raise ValueError("the end of a step is of another size")
         if not isinstance(known["on"], bool):
             raise ValueError("it is neither on nor off")
+        self.has_stepped = bool(known["stepped"])

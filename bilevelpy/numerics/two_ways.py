@@ -36,9 +36,10 @@ def step(state: UpperState) -> UpperState:
     if finish is None:
         return state
     rival_now = state.rival
-    if rival_now is None and finish.status in (Status.CONVERGED, Status.STALLED):
-        state.finish, state.pending = None, finish
-    elif rival_now is not None and rival_now.end.F <= state.point.F:
+    if rival_now is None:
+        if newton.has_stepped and finish.status in (Status.CONVERGED, Status.STALLED):
+            state.finish, state.pending = None, finish
+    elif rival_now.end.F <= state.point.F:
         state.point, state.finish = rival_now.point, rival_now.end.finish
     return state
 

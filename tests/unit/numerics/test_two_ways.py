@@ -83,6 +83,16 @@ def test_the_better_end_counts(domain: str, seed: int, lower: str) -> None:
             np.testing.assert_allclose(found.y.numpy(), y, atol=1e-9)
 
 
+def test_no_second_run_without_pieces_in_the_first() -> None:
+    """Shares above: their face is no choice of coordinates, and both runs would be the same."""
+    simplex = text("box").replace("var x[n]", "var x[n] in simplex")
+    oracle = oracle_of(simplex, **data(1, 6, 8))
+    found = run(oracle, registry.get("direct"), None, SolveOptions("direct"))
+    Fs = [record.F for record in found.history]
+    assert found.status == "converged"
+    assert Fs[0] not in Fs[1:]
+
+
 def test_runs_are_the_same_again() -> None:
     first, again = (bl.solve(model("box", 3, 6, 8), backend="direct") for _ in range(2))
     assert first.F == again.F
