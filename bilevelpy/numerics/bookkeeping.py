@@ -25,6 +25,7 @@ Vec = torch.Tensor
 # nobody's verdict.
 EXPLODED = 1e6
 LIMITS = (Status.TIME_LIMIT, Status.ITERATION_LIMIT, Status.INTERRUPTED)
+UNFINISHED = (*LIMITS, Status.STALLED)
 # What is told of an iteration that a checkpoint may hold: its record, its measure, and a function
 # for what the run carries on.
 Keep = Callable[[Record, Measure, Callable[[], Carried | None]], None]
@@ -235,12 +236,13 @@ class Loop:
         if finish.status not in LIMITS or last is None:
             return finish
         rival = last.rival
-        if rival is not None and rival.F < last.F:
+        if rival is not None and rival.F <= last.F:
             self.last, self.stationarity = rival, self.scales.relative(rival)[0]
-            if finish.status is Status.INTERRUPTED or rival.finish is None:
+            end = rival.finish
+            if finish.status is Status.INTERRUPTED or end is None or end.status in UNFINISHED:
                 return finish
-            self.candidate = rival.finish.status is Status.CONVERGED
-            return rival.finish
+            self.candidate = True
+            return end
         if sane is None or last is sane:
             return finish
         if not last.F > sane.F:

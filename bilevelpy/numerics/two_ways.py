@@ -52,6 +52,9 @@ def _converged(state: UpperState) -> Finish | None:
 
 
 def described(found: Measure, state: UpperState) -> Measure:
-    """A measure with the end that the run has behind it, while it is not at the next one."""
-    rival = None if state.rival is None or state.finish is not None else state.rival.end
-    return replace(found, rival=rival, goes_on=state.pending is not None)
+    """A measure with the end that the run has behind it, or is at, while it goes on."""
+    if state.finish is not None:
+        return found
+    if state.pending is not None:
+        return replace(found, rival=replace(found, finish=state.pending), goes_on=True)
+    return found if state.rival is None else replace(found, rival=state.rival.end)
