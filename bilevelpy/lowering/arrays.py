@@ -36,17 +36,7 @@ def array_function(graph: fx.Graph, values: Iterable[Any]) -> Function | None:
     names: dict[fx.Node, str] = {}
 
     def text(argument: Any) -> str:
-        if isinstance(argument, fx.Node):
-            return names[argument]
-        if isinstance(argument, tuple):
-            return f"({''.join(text(a) + ', ' for a in argument)})"
-        if isinstance(argument, list):
-            return f"[{', '.join(text(a) for a in argument)}]"
-        if isinstance(argument, float):
-            # Infinities and NaN have no literal.
-            known[f"k{len(known)}"] = argument
-            return f"k{len(known) - 1}"
-        return repr(argument)
+        return _text(argument, names, known)
 
     pairs = _pairs(graph)
     for k, node in enumerate(graph.nodes):
@@ -88,8 +78,26 @@ def array_function(graph: fx.Graph, values: Iterable[Any]) -> Function | None:
     body = "\n".join([f"def run({', '.join(inputs)}):", *lines])
     # The text holds the names made here and numbers, nothing of the model's own.
     exec(compile(body, "<arrays>", "exec"), known)
-    quiet: Function = np.errstate(all="ignore")(known["run"])
+    # Out of its own names: the data that they hold is then let go with the function, at once.
+    quiet: Function = np.errstate(all="ignore")(known.pop("run"))
     return quiet
+
+
+def _text(argument: Any, names: dict[fx.Node, str], known: dict[str, Any]) -> str:
+    """An argument of a call; not within :func:`array_function`, for a function that names itself
+    keeps all that it sees until the next collection.
+    """
+    if isinstance(argument, fx.Node):
+        return names[argument]
+    if isinstance(argument, tuple):
+        return f"({''.join(_text(a, names, known) + ', ' for a in argument)})"
+    if isinstance(argument, list):
+        return f"[{', '.join(_text(a, names, known) for a in argument)}]"
+    if isinstance(argument, float):
+        # Infinities and NaN have no literal.
+        known[f"k{len(known)}"] = argument
+        return f"k{len(known) - 1}"
+    return repr(argument)
 
 
 def _pairs(graph: fx.Graph) -> dict[fx.Node, tuple[fx.Node, fx.Node]]:

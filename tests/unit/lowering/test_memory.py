@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
+import bilevelpy as bl
 from bilevelpy.errors import ModelError
 from bilevelpy.lowering import memory
 from bilevelpy.lowering.memory import forecast, in_words, memory_words
 from bilevelpy.lowering.oracle import TorchOracle
-from bilevelpy.lowering.streaming import make_oracle
+from bilevelpy.lowering.streaming import StreamedOracle, make_oracle
 from bilevelpy.model import Given, read_model
 from tests.unit.lowering.programs import RIDGE, bound, ridge_data
 
@@ -81,3 +87,39 @@ def test_words():
     assert [in_words(v) for v in (5, 2e3, 3e6, 4.2e9, 8e12)] == [
         "5 B", "2 kB", "3 MB", "4.2 GB", "8.0 TB",
     ]  # fmt: skip
+
+
+def test_rows_are_let_go_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Hessian by blocks keeps none of them: without a collection in between, for these come
+    seldom and a block may be a hundred megabytes.
+    """
+    rng = np.random.default_rng(0)
+    for name, shape in (("X", (400, 6)), ("y", 400)):
+        np.save(tmp_path / f"{name}.npy", rng.normal(size=shape))
+    (tmp_path / "m.blv").write_text(
+        "model m; dim n, p; param X[n, p], y[n];\n"
+        "upper { var t in [-3, 3]; minimize mean((X @ w - y)^2) + t^2; }\n"
+        "lower fit { var w[p]; minimize mean(softplus(-y * (X @ w))) + exp(t) * sumsq(w); }\n"
+    )
+    monkeypatch.setenv("BILEVELPY_MEMORY", "1e-6")
+    model = bl.load(tmp_path / "m.blv", data=[tmp_path / f"{n}.npy" for n in ("X", "y")])
+    oracle = make_oracle(model.bound, 0.0)
+    assert isinstance(oracle, StreamedOracle)
+    held: list[weakref.ref[Any]] = []
+    made = StreamedOracle._rows_alone
+
+    def watched(self: StreamedOracle, *where: Any) -> Any:
+        alone = made(self, *where)
+        held.extend(weakref.ref(a) for a in alone.bound.data.arrays.values() if 1 < len(a) < 400)
+        return alone
+
+    monkeypatch.setattr(StreamedOracle, "_rows_alone", watched)
+    monkeypatch.setattr("bilevelpy.lowering.streaming.long_block", lambda: 6 * 8 * 40)
+    gc.collect()
+    gc.disable()
+    try:
+        oracle.hessian(oracle.x0, oracle.y0 + 0.1)
+        assert len(held) >= 10
+        assert not any(ref() is not None for ref in held)
+    finally:
+        gc.enable()
