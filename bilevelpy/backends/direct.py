@@ -81,7 +81,7 @@ class Direct(Implicit):
     boxes and with a smooth free lower level, by Newton's steps once a run is long enough to pay for
     the second derivative of Phi (:mod:`bilevelpy.numerics.upper_newton`). With quadratic objectives
     Phi is quadratic, and one step solves; where the lower level has bounds it is so in pieces, and
-    two runs from the start, by whole steps from piece to piece and by careful ones, end at minima
+    two runs from the start, by whole steps from piece to piece and by L-BFGS, end at minima
     of which the better one counts (:mod:`bilevelpy.numerics.pieces`).
 
     Cost per upper step: one to three value-gradient pairs, at most a few Hessians and factors
@@ -165,7 +165,7 @@ class Direct(Implicit):
         if exact is not None:
             finest = Accuracy(level=FINEST, change=CHANGE, floor=FINEST)
             newton: NewtonStep | None = eliminated(oracle, exact) or reduced_newton(
-                oracle, exact.columns_at, options.tol
+                oracle, exact.columns_on, options.tol
             )
             return Response(
                 oracle, ExactLower(exact), ExactAdjoint(exact), finest, correct=False, newton=newton

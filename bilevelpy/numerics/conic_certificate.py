@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
 Vec = torch.Tensor
 
-# Radius of probes, and what rows and
-# objectives may be off by, relative to their terms.
+# Radius of probes, and what rows and objectives may be off by, relative to their terms.
 PROBE = 1e-3
 FEASIBLE, LOWER_GAP = 1e-7, 1e-6
 # Mismatch of a difference and the hypergradient that is no rounding; F is known to this fraction.

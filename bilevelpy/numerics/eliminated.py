@@ -93,12 +93,9 @@ class Eliminated(Elimination):
             if R is None:
                 return None
             self._matrix = self.known.reduced(R)
-        return _cholesky(self._matrix[free][:, free])
-
-
-def _cholesky(H: Array) -> Solve | None:
-    factor, failed = dpotrf(H, lower=1, clean=0) if len(H) else (H, 1)
-    return None if failed else lambda g: dpotrs(factor, g, lower=1)[0]
+        H = self._matrix[free][:, free]
+        factor, failed = dpotrf(H, lower=1, clean=0) if len(H) else (H, 1)
+        return None if failed else lambda g: dpotrs(factor, g, lower=1)[0]
 
 
 def eliminated_sparsely(oracle: Any) -> SparseElimination | None:

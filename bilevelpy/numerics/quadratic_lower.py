@@ -216,14 +216,12 @@ class QuadraticLower:
         """``dy/dx = -H^-1 f_yx`` where H is constant and no bound binds; None where it is
         singular.
         """
-        return self._columns(Program(self.kept.Q, None, np.zeros(len(mixed))), mixed)
-
-    def columns_at(self, point: Point, mixed: np.ndarray) -> np.ndarray | None:
-        """The same at a point."""
-        return self._columns(self._at(point.x)[0], mixed)
+        program = Program(self.kept.Q, None, np.zeros(len(mixed)))
+        factor = self.working.factor(program, self._all)
+        return None if factor is None else -factor.solve(mixed)
 
     def columns_on(self, point: Point, mixed: np.ndarray) -> np.ndarray | None:
-        """The same on the face of a point: rows of zeros for what is held."""
+        """The same at a point and on its face: rows of zeros for what is held."""
         face = point.lower.face
         free = self._all if face.free is None else face.free.numpy()
         factor = self.working.factor(self._at(point.x)[0], free)
@@ -233,10 +231,6 @@ class QuadraticLower:
         if len(factor.L):
             out[slice(None) if factor.where is None else factor.where] = -factor.solve(mixed)
         return out
-
-    def _columns(self, program: Program, mixed: np.ndarray) -> np.ndarray | None:
-        factor = self.working.factor(program, self._all)
-        return None if factor is None else -factor.solve(mixed)
 
     def _at(self, x: Vec) -> tuple[Program, float]:
         """The program at x. Equal matrices are the same arrays, so that their factors serve."""

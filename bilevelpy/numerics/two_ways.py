@@ -28,19 +28,17 @@ def step(state: UpperState) -> UpperState:
         state = advance(state)
     else:
         newton.is_on = False
-        rival = Rival(state.point, replace(measure(state), finish=ended))
-        norms = state.norms
-        state = begin(state.response, state.start.x, state.start.y, state.tol)
-        state.norms[:0], state.rival = norms, rival
+        first, rival = state, Rival(state.point, replace(measure(state), finish=ended))
+        state = begin(first.response, first.start.x, first.start.y, first.tol)
+        state.norms[:0], state.rival = first.norms, rival
     finish = state.finish or _converged(state)
     if finish is None:
         return state
-    rival_now = state.rival
-    if rival_now is None:
+    if state.rival is None:
         if newton.has_stepped and finish.status in (Status.CONVERGED, Status.STALLED):
             state.finish, state.pending = None, finish
-    elif rival_now.end.F <= state.point.F:
-        state.point, state.finish = rival_now.point, rival_now.end.finish
+    elif state.rival.end.F <= state.point.F:
+        state.point, state.finish = state.rival.point, state.rival.end.finish
     return state
 
 
