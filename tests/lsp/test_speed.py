@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
-import time
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -53,6 +53,10 @@ def test_while_typing_nothing_waits_for_a_check() -> None:
     assert not after.is_checked
 
 
+# A tenth of a second on the slower of the machines measured (2026: 7,000 to 7,800 calls in 1 ms).
+A_TENTH_OF_A_SECOND = 700_000
+
+
 @pytest.fixture
 def warm() -> Iterator[None]:
     """What the server does when it begins: load, and leave what is loaded out of collections."""
@@ -61,32 +65,24 @@ def warm() -> Iterator[None]:
     gc.unfreeze()
 
 
-def spent(work: Callable[[Document], object], make: Callable[[], Document]) -> float:
-    """Processor time on a fresh document, the least of three: other processes take caches away, and
-    add to it.
-    """
-    found = []
-    for _ in range(3):
-        document = make()
-        began = time.process_time()
+def calls(work: Callable[[Document], object], make: Callable[[], Document]) -> int:
+    """Functions called on a fresh document: the same number on every machine, busy or not."""
+    found = 0
+
+    def count(_: object, event: str, __: object) -> None:
+        nonlocal found
+        found += event in ("call", "c_call")
+
+    document = make()
+    sys.setprofile(count)
+    try:
         work(document)
-        found.append(time.process_time() - began)
-    return min(found)
+    finally:
+        sys.setprofile(None)
+    return found
 
 
-@pytest.fixture(scope="module")
-def limit() -> float:
-    """A tenth of a second of processor time; longer where the processor is slower than usual."""
-
-    def usual(_: Document) -> None:  # 25 ms
-        seen: dict[int, int] = {}
-        for k in range(200_000):
-            seen[k % 97] = seen.get(k % 97, 0) + k
-
-    return 0.1 * max(1.0, spent(usual, lambda: Document("file:///m", "", 1)) / 0.025)
-
-
-def test_no_key_takes_a_tenth_of_a_second(warm: None, limit: float) -> None:
+def test_no_key_takes_a_tenth_of_a_second(warm: None) -> None:
     """A row typed into the middle of the file, key by key: requests, then the check of a pause."""
     text = long_model()
     before = Document("file:///m/long.blv", text, 1)
@@ -104,10 +100,11 @@ def test_no_key_takes_a_tenth_of_a_second(warm: None, limit: float) -> None:
             "check": lambda d, _: d.diagnostics,
             "hover": lambda d, o: (use := d.use_at(o - 1)) and describe.hover(d, use, {}),
         }.items():
-            assert spent(lambda d, ask=ask, o=here: ask(d, o), make) < limit, (what, row[:typed])
+            cost = calls(lambda d, ask=ask, o=here: ask(d, o), make)
+            assert 0 < cost < A_TENTH_OF_A_SECOND, (what, row[:typed])
 
 
-def test_what_is_asked_in_a_pause_takes_less_too(warm: None, limit: float) -> None:
+def test_what_is_asked_in_a_pause_takes_less_too(warm: None) -> None:
     """Hover, places, renaming, layout and fixes of a checked text; `minimize` has the longest."""
     text = long_model()
     offset = text.index("lam) * w") + 1
@@ -129,4 +126,4 @@ def test_what_is_asked_in_a_pause_takes_less_too(warm: None, limit: float) -> No
         return document
 
     for name, ask in asked.items():
-        assert spent(ask, make) < limit, name
+        assert 0 < calls(ask, make) < A_TENTH_OF_A_SECOND, name
