@@ -78,7 +78,7 @@ class Comparison:
                     "-" if math.isnan(norm) else f"{norm:.1e}",
                     str(row["iterations"]),
                     str(evaluations),
-                    f"{row['seconds']:.3g}",
+                    _seconds(row["seconds"]),
                 ]
             )
         widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
@@ -96,3 +96,8 @@ class Comparison:
             said = f"{name}: {reason.splitlines()[0]}"
             lines += textwrap.wrap(said, WIDTH, subsequent_indent="  ", break_long_words=False)
         return "\n".join(lines)
+
+
+def _seconds(time: float) -> str:
+    """Milliseconds of short runs, and at most six characters up to eleven days."""
+    return f"{time:.3f}" if time < 10.0 else f"{time:.1f}" if time < 1000.0 else f"{time:.0f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -51,6 +52,14 @@ def test_the_table_is_aligned_and_complete(comparison) -> None:
     assert all(line[column:].startswith("converged") for line in lines[2:6])
     assert lines[6].startswith("blocc: error[BLV0602]")
     assert all(line.startswith("  ") for line in lines[7:])
+
+
+@pytest.mark.parametrize("seconds", [0.002081, 9.99951, 54.3219, 999.94, 86_399.5])
+def test_times_take_no_more_than_their_column(comparison, seconds: float) -> None:
+    slow = {k: replace(r, time={"total": seconds}) for k, r in comparison.results.items()}
+    lines = repr(replace(comparison, results=slow)).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert all(float(line.split()[-1]) == pytest.approx(seconds, rel=0.05) for line in lines[2:6])
 
 
 def test_json(comparison) -> None:
