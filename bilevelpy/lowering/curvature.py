@@ -106,12 +106,15 @@ class Curvature:
         """Second-derivative passes in the space of the predictors that one point costs."""
         return sum(shape.classes for shape in self.shapes)
 
-    def work(self, constant: Sequence[bool]) -> tuple[float, float]:
-        """Rough seconds of a gradient and of a dense Hessian with its factor, by their sizes.
+    def work(self, constant: Sequence[bool], *, factor: bool = True) -> tuple[float, float]:
+        """Rough seconds of a gradient and of a dense Hessian, with its ``factor`` unless said
+        otherwise, by their sizes.
 
         Parts that are ``constant``, or were found equal at two points, are kept.
         """
-        gradient, hessian = OVERHEAD, OVERHEAD * (1 + 0.2 * self.passes) + self.m**3 / 3 / FLOPS
+        gradient, hessian = OVERHEAD, OVERHEAD * (1 + 0.2 * self.passes)
+        if factor:
+            hessian += self.m**3 / 3 / FLOPS
         for k, (blocks, shape) in enumerate(zip(self._blocks, self.shapes, strict=True)):
             entries = sum(_entries(block.coefficient) for block in blocks)
             gradient += 4.0 * entries * shape.classes / STREAM

@@ -12,8 +12,10 @@ since the terms with d2y/dx2 are ``L_y`` times it, and ``L_y = F_y - f_yy u = 0`
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from bilevelpy.ir import expr as ir
@@ -21,48 +23,83 @@ from bilevelpy.ir.walk import postorder
 from bilevelpy.lowering.derive import COMPARISONS, derivatives
 from bilevelpy.lowering.joint_quadratic import second_product
 from bilevelpy.lowering.straight import Product, inner
+from bilevelpy.lowering.structured import StructuredCurvature
 
 if TYPE_CHECKING:
     from bilevelpy.ir.expr import Expr, VarRef
     from bilevelpy.lowering.programs import Programs
 
 Vec = torch.Tensor
-# ``s -> f_yx s`` and ``(s, t) -> L''(s, t)`` in x and y.
-Products = tuple[Callable[[Vec], Vec], Callable[[Vec, Vec], tuple[Vec, Vec]]]
+Array = np.ndarray[Any, np.dtype[np.float64]]
+# Raises where the time is up.
+Check = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Derived:
+    """``f_yx s``; ``L''(s, 0)`` with ``L_yy`` by its predictors, or ``L''(s, t)`` without."""
+
+    mixed: Product
+    product: Product
+    lower: StructuredCurvature | None
+
+
+class SecondOrder:
+    """The second derivatives at a point, column by column; ``check`` is called between columns."""
+
+    def __init__(
+        self, oracle: Programs, made: _Derived, at: tuple[Vec, Vec, Vec], check: Check
+    ) -> None:
+        x, y, u = at
+        self._oracle, self._made, self._check = oracle, made, check
+        self._x, self._y = x, y
+        self._inputs = [*oracle.parts(x, y), *oracle.along(u)]
+
+    def f_yx(self) -> Array:
+        """(m, n)."""
+        o = self._oracle
+        across = self._made.mixed.at(self._inputs[: len(o.program_variables)])
+        found = np.empty((o.m, o.n))
+        for k, unit in enumerate(torch.eye(o.n, dtype=self._x.dtype)):
+            self._check()
+            found[:, k] = o.joined(o.lower, across(o.along_x(unit)), self._y).numpy()
+        o.counts.jvp += o.n
+        return found
+
+    def reduced(self, R: Array) -> Array:
+        """``[I R'] L'' [I; R]``, (n, n), for ``R = dy/dx`` (m, n); symmetric up to rounding."""
+        o, lower = self._oracle, self._made.lower
+        product, count = self._made.product.at(self._inputs), len(o.xs)
+        by_x, by_y = np.empty((o.n, o.n)), np.empty((o.m, o.n))
+        responses = torch.from_numpy(np.ascontiguousarray(R.T))
+        for k, unit in enumerate(torch.eye(o.n, dtype=self._x.dtype)):
+            self._check()
+            parts = product(o.along_x(unit) if lower is not None else o.parts(unit, responses[k]))
+            by_x[:, k] = o.joined(o.upper, parts[:count], self._x).numpy()
+            by_y[:, k] = o.joined(o.lower, parts[count:], self._y).numpy()
+        o.counts.hvp += o.n
+        found: Array = by_x + R.T @ by_y
+        if lower is not None:
+            o.counts.grad_f += 1
+            found += by_y.T @ R + R.T @ (lower.dense(self._inputs).numpy() @ R)
+        return found
 
 
 class ReducedCurvature:
-    """The products at any point, derived when they are first asked for."""
+    """The second derivatives at any point, derived when they are first asked for."""
 
     def __init__(self, oracle: Programs) -> None:
         self.oracle = oracle
-        self._made: tuple[Product, Product] | None = None
+        self._made: _Derived | None = None
         self._tried = False
 
-    def at(self, x: Vec, y: Vec, u: Vec) -> Products | None:
-        """``s -> f_yx s`` (length m) and ``(s, t) -> L''(s, t)`` (lengths n and m); each counts as
-        a product of its kind. None where a function of F has no rule, or the second derivative
-        jumps.
-        """
+    def at(self, x: Vec, y: Vec, u: Vec, check: Check) -> SecondOrder | None:
+        """None where a function of F has no rule, or the second derivative jumps."""
         if not self._tried:
             self._made, self._tried = _derived(self.oracle), True
-        if self._made is None:
-            return None
-        o = self.oracle
-        point = o.parts(x, y)
-        across, both = self._made[0].at(point), self._made[1].at([*point, *o.along(u)])
-        count = len(o.xs)
-
-        def f_yx(s: Vec) -> Vec:
-            o.counts.jvp += 1
-            return o.joined(o.lower, across(o.along_x(s)), y)
-
-        def second(s: Vec, t: Vec) -> tuple[Vec, Vec]:
-            o.counts.hvp += 1
-            parts = both(o.parts(s, t))
-            return o.joined(o.upper, parts[:count], x), o.joined(o.lower, parts[count:], y)
-
-        return f_yx, second
+        return (
+            None if self._made is None else SecondOrder(self.oracle, self._made, (x, y, u), check)
+        )
 
 
 def reduced_curvature(oracle: Programs) -> ReducedCurvature | None:
@@ -80,7 +117,7 @@ def reduced_curvature(oracle: Programs) -> ReducedCurvature | None:
     return ReducedCurvature(oracle)
 
 
-def _derived(oracle: Programs) -> tuple[Product, Product] | None:
+def _derived(oracle: Programs) -> _Derived | None:
     builder = oracle.bound.program.builder
     xs, ys, z = oracle.xs, oracle.ys, (*oracle.xs, *oracle.ys)
     slopes = derivatives(builder, oracle.f_expr, ys)
@@ -89,8 +126,14 @@ def _derived(oracle: Programs) -> tuple[Product, Product] | None:
         return None
     us = tuple(builder.var("adjoint", f"{v.level}.{v.name}", v.axes) for v in ys)
     along_u = builder.add([inner(builder, g, u) for g, u in zip(slopes, us, strict=True)])
-    joint = second_product(oracle, builder.sub(oracle.F_expr, along_u), z, z, us)
-    return None if joint is None or _jumps(joint.roots, z) else (mixed, joint)
+    L = builder.sub(oracle.F_expr, along_u)
+    lower = StructuredCurvature.of(oracle, L, us)
+    if lower is not None and not lower.pays(oracle.n):
+        lower = None
+    product = second_product(oracle, L, z if lower is None else xs, z, us)
+    if product is None or _jumps([*product.roots, *(lower.roots if lower else ())], z):
+        return None
+    return _Derived(mixed, product, lower)
 
 
 def _jumps(roots: Sequence[Expr], variables: Sequence[VarRef]) -> bool:

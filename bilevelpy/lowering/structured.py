@@ -21,6 +21,7 @@ from bilevelpy.lowering.splitting import several
 from bilevelpy.lowering.straight import Product, inner
 
 if TYPE_CHECKING:
+    from bilevelpy.ir.build import Builder
     from bilevelpy.lowering.programs import Programs
 
 # Beyond this many classes a second-derivative pass per class costs more than differentiating twice.
@@ -40,14 +41,8 @@ class StructuredHessian:
         self.curvature = curvature
         self._point: tuple[Tensor, Tensor] | None = None
         self._weights: list[Tensor] = []
-        builder = oracle.bound.program.builder
-        # g takes the predictors as inputs: one that is a variable itself also feeds others, and
-        # must not see them.
-        cuts = {
-            p.node: builder.var("predictor", str(k), p.node.axes) for k, p in enumerate(predictors)
-        }
-        g = substitute(builder, oracle.f_expr, cuts)
-        self._program = _Weights.of(oracle, g, cuts, curvature.shapes)
+        g, cuts = _outer(oracle.bound.program.builder, oracle.f_expr, predictors)
+        self._program = _Weights.of(oracle, g, cuts, curvature.shapes, oracle.program_variables)
         if self._program is not None:
             self.constant = self._program.constant
         else:
@@ -100,6 +95,59 @@ class StructuredHessian:
         return self._weights
 
 
+class StructuredCurvature:
+    """The same for another function of both levels' variables and of some ``beside`` them, at
+    points that do not come again.
+    """
+
+    def __init__(self, curvature: Curvature, weights: _Weights) -> None:
+        self.curvature, self._weights = curvature, weights
+
+    @classmethod
+    def of(
+        cls, oracle: Programs, objective: Expr, beside: Sequence[VarRef]
+    ) -> StructuredCurvature | None:
+        """None where the function has another form, its data are sparse, or a function has no rule
+        for its derivative.
+        """
+        found = _predictors(oracle, objective)
+        if found is None:
+            return None
+        predictors, curvature = found
+        g, cuts = _outer(oracle.bound.program.builder, objective, predictors)
+        inputs = (*oracle.program_variables, *beside)
+        weights = _Weights.of(oracle, g, cuts, curvature.shapes, inputs)
+        return None if weights is None or curvature.is_sparse else cls(curvature, weights)
+
+    @property
+    def roots(self) -> tuple[Expr, ...]:
+        """The second derivatives in the predictors."""
+        return self._weights.roots
+
+    def pays(self, products: int) -> bool:
+        """Whether the matrix is less work than so many products."""
+        gradient, hessian = self.curvature.work(self._weights.constant, factor=False)
+        # Products for several classes are counted class by class, and take the data once.
+        classes = max(shape.classes for shape in self.curvature.shapes)
+        return hessian < products * gradient / classes
+
+    def dense(self, inputs: list[Any]) -> Tensor:
+        """The matrix (m, m) at values of the variables and of those beside them, as programs take
+        them.
+        """
+        return self.curvature.dense(self._weights(inputs), self._weights.constant)
+
+
+def _outer(
+    builder: Builder, objective: Expr, predictors: Sequence[Predictor]
+) -> tuple[Expr, dict[Expr, VarRef]]:
+    """g as a function of the predictors, and the inputs that stand for them: one that is a variable
+    itself also feeds others, and must not see them.
+    """
+    cuts = {p.node: builder.var("predictor", str(k), p.node.axes) for k, p in enumerate(predictors)}
+    return substitute(builder, objective, cuts), cuts
+
+
 class _Weights:
     """The blocks ``G_k`` of all predictors as functions of the point.
 
@@ -113,10 +161,11 @@ class _Weights:
         shapes: Sequence[Shape],
         roots: Sequence[Expr],
         along: Sequence[VarRef | None],
+        variables: tuple[VarRef, ...],
     ) -> None:
         builder = oracle.bound.program.builder
-        sizes, variables = oracle.bound.data.sizes, oracle.program_variables
-        self._shapes = shapes
+        sizes = oracle.bound.data.sizes
+        self._shapes, self.roots = shapes, tuple(roots)
         self._known: dict[int, Tensor] = {}
         self._products: dict[int, tuple[Product, list[Any]]] = {}
         constant = []
@@ -148,7 +197,12 @@ class _Weights:
 
     @classmethod
     def of(
-        cls, oracle: Programs, g: Expr, cuts: dict[Expr, VarRef], shapes: Sequence[Shape]
+        cls,
+        oracle: Programs,
+        g: Expr,
+        cuts: dict[Expr, VarRef],
+        shapes: Sequence[Shape],
+        variables: tuple[VarRef, ...],
     ) -> _Weights | None:
         """From g as a function of the predictors ``cuts``; None where a function has no rule."""
         builder = oracle.bound.program.builder
@@ -166,7 +220,7 @@ class _Weights:
                 return None
             roots.append(substitute(builder, second[0], back))
             directions.append(along)
-        return cls(oracle, shapes, roots, directions)
+        return cls(oracle, shapes, roots, directions, variables)
 
     def __call__(self, inputs: list[Any]) -> list[Tensor]:
         """Shapes (B, N, C, C)."""
@@ -214,11 +268,17 @@ def structured_hessian(oracle: Programs) -> StructuredHessian | None:
     None where the objective has another form, where a predictor is the variable itself with
     everything mixed (no data to gain from), and where there are many classes.
     """
+    found = _predictors(oracle, oracle.f_expr)
+    return None if found is None else StructuredHessian(oracle, *found)
+
+
+def _predictors(
+    oracle: Programs, objective: Expr
+) -> tuple[tuple[Predictor, ...], Curvature] | None:
+    """The predictors of a function in the lower variables, with their data."""
     program = oracle.bound.program
     builder, sizes = program.builder, oracle.bound.data.sizes
-    found = find_predictors(
-        builder, oracle.f_expr, frozenset(level.name for level in program.lowers)
-    )
+    found = find_predictors(builder, objective, frozenset(level.name for level in program.lowers))
     if not found:
         return None
     shapes = [tuple(sizes[a] for a in p.node.axes) for p in found]
@@ -238,8 +298,7 @@ def structured_hessian(oracle: Programs) -> StructuredHessian | None:
         [_coefficient(oracle, predictor, k, shape) for k in range(len(predictor.terms))]
         for predictor, shape in zip(found, shapes, strict=True)
     ]
-    curvature = Curvature(found, shapes, coefficients, oracle.lower.positions(), oracle.m)
-    return StructuredHessian(oracle, found, curvature)
+    return found, Curvature(found, shapes, coefficients, oracle.lower.positions(), oracle.m)
 
 
 def _coefficient(

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from bilevelpy.lowering.domains import ProductSet
 from bilevelpy.lowering.protocol import Counts, Oracle
 
 Vec = torch.Tensor
+Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +51,16 @@ class ScaledOracle:
         return None if known is None else known.scaled(units.x.numpy(), units.y.numpy())
 
     @property
-    def second_order(self) -> Callable[[Vec, Vec, Vec], Any] | None:
-        """The products that Phi'' is made of, where they are known."""
+    def second_order(self) -> Callable[..., Any] | None:
+        """The second derivatives that Phi'' is made of, where they are known."""
         known = getattr(self.oracle, "second_order", None)
         return None if known is None else partial(self._second_order, known)
 
-    def _second_order(self, known: Callable[..., Any], x: Vec, y: Vec, u: Vec) -> Any:
-        units = self.units
-        products = known(*self._units(x, y), units.y * u)
-        if products is None:
-            return None
-        f_yx, second = products
-
-        def both(s: Vec, t: Vec) -> tuple[Vec, Vec]:
-            by_x, by_y = second(units.x * s, units.y * t)
-            return units.x * by_x, units.y * by_y
-
-        return (lambda s: units.y * f_yx(units.x * s)), both
+    def _second_order(
+        self, known: Callable[..., Any], x: Vec, y: Vec, u: Vec, check: Callable[[], None]
+    ) -> Any:
+        found = known(*self._units(x, y), self.units.y * u, check)
+        return None if found is None else ScaledSecondOrder(found, self.units)
 
     def F(self, x: Vec, y: Vec) -> float:
         """The upper objective."""
@@ -124,6 +119,25 @@ class ScaledOracle:
 
     def _units(self, x: Vec, y: Vec) -> tuple[Vec, Vec]:
         return self.units.x * x, self.units.y * y
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledSecondOrder:
+    """Second derivatives at a point, in scaled variables."""
+
+    inner: Any
+    units: Units
+
+    def f_yx(self) -> Array:
+        """(m, n)."""
+        found: Array = self.units.y.numpy()[:, None] * self.inner.f_yx() * self.units.x.numpy()
+        return found
+
+    def reduced(self, R: Array) -> Array:
+        """``[I R'] L'' [I; R]`` for R in scaled variables."""
+        x, y = self.units.x.numpy(), self.units.y.numpy()
+        found: Array = x[:, None] * self.inner.reduced(y[:, None] * R / x) * x
+        return found
 
 
 def scaled_set(domain: ProductSet, size: Vec) -> ProductSet:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from bilevelpy.numerics.quasi_newton import CURVATURE, updated
 from bilevelpy.numerics.working_set import Program, WorkingSet
@@ -129,25 +128,12 @@ class ReducedNewton:
         o, adjoint = self.oracle, point.adjoint
         if adjoint is None or not point.lower.face.is_whole:
             return None
-        products = o.second_order(point.x, point.y, adjoint.u)
-        if products is None:
-            return None
-        f_yx, second = products
-        units = torch.eye(o.n, dtype=point.x.dtype)
         check = getattr(o, "check_deadline", lambda: None)
-        mixed = np.empty((o.m, o.n))
-        for k, unit in enumerate(units):
-            check()
-            mixed[:, k] = f_yx(unit).numpy()
-        R = self.columns(point, mixed)
-        if R is None:
+        found = o.second_order(point.x, point.y, adjoint.u, check)
+        R = None if found is None else self.columns(point, found.f_yx())
+        if found is None or R is None:
             return None
-        H = np.empty((o.n, o.n))
-        responses = torch.from_numpy(np.ascontiguousarray(R.T))
-        for k, unit in enumerate(units):
-            check()
-            by_x, by_y = second(unit, responses[k])
-            H[:, k] = by_x.numpy() + R.T @ by_y.numpy()
+        H = found.reduced(R)
         return _definite(0.5 * (H + H.T))
 
 

@@ -12,6 +12,7 @@ import bilevelpy as bl
 from bilevelpy.backends.direct import Direct, DirectOptions
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.lowering.structured import StructuredCurvature
 from bilevelpy.numerics import upper_newton
 from bilevelpy.numerics.response import Response
 from bilevelpy.numerics.scaled import ScaledOracle, Units
@@ -40,6 +41,18 @@ lower follow {
 }
 """
 
+CLASSES = """
+model classes;
+dim n, m, p, k;
+set KIND = 0..2;
+param X[n, p], s[n], V[m, p], t[m], G[k, n];
+upper { var v[k] in [-3, 3] start 0.2; minimize mean(softmax_cross_entropy(V @ W, t)) + sumsq(v); }
+lower train {
+  var W[p, KIND];
+  minimize mean(sigmoid(v @ G) * softmax_cross_entropy(X @ W, s)) + sum(exp(v)) * sumsq(W) / 90;
+}
+"""
+
 
 def fit_data(seed: int = 0, p: int = 6) -> dict[str, np.ndarray]:
     draw = np.random.default_rng(seed)
@@ -47,6 +60,14 @@ def fit_data(seed: int = 0, p: int = 6) -> dict[str, np.ndarray]:
     X, V = draw.standard_normal((60, p)), draw.standard_normal((40, p))
     s, t = (np.sign(M @ truth + draw.standard_normal(len(M))) for M in (X, V))
     return {"X": X, "s": s, "V": V, "t": t}
+
+
+def classes() -> TorchOracle:
+    """Three classes, and samples in groups with a weight each."""
+    data = fit_data()
+    labels = {key: (data[key] > 0) + (np.arange(len(data[key])) % 5 == 0) for key in ("s", "t")}
+    groups = (np.arange(60) % 4 == np.arange(4)[:, None]).astype(float)
+    return oracle_of(CLASSES, **{**data, **labels}, G=groups)
 
 
 def fit(seed: int = 0, p: int = 6) -> bl.Model:
@@ -72,12 +93,17 @@ def second(response: Response, point: object) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("make", [lambda: oracle_of(FIT, **fit_data()), general])
+@pytest.mark.parametrize("make", [lambda: oracle_of(FIT, **fit_data()), general, classes])
 @pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("structured", [False, True])
 def test_the_second_derivative_is_the_slope_of_the_hypergradient(
-    make: Callable[[], TorchOracle], scaled: bool, monkeypatch: pytest.MonkeyPatch
+    make: Callable[[], TorchOracle],
+    scaled: bool,
+    structured: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(upper_newton, "_definite", lambda H: H)
+    monkeypatch.setattr(StructuredCurvature, "pays", lambda self, products: structured)
     oracle: Oracle = make()
     if scaled:
         sizes = [2.0 ** (torch.arange(k) % 5 - 2.0).double() for k in (oracle.n, oracle.m)]
@@ -92,6 +118,20 @@ def test_the_second_derivative_is_the_slope_of_the_hypergradient(
         up, down = (at(oracle, x + sign * step)[1].g for sign in (1, -1))
         slope = ((up - down) / (2 * h)).numpy()
         assert H[:, k] == pytest.approx(slope, abs=2e-7 * max(1.0, np.abs(H).max()))
+
+
+def test_the_matrix_over_few_columns_replaces_products_with_many_rows() -> None:
+    """One matrix over its columns is less work than a product for each of many upper variables, and
+    more than one for each of few with many classes.
+    """
+    many = oracle_of(FIT, **fit_data(p=12))
+    few = classes()
+    for oracle, expected in ((many, True), (few, False)):
+        at(oracle, oracle.x0)
+        made = oracle._reduced_curvature
+        assert made is not None
+        assert made.at(oracle.x0, oracle.y0, oracle.y0, lambda: None) is not None
+        assert (made._made.lower is not None) is expected
 
 
 def test_negative_curvature_is_turned_and_the_step_stays_in_the_box() -> None:
