@@ -36,6 +36,8 @@ from tests.reference.upper import minimise
 
 clock = time.process_time
 GOAL = 1e-6
+# Runs of milliseconds are repeated for so many seconds: the first few find the caches cold.
+SHORT = 0.5
 
 
 @dataclass
@@ -111,7 +113,8 @@ def run_race(race: Race) -> tuple[Row, list[tuple[str, Course]]]:
     first = ours(model, race.options)
     first.first = loading + first.total
     mine, theirs = [], []
-    for _ in range(race.repeats):
+    began = clock()
+    while len(mine) < race.repeats or (race.repeats > 1 and clock() - began < SHORT):
         mine.append(ours(model, race.options))
         theirs.append(hand(race))
     end = max(mine[0].values[-1], min(theirs[0].values))

@@ -29,6 +29,10 @@ LEVEL = 1e-9
 NEARLY = 1e-7
 # The same at points where only the size of the hypergradient is asked for.
 ROUGH = 1e-5
+# Newton steps of small lower levels, relative to y, that belong to these accuracies.
+STEPS = {LEVEL: 1e-11, NEARLY: 1e-9, ROUGH: 1e-6}
+# A factor from so near, relative to y, serves the adjoint as well as one made at the response.
+NEAR = 1e-5
 # Residuals of the adjoint system: a hundredth of the tightest claim that is made of it.
 ADJOINT, ROUGH_ADJOINT = 1e-6, 1e-3
 # Curvature along a direction, relative to a random direction's, that counts as none at all.
@@ -73,9 +77,11 @@ class Resolver:
         return oracle.m <= DENSE or (oracle.m <= LARGE and price <= CHEAP)
 
     def respond(self, x: Vec, y: Vec, level: float = LEVEL) -> LowerSolution:
-        """Minimise f(x, .) from y; ``level`` is for large lower levels."""
+        """Minimise f(x, .) from y to an accuracy of :data:`STEPS`."""
         if self.dense:
-            return minimise(self.oracle, x, y, self.curvature, tol=1e-11, scale=1e-3 * norm(y))
+            return minimise(
+                self.oracle, x, y, self.curvature, tol=STEPS[level], scale=1e-3 * norm(y)
+            )
         return newton_cg(self.oracle, x, y, tol=level * self.gradient_scale, max_cg=1000)
 
     def solved(self, x: Vec, y: Vec, level: float = LEVEL) -> LowerSolution | None:
@@ -97,8 +103,17 @@ class Resolver:
         F, gF_x, gF_y = self.oracle.value_grad_F(x, lower.y)
         u0 = guide.adjoint.u if guide is not None else None
         if self.dense:
-            self.curvature.refresh(self.oracle, x, lower.y)
-            adjoint = dense_adjoint(self.oracle, x, lower.y, lower.face, gF_y, self.curvature)
+            if not rough and not self._is_near(x, lower.y):
+                self.curvature.refresh(self.oracle, x, lower.y)
+            adjoint = dense_adjoint(
+                self.oracle,
+                x,
+                lower.y,
+                lower.face,
+                gF_y,
+                self.curvature,
+                tol=ROUGH_ADJOINT if rough else 1e-11,
+            )
         else:
             adjoint = krylov_adjoint(
                 self.oracle,
@@ -121,6 +136,13 @@ class Resolver:
             norm(gF_x) + norm(adjoint.cross),
             adjoint,
             norm(gF_y),
+        )
+
+    def _is_near(self, x: Vec, y: Vec) -> bool:
+        """Whether the factor was made almost here."""
+        place = getattr(self.curvature, "place", None)
+        return (
+            place is not None and torch.equal(place[0], x) and norm(place[1] - y) <= NEAR * norm(y)
         )
 
     def value(self, x: Vec, base: Answer) -> float | None:

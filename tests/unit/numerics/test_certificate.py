@@ -12,9 +12,12 @@ from bilevelpy.backends.direct import Direct
 from bilevelpy.lowering.domains import Block, ProductSet
 from bilevelpy.numerics.certificate import certify, examine, settle
 from bilevelpy.numerics.driver import run
+from bilevelpy.numerics.resolve import Resolver
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Certificate, Status
 from tests.oracles import AutoOracle, box, box_kink, merely_convex, toy, vec
+from tests.unit.lowering.programs import oracle as oracle_of
+from tests.unit.numerics.test_upper_newton import FIT, fit_data
 
 
 def check(oracle, x, y) -> Certificate:
@@ -255,3 +258,32 @@ def test_the_time_of_a_certificate_is_bounded() -> None:
     before = o.counts.grad_f
     certify(o, x, x, None, SolveOptions(), rng, seconds=0.1)
     assert o.counts.grad_f - before <= 12
+
+
+def test_a_solved_point_takes_one_factor_and_two_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where rows are read from files, a Hessian and a product are a pass each."""
+    data = fit_data(p=12)
+    oracle = oracle_of(FIT, **data)
+    x = oracle.x0
+    rng = torch.Generator().manual_seed(0)
+    first = Resolver(oracle, x, oracle.y0, rng).answer(x, oracle.y0)
+    assert first is not None
+    made: list[torch.Tensor] = []
+    dense = oracle.hessian
+    monkeypatch.setattr(oracle, "hessian", lambda x, y: (made.append(y), dense(x, y))[1])
+    solver = Resolver(oracle, x, first.lower.y, rng)
+    before = oracle.counts.hvp
+    again = solver.answer(x, first.lower.y)
+    assert again is not None
+    assert len(made) == 1
+    assert oracle.counts.hvp - before <= 2
+    assert torch.equal(again.lower.y, first.lower.y) or again.value == pytest.approx(first.value)
+    # Far from the factor a new one is made, but not where a percent will do.
+    far = oracle.domain_x.project(x + 1.0)
+    rough = solver.answer(far, again.lower.y, again, rough=True)
+    exact = Resolver(oracle, far, again.lower.y, rng).answer(far, again.lower.y)
+    assert rough is not None
+    assert exact is not None
+    assert torch.dist(rough.gradient, exact.gradient) < 1e-2 * torch.linalg.vector_norm(
+        exact.gradient
+    )
