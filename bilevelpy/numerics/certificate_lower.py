@@ -22,6 +22,8 @@ Vec = torch.Tensor
 ROUNDING = 1e-12
 # Relative distance of two lower solutions that counts as different.
 APART = 1e-3
+# How far beyond the response f is looked at, in distances from the start.
+OUTWARD = 2.0
 # Differences of f that are rounding of its differences elsewhere.
 RESOLVED = 1e-15
 # Differences of F between responses that count as none, relative to the size of F.
@@ -41,6 +43,7 @@ class LowerCheck:
     def __init__(self, case: Case, solver: Resolver, base: Answer, f_here: float) -> None:
         self.case, self.solver, self.base, self.f_here = case, solver, base, f_here
         self.found: list[LowerSolution] = [base.lower]
+        self.outward: Vec | None = None
         self.tied = False
 
     def search(self) -> None:
@@ -53,6 +56,23 @@ class LowerCheck:
             # A value below is below, whether or not the solve came to an end.
             if math.isfinite(other.f) and (other.usable or other.f < self.base.lower.f):
                 self.found.append(other)
+        self._look_outward()
+
+    def _look_outward(self) -> None:
+        """A point beyond the response, as seen from the start, with the same f: the least value of
+        an f such as that of separable data without a penalty lies at infinity, and any response is
+        one only in floating point.
+        """
+        case, o, base = self.case, self.case.oracle, self.base.lower
+        if not case.thorough or case.quadratic:
+            return
+        far = base.y + OUTWARD * (base.y - o.y0)
+        if norm(far - o.domain_y.project(far)) > 0.0 or norm(far - base.y) <= APART * norm(base.y):
+            return
+        f = o.f(case.x, far)
+        if abs(f - base.f) <= EQUAL * self.spread():
+            self.outward = far
+            self.found.append(finish(o.domain_y, far, *o.value_grad_f(case.x, far), 0, "reached"))
 
     def conic(self) -> None:
         """Solve a quadratic lower level over semidefinite matrices once more by a conic solver."""
@@ -106,6 +126,15 @@ class LowerCheck:
         local = max(abs(base.F), abs(here), abs(o.F(x, o.y0)), 1e-300)
         if all(abs(o.F(x, y) - base.F) <= SAME * local for y in differing):
             case.note("the lower solution is not unique, but F is the same at all that were found")
+            return
+        if self.outward is not None and any(y is self.outward for y in differing):
+            far = norm(self.outward - base.lower.y)
+            case.fail(
+                f"the lower objective does not rise over a distance of {far:.1e} beyond the "
+                "response, and F changes there: its least value is at infinity, or at many "
+                "points; a penalty on the lower variables makes it one"
+            )
+            self.tied = True
             return
         self._choose(equal, spread, here, local)
 

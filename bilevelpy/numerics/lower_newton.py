@@ -37,6 +37,9 @@ DEAR, MOST, FRESH = 12.0, 30, 2
 FINEST = 1e-12
 # A change of f below this fraction of it is rounding; steps not halved with it lead nowhere.
 STILL = 1e-15
+# A slope without curvature counts from this part of the gradient on; steps along it are so many
+# times as long as y.
+SLOPING, FAR = 1e-6, 10.0
 # Up to this size a singular matrix gets its spectral inverse, beyond it a small ridge.
 SPECTRAL = 1000
 
@@ -210,6 +213,7 @@ def _iterate(
         fresh = True
     last = math.inf
     first = 0.0
+    steep = norm(g)
     negative = False
     for iteration in range(max_iter):
         if not curvature.settle(domain.face(y, g)):
@@ -237,7 +241,12 @@ def _iterate(
             trusted, size = True, norm(p)
         negative = curvature.negative
         if size <= goal or size == 0.0:
-            return finish(domain, y, f, g, iteration, "reached", negative)
+            flat = _unanswered(curvature, g, p, steep)
+            if flat is None or domain.longest_step(y, flat) < math.inf:
+                return finish(domain, y, f, g, iteration, "reached", negative)
+            # No curvature where f slopes: far away there may be some.
+            p = flat * (FAR * max(scale, 1.0) / norm(flat))
+            trusted, size = True, norm(p)
         step = descend(oracle, x, y, f, g, p) if trusted else armijo(oracle, x, y, f, g, p)
         if step is None and not fresh:
             curvature.refresh(oracle, x, y)
@@ -282,6 +291,17 @@ def _corrected(
     )
     curvature.rent += max(0, found.products - FRESH)
     return found.u if found.converged else None
+
+
+def _unanswered(curvature: DenseCurvature, g: Vec, p: Vec, steep: float) -> Vec | None:
+    """The descent that a step by a spectral inverse leaves out, since f has no curvature along it;
+    None where that is rounding of gradients as ``steep`` as at the start.
+    """
+    H, face = curvature.H, curvature.face
+    if not isinstance(curvature.factor, PseudoInverse) or H is None or face is None:
+        return None
+    left = -face.project(g + H @ p)
+    return left if norm(left) > SLOPING * max(steep, norm(g)) else None
 
 
 def _slow(last: float, size: float, goal: float, patience: float) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import pytest
 import torch
 
+import bilevelpy as bl
 from bilevelpy.backends.aid import AID
 from bilevelpy.backends.direct import Direct
 from bilevelpy.lowering.domains import Block, ProductSet
@@ -287,3 +289,46 @@ def test_a_solved_point_takes_one_factor_and_two_products(monkeypatch: pytest.Mo
     assert torch.dist(rough.gradient, exact.gradient) < 1e-2 * torch.linalg.vector_norm(
         exact.gradient
     )
+
+
+SLOPE = """
+model slope;
+upper { var x in [0, 1] start 0.5; minimize (y - 1)^2 + x; }
+lower follow { var y; minimize OBJECTIVE; }
+"""
+SEPARABLE = """
+model separable;
+dim n, p;
+param X[n, p], s[n];
+upper { var x[n] in [-3, 3]; minimize mean(logistic(s * (X @ w))) + sumsq(x); }
+lower fit { var w[p]; minimize mean(sigmoid(x) * logistic(-s * (X @ w))) + REST; }
+"""
+
+
+@pytest.mark.parametrize("objective", ["exp(-y) - y * (1 + x)", "sqrt(1 + y^2) - (1 + x) * y"])
+def test_curvature_that_dies_out_on_a_slope_is_no_solution(objective: str) -> None:
+    result = bl.solve(bl.parse(SLOPE.replace("OBJECTIVE", objective)), progress=False)
+    assert result.status == "infeasible"
+    assert "unbounded" in result.message
+    assert result.certificate.kind == "none"
+
+
+@pytest.mark.parametrize("objective", ["exp(-y)", "sqrt(1 + y^2) - y"])
+def test_a_least_value_at_infinity_has_no_response(objective: str) -> None:
+    model = bl.parse(SLOPE.replace("OBJECTIVE", objective))
+    result = bl.solve(model, backend="direct", progress=False)
+    assert not result.success
+    assert "at infinity" in " ".join(result.certificate.reasons)
+
+
+def test_separable_data_need_a_penalty() -> None:
+    draw = np.random.default_rng(0)
+    X = draw.standard_normal((30, 3))
+    data = {"X": X, "s": np.sign(X @ [1.0, -2.0, 0.5])}
+    for rest, certified in (("0", False), ("1e-4 * sumsq(w)", True)):
+        model = bl.parse(SEPARABLE.replace("REST", rest), data=data)
+        result = bl.solve(model, backend="direct", progress=False)
+        assert result.success is certified, result.certificate.reasons
+        if not certified:
+            reasons = " ".join(result.certificate.reasons)
+            assert "unbounded" in reasons or "a penalty on the lower variables" in reasons
