@@ -204,8 +204,18 @@ class StreamedOracle(TorchOracle):
         return
 
     @property
-    def structured(self) -> None:
+    def predicted(self) -> None:
         """Nothing: predictors of all rows do not fit into memory."""
+        return
+
+    @property
+    def sparse_hessian(self) -> None:
+        """Nothing: its products are made of all rows."""
+        return
+
+    @property
+    def bands(self) -> None:
+        """Nothing, as they would be read off such a matrix."""
         return
 
     @property

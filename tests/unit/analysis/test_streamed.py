@@ -15,6 +15,22 @@ upper { var lam in [-5, 5] start 0; minimize mean((X @ w - y)^2) + lam^2; }
 lower fit { var w[p]; minimize mean(%s(X @ w - y)) + exp(lam) * sumsq(w); }
 """
 SMOOTH = TEXT % "huber"
+LOGISTIC = """
+model logistic; dim n, m, p; param X[n, p], y[n], V[m, p], v[m];
+upper { var a[p] in [-5, 2] start -1; minimize mean(softplus(-v * (V @ w))) + 0.01 * sumsq(a); }
+lower fit { var w[p]; minimize mean(softplus(-y * (X @ w))) + sum(exp(a) * w^2) / 2; }
+"""
+SOFTMAX = """
+model softmax; dim n, m, p; set K = 0..1; param X[n, p], y[n], V[m, p], v[m];
+upper {
+  var a in [-5, 2] start -1;
+  minimize mean(softmax_cross_entropy(V @ w, (v + 1) / 2));
+}
+lower fit {
+  var w[p, K];
+  minimize mean(softmax_cross_entropy(X @ w, (y + 1) / 2)) + exp(a) * sumsq(w) / 2;
+}
+"""
 
 
 @pytest.fixture
@@ -44,6 +60,26 @@ class TestSmallMemory:
         assert pytest.approx(inside.F, rel=1e-8) == streamed.F
         assert streamed.f["fit"] == pytest.approx(inside.f["fit"], rel=1e-6)
         np.testing.assert_allclose(streamed["w"], inside["w"], rtol=1e-4)
+
+    @pytest.mark.parametrize("text", [LOGISTIC, SOFTMAX], ids=["logistic", "softmax"])
+    def test_methods_on_full_passes_find_the_same(self, text: str, tmp_path: Path) -> None:
+        """Whatever they ask of an oracle beyond the protocol, for solves and preconditioners."""
+        draw = np.random.default_rng(0)
+        arrays = {"X": draw.normal(size=(400, 3)), "V": draw.normal(size=(200, 3))}
+        truth = draw.normal(size=3)
+        for rows, labels in (("X", "y"), ("V", "v")):
+            noise = draw.normal(size=len(arrays[rows]))
+            arrays[labels] = np.sign(arrays[rows] @ truth + noise)
+        inside = bl.solve(bl.parse(text, data=arrays), backend="direct", progress=False)
+        assert inside.success
+        for name, array in arrays.items():
+            np.save(tmp_path / f"{name}.npy", array)
+        (tmp_path / "m.blv").write_text(text)
+        for backend in ("direct", "aid", "qnbo", "nbo", "itd", "bagdc", "f2ba", "pbgd"):
+            model = bl.load(tmp_path / "m.blv", data=[tmp_path / f"{n}.npy" for n in arrays])
+            found = bl.solve(model, backend=backend, progress=False)
+            assert found.success, (backend, found.message)
+            assert pytest.approx(inside.F, rel=1e-8) == found.F, backend
 
 
 @pytest.fixture
