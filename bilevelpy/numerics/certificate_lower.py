@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from functools import cached_property
 
+import numpy as np
 import torch
 
 from bilevelpy.numerics.certificate_case import Case
+from bilevelpy.numerics.far import far_points, is_lower
 from bilevelpy.numerics.grouped import grouped_noise, is_grouped
 from bilevelpy.numerics.halves import RELEASED, is_split
 from bilevelpy.numerics.linear_solve import norm
@@ -56,7 +58,23 @@ class LowerCheck:
             # A value below is below, whether or not the solve came to an end.
             if math.isfinite(other.f) and (other.usable or other.f < self.base.lower.f):
                 self.found.append(other)
+        self._look_far()
         self._look_outward()
+
+    def _look_far(self) -> None:
+        """Where f is not known to be convex, the lowest of its values far away."""
+        case, o = self.case, self.case.oracle
+        if case.convex or not case.thorough or not o.m or not case.is_small:
+            return
+        seed = int(torch.randint(1 << 31, (), generator=case.rng))
+        best, place = self.best, None
+        for point in far_points(self.base.lower.y.numpy(), np.random.default_rng(seed)):
+            y = o.domain_y.project(torch.from_numpy(point))
+            f = o.f(case.x, y)
+            if is_lower(f, best):
+                best, place = f, y
+        if place is not None:
+            self.found.append(finish(o.domain_y, place, *o.value_grad_f(case.x, place), 0, "limit"))
 
     def _look_outward(self) -> None:
         """A point beyond the response, as seen from the start, with the same f: the least value of

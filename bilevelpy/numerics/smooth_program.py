@@ -18,6 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp, minimize
 
+from bilevelpy.numerics.far import far_points, is_lower
 from bilevelpy.numerics.two_sided import solve_two_sided
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.fixing import fix
@@ -221,8 +222,28 @@ class Program:
             v = run.descend(start)
             if v is not None and self.violation(v) <= FEASIBLE and self.value(v) < value:
                 best, value = v, self.value(v)
-        status = "optimal" if best is not None else "unknown"
-        return Answer(status, best, value, False)
+        if best is None:
+            return Answer("unknown", None, math.nan, False)
+        lower = self._farther(best, value, rng)
+        if lower is None:
+            return Answer("optimal", best, value, False)
+        found = run.descend(lower[self.free])
+        if found is None or self.violation(found) > FEASIBLE or not self.value(found) < value:
+            found = lower
+        if self._farther(found, self.value(found), rng) is not None:  # it falls on and on
+            return Answer("unbounded", None, -math.inf, False)
+        return Answer("optimal", found, self.value(found), False)
+
+    def _farther(self, best: Array, value: float, rng: np.random.Generator) -> Array | None:
+        """The lowest far point that is lower than ``best``."""
+        found: Array | None = None
+        low, high = self.lower[self.free], self.upper[self.free]
+        for own in far_points(best[self.free], rng):
+            v = self._full(np.clip(own, low, high))
+            there = self.value(v)
+            if is_lower(there, value) and self.violation(v) <= FEASIBLE:
+                found, value = v, there
+        return found
 
     def _starts(self, rng: np.random.Generator) -> list[Array]:
         low, high = self.lower[self.free], self.upper[self.free]
@@ -278,6 +299,8 @@ class _Slsqp:
                 )
             except (ValueError, ArithmeticError):
                 return None
+        if not np.isfinite(found.x).all():
+            return None
         return p._full(np.clip(found.x, p.lower[p.free], p.upper[p.free]))
 
     def _gradient(self, y: Array) -> Array:

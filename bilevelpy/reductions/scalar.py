@@ -38,6 +38,8 @@ class Call:
 Scalar = Num | Col | Call
 
 ZERO, ONE = Num(0.0), Num(1.0)
+# The largest exponent whose exponential is a number.
+HIGHEST = 709.0
 
 
 def _sign(x: float) -> float:
@@ -178,10 +180,27 @@ def evaluator(root: Scalar) -> Callable[[Sequence[float]], float]:
             elif isinstance(node, Col):
                 known[id(node)] = float(values[node.index])
             else:
-                known[id(node)] = _apply(node.function, [known[id(a)] for a in node.arguments])
+                found = _apply(node.function, [known[id(a)] for a in node.arguments])
+                if node.function == "log" and found >= HIGHEST:
+                    found = _log(node.arguments[0], known)
+                known[id(node)] = found
         return known[id(root)]
 
     return at
+
+
+def _log(node: Scalar, known: dict[int, float]) -> float:
+    """The logarithm of a value that is too large to be represented, by the terms and exponents that
+    it is made of: that of ``1 + exp(1000)`` is 1000.
+    """
+    if isinstance(node, Call) and node.function == "exp":
+        return known[id(node.arguments[0])]
+    if isinstance(node, Call) and node.function == "add":
+        return max(_log(a, known) for a in node.arguments)
+    if isinstance(node, Call) and node.function == "mul":
+        return math.fsum(_log(a, known) for a in node.arguments)
+    value = known[id(node)]
+    return math.log(value) if value > 0.0 else -math.inf
 
 
 def _apply(function: str, args: list[float]) -> float:
@@ -198,6 +217,8 @@ def _apply(function: str, args: list[float]) -> float:
             return max(args)
         case "min":
             return min(args)
+        case "exp":  # as high as numbers go: 1 / (1 + exp(1000)) is 0
+            return math.exp(min(args[0], HIGHEST))
         case _:
             return FUNCTIONS[function](args[0])
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from bilevelpy.reductions import scalar as sc
 
@@ -49,3 +50,16 @@ def test_what_a_shared_node_contributes_is_shared():
              and n.function == "exp"} for j in (0, 1)]  # fmt: skip
     assert exps[0] == exps[1]
     assert len(exps[0]) == 3
+
+
+def test_large_exponents_have_values():
+    """Of ``log(1 + exp(x))`` and ``1 / (1 + exp(-x))`` as other formats write them."""
+    softplus = sc.call("log", sc.add(sc.ONE, sc.call("exp", X)))
+    doubled = sc.call("log", sc.add(sc.ONE, sc.mul(sc.Num(2.0), sc.call("exp", X))))
+    sigmoid = sc.div(sc.ONE, sc.add(sc.ONE, sc.call("exp", sc.mul(sc.Num(-1.0), X))))
+    slope = sc.gradient(softplus, [0])[0]
+    for x in (-1e4, -800.0, -1.0, 0.0, 1.0, 700.0, 708.9, 709.1, 800.0, 1e4, 1e300):
+        assert sc.evaluate(softplus, [x]) == pytest.approx(np.logaddexp(0.0, x), rel=1e-15)
+        assert sc.evaluate(doubled, [x]) == pytest.approx(np.logaddexp(0, x + np.log(2)), rel=1e-9)
+        assert sc.evaluate(sigmoid, [x]) == pytest.approx(expit(x), rel=1e-12, abs=1e-307)
+        assert sc.evaluate(slope, [x]) == pytest.approx(expit(x), rel=1e-12, abs=1e-307)

@@ -1,0 +1,35 @@
+"""Points far from a local solution: objectives that are not convex may have a valley where local
+methods begin, and fall without bound behind the next hill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Distances, in sizes of the point; random lines; coordinates up to which their axes are lines too.
+REACHES = (3.0, 30.0, 300.0)
+LINES, AXES = 3, 4
+# A value is lower by more than this part of its size.
+FALL = 1e-6
+
+
+def far_points(base: Array, rng: np.random.Generator) -> Iterator[Array]:
+    """Points on both sides of ``base`` on some lines through it."""
+    size = max(1.0, float(np.abs(base).max(initial=0.0)))
+    lines = list(rng.standard_normal((LINES, base.size)))
+    if base.size <= AXES:
+        lines += list(np.eye(base.size))
+    for line in lines:
+        for reach in REACHES:
+            yield base + reach * size * line
+            yield base - reach * size * line
+
+
+def is_lower(there: float, here: float) -> bool:
+    """Whether a value is lower beyond doubt."""
+    return there < here - FALL * max(1.0, abs(here))

@@ -1,0 +1,48 @@
+"""Points far from a local solution."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import bilevelpy as bl
+from bilevelpy.numerics.far import far_points, is_lower
+
+MODEL = """
+model hill;
+upper { var x in [0, 2] start 0.2; minimize (y - 1)^2 / 9 + (x - 0.3)^2; }
+lower follow { var y; minimize OBJECTIVE; }
+"""
+# Valleys at 0 beside hills, behind which the objective falls without bound.
+HILLS = ["-(y - x)^3 + sqrt(1 + (y + 0.5)^2) / 2", "3 * y^2 - exp(-y / 2)"]
+
+
+def test_both_sides_of_lines_at_every_scale() -> None:
+    for size, dim in ((0.0, 1), (50.0, 2), (2.0, 9)):
+        base = size * np.ones(dim)
+        points = np.array(list(far_points(base, np.random.default_rng(0))))
+        assert np.allclose(points.mean(0), base)
+        distances = np.linalg.norm(points - base, axis=1)
+        assert distances.max() > 50 * distances.min()
+        assert distances.min() > 0.1 * max(1.0, size)
+    assert is_lower(-1.0, -0.5)
+    assert not is_lower(-1.0 - 1e-9, -1.0)
+
+
+@pytest.mark.parametrize("objective", HILLS)
+@pytest.mark.parametrize("backend", ["direct", "nlp", "pbgd"])
+def test_a_valley_beside_a_slope_without_end_is_no_response(objective: str, backend: str) -> None:
+    model = bl.parse(MODEL.replace("OBJECTIVE", objective))
+    result = bl.solve(
+        model, backend=backend, force=True, time_limit=20, max_iter=60, progress=False
+    )
+    assert not result.success
+    reasons = " ".join(result.certificate.reasons)
+    assert "unbounded" in reasons or "still falls" in reasons
+
+
+def test_a_valley_among_higher_ones_is_a_response() -> None:
+    model = bl.parse(MODEL.replace("OBJECTIVE", "(y - x)^2 / 9 - cos(3 * (y - x))"))
+    result = bl.solve(model, backend="direct", force=True, progress=False)
+    assert result.success
+    assert result["y"] == pytest.approx(result["x"], abs=1e-6)
