@@ -107,9 +107,11 @@ class StructuredCurvature:
     def of(
         cls, oracle: Programs, objective: Expr, beside: Sequence[VarRef]
     ) -> StructuredCurvature | None:
-        """None where the function has another form, its data are sparse, or a function has no rule
-        for its derivative.
+        """None where the function has another form, its data are sparse or elsewhere, or a function
+        has no rule for its derivative.
         """
+        if oracle.device.type != "cpu" or oracle.dtype is not torch.float64:
+            return None
         found = _predictors(oracle, objective)
         if found is None:
             return None
