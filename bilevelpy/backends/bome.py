@@ -155,7 +155,7 @@ def _iterate(oracle: Oracle, state: LoopState, options: BOMEOptions) -> None:
     along = dot(F_x, q_x) + dot(F_y, q_y)
     # At rounding level grad q has no direction.
     loop: Loop = state.sync
-    known = square > (ROUNDING * (loop.lower * norm(y))) ** 2
+    known = math.sqrt(square) > ROUNDING * loop.lower * norm(y)
     weight = loop.weight = max(0.0, (phi - along) / square) if known else 0.0
     state.h, state.residual = F_x + weight * q_x, domain.projected_gradient_norm(y, f_y)
     d_y = F_y + weight * q_y

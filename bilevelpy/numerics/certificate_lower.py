@@ -58,8 +58,8 @@ class LowerCheck:
             # A value below is below, whether or not the solve came to an end.
             if math.isfinite(other.f) and (other.usable or other.f < self.base.lower.f):
                 self.found.append(other)
+        self._look_outward()  # before f is known where it is far lower, which would be the scale
         self._look_far()
-        self._look_outward()
 
     def _look_far(self) -> None:
         """Where f is not known to be convex, the lowest of its values far away."""
@@ -122,7 +122,8 @@ class LowerCheck:
         gap = max(self.f_here - best, 0.0)
         relative = gap / max(abs(best), 1e-12 * spread, 1e-300)
         case.found.details["lower_solves"] = float(len(self.found))
-        noise = max(1e-13 * abs(best), self.solver.bend * (ROUNDING * self._response_size) ** 2)
+        rounding = ROUNDING * self._response_size
+        noise = max(1e-13 * abs(best), self.solver.bend * rounding * rounding)
         if gap > max(case.tol * 1e-2 * spread, noise):
             case.fail(
                 f"the lower objective still falls by {gap:.2e} when the lower level is re-solved"

@@ -200,7 +200,7 @@ def check_follower(
         if off > FEASIBLE * max(1.0, abs(v[j])):
             found.failures.append(f"`{system.columns.names[j]}` leaves its bounds by {off:.1e}")
     here = program.value(v)
-    answer = program.solve(rng, deadline)
+    answer = program.solve(rng, deadline, far=True)
     values = [x for x in (answer.objective, known) if x is not None and not math.isnan(x)]
     best = min(values, default=math.nan)
     if answer.status == "unbounded":

@@ -4,6 +4,7 @@ methods begin, and fall without bound behind the next hill.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # Distances, in sizes of the point; random lines; coordinates up to which their axes are lines too.
-REACHES = (3.0, 30.0, 300.0)
+REACHES = (3.0, 30.0, 1e3, 1e6)
 LINES, AXES = 3, 4
 # A value is lower by more than this part of its size.
 FALL = 1e-6
@@ -31,5 +32,5 @@ def far_points(base: Array, rng: np.random.Generator) -> Iterator[Array]:
 
 
 def is_lower(there: float, here: float) -> bool:
-    """Whether a value is lower beyond doubt."""
-    return there < here - FALL * max(1.0, abs(here))
+    """Whether a value is a number and lower beyond doubt."""
+    return math.isfinite(there) and there < here - FALL * max(1.0, abs(here))

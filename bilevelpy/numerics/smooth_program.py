@@ -94,13 +94,20 @@ class Program:
             rows=replace(self.rows, functions=functions),
         )
 
-    def solve(self, rng: np.random.Generator | None = None, deadline: float = math.inf) -> Answer:
+    def solve(
+        self,
+        rng: np.random.Generator | None = None,
+        deadline: float = math.inf,
+        *,
+        far: bool = False,
+    ) -> Answer:
         """Minimise; integers are allowed where everything is linear. Quadratic programs end at
-        ``deadline`` (of ``time.perf_counter``), and after it no further start is tried.
+        ``deadline`` (of ``time.perf_counter``), and after it no further start is tried. What is
+        neither linear nor convex quadratic is tried ``far`` away as well where that is asked for.
         """
-        return self.reduced()._solve(rng, deadline)
+        return self.reduced()._solve(rng, deadline, far)
 
-    def _solve(self, rng: np.random.Generator | None, deadline: float) -> Answer:
+    def _solve(self, rng: np.random.Generator | None, deadline: float, far: bool) -> Answer:
         if not self.free.size:
             return self._nothing_to_choose()
         degree = self.degree
@@ -110,7 +117,7 @@ class Program:
             return Answer("unknown", None, math.nan, False)
         if degree == 2:
             return self._quadratic(deadline)
-        return self._smooth(rng or np.random.default_rng(0), deadline)
+        return self._smooth(rng or np.random.default_rng(0), deadline, far)
 
     # --- pieces -----------------------------------------------------------------------------------
 
@@ -209,7 +216,7 @@ class Program:
         """A local solution near a point, or None."""
         return _Slsqp(self).descend(start[self.free])
 
-    def _smooth(self, rng: np.random.Generator, deadline: float) -> Answer:
+    def _smooth(self, rng: np.random.Generator, deadline: float, far: bool) -> Answer:
         """The best of several SLSQP runs: an upper bound of the minimum."""
         if self.free.size > SMOOTH_LIMIT:
             return Answer("unknown", None, math.nan, False)
@@ -224,24 +231,27 @@ class Program:
                 best, value = v, self.value(v)
         if best is None:
             return Answer("unknown", None, math.nan, False)
-        lower = self._farther(best, value, rng)
+        lower = self._farther(run, best, rng) if far else None
         if lower is None:
             return Answer("optimal", best, value, False)
-        found = run.descend(lower[self.free])
-        if found is None or self.violation(found) > FEASIBLE or not self.value(found) < value:
-            found = lower
-        if self._farther(found, self.value(found), rng) is not None:  # it falls on and on
+        if self._farther(run, lower, rng) is not None:  # it falls on and on
             return Answer("unbounded", None, -math.inf, False)
-        return Answer("optimal", found, self.value(found), False)
+        return Answer("optimal", lower, self.value(lower), False)
 
-    def _farther(self, best: Array, value: float, rng: np.random.Generator) -> Array | None:
-        """The lowest far point that is lower than ``best``."""
-        found: Array | None = None
+    def _farther(self, run: _Slsqp, best: Array, rng: np.random.Generator) -> Array | None:
+        """The lowest point that is met far away, or on the way down from there where far points
+        break rows, if it is lower than ``best``.
+        """
+        found, value = None, self.value(best)
         low, high = self.lower[self.free], self.upper[self.free]
         for own in far_points(best[self.free], rng):
-            v = self._full(np.clip(own, low, high))
+            v: Array | None = self._full(np.clip(own, low, high))
+            if self.rows.count and v is not None and self.violation(v) > FEASIBLE:
+                v = run.descend(v[self.free])
+            if v is None or self.violation(v) > FEASIBLE:
+                continue
             there = self.value(v)
-            if is_lower(there, value) and self.violation(v) <= FEASIBLE:
+            if is_lower(there, value):
                 found, value = v, there
         return found
 

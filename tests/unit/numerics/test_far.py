@@ -27,6 +27,7 @@ def test_both_sides_of_lines_at_every_scale() -> None:
         assert distances.min() > 0.1 * max(1.0, size)
     assert is_lower(-1.0, -0.5)
     assert not is_lower(-1.0 - 1e-9, -1.0)
+    assert not is_lower(-np.inf, -1.0)
 
 
 @pytest.mark.parametrize("objective", HILLS)
@@ -39,6 +40,17 @@ def test_a_valley_beside_a_slope_without_end_is_no_response(objective: str, back
     assert not result.success
     reasons = " ".join(result.certificate.reasons)
     assert "unbounded" in reasons or "still falls" in reasons
+
+
+def test_a_slope_behind_rows_of_a_reformulation() -> None:
+    """``max`` is a row of `exact`: a far point is on it only after a descent."""
+    text = """
+model rows;
+upper { var x in [0, 1.999] start 0.5; minimize (2 * y + x)^2 - x; }
+lower follow { var y; minimize max(x * y, 0) / 2 - softplus(y); }
+"""
+    result = bl.solve(bl.parse(text), backend="exact", time_limit=20, progress=False)
+    assert not result.success
 
 
 def test_a_valley_among_higher_ones_is_a_response() -> None:
