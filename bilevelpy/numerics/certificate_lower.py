@@ -68,7 +68,7 @@ class LowerCheck:
             return
         seed = int(torch.randint(1 << 31, (), generator=case.rng))
         best, place = self.best, None
-        for point in far_points(self.base.lower.y.numpy(), np.random.default_rng(seed)):
+        for _, point in far_points(self.base.lower.y.numpy(), np.random.default_rng(seed)):
             y = o.domain_y.project(torch.from_numpy(point))
             f = o.f(case.x, y)
             if is_lower(f, best):

@@ -119,7 +119,8 @@ def certify_rows(
     rng = np.random.default_rng(seed)
     for k in range(len(system.followers)):
         unit = 1.0 if units is None else float(units[k])
-        check_follower(system, k, v, found, rng, (solved or {}).get(k), deadline, unit)
+        known = (solved or {}).get(k)
+        check_follower(system, k, v, found, rng, known, deadline, unit, convex=convex)
     if convex:
         found.details.pop("not_proved", None)
     if ties is not None:
@@ -182,8 +183,12 @@ def check_follower(
     known: float | None,
     deadline: float,
     unit: float = 1.0,
+    *,
+    convex: bool = False,
 ) -> None:
-    """Rows and bounds of a follower, and its objective against that of an own solve."""
+    """Rows and bounds of a follower, and its objective against that of an own solve, which also
+    looks far away where the follower is not known to be ``convex``.
+    """
     name = system.followers[k].name
     program = follower_program(system, k, v)
     violation = program.rows.violation(v)
@@ -200,7 +205,7 @@ def check_follower(
         if off > FEASIBLE * max(1.0, abs(v[j])):
             found.failures.append(f"`{system.columns.names[j]}` leaves its bounds by {off:.1e}")
     here = program.value(v)
-    answer = program.solve(rng, deadline, far=True)
+    answer = program.solve(rng, deadline, far=not convex)
     values = [x for x in (answer.objective, known) if x is not None and not math.isnan(x)]
     best = min(values, default=math.nan)
     if answer.status == "unbounded":

@@ -13,22 +13,22 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # Distances, in sizes of the point; random lines; coordinates up to which their axes are lines too.
-REACHES = (3.0, 30.0, 1e3, 1e6)
+REACHES = (3.0, 30.0, MIDDLE := 1e3, 1e6)
 LINES, AXES = 3, 4
 # A value is lower by more than this part of its size.
 FALL = 1e-6
 
 
-def far_points(base: Array, rng: np.random.Generator) -> Iterator[Array]:
-    """Points on both sides of ``base`` on some lines through it."""
+def far_points(base: Array, rng: np.random.Generator) -> Iterator[tuple[float, Array]]:
+    """Points on both sides of ``base`` on some lines through it, with their reaches."""
     size = max(1.0, float(np.abs(base).max(initial=0.0)))
     lines = list(rng.standard_normal((LINES, base.size)))
     if base.size <= AXES:
         lines += list(np.eye(base.size))
     for line in lines:
         for reach in REACHES:
-            yield base + reach * size * line
-            yield base - reach * size * line
+            yield reach, base + reach * size * line
+            yield reach, base - reach * size * line
 
 
 def is_lower(there: float, here: float) -> bool:

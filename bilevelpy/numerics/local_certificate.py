@@ -44,7 +44,7 @@ def certify_local(
     rng = np.random.default_rng(seed)
     for k in range(len(system.followers)):
         if known is None:
-            check_follower(system, k, v, found, rng, None, deadline)
+            check_follower(system, k, v, found, rng, None, deadline, convex=convex)
     if known is not None:
         _jointly(system, v, found, known)
     found.details.pop("not_proved", None)

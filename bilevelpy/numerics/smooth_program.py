@@ -18,7 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp, minimize
 
-from bilevelpy.numerics.far import far_points, is_lower
+from bilevelpy.numerics.far import MIDDLE, far_points, is_lower
 from bilevelpy.numerics.two_sided import solve_two_sided
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.fixing import fix
@@ -231,23 +231,27 @@ class Program:
                 best, value = v, self.value(v)
         if best is None:
             return Answer("unknown", None, math.nan, False)
-        lower = self._farther(run, best, rng) if far else None
+        lower = self._farther(run, best, rng, deadline) if far else None
         if lower is None:
             return Answer("optimal", best, value, False)
-        if self._farther(run, lower, rng) is not None:  # it falls on and on
+        if self._farther(run, lower, rng, deadline) is not None:  # it falls on and on
             return Answer("unbounded", None, -math.inf, False)
         return Answer("optimal", lower, self.value(lower), False)
 
-    def _farther(self, run: _Slsqp, best: Array, rng: np.random.Generator) -> Array | None:
-        """The lowest point that is met far away, or on the way down from there where far points
-        break rows, if it is lower than ``best``.
+    def _farther(
+        self, run: _Slsqp, best: Array, rng: np.random.Generator, deadline: float
+    ) -> Array | None:
+        """The lowest point that is met far away, if it is lower than ``best``; where far points
+        break rows, the end of a descent from one on each side of a line.
         """
         found, value = None, self.value(best)
         low, high = self.lower[self.free], self.upper[self.free]
-        for own in far_points(best[self.free], rng):
+        for reach, own in far_points(best[self.free], rng):
+            if time.perf_counter() > deadline:
+                break
             v: Array | None = self._full(np.clip(own, low, high))
             if self.rows.count and v is not None and self.violation(v) > FEASIBLE:
-                v = run.descend(v[self.free])
+                v = run.descend(v[self.free]) if reach == MIDDLE else None
             if v is None or self.violation(v) > FEASIBLE:
                 continue
             there = self.value(v)
