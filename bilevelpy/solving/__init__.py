@@ -20,7 +20,7 @@ from bilevelpy.errors import BackendError, ExportError, MissingEngine
 from bilevelpy.ir.types import Sense
 from bilevelpy.model import Model
 from bilevelpy.options import SolveOptions
-from bilevelpy.result import Record, Result
+from bilevelpy.result import Record, Result, Status
 from bilevelpy.solving.course import Course, from_saved
 from bilevelpy.solving.driven import solve_driven
 from bilevelpy.solving.facts import chosen, oracle, structure
@@ -37,6 +37,9 @@ __all__ = ["Clock", "Request", "oracle", "run", "structure"]
 
 # A further backend is tried only where this part of the time limit is left.
 WORTHWHILE = 0.05
+# Where one of these could follow it, a search for the global optimum leaves it this part of a time
+# limit, or goes on for so many seconds without one: it may end without any answer.
+FOLLOWING, LEFT, ALONE = ("direct", "aid"), 0.25, 60.0
 # How far a point may be off to count as bilevel feasible, and by how much F has to be better.
 FEASIBLE, BETTER = 1e-5, 1e-3
 # Differences of F that count as none, and seconds of a global search that checks a local end.
@@ -66,7 +69,14 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
     settings = replace(
         options, backend_options={**decision.options, **dict(options.backend_options)}
     )
+    # A run that a report may end has its end there: nothing follows it.
+    goes_on = options.backend == "auto" and request.verify and request.stop_by is None
     tried, results = [decision.chosen], list[Result]()
+    following = _following(decision) if goes_on else None
+    if following is not None:
+        left = options.time_limit - clock.elapsed()
+        share = ALONE if math.isinf(left) else (1.0 - LEFT) * left
+        settings = replace(settings, time_limit=clock.elapsed() + share)
     while not results:
         name = tried[-1]
         try:
@@ -74,24 +84,26 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
         except MissingEngine:  # the user installs it, or names another backend
             raise
         except (BackendError, ExportError) as error:  # a model that it accepted, but cannot take
-            left = [n for n in decision.ranked if n not in tried]
-            if options.backend != "auto" or not left:
+            others = [n for n in decision.ranked if n not in tried]
+            if options.backend != "auto" or not others:
                 raise
-            tried.append(left[0])
-            decision = decision.noted(f"`{name}`: {error}; went on with `{left[0]}`")
-            settings = replace(options, backend_options={})
-    # A run that a report may end has its end there: nothing follows it.
-    goes_on = options.backend == "auto" and request.verify and request.stop_by is None
+            tried.append(others[0])
+            decision = decision.noted(f"`{name}`: {error}; went on with `{others[0]}`")
+            settings, following = replace(options, backend_options={}), None
     sign = -1.0 if model.program.upper.sense is Sense.MAXIMIZE else 1.0
     while goes_on and _time_is_left(options, clock):
         # A certified end that is worse than what a failed run has reached is no end.
         kept = _kept(results, sign)
         seen = kept if results[-1].success and not kept.success else results[-1]
-        others = [r for r in results if r is not seen]
-        following = successor(facts, seen, tried, earlier=others)
-        if following is None:
+        if following is not None and seen.status is Status.TIME_LIMIT:
+            words = f"`{tried[0]}` came to no end in its part of the time"
+            after: tuple[str, str] | None = following, f"{words}; went on with `{following}`"
+            following = None
+        else:
+            after = successor(facts, seen, tried, earlier=[r for r in results if r is not seen])
+        if after is None:
             break
-        name, note = following
+        name, note = after
         tried.append(name)
         decision = decision.noted(note)
         settings = replace(options, backend_options={})
@@ -125,6 +137,15 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
                 )
                 results, kept = [*results, again], again
     return _of_all(results, kept, decision, clock)
+
+
+def _following(decision: Decision) -> str | None:
+    """The local method that follows a global search which a limit ends; None where none takes the
+    model.
+    """
+    if decision.chosen != "exact":
+        return None
+    return next((name for name in FOLLOWING if name in decision.ranked), None)
 
 
 def _attempt(

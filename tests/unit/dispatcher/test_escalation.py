@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 import bilevelpy as bl
+from bilevelpy import solving
 from bilevelpy.backends import registry
 from bilevelpy.backends.base import Accept, Cost
 from bilevelpy.dispatcher import successor
@@ -226,3 +229,42 @@ def test_a_global_search_without_a_certificate_is_where_the_next_one_starts() ->
     found = bl.solve(bl.parse(MANY_MINIMA), time_limit=60)
     assert found.success
     assert pytest.approx(2 * (1.5 * np.pi - 4) ** 2 / 3, rel=1e-5) == found.F
+
+
+SPARSE = """
+model sparse;
+dim n, p;
+param X[n, p], y[n];
+upper { var a in [-5, 3] start -2; minimize sumsq(w - 1); }
+lower fit { var w[p]; minimize mean(huber(X @ w - y, 0.7)) + sum(exp(a) * abs(w)); }
+"""
+
+
+@pytest.mark.parametrize(("limit", "share"), [(40.0, 30.0), (math.inf, solving.ALONE)])
+def test_a_global_search_leaves_time_for_a_local_method(
+    limit: float, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X = np.random.default_rng(0).standard_normal((8, 2))
+    model = bl.parse(SPARSE, data={"X": X, "y": X @ [2.0, 1.0] + 0.1})
+    decision = bl.dispatch(bl.analyze(model))
+    assert decision.chosen == "exact"
+    assert "direct" in decision.ranked
+    given: list[float] = []
+    whole = solving.solve_whole
+
+    def late(*arguments: Any) -> bl.Result:
+        given.append(arguments[4].time_limit)
+        short = replace(arguments[4], time_limit=1.0)
+        found = whole(*arguments[:4], short, *arguments[5:])
+        return replace(found, status=Status.TIME_LIMIT, certificate=None)
+
+    monkeypatch.setattr(solving, "solve_whole", late)
+    result = bl.solve(model, time_limit=limit, progress=False)
+    assert given == [pytest.approx(share, abs=1.0)]
+    assert result.success
+    assert result.backend == "direct"
+    assert any("its part of the time" in note for note in result.warnings)
+    # Who names it, gets nothing else, and all the time.
+    named = bl.solve(model, backend="exact", time_limit=limit, progress=False)
+    assert named.backend == "exact"
+    assert given[1] == limit
