@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.optimize import Bounds, LinearConstraint, linprog, milp, minimize
+from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
 from bilevelpy.numerics.far import MIDDLE, far_points, is_lower
+from bilevelpy.numerics.slsqp import Slsqp
 from bilevelpy.numerics.two_sided import solve_two_sided
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.fixing import fix
@@ -33,8 +32,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 SMOOTH_LIMIT = 200
 STARTS = 12
 FEASIBLE = 1e-7
-# Stands for a value outside the domain of a function, where SLSQP takes finite ones only.
-UNDEFINED = 1e10
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +157,8 @@ class Program:
             matrix = sp.csr_array(matrix + extra.tocsr())
         return matrix, functions.value(base)
 
-    def _full(self, own: Array) -> Array:
+    def full(self, own: Array) -> Array:
+        """All columns, for values of the free ones."""
         v = self.at.copy()
         v[self.free] = own
         return v
@@ -192,7 +190,7 @@ class Program:
         status = {0: "optimal", 2: "infeasible", 3: "unbounded"}.get(found.status, "unknown")
         if status != "optimal":
             return Answer(status, None, math.nan, True)
-        return Answer("optimal", self._full(found.x), float(found.fun + offset[0]), True)
+        return Answer("optimal", self.full(found.x), float(found.fun + offset[0]), True)
 
     def _quadratic(self, deadline: float) -> Answer:
         c, _ = self._affine(self.objective)
@@ -209,18 +207,18 @@ class Program:
         status = _CLARABEL.get(found.status, "unknown")
         if status != "optimal":
             return Answer(status, None, math.nan, True)
-        v = self._full(np.clip(found.values, lb, ub))
+        v = self.full(np.clip(found.values, lb, ub))
         return Answer("optimal", v, self.value(v), True)
 
     def descend(self, start: Array) -> Array | None:
         """A local solution near a point, or None."""
-        return _Slsqp(self).descend(start[self.free])
+        return Slsqp(self).descend(start[self.free])
 
     def _smooth(self, rng: np.random.Generator, deadline: float, far: bool) -> Answer:
         """The best of several SLSQP runs: an upper bound of the minimum."""
         if self.free.size > SMOOTH_LIMIT:
             return Answer("unknown", None, math.nan, False)
-        run = _Slsqp(self)
+        run = Slsqp(self)
         best: Array | None = None
         value = math.inf
         for start in self._starts(rng):
@@ -239,7 +237,7 @@ class Program:
         return Answer("optimal", lower, self.value(lower), False)
 
     def _farther(
-        self, run: _Slsqp, best: Array, rng: np.random.Generator, deadline: float
+        self, run: Slsqp, best: Array, rng: np.random.Generator, deadline: float
     ) -> Array | None:
         """The lowest point that is met far away, if it is lower than ``best``; where far points
         break rows, the end of a descent from one on each side of a line.
@@ -249,7 +247,7 @@ class Program:
         for reach, own in far_points(best[self.free], rng):
             if time.perf_counter() > deadline:
                 break
-            v: Array | None = self._full(np.clip(own, low, high))
+            v: Array | None = self.full(np.clip(own, low, high))
             if self.rows.count and v is not None and self.violation(v) > FEASIBLE:
                 v = run.descend(v[self.free]) if reach == MIDDLE else None
             if v is None or self.violation(v) > FEASIBLE:
@@ -266,87 +264,6 @@ class Program:
         b = np.where(np.isfinite(high), high, np.where(np.isfinite(low), low + 2 * size, size))
         random = [a + (b - a) * rng.random(a.size) for _ in range(STARTS)]
         return [self.at[self.free], np.clip(np.zeros(a.size), a, b), *random]
-
-
-class _Slsqp:
-    """One program as SciPy takes it: trees are differentiated by the chain rule, those with kinks
-    by central differences.
-    """
-
-    def __init__(self, program: Program) -> None:
-        self.p = program
-        objective = program.objective
-        self.linear = np.asarray(objective.linear[[0]].todense()).ravel()
-        tree = objective.trees.get(0)
-        found = {} if tree is None else sc.gradient(tree, set(program.free.tolist()))
-        self.slopes = {j: sc.evaluator(slope) for j, slope in found.items() if slope is not None}
-        self.is_smooth = len(self.slopes) == len(found)
-        rows = program.rows
-        self.equal = np.flatnonzero(rows.lower == rows.upper)
-        self.up = np.flatnonzero(np.isfinite(rows.upper) & (rows.lower != rows.upper))
-        self.down = np.flatnonzero(np.isfinite(rows.lower) & (rows.lower != rows.upper))
-
-    def descend(self, start: Array) -> Array | None:
-        p = self.p
-        constraints = [
-            {"type": kind, "fun": partial(self._rows, chosen=chosen, side=side)}
-            | self._slopes(chosen, side)
-            for kind, chosen, side in (
-                ("eq", self.equal, "equal"),
-                ("ineq", self.up, "up"),
-                ("ineq", self.down, "down"),
-            )
-            if chosen.size
-        ]
-        bounds = list(zip(p.lower[p.free], p.upper[p.free], strict=True))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                found = minimize(
-                    lambda y: min(p.value(p._full(y)), UNDEFINED),
-                    np.clip(start, p.lower[p.free], p.upper[p.free]),
-                    method="SLSQP",
-                    jac=self._gradient if self.is_smooth else "3-point",
-                    bounds=bounds,
-                    constraints=constraints,
-                    options={"maxiter": 300, "ftol": 1e-14},
-                )
-            except (ValueError, ArithmeticError):
-                return None
-        if not np.isfinite(found.x).all():
-            return None
-        return p._full(np.clip(found.x, p.lower[p.free], p.upper[p.free]))
-
-    def _gradient(self, y: Array) -> Array:
-        """The derivative of the objective; 0 where that has no value, and no way on either."""
-        v, quadratic = self.p._full(y), self.p.objective.quadratic
-        total = self.linear + quadratic[0] @ v if 0 in quadratic else self.linear.copy()
-        values = v.tolist()
-        try:
-            for j, slope in self.slopes.items():
-                total[j] += slope(values)
-        except (ValueError, ArithmeticError):
-            return np.zeros(y.size)
-        return np.asarray(total[self.p.free])
-
-    def _slopes(self, chosen: Array, side: str) -> dict[str, Any]:
-        """The derivative of linear rows; nothing where they are not, for differences then."""
-        functions = self.p.rows.functions
-        if functions.degree > 1:
-            return {}
-        A = functions.linear[chosen][:, self.p.free].toarray()
-        J = -A if side == "up" else A
-        return {"jac": lambda y: J}
-
-    def _rows(self, y: Array, chosen: Array, side: str) -> Array:
-        v = self.p._full(y)
-        try:
-            value = self.p.rows.functions.value(v)[chosen]
-        except (ValueError, ArithmeticError):
-            return np.full(chosen.size, -UNDEFINED)
-        if side == "up":
-            return np.asarray(self.p.rows.upper[chosen] - value)
-        return np.asarray(value - self.p.rows.lower[chosen])
 
 
 _CLARABEL = {

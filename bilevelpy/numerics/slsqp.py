@@ -1,0 +1,102 @@
+"""Sequential quadratic programming, by SciPy's SLSQP, on a program in columns."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.optimize import minimize
+
+from bilevelpy.reductions import scalar as sc
+
+if TYPE_CHECKING:
+    from bilevelpy.numerics.smooth_program import Program
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Stands for a value outside the domain of a function, where SLSQP takes finite ones only.
+UNDEFINED = 1e10
+
+
+class Slsqp:
+    """One program as SciPy takes it: trees are differentiated by the chain rule, those with kinks
+    by central differences.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.p = program
+        objective = program.objective
+        self.linear = np.asarray(objective.linear[[0]].todense()).ravel()
+        tree = objective.trees.get(0)
+        found = {} if tree is None else sc.gradient(tree, set(program.free.tolist()))
+        self.slopes = {j: sc.evaluator(slope) for j, slope in found.items() if slope is not None}
+        self.is_smooth = len(self.slopes) == len(found)
+        rows = program.rows
+        self.equal = np.flatnonzero(rows.lower == rows.upper)
+        self.up = np.flatnonzero(np.isfinite(rows.upper) & (rows.lower != rows.upper))
+        self.down = np.flatnonzero(np.isfinite(rows.lower) & (rows.lower != rows.upper))
+
+    def descend(self, start: Array) -> Array | None:
+        """All columns at the end of a run from values of the free ones; None where it fails."""
+        p = self.p
+        constraints = [
+            {"type": kind, "fun": partial(self._rows, chosen=chosen, side=side)}
+            | self._slopes(chosen, side)
+            for kind, chosen, side in (
+                ("eq", self.equal, "equal"),
+                ("ineq", self.up, "up"),
+                ("ineq", self.down, "down"),
+            )
+            if chosen.size
+        ]
+        bounds = list(zip(p.lower[p.free], p.upper[p.free], strict=True))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                found = minimize(
+                    lambda y: min(p.value(p.full(y)), UNDEFINED),
+                    np.clip(start, p.lower[p.free], p.upper[p.free]),
+                    method="SLSQP",
+                    jac=self._gradient if self.is_smooth else "3-point",
+                    bounds=bounds,
+                    constraints=constraints,
+                    options={"maxiter": 300, "ftol": 1e-14},
+                )
+            except (ValueError, ArithmeticError):
+                return None
+        if not np.isfinite(found.x).all():
+            return None
+        return p.full(np.clip(found.x, p.lower[p.free], p.upper[p.free]))
+
+    def _gradient(self, y: Array) -> Array:
+        """The derivative of the objective; 0 where that has no value, and no way on either."""
+        v, quadratic = self.p.full(y), self.p.objective.quadratic
+        total = self.linear + quadratic[0] @ v if 0 in quadratic else self.linear.copy()
+        values = v.tolist()
+        try:
+            for j, slope in self.slopes.items():
+                total[j] += slope(values)
+        except (ValueError, ArithmeticError):
+            return np.zeros(y.size)
+        return np.asarray(total[self.p.free])
+
+    def _slopes(self, chosen: Array, side: str) -> dict[str, Any]:
+        """The derivative of linear rows; nothing where they are not, for differences then."""
+        functions = self.p.rows.functions
+        if functions.degree > 1:
+            return {}
+        A = functions.linear[chosen][:, self.p.free].toarray()
+        J = -A if side == "up" else A
+        return {"jac": lambda y: J}
+
+    def _rows(self, y: Array, chosen: Array, side: str) -> Array:
+        v = self.p.full(y)
+        try:
+            value = self.p.rows.functions.value(v)[chosen]
+        except (ValueError, ArithmeticError):
+            return np.full(chosen.size, -UNDEFINED)
+        if side == "up":
+            return np.asarray(self.p.rows.upper[chosen] - value)
+        return np.asarray(value - self.p.rows.lower[chosen])
