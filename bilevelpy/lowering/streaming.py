@@ -208,15 +208,8 @@ class StreamedOracle(TorchOracle):
         """Nothing: predictors of all rows do not fit into memory."""
         return
 
-    @property
-    def sparse_hessian(self) -> None:
-        """Nothing: its products are made of all rows."""
-        return
-
-    @property
-    def bands(self) -> None:
-        """Nothing, as they would be read off such a matrix."""
-        return
+    def _second(self, *, values: bool) -> None:
+        """Nothing: a sparse f_yy, and the bands that are read off it, are made of all rows."""
 
     @property
     def hessian_price(self) -> float:
