@@ -18,7 +18,7 @@ import numpy as np
 
 import bilevelpy as bl
 from benchmarks.measure import Row, in_subprocess, peak_megabytes, seconds
-from benchmarks.races import FAMILY, QUADRATIC
+from benchmarks.tasks import FAMILY, QUADRATIC
 from tests.reference.small import conditioned_matrix
 
 SEPARABLE = """

@@ -20,7 +20,8 @@ from typing import Any
 
 from benchmarks.libraries.problem import LIMIT
 from benchmarks.measure import ROOT, Row, seconds
-from benchmarks.races import RACES, Race, ours
+from benchmarks.races import Judge, judge_of, ours
+from benchmarks.tasks import RACES, Race
 
 TASKS = ("quadratic-1000", "logistic-22", "breast_cancer", "cleaning-digits")
 # Their names here and on the package index.
@@ -42,29 +43,30 @@ def run(names: list[str] | None = None) -> Iterator[Row]:
         model = race.model()
         first = ours(model, race.options)
         warm = min((ours(model, race.options) for _ in range(3)), key=lambda c: c.total)
-        lowest = warm.values[-1]
+        judge = judge_of(race)
         for library in DISTRIBUTIONS:
-            yield row(race, library, measured(task, library), lowest, first, warm)
+            yield row(race, library, measured(task, library), judge, first, warm)
 
 
 def row(
-    race: Race, library: str, found: dict[str, Any], lowest: float, first: Any, warm: Any
+    race: Race, library: str, found: dict[str, Any], judge: Judge, first: Any, warm: Any
 ) -> Row:
     """What a library found, beside ours."""
     name = f"{library}: {race.name}"
     if "error" in found:
         return Row(name, "", "", None, "0.1", found["error"])
+    lowest = judge(warm.points[-1])
     goal = lowest + GOAL * abs(lowest)
     best = min(found["values"])
     if best < lowest - GOAL * abs(lowest):
         goal = best + GOAL * abs(best)
-    mine = warm.reached(goal)
+    mine = warm.reached(goal, judge)
     theirs = reached(found, "times", goal)
     begun = reached(found, "first_times", goal)
     ended = f"ends {best - lowest:+.0e} from ours in {found['points']} points"
     if theirs == math.inf:
         return Row(name, seconds(mine), "not reached", None, "0.1", f"{found['version']}, {ended}")
-    own = seconds(first.reached(goal))
+    own = seconds(first.reached(goal, judge))
     note = f"{found['version']}; first {seconds(begun)}, ours {own}; {ended}"
     return Row(name, seconds(mine), seconds(theirs), mine / theirs, "0.1", note)
 

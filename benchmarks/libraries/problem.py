@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.races import RACES, Race
+from benchmarks.tasks import RACES, Race
 from tests.reference.upper import minimise
 
 Array = np.ndarray[Any, np.dtype[np.float64]]

@@ -21,7 +21,8 @@ from benchmarks.libraries import GOAL
 from benchmarks.libraries.arrays import in_torch
 from benchmarks.libraries.engines import Settings
 from benchmarks.libraries.problem import Array, OutOfTime, Problem, Watch, clock, followed
-from benchmarks.races import RACES, hand
+from benchmarks.races import hand
+from benchmarks.tasks import RACES
 
 # CPU seconds of a try.
 TRY = 4.0

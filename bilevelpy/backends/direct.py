@@ -158,7 +158,7 @@ class Direct(Implicit):
         f is quadratic in y, and both are exact at once.
         """
         solver = DenseSolver(
-            curvature_of(oracle, constant=options.constant_hessian), options.lower_tol
+            curvature_of(oracle, constant=options.constant_hessian, borrows=True), options.lower_tol
         )
         lower, adjoint = DenseLower(solver), DenseAdjoint(solver)
         exact = quadratic_lower(oracle, lower, adjoint)

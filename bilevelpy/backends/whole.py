@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 
@@ -164,3 +165,13 @@ class ProgramBackend(Protocol):
     ) -> ProgramAnswer:
         """Solve a bound program."""
         ...
+
+
+def takes_programs(backend: Any) -> TypeGuard[ProgramBackend]:
+    """Whether a backend is one of these."""
+    return _takes_programs(type(backend))  # type: ignore[arg-type]
+
+
+@cache
+def _takes_programs(kind: type) -> bool:
+    return issubclass(kind, ProgramBackend)  # looks at every attribute

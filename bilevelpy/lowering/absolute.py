@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,6 +19,16 @@ Vec = Tensor
 
 # Agreement of the kinked terms with weights times absolute values at random points.
 SAME = 1e-10
+
+
+@lru_cache(maxsize=128)
+def _parted(root: ir.Expr) -> tuple[list[ir.Expr], list[ir.Expr]]:
+    """The terms of an objective without kinks, and those with some; every run asks."""
+    terms: Sequence[ir.Expr] = [root]
+    if isinstance(root, ir.Apply) and root.function == "add":
+        terms = root.operands
+    kinked = [t for t in terms if any(_has_kink(n) for n in postorder([t]))]
+    return [t for t in terms if t not in kinked], kinked
 
 
 def _has_kink(node: ir.Expr) -> bool:
@@ -95,14 +107,11 @@ def absolute_parts(oracle: Any, x: Vec, rng: torch.Generator) -> AbsoluteParts |
     root = getattr(oracle, "f_expr", None)
     if not isinstance(root, ir.Expr):
         return None
-    terms: list[ir.Expr] = [root]
-    if isinstance(root, ir.Apply) and root.function == "add":
-        terms = list(root.operands)
-    kinked = [t for t in terms if any(_has_kink(n) for n in postorder([t]))]
+    smooth, kinked = _parted(root)
     if not kinked:
         return None
     builder = oracle.bound.program.builder
-    smooth = builder.add([t for t in terms if t not in kinked] or [builder.const(0.0)])
+    smooth = builder.add(smooth or [builder.const(0.0)])
     parts = AbsoluteParts(oracle, smooth, builder.add(kinked))
     if not oracle.domain_y.is_box or not parts.check(x, rng):
         raise BackendError(

@@ -18,19 +18,24 @@ from scipy.special import expit, log_expit
 from torch import fx
 
 from bilevelpy.lowering import kernels
+from bilevelpy.lowering.gaps import Gaps
 from bilevelpy.lowering.linear_map import SparseMap, data_product, sparse_product
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Function = Callable[..., Any]
 
 
-def array_function(graph: fx.Graph, values: Iterable[Any]) -> Function | None:
+def array_function(
+    graph: fx.Graph, values: Iterable[Any], gaps: Callable[[torch.Tensor], Gaps | None]
+) -> Function | None:
     """The function of the variables' arrays that a graph describes, its data in place.
 
-    None where an operation has no counterpart. ``values`` are those of the graph's data inputs.
+    None where an operation has no counterpart. ``values`` are those of the graph's data inputs;
+    ``gaps`` gives the products of those that are large matrices.
     """
     known: dict[str, Any] = {}
     places = list(values)
+    matrices: dict[fx.Node, str] = {}
     inputs: list[str] = []
     lines: list[str] = []
     names: dict[fx.Node, str] = {}
@@ -43,7 +48,12 @@ def array_function(graph: fx.Graph, values: Iterable[Any]) -> Function | None:
         if node.op == "placeholder":
             if len(names) < len(places):
                 names[node] = f"d{k}"
-                known[names[node]] = _array(places[len(names) - 1])
+                value = places[len(names) - 1]
+                known[names[node]] = _array(value)
+                found = gaps(value) if isinstance(value, torch.Tensor) else None
+                if found is not None:
+                    matrices[node] = f"g{k}"
+                    known[matrices[node]] = found.product
             else:
                 names[node] = f"v{k}"
                 inputs.append(names[node])
@@ -54,6 +64,10 @@ def array_function(graph: fx.Graph, values: Iterable[Any]) -> Function | None:
                 known["pair"] = _softmax_pair
                 results = ", ".join(names[part] for part in pair)
                 lines.append(f"    {results} = pair({text(node.args[0])})")
+        elif node.op == "call_function" and (product := _data_product(node, matrices)) is not None:
+            matrix, v, transpose = product
+            names[node] = f"t{k}"
+            lines.append(f"    {names[node]} = {matrix}({text(v)}, {transpose})")
         elif node.op == "call_function":
             function = _COUNTERPARTS.get(node.target)
             if function is None:
@@ -115,6 +129,22 @@ def _pairs(graph: fx.Graph) -> dict[fx.Node, tuple[fx.Node, fx.Node]]:
             if other is not None:
                 found |= dict.fromkeys((node, other), (node, other))
     return found
+
+
+def _data_product(node: fx.Node, matrices: dict[fx.Node, str]) -> tuple[str, Any, bool] | None:
+    """The name of a large data matrix that a node multiplies, by what, and whether transposed."""
+    arguments: Any = node.args
+    if node.target is data_product:
+        matrix, v, transpose = arguments
+    elif node.target is torch.mv:
+        matrix, v = arguments
+        transpose = isinstance(matrix, fx.Node) and matrix.target is torch.t
+        if transpose:
+            matrix = matrix.args[0]
+    else:
+        return None
+    name = matrices.get(matrix)
+    return None if name is None else (name, v, transpose)
 
 
 def wrapped(function: Function) -> Function:

@@ -109,7 +109,7 @@ class Programs:
             return self.function(expressions, inputs)
         compiled = self.compiled(expressions, inputs)
         values = self.tensors.resolve(compiled.slots, self.bound.program.externs)
-        found = array_function(compiled.graph, values)
+        found = array_function(compiled.graph, values, self.tensors.gaps)
         return wrapped(self.function(expressions, inputs)) if found is None else found
 
     def _prefers_arrays(self) -> bool:

@@ -22,6 +22,7 @@ from bilevelpy.ir.sparse import is_sparse
 from bilevelpy.ir.types import Axes
 from bilevelpy.lowering import kernels
 from bilevelpy.lowering.externs import BoundExtern
+from bilevelpy.lowering.gaps import LEAST, Gaps
 from bilevelpy.lowering.linear_map import SparseMap
 
 
@@ -86,6 +87,7 @@ class DataTensors:
         self._known: dict[tuple[SlotKind, tuple[ir.Expr, ...]], Any] = {}
         self._maps: dict[ir.Expr, SparseMap] = {}
         self._externs: dict[str, BoundExtern] = {}
+        self._gaps: dict[int, tuple[torch.Tensor, Gaps]] = {}
 
     def resolve(self, slots: Iterable[Slot], externs: Any) -> tuple[Any, ...]:
         """The values of slots, in order. ``externs``: the program's declarations by name."""
@@ -103,6 +105,18 @@ class DataTensors:
     def linear_map(self, node: ir.Expr) -> SparseMap:
         """The value of a sparse data expression."""
         return self._map(node, Interpreter(self.data))
+
+    def gaps(self, value: torch.Tensor) -> Gaps | None:
+        """The products of a slot's value, where it is a matrix that may be worth storing without
+        its zeros; the same ones for all programs.
+        """
+        if value.dim() != 2 or value.numel() < LEAST or value.dtype is not torch.float64:
+            return None
+        key = id(value)
+        if key not in self._gaps:
+            # The tensor too: its address is another's once it is gone.
+            self._gaps[key] = (value, Gaps(value.numpy()))
+        return self._gaps[key][1]
 
     def _value(self, slot: Slot, run: Interpreter, externs: Any) -> Any:
         if slot.kind is SlotKind.SIZE:

@@ -113,16 +113,16 @@ class BlockCurvature(DenseCurvature):
         return self._ridge > NEGATIVE
 
 
-def curvature_of(oracle: Any, *, constant: bool = False) -> DenseCurvature:
+def curvature_of(oracle: Any, *, constant: bool = False, borrows: bool = False) -> DenseCurvature:
     """Blocks or a band where the oracle has them, the support's part in halves and groups, else
-    one dense matrix.
+    one dense matrix; that one may begin with what it ``borrows``.
     """
     if is_grouped(oracle):
         return SupportCurvature(constant=constant)
     if is_split(oracle):
         return HalvesCurvature(constant=constant)
     found = _in_parts(oracle, oracle.domain_y, constant)
-    return DenseCurvature(constant=constant) if found is None else found
+    return DenseCurvature(constant=constant, borrows=borrows) if found is None else found
 
 
 def comes_in_parts(oracle: Any) -> bool:

@@ -66,7 +66,8 @@ def dense_adjoint(
     size = norm(d)
     if size <= NOTHING * norm(gF_y):
         return Adjoint(torch.zeros_like(d), torch.zeros_like(x), 0.0, 0)
-    if curvature.H is None:  # the lower level was solved another way
+    # The lower level was solved another way:
+    if curvature.H is None and curvature.lent is None:
         curvature.refresh(oracle, x, y)
     curvature.settle(face)
     H = on_face(oracle.hvp(x, y), face)

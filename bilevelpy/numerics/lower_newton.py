@@ -14,13 +14,14 @@ from bilevelpy.lowering.faces import on_tangent
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.linear_solve import (
     Cholesky,
+    Operator,
     PseudoInverse,
     cholesky,
     conjugate_gradients,
     norm,
     pseudo_inverse,
 )
-from bilevelpy.numerics.lower_krylov import on_face
+from bilevelpy.numerics.lower_krylov import offered, on_face
 from bilevelpy.numerics.lower_solve import LowerSolution, armijo, descend, finish
 
 Vec = torch.Tensor
@@ -60,10 +61,25 @@ class DenseCurvature:
     curvature C of active balls; entries that are held have no part in it on other faces.
     """
 
-    __slots__ = ("H", "constant", "face", "factor", "index", "place", "rent", "sums")
+    __slots__ = (
+        "H",
+        "borrows",
+        "constant",
+        "face",
+        "factor",
+        "index",
+        "lent",
+        "place",
+        "rent",
+        "sums",
+    )
 
-    def __init__(self, *, constant: bool = False) -> None:
+    def __init__(self, *, constant: bool = False, borrows: bool = False) -> None:
         self.constant = constant
+        # Whether it may begin with the preconditioner that f's form gives, and that one: the first
+        # factors of a run are of points that it soon leaves.
+        self.borrows = borrows and not constant
+        self.lent: Operator | None = None
         # Products that the age of the factor has cost: once they are worth a new one, it is made.
         self.rent = 0.0
         self.H: Vec | None = None
@@ -75,10 +91,17 @@ class DenseCurvature:
         self.index: Vec | None = None
         self.sums: Vec | None = None
 
+    def borrow(self, oracle: Oracle, x: Vec, y: Vec) -> bool:
+        """Do without a Hessian as long as none has paid; False where there is no other way."""
+        if not self.borrows or self.H is not None or not oracle.domain_y.is_free:
+            return False
+        self.lent = offered(oracle, x, y)
+        return self.lent is not None
+
     def refresh(self, oracle: Oracle, x: Vec, y: Vec) -> None:
         """Evaluate the Hessian at (x, y)."""
         H = oracle.hessian(x, y)
-        self.rent, self.place = 0.0, (x, y)
+        self.rent, self.place, self.lent = 0.0, (x, y), None
         if H is self.H:  # constant: its factor stays good
             return
         self.H = H
@@ -86,6 +109,8 @@ class DenseCurvature:
 
     def settle(self, face: Face) -> bool:
         """Factorise on ``face`` unless that is done; False where the Hessian is not finite."""
+        if self.lent is not None:
+            return True
         if self.face is not None and self.face.same_as(face):
             return self.factor is not None
         H = self.H
@@ -113,6 +138,8 @@ class DenseCurvature:
 
     def solve(self, v: Vec) -> Vec:
         """Inverse of the curvature on the face, applied to the tangent part of ``v``."""
+        if self.lent is not None:
+            return self.lent(v)
         factor, face = self.factor, self.face
         assert factor is not None
         assert face is not None
@@ -203,11 +230,11 @@ def _iterate(
     domain = oracle.domain_y
     y, f, g = start
     fresh = curvature.constant and curvature.H is not None
-    if curvature.H is None:
-        curvature.refresh(oracle, x, y)
-        fresh = True
     # Chord steps are worth taking while they cost less than the Hessian that they save.
     patience = getattr(oracle, "hessian_price", 3.0 + oracle.m / 50)
+    if curvature.H is None and not (patience >= DEAR and curvature.borrow(oracle, x, y)):
+        curvature.refresh(oracle, x, y)
+        fresh = True
     if not fresh and (patience < 1.0 or (patience >= DEAR and curvature.rent >= patience)):
         curvature.refresh(oracle, x, y)
         fresh = True
@@ -226,7 +253,8 @@ def _iterate(
         if change > 0.0:
             goal = max(min(goal, change * first), FINEST * scale)
         trusted = fresh
-        if not fresh and (curvature.negative or _slow(last, size, goal, patience)):
+        rough = curvature.lent is not None or curvature.negative
+        if not fresh and (rough or _slow(last, size, goal, patience)):
             corrected = None
             if patience >= DEAR and curvature.rent < patience and not curvature.negative:
                 forcing = min(0.1, max(1e-3, 0.3 * goal / size))

@@ -125,28 +125,44 @@ class BFGS:
         return True
 
     @np.errstate(over="ignore", invalid="ignore")
-    def restricted(self, free: Vec, d: Vec) -> Vec:
-        """The same from the parts of the pairs in a coordinate subspace, applied to a vector of
-        it; the answer stays there.
+    def restricted(self, project: Operator, d: Vec) -> Vec:
+        """``(P B P)^+ d``: the model of :meth:`apply` on a subspace, for a d in it.
+
+        B is the inverse of what :meth:`apply` multiplies by; pairs count with their parts outside
+        the subspace too (R. H. Byrd, P. Lu, J. Nocedal and C. Zhu, SIAM J. Sci. Comput. 16, 1995,
+        (5.11)). ``project`` is P, for the rows of matrices too.
         """
-        mask, array = free.numpy(), d.numpy()
-        if self.pairs:
-            if self._table is not None:
-                S, G = (part * mask for part in self._table.rows)
-            else:
-                S = np.array([s.numpy() for s, _, _ in self.pairs]) * mask
-                G = np.array([g.numpy() for _, g, _ in self.pairs]) * mask
-            whole = Compact.of(S, G)
-            sg, gg = whole.D, whole.GG.diagonal()
-            keep = sg > CURVATURE * np.sqrt((S * S).sum(1) * gg)
-            if keep.any():
-                last = int(keep.nonzero()[0][-1])
-                scale = float(sg[last] / gg[last]) if self.rescale else self.scale
-                kept = whole if keep.all() else Compact.of(S[keep], G[keep])
-                found = kept.apply(array, scale)
-                if found is not None:
-                    return torch.from_numpy(found)
-        return torch.from_numpy(self.scale * array)
+        h, array = self.scale, d.numpy()
+        plain = torch.from_numpy(h * array)
+        if not self.pairs:
+            return plain
+        if self._table is not None:
+            S, G = self._table.rows
+            SG = self._table.SG[: len(S), : len(S)]
+        else:
+            S = np.array([s.numpy() for s, _, _ in self.pairs])
+            G = np.array([g.numpy() for _, g, _ in self.pairs])
+            SG = S @ G.T
+        k = len(S)
+        inside = project(torch.from_numpy(np.concatenate([S, G]))).numpy()
+        inner_S, inner_G = inside[:k], inside[k:]
+        outer_S = S - inner_S
+        K = np.empty((2 * k, 2 * k))
+        K[:k, :k] = outer_S @ outer_S.T / h
+        K[:k, k:] = np.tril(SG, -1) - inner_S @ inner_G.T
+        K[k:, :k] = K[:k, k:].T
+        K[k:, k:] = -h * (inner_G @ inner_G.T)
+        K[range(k, 2 * k), range(k, 2 * k)] -= SG.diagonal()
+        # Pairs of long and of short steps on one scale.
+        size = 1.0 / np.sqrt(np.concatenate([(S * S).sum(1) / h, SG.diagonal()]))
+        right = np.concatenate([inner_S @ array / h, inner_G @ array])
+        try:
+            z = size * np.linalg.solve(size[:, None] * K * size, size * right)
+        except np.linalg.LinAlgError:
+            return plain
+        z[:k] /= h
+        found = h * array + h * h * (z @ inside)
+        return torch.from_numpy(found) if 0.0 < float(found.dot(array)) < np.inf else plain
 
     def reset(self) -> None:
         """Forget all pairs."""
@@ -239,12 +255,6 @@ class Compact:
     R: Array
     D: Array
     GG: Array
-
-    @classmethod
-    def of(cls, S: Array, G: Array) -> Compact:
-        """From the pairs, oldest first."""
-        SG = S @ G.T
-        return cls(S, G, SG, SG.diagonal(), G @ G.T)
 
     def apply(self, d: Array, h: float) -> Array | None:
         """Multiply; None where pairs are so nearly dependent that nothing certain comes out."""

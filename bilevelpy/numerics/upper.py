@@ -9,15 +9,12 @@ from dataclasses import replace
 
 import torch
 
-from bilevelpy.lowering.domains import Face
 from bilevelpy.numerics.kink import RADIUS, leave_kink
 from bilevelpy.numerics.linear_solve import dot, norm
 from bilevelpy.numerics.measure import Finish, Measure
-from bilevelpy.numerics.quasi_newton import BFGS
 from bilevelpy.numerics.response import Point, Response
 from bilevelpy.numerics.upper_state import (
     FALL,
-    MEMORY,
     WINDOW,
     UpperState,
     first_length,
@@ -86,7 +83,7 @@ def advance(state: UpperState) -> UpperState:
         state.finish = Finish(Status.DIVERGED, "the hypergradient is not finite")
         return state
     first = state.memory.scale == 0.0
-    d = _direction(state, state.face, pg)
+    d = _direction(state, pg)
     found = search(state.response, old, d, extent=state.extent, remember=state.recent.append)
     if found.point is None and not first:
         # The model may be at fault: steepest descent with the length of the last good step.
@@ -149,24 +146,15 @@ def measure(state: UpperState) -> Measure:
     )
 
 
-def _direction(state: UpperState, face: Face, pg: Vec) -> Vec:
-    """Newton's, or ``-H pg`` with pairs projected onto the face; capped at ten times the last
-    step.
-    """
+def _direction(state: UpperState, pg: Vec) -> Vec:
+    """Newton's, or that of the pairs on the face; capped at ten times the last step."""
     newton = state.newton_step()
     if newton is not None and dot(newton, pg) > 0:
         d = -newton
     elif state.memory.scale == 0.0:
         return -pg * (first_length(state) / state.gradient_norm)
-    elif face.is_whole:
-        d = -state.model_step()
-    elif face.only_fixes and face.free is not None:
-        d = -state.memory.restricted(face.free, face.project(pg))
     else:
-        inner = BFGS(state.memory.scale, MEMORY, rescale=True)
-        for s, g, _ in state.memory.pairs:
-            inner.update(face.project(s), face.project(g))
-        d = -face.project(inner.apply(face.project(pg)))
+        d = -state.model_step()
     if not dot(d, pg) < 0:
         d = -state.memory.scale * pg
     length = norm(d)

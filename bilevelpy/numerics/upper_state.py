@@ -83,14 +83,17 @@ class UpperState:
         return self._seen[1:]
 
     def model_step(self) -> Vec:
-        """The quasi-Newton matrix times the projected gradient, computed once for a point and its
-        pairs.
+        """Newton's step, else the one of the pairs, on the face of x; computed once for a point
+        and its pairs.
         """
         version = self.memory.version
         if self._model is None or self._model[0] is not self.point or self._model[1] != version:
             step = self.newton_step()
-            if step is None:
+            if step is None and self.face.is_whole:
                 step = self.memory.apply(self.projected_gradient)
+            elif step is None:
+                project = self.face.project
+                step = self.memory.restricted(project, project(self.projected_gradient))
             self._model = (self.point, version, step)
         return self._model[2]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bilevelpy.backends import registry
 from bilevelpy.backends.base import Accept
-from bilevelpy.backends.whole import ProgramBackend
+from bilevelpy.backends.whole import takes_programs
 from bilevelpy.checkpoint import add_counts
 from bilevelpy.dispatcher import successor
 from bilevelpy.dispatcher.conditions import MERELY_CONVEX, POLYNOMIAL, SMOOTH, TINY, UNIQUE
@@ -164,7 +164,7 @@ def _attempt(
         return replace(known, decision=decision)
     backend, earlier, keeper = registry.get(name), course.begin(name), course.keeper
     asked = from_saved(request, earlier)
-    if isinstance(backend, ProgramBackend):
+    if takes_programs(backend):
         result = solve_whole(model, name, backend, decision, options, asked, clock, earlier, keeper)
     else:
         result = solve_driven(model, name, facts, decision, options, asked, clock, earlier, keeper)
@@ -214,7 +214,7 @@ def _from_there(request: Request, kept: Result) -> Request:
     """The request, to start from the point of a global search that could not be certified: a local
     method brings it to its digits. Where a local method has failed, the next one starts anew.
     """
-    if not isinstance(registry.get(kept.backend), ProgramBackend) or not _is_point(kept):
+    if not takes_programs(registry.get(kept.backend)) or not _is_point(kept):
         return request
     return replace(request, start=_start_at(kept.upper, kept.lower))
 
@@ -241,7 +241,7 @@ def _elsewhere(
     Where responses are unique, points all over the upper set say whether one is better. Where they
     are not, the leader's choice among them matters too: that is for a global search, for a while.
     """
-    if isinstance(registry.get(kept.backend), ProgramBackend):
+    if takes_programs(registry.get(kept.backend)):
         return None
     left = options.time_limit - clock.elapsed()
     plain = replace(options, backend_options={})

@@ -20,7 +20,8 @@ from benchmarks.libraries.arrays import descend, in_torch
 from benchmarks.libraries.engines import Settings, optimizer, vector
 from benchmarks.libraries.problem import Drive, OutOfTime, Problem, Watch, by_lbfgsb, followed
 from benchmarks.libraries.tune import UPPER, Judged, Search
-from benchmarks.races import QUADRATIC, RACES, Course, Race
+from benchmarks.races import Course, Judge
+from benchmarks.tasks import QUADRATIC, RACES, Race
 from tests.reference.small import conditioned_matrix
 
 TASKS = ("breast_cancer", "cleaning-digits")
@@ -94,7 +95,8 @@ def test_the_judged_points_are_the_first_and_some_of_the_later(count: int) -> No
     assert all(b <= 1.06 * a + 1 for a, b in itertools.pairwise(places[1:]))
 
 
-MINE = Course([0.1, 0.2], [2.0, 1.0], 0.3)
+MINE = Course([0.1, 0.2], [2.0, 1.0], [np.array([2.0]), np.array([1.0])], 0.3)
+JUDGE: Judge = lambda x: float(x[0])  # noqa: E731
 RACE = Race("task", lambda: None, lambda: None, np.zeros(1))  # type: ignore[arg-type, return-value]
 FOUND = {
     "version": "other 1.0", "values": [2.0, 1.5, 1.00005], "times": [1.0, 2.0, 4.0],
@@ -103,7 +105,7 @@ FOUND = {
 
 
 def test_a_row_of_a_library_that_meets_the_goal() -> None:
-    found = row(RACE, "other", FOUND, 1.0, MINE, MINE)
+    found = row(RACE, "other", FOUND, JUDGE, MINE, MINE)
     assert (found.task, found.ours, found.yardstick) == ("other: task", "200 ms", "4 s")
     assert found.ratio == pytest.approx(0.05)
     assert found.note == "other 1.0; first 8 s, ours 200 ms; ends +5e-05 from ours in 1000 points"
@@ -111,14 +113,14 @@ def test_a_row_of_a_library_that_meets_the_goal() -> None:
 
 def test_a_row_of_a_library_that_does_not() -> None:
     short = {**FOUND, "values": [2.0, 1.5, 1.1]}
-    found = row(RACE, "other", short, 1.0, MINE, MINE)
+    found = row(RACE, "other", short, JUDGE, MINE, MINE)
     assert (found.yardstick, found.ratio) == ("not reached", None)
     assert found.note == "other 1.0, ends +1e-01 from ours in 1000 points"
 
 
 def test_a_library_that_ends_lower_sets_the_goal() -> None:
     lower = {**FOUND, "values": [2.0, 1.0, 0.5]}
-    found = row(RACE, "other", lower, 1.0, MINE, MINE)
+    found = row(RACE, "other", lower, JUDGE, MINE, MINE)
     # Ours never meets 0.5: its whole time counts.
     assert (found.ours, found.yardstick) == ("300 ms", "4 s")
 
@@ -129,7 +131,7 @@ def test_a_shorter_first_run_has_no_time_for_later_points() -> None:
 
 def test_a_row_says_why_a_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_PYTHON", "/no/such/python")
-    found = row(RACE, "other", measured("breast_cancer", "betty"), 1.0, MINE, MINE)
+    found = row(RACE, "other", measured("breast_cancer", "betty"), JUDGE, MINE, MINE)
     assert (found.yardstick, found.note) == ("", "not measured: FileNotFoundError")
 
     def failed(*_: Any, **__: Any) -> Any:

@@ -6,6 +6,7 @@ import torch
 from bilevelpy.analysis.predictors import find_predictors
 from bilevelpy.ir.build import Builder
 from bilevelpy.ir.types import Axis, AxisKind
+from bilevelpy.lowering import assembly
 from bilevelpy.lowering.curvature import Curvature
 
 FIT = frozenset({"fit"})
@@ -66,7 +67,10 @@ def test_logistic_with_intercept_and_penalties(rng):
     compare(curvature, f_of_y, normal(rng, P + 1).requires_grad_())
 
 
-def test_softmax_with_class_intercepts(rng):
+@pytest.mark.parametrize("entries", [assembly._STACK, 60, 20])
+def test_softmax_with_class_intercepts(rng, entries, monkeypatch):
+    """In one piece, by a few samples at a time, and pair by pair where the whole is too large."""
+    monkeypatch.setattr(assembly, "_STACK", entries)
     b = Builder()
     n, p, k = (Axis(name, AxisKind.DIM) for name in "npk")
     X, W, c = b.param("X", (n, p)), b.var("fit", "W", (p, k)), b.var("fit", "c", (k,))

@@ -83,7 +83,7 @@ def test_numpy_and_torch_run_the_same_graph(o):
     found = derivatives(builder, o.f_expr, o.program_variables)
     compiled = o.compiled((o.f_expr, *found))
     values = o.tensors.resolve(compiled.slots, {})
-    run = array_function(compiled.graph, values)
+    run = array_function(compiled.graph, values, o.tensors.gaps)
     assert run is not None
     for a, b in zip(
         run(*(v.numpy() for v in (*xs, *ys))), compiled.bind(values)(*xs, *ys), strict=True
@@ -127,6 +127,9 @@ def test_an_operation_without_counterpart_is_left_to_torch(monkeypatch):
     o = oracle("upper { var x; minimize x; } lower l { var y; minimize (y - x)^2 + exp(y); }")
     monkeypatch.delitem(module._COUNTERPARTS, torch.exp)
     compiled = o.compiled((o.f_expr,))
-    assert array_function(compiled.graph, o.tensors.resolve(compiled.slots, {})) is None
+    assert (
+        array_function(compiled.graph, o.tensors.resolve(compiled.slots, {}), o.tensors.gaps)
+        is None
+    )
     fresh = type(o)(o.bound)
     assert fresh.f(fresh.x0, fresh.y0) == pytest.approx(1.0)

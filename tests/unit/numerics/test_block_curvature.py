@@ -111,6 +111,31 @@ def test_kronecker_preconditioner():
     torch.testing.assert_close(better.u, plain.u, rtol=1e-5, atol=1e-5)
 
 
+def test_a_run_begins_without_a_dear_matrix(monkeypatch):
+    """The preconditioner serves until its products have cost what a factor takes."""
+    draw = np.random.default_rng(0)
+    o = oracle(SOFTMAX, X=draw.standard_normal((300, 30)) * np.geomspace(1, 0.02, 30) + 0.5)
+    monkeypatch.setattr(type(o), "hessian_price", 40.0)
+    made = []
+    hessian = o.hessian
+    monkeypatch.setattr(o, "hessian", lambda x, y: made.append(1) or hessian(x, y))
+    plain, borrowing = DenseCurvature(), DenseCurvature(borrows=True)
+    expected = newton(o, o.x0, o.y0, plain, tol=1e-10)
+    assert made
+    made.clear()
+    found = newton(o, o.x0, o.y0, borrowing, tol=1e-3)
+    assert found.ended == "reached"
+    assert not made
+    assert borrowing.lent is not None
+    monkeypatch.setattr(type(o), "hessian_price", 12.0)
+    for shift in (0.1, 0.2, 0.3):
+        found = newton(o, o.x0 + shift, found.y, borrowing, tol=1e-10)
+    assert made
+    assert borrowing.lent is None
+    found = newton(o, o.x0, found.y, borrowing, tol=1e-10)
+    torch.testing.assert_close(found.y, expected.y, rtol=1e-8, atol=1e-8)
+
+
 @pytest.mark.parametrize("sparse", [False, True])
 def test_diagonal_preconditioner_of_spread_penalties(sparse):
     draw = np.random.default_rng(0)

@@ -1,6 +1,8 @@
-"""BFGS products: both forms against the dense recursion, and vectors that overflow."""
+"""BFGS products: both forms against the dense recursion, subspaces, and vectors that overflow."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +28,30 @@ def learned(count: int) -> tuple[BFGS, np.ndarray]:
     return bfgs, C
 
 
+def on_half(v: torch.Tensor) -> torch.Tensor:
+    """Projector onto half of the entries."""
+    return v * (torch.arange(N) < N // 2)
+
+
+def on_sums(v: torch.Tensor) -> torch.Tensor:
+    """Projector onto the vectors with sum 0."""
+    return v - v.mean(-1, keepdim=True)
+
+
+@pytest.mark.parametrize("project", [on_half, on_sums])
+@pytest.mark.parametrize("short", [0, 1000])
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+def test_the_model_on_a_subspace_is_that_of_the_whole_matrix(
+    count: int, short: int, project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quasi_newton, "SHORT", short)
+    bfgs, C = learned(count)
+    P = project(torch.eye(N, dtype=torch.float64)).numpy()
+    d = project(torch.linspace(-1.0, 2.0, N, dtype=torch.float64))
+    expected = np.linalg.pinv(P @ np.linalg.inv(C) @ P, rcond=1e-10) @ d.numpy()
+    np.testing.assert_allclose(bfgs.restricted(project, d).numpy(), expected, atol=1e-12)
+
+
 @pytest.mark.parametrize("short", [0, 1000])
 @pytest.mark.parametrize("count", [0, 1, 2, 7])
 def test_products_are_those_of_the_dense_update(
@@ -44,7 +70,7 @@ def test_overflow_is_no_warning(count: int, size: float) -> None:
     bfgs, C = learned(count)
     d = torch.linspace(-1.0, 2.0, N, dtype=torch.float64) * size
     found = bfgs.apply(d).numpy()
-    bfgs.restricted(torch.arange(N) < N // 2, d)
+    bfgs.restricted(on_half, d)
     if size == 1e200:
         np.testing.assert_allclose(found / size, C @ (d / size).numpy(), rtol=1e-9, atol=1e-12)
     else:

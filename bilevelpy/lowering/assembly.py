@@ -1,0 +1,169 @@
+"""The part of one predictor in a dense Hessian: elementwise, stacked, or pair by pair."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+# Entries of the stacked right-hand side of one assembly product (32 MB), or one pair's where that
+# is more.
+_STACK = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A linear term made concrete: ``coefficient`` (B, N, Q) dense, or a sparse (N, Q);
+    ``index`` (B, Q, C) positions in y.
+    """
+
+    coefficient: Any
+    index: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Diagonal:
+    """A predictor that is elementwise in its variables: ``places`` of H's entries in memory, with
+    the ``products`` of coefficients that the weights are multiplied by (None: all are 1).
+    """
+
+    places: slice | np.ndarray
+    products: np.ndarray | None
+    repeats: int
+
+    @classmethod
+    def of(cls, blocks: Sequence[Block], m: int) -> Diagonal:
+        """From blocks of one coefficient per entry."""
+        places, products, repeats = [], [], 0
+        for a, left in enumerate(blocks):
+            for b, right in enumerate(blocks[a:], a):
+                rows, columns = left.index.reshape(-1), right.index.reshape(-1)
+                product = (left.coefficient * right.coefficient).reshape(-1).numpy()
+                for r, c in ((rows, columns), (columns, rows))[: 1 if a == b else 2]:
+                    places.append((r * m + c).numpy())
+                    products.append(product)
+                    repeats += 1
+        where, factor = np.concatenate(places), np.concatenate(products)
+        run: slice | np.ndarray = where
+        if where.size and (np.diff(where) == m + 1).all():
+            run = slice(int(where[0]), int(where[-1]) + 1, m + 1)
+        return cls(run, None if (factor == 1.0).all() else factor, repeats)
+
+    def add(self, H: np.ndarray, G: Tensor) -> None:
+        """Add the part to H."""
+        weights = G.numpy().reshape(-1)
+        if self.repeats > 1:
+            weights = np.tile(weights, self.repeats)
+        if self.products is not None:
+            weights = weights * self.products
+        flat = H.reshape(-1)
+        if isinstance(self.places, slice):
+            flat[self.places] += weights
+        else:
+            np.add.at(flat, self.places, weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """All blocks of a predictor side by side: ``columns`` (N, Q), each with C classes at the
+    positions ``where`` (Q C, class by class).
+    """
+
+    columns: np.ndarray
+    where: slice | np.ndarray
+
+    @classmethod
+    def of(cls, blocks: Sequence[Block]) -> Stack | None:
+        """Blocks joined where that costs little: one product then does all pairs."""
+        first = blocks[0]
+        if first.coefficient.shape[0] != 1:
+            return None
+        if len(blocks) > 1 and sum(b.coefficient.numel() for b in blocks) > _STACK:
+            return None
+        index = np.concatenate([b.index.reshape(-1).numpy() for b in blocks])
+        if len(np.unique(index)) < index.size:
+            return None
+        if first.index.shape[2] > 1 and index.size**2 > 4 * _STACK:
+            return None
+        low = int(index[0]) if index.size else 0
+        ordered = bool((index == np.arange(low, low + index.size)).all())
+        parts = [b.coefficient[0].numpy() for b in blocks]
+        columns = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+        return cls(columns, slice(low, low + index.size) if ordered else index)
+
+    def add(self, H: np.ndarray, G: Tensor) -> None:
+        """Add ``A' G A``."""
+        weights = G[0].numpy()
+        total = self._plain(weights[:, 0]) if G.shape[-1] == 1 else self._classes(weights)
+        where = self.where
+        if isinstance(where, slice):
+            H[where, where] += total
+        else:
+            H[np.ix_(where, where)] += total
+
+    def _plain(self, weights: np.ndarray) -> Any:
+        """One class; where no weight (N, 1) is negative as ``Z' Z``, half the work."""
+        root = np.sqrt(weights) if weights.size and weights.min() >= 0 else None
+        total: Any = 0.0
+        for rows in self._chunks(1):
+            part = self.columns[rows]
+            if root is not None:
+                scaled = root[rows] * part
+                total = total + scaled.T @ scaled
+            else:
+                total = total + part.T @ (weights[rows] * part)
+        return total
+
+    def _classes(self, weights: np.ndarray) -> np.ndarray:
+        """Blocks (N, C, C), which are symmetric: a product for each class with those from it on."""
+        count, width = weights.shape[1], self.columns.shape[1]
+        out = np.empty((width, count, width, count))
+        for c in range(count):
+            total: Any = 0.0
+            for rows in self._chunks(count - c):
+                part = self.columns[rows]
+                weighted = weights[rows, c, c:, None] * part[:, None, :]
+                total = total + part.T @ weighted.reshape(len(part), -1)
+            products = np.reshape(total, (width, count - c, width))
+            out[:, c, :, c:] = products.transpose(0, 2, 1)
+            out[:, c + 1 :, :, c] = products[:, 1:]
+        return out.reshape(width * count, -1)
+
+    def _chunks(self, copies: int) -> list[slice]:
+        """Rows at a time, for so many weighted copies of the columns."""
+        rows, columns = self.columns.shape
+        height = max(1, _STACK // max(columns * copies, 1))
+        return [slice(low, low + height) for low in range(0, rows, height)]
+
+
+def add_pair(H: Tensor, left: Block, right: Block, G: Tensor, *, symmetric: bool) -> None:
+    """Add ``left' G right`` (and its transpose) to H, for all pairs of classes: a few pairs per
+    product, and a few samples where one pair is large.
+    """
+    batch, samples, q = right.coefficient.shape
+    classes = G.shape[-1]
+    pairs = [(c, d) for c in range(classes) for d in range(c if symmetric else 0, classes)]
+    width = max(1, _STACK // max(right.coefficient.numel(), 1))
+    height = max(1, _STACK // max(batch * q, 1)) if width == 1 else samples
+    for start in range(0, len(pairs), width):
+        part = pairs[start : start + width]
+        rows = [c for c, _ in part]
+        columns = [d for _, d in part]
+        products = H.new_zeros((batch, left.coefficient.shape[2], len(part) * q))
+        for low in range(0, samples, height):
+            chunk = slice(low, low + height)
+            # (B, N, P, Q): the right factor weighted for each pair.
+            weighted = G[:, chunk, rows, columns].unsqueeze(-1)
+            weighted = weighted * right.coefficient[:, chunk].unsqueeze(2)
+            flat = weighted.reshape(batch, -1, len(part) * q)
+            products += left.coefficient[:, chunk].transpose(1, 2) @ flat
+        products = products.reshape(batch, -1, len(part), q)
+        at = left.index[:, :, rows].unsqueeze(3)
+        to = right.index[:, :, columns].transpose(1, 2).unsqueeze(1)
+        H[at, to] += products
+        mirrored = [k for k, (c, d) in enumerate(part) if c != d or not symmetric]
+        if mirrored:
+            H[to[:, :, mirrored], at[:, :, mirrored]] += products[:, :, mirrored]
