@@ -105,7 +105,8 @@ class Curvature:
             hessian += self.m**3 / 3 / FLOPS
         for k, (blocks, shape) in enumerate(zip(self._blocks, self.shapes, strict=True)):
             entries = sum(_entries(block.coefficient) for block in blocks)
-            gradient += 4.0 * entries * shape.classes / STREAM
+            # All classes take the data once, as fast as it is read or as products are computed.
+            gradient += 4.0 * entries * max(1.0 / STREAM, shape.classes / FLOPS)
             if k not in self._kept_twice and not (constant[k] and k in self._kept):
                 columns = sum(block.coefficient.shape[2] for block in blocks)
                 pairs = shape.classes * (shape.classes + 1) / 2

@@ -129,9 +129,7 @@ class StructuredCurvature:
     def pays(self, products: int) -> bool:
         """Whether the matrix is less work than so many products."""
         gradient, hessian = self.curvature.work(self._weights.constant, factor=False)
-        # Products for several classes are counted class by class, and take the data once.
-        classes = max(shape.classes for shape in self.curvature.shapes)
-        return hessian < products * gradient / classes
+        return hessian < products * gradient
 
     def dense(self, inputs: list[Any]) -> Tensor:
         """The matrix (m, m) at values of the variables and of those beside them, as programs take
