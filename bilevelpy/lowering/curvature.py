@@ -100,7 +100,7 @@ class Curvature:
 
         Parts that are ``constant``, or were found equal at two points, are kept.
         """
-        gradient, hessian = OVERHEAD, OVERHEAD * (1 + 0.2 * self.passes)
+        gradient, hessian = OVERHEAD, OVERHEAD * (1 + self.passes)
         if factor:
             hessian += self.m**3 / 3 / FLOPS
         for k, (blocks, shape) in enumerate(zip(self._blocks, self.shapes, strict=True)):
