@@ -83,9 +83,9 @@ class BlockCurvature(DenseCurvature):
         eye = torch.eye(blocks.shape[1], dtype=blocks.dtype)
         for relative in RIDGES:
             shift = (relative * top)[:, None, None] * eye
-            factor, info = torch.linalg.cholesky_ex(blocks + shift if relative else blocks)
+            factor, failed = _cholesky(blocks + shift if relative else blocks)
             pivots = factor.diagonal(dim1=1, dim2=2).amin(1) ** 2
-            if not bool(info.any()) and bool((pivots > 1e-15 * top).all()):
+            if not bool(failed.any()) and bool((pivots > 1e-15 * top).all()):
                 self._factor, self._ridge = factor, relative
                 return True
         return False
@@ -97,9 +97,11 @@ class BlockCurvature(DenseCurvature):
         face, index = self.face, self._index.numpy()
         rows = (v if face.is_whole else face.project(v)).numpy()[index]
         if self._inverse is None and index.shape[1] <= SMALL:
-            self._inverse = torch.cholesky_inverse(self._factor).numpy()
+            self._inverse = _inverse(self._factor).numpy()
         out = np.zeros(v.numel())
-        if self._inverse is not None:
+        if self._inverse is not None and index.shape[1] == 1:
+            out[index] = self._inverse[..., 0] * rows
+        elif self._inverse is not None:
             out[index] = np.matmul(self._inverse, rows[..., None])[..., 0]
         else:
             columns = torch.from_numpy(rows).unsqueeze(-1)
@@ -111,6 +113,21 @@ class BlockCurvature(DenseCurvature):
     def negative(self) -> bool:
         """Whether some block needed so large a ridge that it must have negative curvature."""
         return self._ridge > NEGATIVE
+
+
+def _cholesky(blocks: Vec) -> tuple[Vec, Vec]:
+    """The factors, and which blocks have none: batches of single numbers need no LAPACK."""
+    if blocks.shape[1] == 1:
+        return blocks.clamp(min=0.0).sqrt(), ~(blocks > 0.0)
+    factor, info = torch.linalg.cholesky_ex(blocks)
+    return factor, info
+
+
+def _inverse(factor: Vec) -> Vec:
+    """The inverses of the blocks."""
+    if factor.shape[1] == 1:
+        return factor.square().reciprocal()
+    return torch.cholesky_inverse(factor)
 
 
 def curvature_of(oracle: Any, *, constant: bool = False, borrows: bool = False) -> DenseCurvature:

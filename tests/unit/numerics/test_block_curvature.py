@@ -54,6 +54,34 @@ def test_blocks_solve_like_the_whole(family):
     assert not blocks.negative
 
 
+@pytest.mark.parametrize("bend", [1.0, -3.0])
+def test_blocks_of_single_variables(bend, monkeypatch):
+    """Separable: the inverse is a division; negative curvature is told as of larger blocks."""
+    monkeypatch.setattr(known, "MANY", 5)
+    text = """
+    dim n;
+    param b[n];
+    upper { var x[n]; minimize sumsq(x - y); }
+    lower fit {
+      var y[n] in [-1, 1];
+      minimize sum(b[i] * y[i]^2 / 2 + y[i]^4 - x[i] * y[i] for i in n);
+    }
+    """
+    o = oracle(text, b=np.array([1.0, 2.0, bend, 4.0, 5.0, 6.0]))
+    y = 0.1 * torch.arange(6, dtype=torch.float64)
+    blocks, dense = BlockCurvature(o.blocks), DenseCurvature()
+    assert o.blocks.shape == (6, 1)
+    for free in (None, torch.arange(6) != 1):
+        face = Face(6, free)
+        for curvature in (blocks, dense):
+            curvature.refresh(o, o.x0, y)
+            assert curvature.settle(face)
+            assert curvature.negative is (bend < 0)
+        if bend > 0:
+            v = torch.linspace(-1, 2, 6, dtype=torch.float64)
+            torch.testing.assert_close(blocks.solve(v), dense.solve(v))
+
+
 def test_newton_on_blocks_reaches_the_same_response(family):
     o = family
     x = o.x0 + 0.5
