@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -252,6 +253,9 @@ def solve(
         "cuda" (or "cuda:1", ...) or float32: the run begins there with a tolerance of 1e-4, and is
         finished and certified in float64 on the CPU.
 
+    Runs by NumPy (all below eight threads of torch, and those on less than 160 MB) use one thread
+    of torch, and BLAS's own where arrays are large; afterwards all is as it was.
+
     Returns
     -------
     Result
@@ -263,6 +267,7 @@ def solve(
     BackendError
         No backend accepts the model, or the backend failed.
     """
+    from bilevelpy.lowering.threads import few_threads
     from bilevelpy.solving import Request, run
 
     began = time.perf_counter()
@@ -281,7 +286,10 @@ def solve(
     request = Request(
         start or {}, callback, progress, checkpoint, resume, verify, tuple(watch), stop_by, patience
     )
-    return run(bound, settings, request, began)
+    # Another device, and single precision, are torch's.
+    alone = settings.device == "cpu" and settings.dtype == "float64"
+    with few_threads(bound.bound) if alone else nullcontext():
+        return run(bound, settings, request, began)
 
 
 def _dtype(wanted: Any) -> str:

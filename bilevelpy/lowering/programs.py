@@ -15,14 +15,13 @@ from bilevelpy.lowering.arrays import array_function, wrapped
 from bilevelpy.lowering.constraints import ConstraintFunction
 from bilevelpy.lowering.graph import Compiled, compile_expressions
 from bilevelpy.lowering.layout import Layout, domain, layout, start
-from bilevelpy.lowering.memory import check_memory, widest
+from bilevelpy.lowering.memory import check_memory
 from bilevelpy.lowering.protocol import Counts
 from bilevelpy.lowering.slots import DataTensors
 from bilevelpy.lowering.straight import Product, Straight
+from bilevelpy.lowering.threads import by_numpy
 
 Vec = Tensor
-# Arrays of at most so many entries gain nothing by torch's threads.
-SMALL = 30_000
 
 
 class Programs:
@@ -113,14 +112,10 @@ class Programs:
         return wrapped(self.function(expressions, inputs)) if found is None else found
 
     def _prefers_arrays(self) -> bool:
-        """Whether the objectives are small, or torch has one thread and gains nothing."""
+        """Whether programs are NumPy functions."""
         if self.device.type != "cpu" or self.dtype is not torch.float64:
             return False
-        if torch.get_num_threads() == 1:
-            return True
-        entries, _ = widest(self.bound, (self.F_expr, self.f_expr))
-        arrays = self.bound.data.arrays.values()
-        return bool(max(entries, *(a.size for a in arrays), 0) <= SMALL)
+        return by_numpy(self.bound)
 
     def straight(self, objective: Expr) -> Straight:
         """The programs of an objective's derivatives."""

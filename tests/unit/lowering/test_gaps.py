@@ -53,28 +53,21 @@ def test_a_copy_stays_within_its_part_of_the_memory(monkeypatch: pytest.MonkeyPa
 
 
 def test_programs_share_the_products_of_a_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        draw = np.random.default_rng(2)
-        data = {
-            "X": matrix(700, 150, 0.1), "c": draw.integers(0, 3, 700), "V": matrix(800, 150, 0.1),
-            "t": np.sign(draw.standard_normal(800)),
-        }  # fmt: skip
-        text = TEXT
-        plain = oracle(bl.parse(text, data=data))
-        x, y = plain.x0 - 1.0, 0.1 * torch.ones(plain.m, dtype=torch.float64)
-        with monkeypatch.context() as context:
-            context.setattr(gaps, "WORTH", 1)
-            o = oracle(bl.parse(text, data=data))
-            for _ in range(2):
-                got = (o.f(x, y), o.grad_f(x, y), o.hvp(x, y)(y), o.grad_F(x, y)[1])
-            assert {g._rows is None for _, g in o.tensors._gaps.values()} == {False}
-            assert len(o.tensors._gaps) == 2
-        want = (plain.f(x, y), plain.grad_f(x, y), plain.hvp(x, y)(y), plain.grad_F(x, y)[1])
-        for a, b in zip(got, want, strict=True):
-            torch.testing.assert_close(
-                torch.as_tensor(a), torch.as_tensor(b), rtol=1e-12, atol=1e-13
-            )
-    finally:
-        torch.set_num_threads(threads)
+    draw = np.random.default_rng(2)
+    data = {
+        "X": matrix(700, 150, 0.1), "c": draw.integers(0, 3, 700), "V": matrix(800, 150, 0.1),
+        "t": np.sign(draw.standard_normal(800)),
+    }  # fmt: skip
+    text = TEXT
+    plain = oracle(bl.parse(text, data=data))
+    x, y = plain.x0 - 1.0, 0.1 * torch.ones(plain.m, dtype=torch.float64)
+    with monkeypatch.context() as context:
+        context.setattr(gaps, "WORTH", 1)
+        o = oracle(bl.parse(text, data=data))
+        for _ in range(2):
+            got = (o.f(x, y), o.grad_f(x, y), o.hvp(x, y)(y), o.grad_F(x, y)[1])
+        assert {g._rows is None for _, g in o.tensors._gaps.values()} == {False}
+        assert len(o.tensors._gaps) == 2
+    want = (plain.f(x, y), plain.grad_f(x, y), plain.hvp(x, y)(y), plain.grad_F(x, y)[1])
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(torch.as_tensor(a), torch.as_tensor(b), rtol=1e-12, atol=1e-13)
