@@ -1,7 +1,7 @@
 """``python -m benchmarks [--write FILE] [--plots DIR] [NAME...]``: measure, print one table.
 
-Everything runs with one thread. Rows are kept in ``--state`` as they are measured, so that a run
-that was ended goes on from there; once the table is written the state is removed.
+Everything but ``threads`` runs with one thread. Rows are kept in ``--state`` as they are measured,
+so that a run that was ended goes on from there; once the table is written the state is removed.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ NAMES = [
     "memory",
     "cleaning",
     "curves",
+    "threads",
 ]
 # Names with parts that are measured, and kept, one by one.
-PARTS = {"races": "RACES", "libraries": "TASKS", "curves": "CURVES"}
+PARTS = {"races": "RACES", "libraries": "TASKS", "curves": "CURVES", "threads": "TASKS"}
 PLOTS = {"races", "curves"}
 STATE = Path("bench-output/rows.json")
 COLUMNS = ["task", "bilevelpy", "yardstick", "ratio", "aim", "remark"]
@@ -72,6 +73,13 @@ def units(names: list[str]) -> Iterator[tuple[str, str | None]]:
     for wanted in names:
         name, _, part = wanted.partition("/")
         if part:
+            known = list(
+                getattr(importlib.import_module(f"benchmarks.{name}"), PARTS.get(name, ""), [])
+            )
+            if part not in known:
+                raise SystemExit(
+                    f"no part {part} of {name}; there are {', '.join(known) or 'none'}"
+                )
             yield name, part
         elif name in PARTS:
             module = importlib.import_module(f"benchmarks.{name}")
@@ -106,7 +114,7 @@ def main() -> None:
     if options.state.exists() and not options.again:
         kept = json.loads(options.state.read_text("utf-8"))
     rows: list[Row] = []
-    for name, part in units(options.names or NAMES):
+    for name, part in list(units(options.names or NAMES)):
         key = name if part is None else f"{name}/{part}"
         if key not in kept:
             arguments = {} if part is None else {"names": [part]}

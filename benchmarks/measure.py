@@ -57,11 +57,14 @@ def seconds(value: float) -> str:
     return f"{value * 1e3:.3g} ms" if value < 1 else f"{value:.3g} s"
 
 
-def in_subprocess(module: str, *arguments: str) -> dict[str, Any]:
+def in_subprocess(
+    module: str, *arguments: str, environment: dict[str, str] | None = None
+) -> dict[str, Any]:
     """What ``python -m module`` prints as JSON on its last line; its memory is its own."""
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
+        env=environment,
         capture_output=True,
         text=True,
         check=False,
