@@ -104,7 +104,7 @@ def quadratic(n: int) -> Race:
         lambda: bl.parse(QUADRATIC, data={"A": A}),
         lambda: Toy(A),
         np.full(n, 2.0),
-        repeats=3 if n < 5000 else 1,
+        repeats=3 if n < 5000 else 2,
     )
 
 

@@ -180,8 +180,10 @@ class QuadraticLower:
             return math.inf
         norm = known[1]
         if norm is None:
-            H = np.abs(program.Q).sum(1)
-            norm = float((H if program.d is None else H + np.abs(program.d)).max())
+            # The norm of Frobenius bounds the largest eigenvalue, in one pass and without a copy.
+            norm = float(np.linalg.norm(program.Q))
+            if program.d is not None:
+                norm += float(np.abs(program.d).max())
             self._norm = (factor, norm)
         return 50.0 * float(np.finfo(np.float64).eps) * norm * math.sqrt(u.dot(u))
 
