@@ -12,6 +12,9 @@ DOMAINS = frozenset(
     {"binary", "integers", "integer", "simplex", "ball", "psd", "reals", "real", "bounds"}
 )
 
+# What others call whole numbers.
+WHOLE = frozenset({"integers", "integer", "int"})
+
 
 def unexpected(f: Failure) -> Diagnostic:
     """Say what could stand at the failing token, and what stands there."""
@@ -103,6 +106,10 @@ def _declaration_help(f: Failure) -> tuple[str | None, Fix | None]:
         return f"bounds are a domain: `{name} in [low, high]`, with `inf` where there is none", None
     if kind == "NUMBER" and f.kind(-1) == "COMMA" and f.kind(-2) == "NUMBER":
         return f"decimals have a point: `{f.text(f.at - 2)}.{word}`", None
+    if kind == "LSQB" and f.kind(-2) == "IN" and f.text(f.at - 1) in WHOLE:
+        return "bounds of whole numbers stand in parentheses: `integers(low, high)`", None
+    if kind == "NAME" and word in WHOLE and f.kind(-1) == "RSQB" and "IN" not in f.accepts:
+        return "whole numbers are a domain of their own: `in integers(low, high)`", None
     if kind == "LSQB" and f.kind(-1) == "RSQB":
         return "all axes stand in one pair of brackets: `name[n, m]`", None
     if (kind == "LBRACE" and f.kind(-1) == "IN") or kind == "NUMBER":

@@ -41,6 +41,8 @@ SLIPS = {
     "// a comment\nupper {": ("upper {", "comments start with `#`, not with `//`"),
     "minimize x + dual(low.c)": ("minimize x + y", "this file has no constraint in a `lower`"),
     "minimize if y > 0 then x else y": ("minimize x + y", "a condition reads data only"),
+    "var x in [0, 1] integer start 0;": ("var x in [0, 1] start 0;", "`in integers(low, high)`"),
+    "var x in integer[0, 1] start 0;": ("var x in [0, 1] start 0;", "stand in parentheses"),
     "var in ": ("var x ", "`in` is a reserved word"),
 }
 
