@@ -31,11 +31,12 @@ class JointQuadratic:
     xx: Array
     xy: Array
     yy: Array
+    is_crossed: bool = True  # whether ``xy`` has an entry
 
     def reduced(self, R: Array) -> Array:
         """``Phi'' = F_xx + F_xy R + R'F_yx + R'F_yy R`` with ``R = dy/dx`` (m, n)."""
         found: Array = self.xx + R.T @ (self.yy @ R)
-        if self.xy.any():
+        if self.is_crossed:
             across = self.xy @ R
             found += across
             found += across.T
@@ -62,7 +63,8 @@ def joint_quadratic(oracle: Programs) -> JointQuadratic | None:
         parts = F_product(oracle.parts(unit[:n], unit[n:]))
         F[:n, k] = oracle.joined(oracle.upper, parts[:count], zero).numpy()
         F[n:, k] = oracle.joined(oracle.lower, parts[count:], nothing).numpy()
-    return JointQuadratic(f_yx, F[:n, :n], F[:n, n:], F[n:, n:])
+    xx, xy, yy = (np.ascontiguousarray(part) for part in (F[:n, :n], F[:n, n:], F[n:, n:]))
+    return JointQuadratic(f_yx, xx, xy, yy, bool(xy.any()))
 
 
 def second_product(
