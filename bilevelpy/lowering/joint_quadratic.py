@@ -31,7 +31,7 @@ class JointQuadratic:
     xx: Array
     xy: Array
     yy: Array
-    is_crossed: bool = True  # whether ``xy`` has an entry
+    is_crossed: bool  # whether ``xy`` has an entry
 
     def reduced(self, R: Array) -> Array:
         """``Phi'' = F_xx + F_xy R + R'F_yx + R'F_yy R`` with ``R = dy/dx`` (m, n)."""
