@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +41,11 @@ DIFFERENCE = 1e-6
 RESPONSE_GAP, SOLVED = 5e-8, 0.5 * BEST
 # Numbers of steps within this of a whole one are whole.
 WHOLE = 1e-6
+# Coefficients are multiples of a common step where their ratios are fractions, to this accuracy,
+# with denominators up to so much.
+SAME_RATIO, DENOMINATOR = 1e-12, 1000
+# Numbers below this are whole without rounding.
+LARGEST = 2.0**53
 # The part of the time that is left for the leader's choice among best responses.
 CHOICE = 0.1
 
@@ -273,14 +279,31 @@ def _whole_steps(system: System, functions: Functions, row: int, ends: Ends) -> 
     terms = [(j, c) for j, c in linear_terms(functions, row) if c]
     if not terms or not all(system.columns.integer[j] for j, _ in terms):
         return 0.0, 0.0
-    unit = min(abs(c) for _, c in terms)
-    if any(abs(c / unit - round(c / unit)) > WHOLE for _, c in terms):
+    unit = _common(np.array([c for _, c in terms]))
+    if unit == 0.0:
         return 0.0, 0.0
     lower, upper = ((end - float(functions.constant[row])) / unit for end in ends)
     # An end that is a value of the row up to rounding is met there, not broken.
     above = unit * (math.floor(upper + WHOLE) + 1.0 - upper) if math.isfinite(upper) else 0.0
     below = unit * (lower - math.ceil(lower - WHOLE) + 1.0) if math.isfinite(lower) else 0.0
     return 0.5 * above, 0.5 * below
+
+
+def _common(numbers: Array) -> float:
+    """The largest number that all are whole multiples of; 0 where there is none of a reasonable
+    size.
+    """
+    if bool((numbers == np.rint(numbers)).all()) and float(np.abs(numbers).max()) < LARGEST:
+        return float(np.gcd.reduce(numbers.astype(np.int64)))
+    least = float(np.abs(numbers).min())
+    ratios = [Fraction(abs(float(c)) / least).limit_denominator(DENOMINATOR) for c in numbers]
+    apart = np.abs(np.abs(numbers) / least - np.array([float(r) for r in ratios]))
+    if bool((apart > SAME_RATIO * np.array([float(r) for r in ratios])).any()):
+        return 0.0
+    parts = math.lcm(*(r.denominator for r in ratios))
+    if parts > DENOMINATOR:
+        return 0.0
+    return least / parts * math.gcd(*(int(r * parts) for r in ratios))
 
 
 def candidate(run: Followers, v: Array, solved: dict[int, float], state: Progress) -> float:

@@ -104,6 +104,13 @@ def _violated(program: KKT, limits: Limits, units: Units) -> Why | None:
     shown = [(program.rows.names[r], float(v)) for r, v in zip(coupling, off, strict=True)]
     violated = [(name, v * size.get(name, 1.0)) for name, v in shown if v > 1e-6]
     system, values = program.system, units.given(found.values)
+    if not violated and bool(system.columns.integer[system.lower_columns].any()):
+        # The conditions do not tell the best of whole numbers: this point is no best response.
+        text = (
+            "no best response satisfies the leader's constraints: wherever a response does, the "
+            "follower prefers another one"
+        )
+        return Why(text, proved=False)
     at = _point(names, values, system.upper_columns)
     response = _point(names, values, system.lower_columns)
     parts = ", ".join(f"`{n}` by {v:.4g}" for n, v in violated[:3])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 
@@ -114,3 +117,54 @@ def test_a_convex_follower_of_degree_four_is_proved() -> None:
     assert found.certificate is not None
     assert found.certificate.kind == "global"
     assert pytest.approx(250.0, abs=1e-4) == found.F
+
+
+def test_rows_of_whole_numbers_are_broken_by_a_whole_step() -> None:
+    """The coefficients 3 and 2 of x make steps of 1, by which cuts leave out points that only seem
+    to forbid a response.
+    """
+    text = """
+    upper {
+      var x0 in integers(0, 3), x1 in integers(0, 3);
+      minimize 3 * x0 - 4 * x1 - 3 * y0 + y1 + (y0 - 1)^2;
+    }
+    lower follow {
+      var y0 in integers(-1, 3), y1 in integers(-1, 4);
+      minimize -3 * y0 - 4 * y1;
+      subject to
+      r0: x0 - 3 * x1 + y0 + 2 * y1 <= 7;
+      r1: -2 * x0 + x1 + 3 * y0 + y1 >= 7;
+      r2: -3 * x0 - 2 * x1 + y0 + 3 * y1 <= 2;
+    }
+    """
+    result = bl.solve(bl.parse(text), time_limit=60)
+    best = math.inf
+    for x0, x1 in itertools.product(range(4), repeat=2):
+        responses = [
+            (-3 * a - 4 * b, 3 * x0 - 4 * x1 - 3 * a + b + (a - 1) ** 2)
+            for a, b in itertools.product(range(-1, 4), range(-1, 5))
+            if x0 - 3 * x1 + a + 2 * b <= 7
+            and -2 * x0 + x1 + 3 * a + b >= 7
+            and -3 * x0 - 2 * x1 + a + 3 * b <= 2
+        ]
+        if responses:
+            best = min(best, min(responses)[1])
+    assert pytest.approx(best, abs=1e-6) == result.F
+    assert result.certificate is not None
+    assert result.certificate.kind == "global"
+
+
+def test_what_is_no_best_response_is_not_called_one() -> None:
+    text = """
+    upper { var x in binary; minimize x + y0; subject to c0: y0 + 2 * y1 <= 0; }
+    lower follow {
+      var y0 in [0, 3], y1 in [0, 2], y2 in integers(0, 3);
+      minimize -3 * y1 - 4 * y2 + x * y0;
+      subject to
+      r0: y2 - y0 <= 0.5;
+      r1: 3 * y0 + y1 <= 1;
+    }
+    """
+    result = bl.solve(bl.parse(text), time_limit=60)
+    assert result.status == "infeasible"
+    assert "the follower prefers another one" in result.message

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.backends.exact_followers import _whole_steps
+from bilevelpy.backends.exact_followers import _common, _whole_steps
 from bilevelpy.backends.exact_kinks import as_given, kink_columns
 from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.rows import system
@@ -73,19 +73,28 @@ def test_a_row_that_no_x_breaks_leaves_no_way_out() -> None:
     assert pytest.approx(0.3, abs=1e-6) == result.F
 
 
-def test_half_the_way_to_the_next_value_of_a_row_of_whole_numbers() -> None:
-    text = """
-    upper { var a in integers(0, 5), b in integers(0, 5); minimize a; }
-    lower f { var y; minimize y^2; subject to c: -1 <= 0.5 * a + 1.5 * b + y <= 2.2; }
+@pytest.mark.parametrize("c", [(0.5, 1.5), (3.0, -2.0), (-6.0, 4.0), (0.4, 0.6), (1.0, 1 / 3)])
+def test_half_the_way_to_the_next_value_of_a_row_of_whole_numbers(c: tuple[float, float]) -> None:
+    """Also where the values are multiples of a divisor of both coefficients."""
+    text = f"""
+    upper {{ var a in integers(0, 5), b in integers(0, 5); minimize a; }}
+    lower f {{ var y; minimize y^2; subject to c: -1 <= {c[0]} * a + {c[1]} * b + y <= 2.2; }}
     """
     stated = system(bl.parse(text).bound)
     rows = stated.lower_rows
-    values = {0.5 * a + 1.5 * b for a, b in itertools.product(range(-9, 9), repeat=2)}
-    above = min(v for v in values if v > 2.2) - 2.2
-    below = -1 - max(v for v in values if v < -1)
+    values = {c[0] * a + c[1] * b for a, b in itertools.product(range(-9, 9), repeat=2)}
+    above = min(v for v in values if v > 2.2 + 1e-9) - 2.2
+    below = -1 - max(v for v in values if v < -1 - 1e-9)
     functions = rows.functions
     narrow = type(functions)(functions.constant, functions.linear[:, :], {}, {})
     narrow.linear.data[narrow.linear.indices == 2] = 0.0
     narrow.linear.eliminate_zeros()
     found = _whole_steps(stated, narrow, 0, (-1.0, 2.2))
     assert found == pytest.approx((above / 2, below / 2))
+
+
+def test_no_common_step_is_no_step() -> None:
+    assert _common(np.array([1.0, 2.0**0.5])) == 0.0
+    assert _common(np.array([1.0, 0.3, 0.5**0.5])) == 0.0
+    assert _common(np.array([0.25, -0.75, 1.0])) == pytest.approx(0.25)
+    assert _common(np.array([6.0, -4.0, 10.0])) == 2.0
