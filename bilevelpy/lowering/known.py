@@ -16,12 +16,7 @@ from bilevelpy.lowering.joint_quadratic import JointQuadratic, joint_quadratic
 from bilevelpy.lowering.named import NamedPrograms
 from bilevelpy.lowering.preconditioning import Preconditioning, jacobi
 from bilevelpy.lowering.quadratic import LARGEST, QuadraticHessian, quadratic_form
-from bilevelpy.lowering.reduced_curvature import (
-    Check,
-    ReducedCurvature,
-    SecondOrder,
-    reduced_curvature,
-)
+from bilevelpy.lowering.reduced_curvature import ReducedCurvature, reduced_curvature
 from bilevelpy.lowering.sparse_quadratic import SparseQuadratic, sparse_quadratic
 from bilevelpy.lowering.sparsity import linear_map
 from bilevelpy.lowering.structured import StructuredHessian, structured_hessian
@@ -123,15 +118,9 @@ class KnownStructure(NamedPrograms):
         return None if found is None or not found.constant else joint_quadratic(self)
 
     @cached_property
-    def _reduced_curvature(self) -> ReducedCurvature | None:
+    def second_order(self) -> ReducedCurvature | None:
+        """f_yx and ``(F - u'f_y)''``, where the functions of f have rules for their derivatives."""
         return reduced_curvature(self)
-
-    @property
-    def second_order(self) -> Callable[[Vec, Vec, Vec, Check], SecondOrder | None] | None:
-        """``(x, y, u, check) -> f_yx, (F - u'f_y)''``, where the functions of f have rules for
-        their derivatives; its answer is None where those of F have none.
-        """
-        return None if self._reduced_curvature is None else self._reduced_curvature.at
 
     @cached_property
     def predicted(self) -> StructuredHessian | None:

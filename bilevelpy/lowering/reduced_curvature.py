@@ -11,8 +11,10 @@ since the terms with d2y/dx2 are ``L_y`` times it, and ``L_y = F_y - f_yy u = 0`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,8 +22,10 @@ import torch
 
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.walk import postorder
+from bilevelpy.lowering.coloring import Columns
 from bilevelpy.lowering.derive import COMPARISONS, derivatives
 from bilevelpy.lowering.joint_quadratic import second_product
+from bilevelpy.lowering.sparsity import linear_map
 from bilevelpy.lowering.straight import Product, inner
 from bilevelpy.lowering.structured import StructuredCurvature
 
@@ -37,11 +41,15 @@ Check = Callable[[], None]
 
 @dataclass(frozen=True, slots=True)
 class _Derived:
-    """``f_yx s``; ``L''(s, 0)`` with ``L_yy`` by its predictors, or ``L''(s, t)`` without."""
+    """``f_yx s``; ``L''(s, 0)`` with ``L_yy`` by its predictors, or ``L''(s, t)`` without. Columns
+    of either by as few products as their zeros allow.
+    """
 
     mixed: Product
     product: Product
     lower: StructuredCurvature | None
+    mixed_columns: Columns
+    columns: Columns
 
 
 class SecondOrder:
@@ -59,30 +67,39 @@ class SecondOrder:
         """(m, n)."""
         o = self._oracle
         across = self._made.mixed.at(self._inputs[: len(o.program_variables)])
-        found = np.empty((o.m, o.n))
-        for k, unit in enumerate(torch.eye(o.n, dtype=self._x.dtype)):
+        columns = self._made.mixed_columns
+
+        def product(seed: Vec) -> Array:
             self._check()
-            found[:, k] = o.joined(o.lower, across(o.along_x(unit)), self._y).numpy()
-        o.counts.jvp += o.n
-        return found
+            found: Array = o.joined(o.lower, across(o.along_x(seed)), self._y).numpy()
+            return found
+
+        o.counts.jvp += len(columns)
+        return columns.of(product)
 
     def reduced(self, R: Array) -> Array:
         """``[I R'] L'' [I; R]``, (n, n), for ``R = dy/dx`` (m, n); symmetric up to rounding."""
-        o, lower = self._oracle, self._made.lower
+        o, lower, columns = self._oracle, self._made.lower, self._made.columns
         product, count = self._made.product.at(self._inputs), len(o.xs)
-        by_x, by_y = np.empty((o.n, o.n)), np.empty((o.m, o.n))
-        responses = torch.from_numpy(np.ascontiguousarray(R.T))
-        for k, unit in enumerate(torch.eye(o.n, dtype=self._x.dtype)):
+
+        def both(parts: list[Any]) -> Array:
             self._check()
-            parts = product(o.along_x(unit) if lower is not None else o.parts(unit, responses[k]))
-            by_x[:, k] = o.joined(o.upper, parts[:count], self._x).numpy()
-            by_y[:, k] = o.joined(o.lower, parts[count:], self._y).numpy()
-        o.counts.hvp += o.n
-        found: Array = by_x + R.T @ by_y
+            by_x, by_y = o.joined(o.upper, parts[:count], self._x), parts[count:]
+            return np.concatenate([by_x.numpy(), o.joined(o.lower, by_y, self._y).numpy()])
+
         if lower is not None:
+            found = columns.of(lambda seed: both(product(o.along_x(seed))))
+            o.counts.hvp += len(columns)
             o.counts.grad_f += 1
-            found += by_y.T @ R + R.T @ (lower.dense(self._inputs).numpy() @ R)
-        return found
+            by_x, by_y = found[: o.n], found[o.n :]
+            inner = by_y.T @ R
+            total: Array = by_x + inner + inner.T
+            return total + R.T @ (lower.dense(self._inputs).numpy() @ R)
+        responses = iter(torch.from_numpy(np.ascontiguousarray(R.T)))
+        found = columns.of(lambda unit: both(product(o.parts(unit, next(responses)))))
+        o.counts.hvp += o.n
+        total = found[: o.n] + R.T @ found[o.n :]
+        return total
 
 
 class ReducedCurvature:
@@ -90,16 +107,24 @@ class ReducedCurvature:
 
     def __init__(self, oracle: Programs) -> None:
         self.oracle = oracle
-        self._made: _Derived | None = None
-        self._tried = False
+
+    @property
+    def passes(self) -> float:
+        """What the second derivatives at a point cost beside f_yy, in passes over the data."""
+        made = self._derived
+        if made is None:
+            return math.inf
+        rest = 0.0 if made.lower is None else made.lower.passes
+        return len(made.mixed_columns) + 2.0 * len(made.columns) + rest
 
     def at(self, x: Vec, y: Vec, u: Vec, check: Check) -> SecondOrder | None:
-        """None where a function of F has no rule, or the second derivative jumps."""
-        if not self._tried:
-            self._made, self._tried = _derived(self.oracle), True
-        return (
-            None if self._made is None else SecondOrder(self.oracle, self._made, (x, y, u), check)
-        )
+        """Those at a point; None where a function of F has no rule, or they jump."""
+        made = self._derived
+        return None if made is None else SecondOrder(self.oracle, made, (x, y, u), check)
+
+    @cached_property
+    def _derived(self) -> _Derived | None:
+        return _derived(self.oracle)
 
 
 def reduced_curvature(oracle: Programs) -> ReducedCurvature | None:
@@ -128,12 +153,24 @@ def _derived(oracle: Programs) -> _Derived | None:
     along_u = builder.add([inner(builder, g, u) for g, u in zip(slopes, us, strict=True)])
     L = builder.sub(oracle.F_expr, along_u)
     lower = StructuredCurvature.of(oracle, L, us)
-    if lower is not None and not lower.pays(oracle.n):
+    if lower is not None and lower.passes >= oracle.n:
         lower = None
     product = second_product(oracle, L, z if lower is None else xs, z, us)
     if product is None or _jumps([*product.roots, *(lower.roots if lower else ())], z):
         return None
-    return _Derived(mixed, product, lower)
+    size = oracle.n + oracle.m
+    # Along both levels the directions have the columns of R in them, which are full.
+    columns = Columns((size, oracle.n), None) if lower is None else _columns(oracle, product, size)
+    return _Derived(mixed, product, lower, _columns(oracle, mixed, oracle.m), columns)
+
+
+def _columns(oracle: Programs, product: Product, rows: int) -> Columns:
+    """The columns of a product along the upper variables."""
+    program = oracle.bound.program
+    pattern = linear_map(
+        program.builder, oracle.bound.data, product.roots, product.along, values=False
+    )
+    return Columns((rows, oracle.n), pattern)
 
 
 def _jumps(roots: Sequence[Expr], variables: Sequence[VarRef]) -> bool:

@@ -126,10 +126,11 @@ class StructuredCurvature:
         """The second derivatives in the predictors."""
         return self._weights.roots
 
-    def pays(self, products: int) -> bool:
-        """Whether the matrix is less work than so many products."""
+    @property
+    def passes(self) -> float:
+        """What the matrix costs, in passes over the data."""
         gradient, hessian = self.curvature.work(self._weights.constant, factor=False)
-        return hessian < products * gradient
+        return hessian / gradient
 
     def dense(self, inputs: list[Any]) -> Tensor:
         """The matrix (m, m) at values of the variables and of those beside them, as programs take

@@ -37,7 +37,9 @@ def eliminated(oracle: Any, lower: QuadraticLower) -> Eliminated | InPieces | No
         return None
     if oracle.domain_y.is_free:
         return Eliminated(known, lower)
-    return InPieces(known, lower) if oracle.domain_x.is_box else None
+    if not oracle.domain_x.is_box:
+        return None
+    return InPieces(known, lower, oracle.domain_x.lower.numpy(), oracle.domain_x.upper.numpy())
 
 
 class Elimination:

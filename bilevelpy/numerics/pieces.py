@@ -24,6 +24,8 @@ LARGEST = 200
 KEPT = 20
 # Steps in a row that were shortened, after which the pieces around count too.
 PATIENCE = 2
+# Points in a row on one piece after which the others' steps are taken to end in it.
+SETTLED = 3
 # Pieces that exceed Phi by no more than this fraction of it do so by rounding.
 TIED = 1e-11
 # Distances from where a step was to end, relative to x, that count as having made it.
@@ -59,19 +61,28 @@ class InPieces:
         min_d  max_i (q_i + s_i'd) + d'Bd / 2
 
     with values q_i, not above Phi, and slopes s_i of the pieces at x.
+
+    Off, it leaves the steps to others until they have come to a piece whose minimiser lies on it:
+    a local minimiser of Phi.
     """
 
-    def __init__(self, known: JointQuadratic, lower: QuadraticLower) -> None:
-        self.known, self.lower = known, lower
+    def __init__(
+        self, known: JointQuadratic, lower: QuadraticLower, low: Array, high: Array
+    ) -> None:
+        self.known, self.lower, self.low, self.high = known, lower, low, high
         self._pieces: dict[bytes, Piece] = {}
-        # Off, it leaves the steps to others; whether it has made one.
+        # Whether its steps are those of the run; whether it has made one.
         self.is_on, self.has_stepped = True, False
         self._short = 0
+        # The face of the latest points of a run that is left to others, and their number.
+        self._settled: tuple[bytes, int] = (b"", 0)
         self._goal: Array | None = None
 
     def step(self, point: Point, g: Array, free: np.ndarray | None) -> Array | None:
-        """x less the minimiser; None where B is not positive definite, and where it is off."""
-        if not self.is_on:
+        """x less the minimiser; None where B is not positive definite, and where it is off and has
+        not settled.
+        """
+        if not (self.is_on or self._has_settled(point)):
             return None
         x = point.x.numpy()
         if self._goal is not None:
@@ -85,19 +96,31 @@ class InPieces:
         factor, failed = dpotrf(B, lower=1, clean=0) if len(B) else (B, 1)
         if failed:
             return None
-        if self._short < PATIENCE or len(self._pieces) == 1:
-            found = dpotrs(factor, g[where], lower=1)[0]
-        else:
+        between = self.is_on and self._short >= PATIENCE and len(self._pieces) > 1
+        if between:
             found = self._between(own, x, point.F, g[where], where, factor)
+        else:
+            found = dpotrs(factor, g[where], lower=1)[0]
         out = np.zeros_like(g)
         out[where] = found
+        if not self.is_on:
+            return out if self._is_inside(x - out) else None
         self._goal, self.has_stepped = x - out, True
         return out
 
+    def _has_settled(self, point: Point) -> bool:
+        """Whether the latest points lie on one piece."""
+        face = _face(point)
+        self._settled = (face, self._settled[1] + 1 if face == self._settled[0] else 1)
+        return self._settled[1] >= SETTLED
+
+    def _is_inside(self, x: Array) -> bool:
+        """Whether the response at x lies on the piece of the latest point, and x in its set."""
+        return bool((x >= self.low).all() and (x <= self.high).all()) and self.lower.stays(x)
+
     def _piece(self, point: Point) -> Piece | None:
         """The piece of a point, which becomes the newest one."""
-        support = point.lower.face.free
-        face = b"" if support is None else support.numpy().tobytes()
+        face = _face(point)
         old = self._pieces.pop(face, None)
         if old is None:
             R = self.lower.columns_on(point, self.known.f_yx)
@@ -151,6 +174,7 @@ class InPieces:
             "on": self.is_on,
             "goal": self._goal,
             "stepped": self.has_stepped,
+            "settled": (np.frombuffer(self._settled[0], dtype=np.uint8), self._settled[1]),
         }
 
     def restore(self, known: Mapping[str, Any], oracle: Any) -> None:
@@ -167,3 +191,11 @@ class InPieces:
         if not isinstance(known["on"], bool):
             raise ValueError("it is neither on nor off")
         self.has_stepped = bool(known["stepped"])
+        face, count = known["settled"]
+        self._settled = (face.tobytes(), int(count))
+
+
+def _face(point: Point) -> bytes:
+    """The free variables of the lower level at a point."""
+    free = point.lower.face.free
+    return b"" if free is None else free.numpy().tobytes()

@@ -234,6 +234,11 @@ class QuadraticLower:
             out[slice(None) if factor.where is None else factor.where] = -factor.solve(mixed)
         return out
 
+    def stays(self, x: np.ndarray) -> bool:
+        """Whether the response at x has the working set of the latest one."""
+        _, slope, d = self.kept.at(torch.from_numpy(x))
+        return self.working.stays(Program(self.kept.Q, d, slope))
+
     def _at(self, x: Vec) -> tuple[Program, float]:
         """The program at x. Equal matrices are the same arrays, so that their factors serve."""
         if self._program is None or not torch.equal(self._program[0], x):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,16 +50,10 @@ class ScaledOracle:
         return None if known is None else known.scaled(units.x.numpy(), units.y.numpy())
 
     @property
-    def second_order(self) -> Callable[..., Any] | None:
+    def second_order(self) -> ScaledCurvature | None:
         """The second derivatives that Phi'' is made of, where they are known."""
         known = getattr(self.oracle, "second_order", None)
-        return None if known is None else partial(self._second_order, known)
-
-    def _second_order(
-        self, known: Callable[..., Any], x: Vec, y: Vec, u: Vec, check: Callable[[], None]
-    ) -> Any:
-        found = known(*self._units(x, y), self.units.y * u, check)
-        return None if found is None else ScaledSecondOrder(found, self.units)
+        return None if known is None else ScaledCurvature(known, self.units)
 
     def F(self, x: Vec, y: Vec) -> float:
         """The upper objective."""
@@ -119,6 +112,25 @@ class ScaledOracle:
 
     def _units(self, x: Vec, y: Vec) -> tuple[Vec, Vec]:
         return self.units.x * x, self.units.y * y
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledCurvature:
+    """The second derivatives at any point, in scaled variables."""
+
+    inner: Any
+    units: Units
+
+    @property
+    def passes(self) -> float:
+        """What those at a point cost beside f_yy, in passes over the data."""
+        return float(self.inner.passes)
+
+    def at(self, x: Vec, y: Vec, u: Vec, check: Callable[[], None]) -> ScaledSecondOrder | None:
+        """Those at a point."""
+        s = self.units
+        found = self.inner.at(s.x * x, s.y * y, s.y * u, check)
+        return None if found is None else ScaledSecondOrder(found, s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,6 +166,11 @@ class WorkingSet:
             side = self._exchanged(found, side, wrong if patience > 0 else wrong[-1:])
         return None
 
+    def stays(self, program: Program) -> bool:
+        """Whether a program has its minimiser on the working set of the last one."""
+        found = self._on(program, self.side)
+        return found is not None and self._wrong(found) is None
+
     def _on(self, program: Program, side: np.ndarray) -> Solution | None:
         """The minimiser on a working set."""
         factor = self.factor(program, side == 0 if self.bounded else self.free)

@@ -19,7 +19,7 @@ import bilevelpy as bl
 from bilevelpy.backends.direct import Direct, DirectOptions
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.numerics.eliminated import Eliminated
-from bilevelpy.numerics.pieces import LARGEST, PATIENCE, InPieces
+from bilevelpy.numerics.pieces import LARGEST, PATIENCE, SETTLED, InPieces
 from bilevelpy.numerics.response import Point, Response
 from tests.unit.lowering.programs import oracle as oracle_of
 
@@ -185,6 +185,35 @@ def test_no_step_where_a_piece_is_not_convex() -> None:
     response, point = at(oracle_of(text("box"), **known), np.zeros(4))
     assert isinstance(response.newton, InPieces)
     assert response.newton.step(point, point.g.numpy(), None) is None
+
+
+@pytest.mark.parametrize("domain", ["simplex", "box"])
+def test_others_steps_that_have_settled_on_a_piece_end_in_its_minimiser(domain: str) -> None:
+    """Off, a step is made from the third point on a piece, and only to a minimiser that lies on
+    it.
+    """
+    made = refused = 0
+    for seed in range(12):
+        known = data(seed, 5, 5)
+        problem, oracle = Enumerated(domain, known), oracle_of(text(domain), **known)
+        response, point = at(oracle, 0.3 * np.random.default_rng(seed).standard_normal(5))
+        newton = response.newton
+        assert isinstance(newton, InPieces)
+        whole = newton.step(point, point.g.numpy(), None)
+        newton.is_on = False
+        found = [newton.step(point, point.g.numpy(), None) for _ in range(SETTLED)]
+        assert found[:-1] == [None] * (SETTLED - 1)
+        end = point.x.numpy() - np.asarray(whole)
+        side = problem.respond(end)[1]
+        if side == problem.respond(point.x.numpy())[1]:
+            made += 1
+            np.testing.assert_allclose(found[-1], whole)
+            np.testing.assert_allclose(slopes(problem.F, end, 1e-5), 0.0, atol=1e-7)
+        else:
+            refused += 1
+            assert found[-1] is None
+    assert made
+    assert refused
 
 
 # --- between pieces -------------------------------------------------------------------------------

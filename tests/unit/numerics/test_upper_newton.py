@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -103,7 +104,7 @@ def test_the_second_derivative_is_the_slope_of_the_hypergradient(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(upper_newton, "_definite", lambda H: H)
-    monkeypatch.setattr(StructuredCurvature, "pays", lambda self, products: structured)
+    monkeypatch.setattr(StructuredCurvature, "passes", 0.0 if structured else math.inf)
     oracle: Oracle = make()
     if scaled:
         sizes = [2.0 ** (torch.arange(k) % 5 - 2.0).double() for k in (oracle.n, oracle.m)]
@@ -128,10 +129,49 @@ def test_the_matrix_over_few_columns_replaces_products_with_many_rows() -> None:
     few = classes()
     for oracle, expected in ((many, True), (few, False)):
         at(oracle, oracle.x0)
-        made = oracle._reduced_curvature
+        made = oracle.second_order
         assert made is not None
         assert made.at(oracle.x0, oracle.y0, oracle.y0, lambda: None) is not None
-        assert (made._made.lower is not None) is expected
+        assert (made._derived.lower is not None) is expected
+
+
+def test_a_penalty_per_feature_has_all_columns_in_one_product() -> None:
+    """And penalties of groups take one as well, whose members share no row."""
+    oracle = oracle_of(FIT, **fit_data(p=12))
+    _, point = at(oracle, oracle.x0)
+    before = oracle.counts.jvp, oracle.counts.hvp
+    found = oracle.second_order.at(point.x, point.y, point.adjoint.u, lambda: None)
+    mixed = found.f_yx()
+    found.reduced(np.zeros((oracle.m, oracle.n)))
+    assert (oracle.counts.jvp - before[0], oracle.counts.hvp - before[1]) == (1, 1)
+    expected = np.exp(point.x.numpy()) * point.y.numpy()[: oracle.n]
+    np.testing.assert_allclose(mixed[: oracle.n], np.diag(expected), rtol=1e-12)
+    assert not mixed[oracle.n :].any()
+
+
+def test_the_matrix_is_computed_less_often_where_that_did_not_help() -> None:
+    oracle = oracle_of(FIT, **fit_data())
+    newton = at(oracle, oracle.x0)[0].newton
+    newton.tol, price = 1e-99, math.ceil(oracle.second_order.passes + oracle.hessian_price)
+
+    def goes_on(fall: float) -> None:
+        """As many passes as the matrix costs, in which the gradient falls by a factor."""
+        passes, norm = newton._course[-1]
+        newton._course.append((passes + price, norm / fall))
+
+    newton._spent, newton._course = 0, [(price + k, 1.0 / (k + 1)) for k in range(6)]
+    assert newton._is_due()
+    newton._spent = newton._course[-1][0]
+    goes_on(1.01)
+    assert not newton._is_due()
+    assert newton._patience == 2.0
+    goes_on(2.0)
+    assert newton._is_due()
+    newton._spent = newton._course[-1][0]
+    for due in (False, True):  # faster than before
+        goes_on(1e6)
+        assert newton._is_due() is due
+    assert newton._patience == 2.0
 
 
 def test_negative_curvature_is_turned_and_the_step_stays_in_the_box() -> None:
