@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 # Models that have no smooth functions on sets with a projection are judged by their text alone.
 UNPROBED = frozenset({"single_level", "nash", "duals", "discrete", "psd", "moving_bounds"})
+# Of these, what the upper level may ask for where a constant Hessian below still says everything.
+ABOVE = frozenset({"duals", "discrete"})
 
 
 def analyze(
@@ -62,7 +64,8 @@ def analyze(
     oracle
         The bound model as functions, for facts that need numbers: of NumPy vectors, an oracle of
         tensors, or a function that makes one and is called only where points can be probed. Without
-        it only what the text (and the signs of the data) shows is found.
+        it only what the text (and the signs of the data) shows is found. Where the upper level
+        reads multipliers or decides whole numbers, that of the lower one is all that is asked for.
     seed
         Seed of the points that are probed.
 
@@ -87,10 +90,12 @@ def analyze(
     coupling = coupling_fact(upper, lowers)
     seen: Probe | None = None
     bands: Fact[tuple[int, int]] | None = None
-    if oracle is not None and not UNPROBED & unsupported_tags(program):
+    tags = UNPROBED & unsupported_tags(program)
+    below = bool(tags) and tags <= ABOVE and constant and smooth.value
+    if oracle is not None and (below or not tags):
         made = oracle() if callable(oracle) else oracle
         rng = np.random.default_rng(seed)
-        bands = _bands_fact(made)
+        bands = None if below else _bands_fact(made)
         with as_probe(made) as functions:
             seen = probe(
                 functions,

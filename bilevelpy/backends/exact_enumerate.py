@@ -1,4 +1,4 @@
-"""Pessimistic leaders with few choices: every x is tried, with the worst best response to it.
+"""Leaders with few choices: every x is tried, with the worst best response to it, or the best.
 
 For a leader who decides whole numbers in finite ranges ::
 
@@ -71,6 +71,31 @@ def few_choices(system: System) -> Array | None:
         return float(rows.violation(at).max(initial=0.0)) <= 1e-9
 
     return points[[allowed(x) for x in points]]
+
+
+def best_of(program: KKT, points: Array, limits: Callable[[], Limits]) -> Outcome:
+    """The x with the least F over the best responses and multipliers there; followers without a
+    response at x rule it out.
+    """
+    own = program.system.upper_columns
+    best, values, nodes, status = math.inf, None, 0, "optimal"
+    for x in points:
+        left = limits()
+        if left.seconds <= LEAST:
+            return Outcome("time_limit", values, best, -math.inf, nodes, 0.0)
+        fixed = {int(j): float(v) for j, v in zip(own, x, strict=True)}
+        found = Relaxed(program, fixed).solve(left)
+        nodes += found.nodes + 1
+        if found.status == "unbounded":
+            return found
+        if found.status not in ("optimal", "infeasible"):
+            status = found.status
+        if found.values is not None and found.objective < best:
+            best, values = found.objective, found.values
+    bound = best if status == "optimal" else -math.inf
+    if values is None and status == "optimal":
+        status = "infeasible"
+    return Outcome(status, values, best, bound, nodes, 0.0)
 
 
 def worst_of_few(

@@ -13,7 +13,7 @@ import numpy as np
 from bilevelpy.backends.exact_beside import points_beside
 from bilevelpy.backends.exact_cuts import solve_by_cuts
 from bilevelpy.backends.exact_duality import write_duality
-from bilevelpy.backends.exact_enumerate import MOST, few_choices, worst_of_few
+from bilevelpy.backends.exact_enumerate import MOST, best_of, few_choices, worst_of_few
 from bilevelpy.backends.exact_expressions import engine
 from bilevelpy.backends.exact_followers import FEASIBLE, Followers, Progress
 from bilevelpy.backends.exact_infeasible import explain_infeasible
@@ -64,6 +64,8 @@ START = 0.1
 CLOSE = 10.0
 # Seconds that are left for the certificate after points beside x have been compared.
 BESIDE = 0.5
+# Choices of a leader who multiplies prices that are tried one by one at most.
+FEW = 100
 # Seconds that a response may take in the search.
 RESPONSE = 1.0
 
@@ -211,6 +213,11 @@ class Run:
         games = any(f.nash for f in self.system.followers)
         reports = [r.value for r in self.system.bound.program.reports.values()]
         prices = bool((self.system.columns.owner == -1).any()) or bool(duals(reports))
+        if prices and written.objective.degree > 1:
+            # Products with prices have no bounds to branch on.
+            few = few_choices(self.system)
+            if few is not None and len(few) <= FEW:
+                return best_of(self.program, few, self.limits)
         small = self.system.columns.count <= SMALL and not games and not prices
         limited = math.isfinite(self.seconds) and small
         state, local = self.state, self._local()

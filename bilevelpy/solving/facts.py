@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +14,7 @@ from bilevelpy.backends import registry
 from bilevelpy.dispatcher import dispatch
 from bilevelpy.dispatcher.conditions import MANY_LOWERS
 from bilevelpy.errors import BackendError
+from bilevelpy.ir.types import Domain, DomainKind
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.lowering.streaming import is_streamed, make_oracle
 from bilevelpy.model import Model
@@ -22,6 +24,7 @@ from bilevelpy.numerics.units import find_units
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure
     from bilevelpy.dispatcher import Decision
+    from bilevelpy.ir.program import BoundProgram
     from bilevelpy.numerics.scaled import Units
     from bilevelpy.options import SolveOptions
 
@@ -43,14 +46,18 @@ def structure(model: Model, seed: int) -> Structure:
     """The facts about a model, found once for each seed.
 
     A model that cannot be compiled (multipliers in the upper level, integers) has a structure too:
-    what its text shows.
+    what its text shows, and what its lower level alone does.
     """
     key = f"structure {seed}"
     if key not in model.cache:
         functions: TorchOracle | None = None
         with contextlib.suppress(BackendError):
             functions = oracle(model)
-        facts = analyze(model.bound, functions, seed=seed)
+        alone = None
+        if functions is None:
+            with contextlib.suppress(BackendError):
+                alone = TorchOracle(_lower_alone(model.bound))
+        facts = analyze(model.bound, functions or alone, seed=seed)
         trained = facts.convexity.value == NONCONVEX and MANY_LOWERS(facts)
         if functions is not None and facts.convexity.value != STRONGLY and not trained:
             # What looks flat in the model's units may bend in better ones; a large model that is
@@ -63,6 +70,16 @@ def structure(model: Model, seed: int) -> Structure:
         model.cache[key] = facts
     found: Structure = model.cache[key]
     return found
+
+
+def _lower_alone(bound: BoundProgram) -> BoundProgram:
+    """The lower objective over free upper variables, and nothing else."""
+    program = bound.program
+    free = tuple(replace(v, domain=Domain(DomainKind.FREE)) for v in program.upper.variables)
+    nothing = program.builder.const(0.0)
+    upper = replace(program.upper, variables=free, objective=nothing, constraints=())
+    lowers = tuple(replace(level, constraints=()) for level in program.lowers)
+    return replace(bound, program=replace(program, upper=upper, lowers=lowers, reports={}))
 
 
 def chosen(model: Model, options: SolveOptions) -> Decision:
