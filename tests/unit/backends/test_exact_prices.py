@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import cvxpy as cp
+import numpy as np
 import pytest
 
 import bilevelpy as bl
+from bilevelpy.analysis.structure import Evidence
 
 pytest.importorskip("pyscipopt")
 
@@ -83,3 +86,52 @@ def test_a_declared_bound_that_cuts_off_valid_prices_is_doubted() -> None:
     assert not result.success
     assert result.certificate is not None
     assert any("too tight" in r for r in result.certificate.reasons)
+
+
+CROSSED = """
+upper {{ var x in {domain}; minimize c[1] * y1 + c[2] * y2 + k * dual(follow.cap) * x; }}
+param c[2], b[2], k, H;
+lower follow {{
+  var y1 in [-5, 6], y2 in [-5, 6];
+  minimize y1^2 + H * y1 * y2 + 2 * y2^2 + b[1] * y1 + b[2] * y2 + x * (y1 - 2 * y2);
+  subject to
+    cap: y1 + 2 * y2 - x <= 1;
+    tie: 2 * y1 - y2 <= 4;
+}}
+"""
+
+
+def crossed(seed: int, domain: str = "integers(0, 3)", H: float = 1.5) -> tuple[bl.Model, dict]:
+    draw = np.random.default_rng(seed)
+    data = {"c": draw.integers(-3, 4, 2), "b": draw.integers(-6, 3, 2), "k": draw.choice([-2, 2])}
+    data = {name: np.asarray(value, float) for name, value in data.items()} | {"H": H}
+    return bl.parse(CROSSED.format(domain=domain), data=data), data
+
+
+def by_hand(data: dict, x: float) -> float:
+    """F at x, the follower and its price by cvxpy."""
+    y = cp.Variable(2)
+    Q = np.array([[2.0, data["H"]], [data["H"], 4.0]])
+    rows = [np.array([1, 2]) @ y - x <= 1, np.array([2, -1]) @ y <= 4, y >= -5, y <= 6]
+    slope = data["b"] + x * np.array([1.0, -2.0])
+    cp.Problem(cp.Minimize(cp.quad_form(y, Q) / 2 + slope @ y), rows).solve(solver=cp.CLARABEL)
+    return float(data["c"] @ y.value - data["k"] * rows[0].dual_value * x)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whole_numbers_times_prices_of_a_quadratic_follower(seed: int) -> None:
+    """The follower is convex by the eigenvalues of its Hessian, which the text does not show."""
+    model, data = crossed(seed)
+    result = bl.solve(model)
+    assert result.success
+    assert result.backend == "exact"
+    assert result.certificate.kind == "global"
+    assert pytest.approx(min(by_hand(data, x) for x in range(4)), abs=1e-5) == result.F
+
+
+def test_eigenvalues_prove_convexity_below_a_leader_who_cannot_be_compiled() -> None:
+    for domain in ("integers(0, 3)", "[0, 3]"):
+        convexity = bl.analyze(crossed(0, domain)[0]).convexity
+        assert (convexity.value, convexity.evidence) == ("strongly convex", Evidence.PROVED)
+        assert "eigenvalues" in convexity.reason
+        assert bl.analyze(crossed(0, domain, H=4.0)[0]).convexity.value == "nonconvex"
