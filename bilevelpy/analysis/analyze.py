@@ -53,6 +53,7 @@ def analyze(
     bound: BoundProgram,
     oracle: ProbeOracle | Callable[[], Any] | Any | None = None,
     *,
+    lower: Any | None = None,
     seed: int = 0,
 ) -> Structure:
     """Find the facts that decide how a model is solved.
@@ -64,8 +65,10 @@ def analyze(
     oracle
         The bound model as functions, for facts that need numbers: of NumPy vectors, an oracle of
         tensors, or a function that makes one and is called only where points can be probed. Without
-        it only what the text (and the signs of the data) shows is found. Where the upper level
-        reads multipliers or decides whole numbers, that of the lower one is all that is asked for.
+        it only what the text (and the signs of the data) shows is found.
+    lower
+        The same of the lower level alone, for models whose upper level reads multipliers or decides
+        whole numbers: a constant Hessian shows everything at one point.
     seed
         Seed of the points that are probed.
 
@@ -91,11 +94,12 @@ def analyze(
     seen: Probe | None = None
     bands: Fact[tuple[int, int]] | None = None
     tags = UNPROBED & unsupported_tags(program)
-    below = bool(tags) and tags <= ABOVE and constant and smooth.value
-    if oracle is not None and (below or not tags):
+    if tags:
+        oracle = lower if tags <= ABOVE and constant and smooth.value else None
+    if oracle is not None:
         made = oracle() if callable(oracle) else oracle
         rng = np.random.default_rng(seed)
-        bands = None if below else _bands_fact(made)
+        bands = None if tags else _bands_fact(made)
         with as_probe(made) as functions:
             seen = probe(
                 functions,

@@ -53,11 +53,11 @@ def structure(model: Model, seed: int) -> Structure:
         functions: TorchOracle | None = None
         with contextlib.suppress(BackendError):
             functions = oracle(model)
-        alone = None
+        alone: TorchOracle | None = None
         if functions is None:
             with contextlib.suppress(BackendError):
                 alone = TorchOracle(_lower_alone(model.bound))
-        facts = analyze(model.bound, functions or alone, seed=seed)
+        facts = analyze(model.bound, functions, lower=alone, seed=seed)
         trained = facts.convexity.value == NONCONVEX and MANY_LOWERS(facts)
         if functions is not None and facts.convexity.value != STRONGLY and not trained:
             # What looks flat in the model's units may bend in better ones; a large model that is
