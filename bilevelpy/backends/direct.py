@@ -165,7 +165,7 @@ class Direct(Implicit):
         if exact is not None:
             finest = Accuracy(level=FINEST, change=CHANGE, floor=FINEST)
             newton: NewtonStep | None = eliminated(oracle, exact) or reduced_newton(
-                oracle, exact.columns_on, options.tol
+                oracle, exact.columns_on, options.tol, kept=True
             )
             return Response(
                 oracle, ExactLower(exact), ExactAdjoint(exact), finest, correct=False, newton=newton

@@ -20,13 +20,17 @@ Columns = Callable[["Point", Array], Array | None]
 
 # Upper variables, and entries of dy/dx, up to which a column for each is kept.
 LARGEST, ENTRIES = 200, 2_000_000
+# Passes over the data that one column is worth, ``f_yx s`` and ``L''(s, t)``, where f_yy moves.
+COLUMN = 2.0
 # The matrix must promise to save so many times its price, at the pace of so many latest steps.
 WORTH, PACE = 2.0, 5
 # Curvatures below this fraction of the largest one are taken for it.
 FLAT = 1e-10
 
 
-def reduced_newton(oracle: Any, columns: Columns, tol: float) -> ReducedNewton | None:
+def reduced_newton(
+    oracle: Any, columns: Columns, tol: float, *, kept: bool = False
+) -> ReducedNewton | None:
     """None where the lower level has bounds (Phi has kinks, whose curvature is no local matter),
     where there are too many variables, or where the oracle knows no second derivatives.
     """
@@ -34,7 +38,7 @@ def reduced_newton(oracle: Any, columns: Columns, tol: float) -> ReducedNewton |
     if n > LARGEST or n * m > ENTRIES or not (oracle.domain_y.is_free and oracle.domain_x.is_box):
         return None
     known = getattr(oracle, "second_order", None)
-    return None if known is None else ReducedNewton(oracle, columns, tol)
+    return None if known is None else ReducedNewton(oracle, columns, tol, kept)
 
 
 class ReducedNewton:
@@ -43,22 +47,20 @@ class ReducedNewton:
     ones (Y. Dauphin et al., NeurIPS 2014), updated since by BFGS.
 
     It is computed where the run has taken as many passes over the data since the last time as it
-    costs, so that it is at most half of all work, and less where that did not quicken the fall of
-    the gradient; and where at the pace of the latest five steps the gradient would take twice as
-    many to fall by ``tol``, so that runs which end soon without it do.
+    costs, 2 n, so that it is at most half of all work, or the few that the zeros of its parts leave
+    where f is a quadratic in y whose matrix is ``kept``; and where at the pace of the latest five
+    steps the gradient would take twice as many to fall by ``tol``, so that runs which end soon
+    without it do.
     """
 
-    def __init__(self, oracle: Any, columns: Columns, tol: float) -> None:
-        self.oracle, self.columns, self.tol = oracle, columns, tol
+    def __init__(self, oracle: Any, columns: Columns, tol: float, kept: bool) -> None:
+        self.oracle, self.columns, self.tol, self.kept = oracle, columns, tol, kept
         domain = oracle.domain_x
         self.working = WorkingSet(domain.lower.numpy(), domain.upper.numpy(), np.empty((0, 0)))
         self.matrix: Array | None = None
         self._last: Point | None = None
         self._spent = self._passes()
         self._course: list[tuple[int, float]] = []
-        # Where the matrix was computed and the pace before, until it is judged by the pace since.
-        self._judged: tuple[tuple[int, float], float] | None = None
-        self._patience = 1.0
 
     def step(
         self, point: Point, g: Array, free: np.ndarray[Any, np.dtype[np.bool_]] | None
@@ -91,14 +93,7 @@ class ReducedNewton:
     def carried(self) -> dict[str, Any]:
         """The matrix and the course of the run, by which the next one is due."""
         course = [list(pair) for pair in self._course]
-        return {
-            "matrix": self.matrix,
-            "last": self._last,
-            "spent": self._spent,
-            "course": course,
-            "judged": self._judged,
-            "patience": self._patience,
-        }
+        return {"matrix": self.matrix, "last": self._last, "spent": self._spent, "course": course}
 
     def restore(self, known: Mapping[str, Any], oracle: Any) -> None:
         """As they were."""
@@ -107,30 +102,19 @@ class ReducedNewton:
             raise ValueError("the matrix is of another size")
         self._spent = int(known["spent"])
         self._course = [(int(passes), float(size)) for passes, size in known["course"]]
-        self._judged, self._patience = known["judged"], float(known["patience"])
-        if self._judged is not None:
-            (passes, size), pace = self._judged
-            self._judged = ((int(passes), float(size)), float(pace))
 
     def _is_due(self) -> bool:
         now, norm = self._course[-1]
         if len(self._course) <= PACE or not 0.0 < norm < math.inf:
             return False
-        price = self.oracle.second_order.passes + self.oracle.hessian_price
-        if now - self._spent < self._patience * price:
+        o = self.oracle
+        price = o.second_order.passes if self.kept else COLUMN * o.n
+        if now - self._spent < price:
             return False
-        if self._judged is not None:
-            before, pace = self._judged
-            self._judged = None
-            if _pace(before, self._course[-1]) <= pace:
-                self._patience *= 2.0
-                return False
-        pace = _pace(self._course[-1 - PACE], self._course[-1])
+        before, larger = self._course[-1 - PACE]
+        fall = math.log(max(larger, 1e-300) / norm)
         left = math.log(norm / (self.tol * max(v for _, v in self._course)))
-        if left <= WORTH * price * pace:
-            return False
-        self._judged = (self._course[-1], pace)
-        return True
+        return bool(left * (now - before) > WORTH * price * fall)
 
     def _passes(self) -> int:
         counts = self.oracle.counts
@@ -157,13 +141,6 @@ class ReducedNewton:
             return None
         H = found.reduced(R)
         return _definite(0.5 * (H + H.T))
-
-
-def _pace(before: tuple[int, float], now: tuple[int, float]) -> float:
-    """By how much the logarithm of the gradient falls in a pass, between two entries of a
-    course.
-    """
-    return math.log(max(before[1], 1e-300) / now[1]) / (now[0] - before[0])
 
 
 def _definite(H: Array) -> Array | None:

@@ -149,29 +149,18 @@ def test_a_penalty_per_feature_has_all_columns_in_one_product() -> None:
     assert not mixed[oracle.n :].any()
 
 
-def test_the_matrix_is_computed_less_often_where_that_did_not_help() -> None:
-    oracle = oracle_of(FIT, **fit_data())
-    newton = at(oracle, oracle.x0)[0].newton
-    newton.tol, price = 1e-99, math.ceil(oracle.second_order.passes + oracle.hessian_price)
-
-    def goes_on(fall: float) -> None:
-        """As many passes as the matrix costs, in which the gradient falls by a factor."""
-        passes, norm = newton._course[-1]
-        newton._course.append((passes + price, norm / fall))
-
-    newton._spent, newton._course = 0, [(price + k, 1.0 / (k + 1)) for k in range(6)]
-    assert newton._is_due()
-    newton._spent = newton._course[-1][0]
-    goes_on(1.01)
-    assert not newton._is_due()
-    assert newton._patience == 2.0
-    goes_on(2.0)
-    assert newton._is_due()
-    newton._spent = newton._course[-1][0]
-    for due in (False, True):  # faster than before
-        goes_on(1e6)
-        assert newton._is_due() is due
-    assert newton._patience == 2.0
+def test_quadratics_have_the_matrix_as_soon_as_its_few_products_are_worth_it() -> None:
+    data = fit_data(p=12)
+    ridge = FIT.replace("logistic(-s * (X @ w + b))", "(X @ w + b - s)^2")
+    for text, kept in ((ridge, True), (FIT, False)):
+        oracle = oracle_of(text, **data)
+        newton = at(oracle, oracle.x0)[0].newton
+        assert newton.kept is kept
+        newton._spent, newton.tol = 0, 1e-99
+        passes = math.ceil(oracle.second_order.passes) + 6
+        newton._course = [(passes + k - 5, 1.0 / (k + 1)) for k in range(6)]
+        assert passes < upper_newton.COLUMN * oracle.n
+        assert newton._is_due() is kept
 
 
 def test_negative_curvature_is_turned_and_the_step_stays_in_the_box() -> None:
