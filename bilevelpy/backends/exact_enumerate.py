@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from bilevelpy.backends.exact_followers import FEASIBLE, Followers, leaders_best
+from bilevelpy.backends.exact_followers import FEASIBLE, Followers, Progress, leaders_best
 from bilevelpy.backends.exact_relax import Relaxed
 from bilevelpy.backends.exact_scip import LEAST, Limits, Outcome
 from bilevelpy.numerics.smooth_program import Program
@@ -73,15 +73,15 @@ def few_choices(system: System) -> Array | None:
     return points[[allowed(x) for x in points]]
 
 
-def best_of(program: KKT, points: Array, limits: Callable[[], Limits]) -> Outcome:
+def best_of(program: KKT, points: Array, limits: Callable[[], Limits], state: Progress) -> Outcome:
     """The x with the least F over the best responses and multipliers there; followers without a
-    response at x rule it out.
+    response at x rule it out. ``state`` keeps the best point, and may stop.
     """
     own = program.system.upper_columns
     best, values, nodes, status = math.inf, None, 0, "optimal"
     for x in points:
         left = limits()
-        if left.seconds <= LEAST:
+        if left.seconds <= LEAST or state.stopped:
             return Outcome("time_limit", values, best, -math.inf, nodes, 0.0)
         fixed = {int(j): float(v) for j, v in zip(own, x, strict=True)}
         found = Relaxed(program, fixed).solve(left)
@@ -92,6 +92,7 @@ def best_of(program: KKT, points: Array, limits: Callable[[], Limits]) -> Outcom
             status = found.status
         if found.values is not None and found.objective < best:
             best, values = found.objective, found.values
+            state.keep(values, best, {})
     bound = best if status == "optimal" else -math.inf
     if values is None and status == "optimal":
         status = "infeasible"

@@ -217,7 +217,7 @@ class Run:
             # Products with prices have no bounds to branch on.
             few = few_choices(self.system)
             if few is not None and len(few) <= FEW:
-                return best_of(self.program, few, self.limits)
+                return best_of(self.program, few, self.limits, self.state)
         small = self.system.columns.count <= SMALL and not games and not prices
         limited = math.isfinite(self.seconds) and small
         state, local = self.state, self._local()
