@@ -212,12 +212,13 @@ class Run:
         program = Relaxed(written, extra=lambda model: write_duality(written, model))
         games = any(f.nash for f in self.system.followers)
         reports = [r.value for r in self.system.bound.program.reports.values()]
-        prices = bool((self.system.columns.owner == -1).any()) or bool(duals(reports))
-        if prices and written.objective.degree > 1:
+        read = bool((self.system.columns.owner == -1).any())
+        prices = read or bool(duals(reports))
+        if read and written.objective.degree > 1:
             # Products with prices have no bounds to branch on.
             few = few_choices(self.system)
             if few is not None and len(few) <= FEW:
-                return best_of(self.program, few, self.limits, self.state)
+                return best_of(self.program, few, lambda: self.limits(0.8), self.state)
         small = self.system.columns.count <= SMALL and not games and not prices
         limited = math.isfinite(self.seconds) and small
         state, local = self.state, self._local()
