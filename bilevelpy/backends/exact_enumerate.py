@@ -100,28 +100,28 @@ def best_of(program: KKT, points: Array, limits: Callable[[], Limits], state: Pr
 
 
 def worst_of_few(
-    program: KKT, settled: bool, points: Array, limits: Callable[[], Limits]
+    program: KKT, settled: bool, points: Array, limits: Callable[[], Limits], state: Progress
 ) -> tuple[Outcome, dict[int, float] | None]:
     """The x whose worst best response is the least; with the followers' least objectives there,
-    where conditions do not settle them.
+    where conditions do not settle them. ``state`` keeps the best point, and may stop.
     """
     if settled:
-        return worst_of(program, points, limits), None
+        return worst_of(program, points, limits, state), None
 
     def sharper() -> Limits:
         return replace(limits(), feasible=FEASIBLE)
 
-    return worst_by_values(Followers(program.system, sharper), points, sharper)
+    return worst_by_values(Followers(program.system, sharper), points, sharper, state)
 
 
-def worst_of(program: KKT, points: Array, limits: Callable[[], Limits]) -> Outcome:
+def worst_of(program: KKT, points: Array, limits: Callable[[], Limits], state: Progress) -> Outcome:
     """The x whose worst best response is the least; followers without one at x rule it out."""
     own = program.system.upper_columns
     rows = without_pairs(program)
     best, values = math.inf, None
     for x in points:
         left = limits()
-        if left.seconds <= 0.05:
+        if left.seconds <= LEAST or state.stopped:
             return Outcome("time_limit", values, best, -math.inf, len(points), 0.0)
         status, worst, at = _worst_at(program, rows, own, x, left)
         if status in ("infeasible", "unbounded"):
@@ -130,12 +130,14 @@ def worst_of(program: KKT, points: Array, limits: Callable[[], Limits]) -> Outco
             return Outcome("time_limit", values, best, -math.inf, len(points), 0.0)
         if worst < best - 1e-9 * max(1.0, abs(worst)):
             best, values = worst, at
+            if at is not None:
+                state.keep(at, best, {})
     status = "infeasible" if values is None else "optimal"
     return Outcome(status, values, best, best, len(points), 0.0)
 
 
 def worst_by_values(
-    followers: Followers, points: Array, limits: Callable[[], Limits]
+    followers: Followers, points: Array, limits: Callable[[], Limits], state: Progress
 ) -> tuple[Outcome, dict[int, float]]:
     """The x whose worst best response is the least, and the followers' least objectives there."""
     system = followers.system
@@ -148,7 +150,7 @@ def worst_by_values(
         return Outcome(status, values, best, bound, nodes, 0.0), known
 
     for x in points:
-        if limits().seconds <= LEAST:
+        if limits().seconds <= LEAST or state.stopped:
             return ended("time_limit", -math.inf)
         at = system.columns.start.copy()
         at[own] = x
@@ -167,6 +169,7 @@ def worst_by_values(
             return ended("time_limit", -math.inf)
         if -found.objective < best - 1e-9 * max(1.0, abs(best) if values is not None else 0.0):
             best, values, known = -found.objective, found.values[: at.size], solved
+            state.keep(values, best, solved)
     return ended("infeasible" if values is None else "optimal", best)
 
 

@@ -78,6 +78,22 @@ def beyond_bounds(program: KKT, limits: Limits, units: Units) -> str:
     return "" if found.values is None else _offence(program, found.values, units)
 
 
+def open_prices(program: KKT) -> str:
+    """What may leave the leader's objective without a bound: a price without declared bounds, and
+    what to write; empty where the leader reads none.
+    """
+    columns = program.system.columns
+    for block in columns.blocks:
+        place = slice(block.offset, block.offset + block.size)
+        if block.is_dual and not np.isfinite([columns.lower[place], columns.upper[place]]).all():
+            return (
+                f"the price `dual({block.level}.{block.name})` may have none where rows of "
+                f"`{block.level}` depend on each other; bound it there: "
+                f"`assume dual({block.name}) in [lo, hi];`"
+            )
+    return ""
+
+
 def _declared(program: KKT) -> Array:
     """The prices that have a declared bound."""
     columns = program.system.columns

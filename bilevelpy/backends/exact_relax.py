@@ -14,6 +14,7 @@ import numpy as np
 
 from bilevelpy.backends.exact_scip import Interlude, Limits, Model, Outcome
 from bilevelpy.numerics.smooth_program import Program
+from bilevelpy.reductions.fixing import fix_products
 from bilevelpy.reductions.intervals import column_ranges, tree_range
 from bilevelpy.reductions.trees import tree_of
 
@@ -62,7 +63,14 @@ class Relaxed:
         if self.extra is not None:
             self.extra(model)
         if objective is not None:
-            model.minimize(objective, sign, self._least(objective, sign))
+            objective = fix_products(objective, self.fixed)
+            least, beside = self._least(objective, sign), None
+            if objective.degree == 2 and not math.isfinite(least):
+                # SCIP may cut an unbounded relaxation for ever that a curved row bounds from one
+                # side; prices and the like, which have no bound, are better told apart.
+                beside, objective = objective.parted()
+                least = self._least(objective, sign)
+            model.minimize(objective, sign, least, beside)
             if self.start is not None:
                 model.offer(self.start)
         return model

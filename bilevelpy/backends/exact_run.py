@@ -19,7 +19,8 @@ from bilevelpy.backends.exact_followers import FEASIBLE, Followers, Progress
 from bilevelpy.backends.exact_infeasible import explain_infeasible
 from bilevelpy.backends.exact_local import LocalPhase, confirm, first_look
 from bilevelpy.backends.exact_polish import polish
-from bilevelpy.backends.exact_prices import beyond_bounds, shadow_prices
+from bilevelpy.backends.exact_price_bounds import with_price_bounds
+from bilevelpy.backends.exact_prices import beyond_bounds, open_prices, shadow_prices
 from bilevelpy.backends.exact_program import conditions, sharper
 from bilevelpy.backends.exact_proof import Proof
 from bilevelpy.backends.exact_relax import Relaxed
@@ -175,7 +176,7 @@ class Run:
         """What the way for this model leads to."""
         if self.choices is not None:
             found, self.solved = worst_of_few(
-                self.program, self.settled, self.choices, lambda: self.limits(0.8)
+                self.program, self.settled, self.choices, lambda: self.limits(0.8), self.state
             )
             return found
         if self.worst is not None:
@@ -209,7 +210,6 @@ class Run:
         """
         whole = self.whole
         written = self.program if whole is None else whole.program
-        program = Relaxed(written, extra=lambda model: write_duality(written, model))
         games = any(f.nash for f in self.system.followers)
         reports = [r.value for r in self.system.bound.program.reports.values()]
         read = bool((self.system.columns.owner == -1).any())
@@ -219,6 +219,9 @@ class Run:
             few = few_choices(self.system)
             if few is not None and len(few) <= FEW:
                 return best_of(self.program, few, lambda: self.limits(0.8), self.state)
+            if whole is None:
+                written = with_price_bounds(written, self.limits(START))
+        program = Relaxed(written, extra=lambda model: write_duality(written, model))
         small = self.system.columns.count <= SMALL and not games and not prices
         limited = math.isfinite(self.seconds) and small
         state, local = self.state, self._local()
@@ -340,7 +343,8 @@ class Run:
     def _without_point(self, found: Outcome) -> ProgramAnswer:
         empty = np.full(self.stated.columns.count, math.nan)
         solved = time.perf_counter() - self.began
-        status, message = end_without_point(found.status, self.why)
+        said = open_prices(self.program) if found.status == "unbounded" else self.why
+        status, message = end_without_point(found.status, said)
         certificate = None
         tight = ""
         if status is Status.INFEASIBLE and self.settled:

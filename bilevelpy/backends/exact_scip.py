@@ -131,9 +131,15 @@ class Model:
         terms += [c * v[i] * v[j] for i, j, c in quadratic_terms(functions, row)]
         return quick(terms) + float(functions.constant[row])
 
-    def minimize(self, functions: Functions, sign: float = 1.0, least: float = -math.inf) -> None:
-        """Set the objective ``sign * functions[0]``; what is not linear goes through a variable, of
-        which ``least`` is a known lower bound.
+    def minimize(
+        self,
+        functions: Functions,
+        sign: float = 1.0,
+        least: float = -math.inf,
+        beside: Functions | None = None,
+    ) -> None:
+        """Set the objective ``sign * functions[0]``, and a linear one ``beside`` it; what is not
+        linear goes through a variable, of which ``least`` is a known lower bound.
         """
         expression = sign * self.expression(functions, 0)
         if functions.degree == 1:
@@ -142,7 +148,8 @@ class Model:
         height = self.scip.addVar("objective", "C", lb=_end(least), ub=None)
         self.scip.addCons(height >= expression)
         self.derived.append((height, lambda v: sign * float(functions.value(v)[0])))
-        self.scip.setObjective(height, "minimize")
+        plain = 0.0 if beside is None else sign * self.expression(beside, 0)
+        self.scip.setObjective(height + plain, "minimize")
 
     def rows(self, rows: Rows, chosen: Iterable[int] | None = None) -> None:
         """Add constraints."""
@@ -170,6 +177,9 @@ class Model:
 
     def pair(self, pair: Pair, rows: Rows) -> None:
         """One of multiplier and slack is zero."""
+        # Nonlinear programs of many starts do not know of pairs, and run off where multipliers
+        # have no bound.
+        self.scip.setParam("heuristics/multistart/freq", -1)
         slack = self.slack(pair, rows)
         multiplier = self.variables[pair.multiplier]
         self.scip.addConsSOS1([multiplier, slack], [1.0, 2.0])

@@ -39,12 +39,14 @@ def end_of(
 
 
 def end_without_point(status: str, why: str) -> tuple[Status, str]:
-    """The same without a point; an infeasible problem is explained elsewhere."""
+    """The same without a point, with what is known of the reason; an infeasible problem is
+    explained elsewhere.
+    """
     ends = {
         "infeasible": (Status.INFEASIBLE, ""),
         "unbounded": (
             Status.UNBOUNDED,
-            "the leader's objective has no bound over the best responses",
+            "the leader's objective has no bound over the best responses" + (why and f": {why}"),
         ),
         "trouble": (Status.STALLED, "SCIP met numerical trouble that it could not resolve"),
         "stuck": (Status.STALLED, why),

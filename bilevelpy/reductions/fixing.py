@@ -14,7 +14,7 @@ from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.rows import Functions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -141,3 +141,25 @@ def fix(functions: Functions, free: Array, at: Array) -> Functions:
             i, j, c = zip(*entries, strict=True)
             quadratic[row] = sp.csr_array((c, (i, j)), shape=(width, width))
     return Functions(constant, sp.csr_array(linear), quadratic, trees)
+
+
+def fix_products(functions: Functions, fixed: Mapping[int, float]) -> Functions:
+    """With the numbers of fixed columns in quadratic terms: products with them are linear."""
+    if not fixed or not functions.quadratic:
+        return functions
+    v = np.zeros(functions.linear.shape[1])
+    v[list(fixed)] = list(fixed.values())
+    free = np.ones(v.size)
+    free[list(fixed)] = 0.0
+    constant, linear, quadratic = functions.constant.copy(), functions.linear, {}
+    for row, q in functions.quadratic.items():
+        slope = q @ v
+        constant[row] += 0.5 * float(v @ slope)
+        place = np.flatnonzero(free * slope)
+        entries = (slope[place], (np.full(place.size, row), place))
+        linear = linear + sp.csr_array(entries, shape=linear.shape)
+        left = sp.csr_array(sp.diags_array(free) @ q @ sp.diags_array(free))
+        left.eliminate_zeros()
+        if left.nnz:
+            quadratic[row] = left
+    return Functions(constant, sp.csr_array(linear), quadratic, functions.trees)

@@ -99,6 +99,22 @@ class Functions:
             {r: sc.mul(sc.Num(factor), t) for r, t in self.trees.items()},
         )
 
+    def parted(self) -> tuple[Functions, Functions]:
+        """One quadratic function as a sum: what is linear in columns of its own, and the rest."""
+        curved = np.zeros(self.linear.shape[1], dtype=bool)
+        curved[self.quadratic[0].tocoo().row] = True
+        terms = self.linear.tocoo()
+        inside = curved[terms.col]
+
+        def part(chosen: Array) -> Sparse:
+            entries = (terms.data[chosen], (terms.row[chosen], terms.col[chosen]))
+            return sp.csr_array(entries, shape=self.linear.shape)
+
+        return (
+            Functions(np.zeros(1), part(~inside)),
+            Functions(self.constant, part(inside), self.quadratic),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:

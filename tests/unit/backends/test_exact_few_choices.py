@@ -63,3 +63,20 @@ def test_a_leader_of_real_numbers_is_refused() -> None:
     )
     with pytest.raises(bl.BackendError, match="whole numbers"):
         bl.solve(bl.parse(text), backend="exact")
+
+
+@pytest.mark.parametrize("follower", ["integers(0, 2)", "[0, 2]"])
+def test_a_stopped_pessimistic_run_keeps_its_best_point(follower: str) -> None:
+    """Of 16 choices the first that is tried is not the best."""
+    text = KNAPSACK.replace("STANCE", "pessimistic").replace("integers(0, 2)", follower)
+    text = text.replace("sum(ban) <= 1", "sum(ban) <= 4")
+    seen: list[float] = []
+
+    def stop(state: bl.IterationState) -> bool:
+        seen.append(state.F)
+        return True
+
+    result = bl.solve(bl.parse(text), callback=stop, progress=False)
+    assert result.status is bl.Status.INTERRUPTED
+    assert pytest.approx(min(seen), abs=1e-6) == result.F
+    assert bl.solve(bl.parse(text)).F < result.F - 1e-6
