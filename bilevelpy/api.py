@@ -38,7 +38,8 @@ def load(
         A ``.blv`` file.
     data
         A mapping from names to arrays, or the path of a data file (.npz, .npy, .csv, .json), or a
-        list of such paths.
+        list of such paths. Arrays of float64 are kept, not copied: change them by
+        :meth:`Model.bind`, not in place.
     externs
         Functions and modules for the model's ``extern`` declarations, by name.
     keywords
@@ -79,9 +80,11 @@ def compile(model: Model | str | Path) -> Oracle:
     Built once for a model; every call is counted in ``counts``.
     """
     from bilevelpy.compiled import Oracle
-    from bilevelpy.solving import oracle
+    from bilevelpy.solving import check_unchanged, oracle
 
-    return Oracle(oracle(_model(model)))
+    bound = _model(model)
+    check_unchanged(bound)
+    return Oracle(oracle(bound))
 
 
 def analyze(model: Model | str | Path, *, seed: int = 0) -> Structure:
@@ -89,9 +92,11 @@ def analyze(model: Model | str | Path, *, seed: int = 0) -> Structure:
 
     ``seed`` chooses the points at which what cannot be proved is observed.
     """
-    from bilevelpy.solving import structure
+    from bilevelpy.solving import check_unchanged, structure
 
-    return structure(_model(model), seed)
+    bound = _model(model)
+    check_unchanged(bound)
+    return structure(bound, seed)
 
 
 def dispatch(structure: Structure, *, backend: str = "auto", force: bool = False) -> Decision:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 _LIBRARIES = ("numpy", "scipy", "torch", "cvxpy", "sympy", "lark")
 
 
-def provenance(bound: BoundProgram, options: SolveOptions, backend: str) -> dict[str, Any]:
+def provenance(
+    bound: BoundProgram, data_hash: Mapping[str, str], options: SolveOptions, backend: str
+) -> dict[str, Any]:
     """What somebody needs to get the same numbers again."""
     return {
         "versions": {"bilevelpy": __version__, **_versions()},
@@ -30,7 +32,7 @@ def provenance(bound: BoundProgram, options: SolveOptions, backend: str) -> dict
         "platform": platform.platform(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "model_hash": text_hash(bound),
-        "data_hash": data_hashes(bound),
+        "data_hash": dict(data_hash),
         "data_origin": dict(bound.data.origins),
         "seed": options.seed,
         "options": {

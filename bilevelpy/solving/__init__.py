@@ -23,7 +23,7 @@ from bilevelpy.options import SolveOptions
 from bilevelpy.result import Record, Result, Status
 from bilevelpy.solving.course import Course, from_saved
 from bilevelpy.solving.driven import solve_driven
-from bilevelpy.solving.facts import chosen, oracle, structure
+from bilevelpy.solving.facts import check_unchanged, chosen, oracle, structure
 from bilevelpy.solving.request import Clock, Request
 from bilevelpy.solving.scout import better_elsewhere, is_small
 from bilevelpy.solving.starts import start_vectors
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure
     from bilevelpy.dispatcher import Decision
 
-__all__ = ["Clock", "Request", "oracle", "run", "structure"]
+__all__ = ["Clock", "Request", "check_unchanged", "oracle", "run", "structure"]
 
 # A further backend is tried only where this part of the time limit is left.
 WORTHWHILE = 0.05
@@ -54,6 +54,7 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
     made anew where the run has shown facts to be wrong; ``decision.notes`` tell.
     """
     clock = Clock(began)
+    check_unchanged(model)
     with contextlib.suppress(BackendError):
         oracle(model, options.time_limit - clock.elapsed())
     clock.lap("compile")

@@ -26,7 +26,7 @@ from bilevelpy.progress import Progress, wanted
 from bilevelpy.provenance import provenance
 from bilevelpy.result import Certificate, Record, Result, Status
 from bilevelpy.solving.elsewhere import ALONE, begun_elsewhere, continued, going_on, usable
-from bilevelpy.solving.facts import oracle, units
+from bilevelpy.solving.facts import hashes, oracle, units
 from bilevelpy.solving.judge import Judge
 from bilevelpy.solving.located import located
 from bilevelpy.solving.starts import start_vectors
@@ -76,7 +76,9 @@ def solve_driven(
         stage, carried = ("", None) if earlier is None else (earlier.stage, earlier.carried)
         # What is left of a limit that has not ended the run.
         spent = 0 if earlier is None else earlier.iterations
-        left = replace(options, max_iter=max(0, options.max_iter - spent))
+        left = options
+        if spent:
+            left = replace(options, max_iter=max(0, options.max_iter - spent))
         first: RunResult | None = None
         if stage != MAIN:
             settings = replace(left, time_limit=judge.run_limit())
@@ -123,7 +125,8 @@ def solve_driven(
     if stop is not None:
         raw = stop.settle(raw)
     along = joined(earlier, list(raw.history))
-    raw = replace(raw, warnings=(*raw.warnings, *passed(watched, along)))
+    if watched:
+        raw = replace(raw, warnings=(*raw.warnings, *passed(watched, along)))
     clock.lap("solve")
     within = judge.seconds  # certificates of points from which the run went on, and of the last
     final, certificate = judge.verdict(raw)
@@ -212,7 +215,11 @@ def _packed(
         objectives = {v.name: values[v.name] for v in program.lowers}
         reports = {key: functions.report(key, final.x, final.y) for key in program.reports}
     else:
-        objectives = {v.name: float(interpreter.value(v.objective).sum()) for v in program.lowers}
+        if len(program.lowers) == 1:
+            objectives = {program.lowers[0].name: functions.f_sign * functions.f(final.x, final.y)}
+        else:
+            whole = {v.name: interpreter.value(v.objective) for v in program.lowers}
+            objectives = {key: float(value.sum()) for key, value in whole.items()}
         reports = {key: interpreter.value(r.value) for key, r in program.reports.items()}
     counts, iterations = dict(final.counts), final.iterations
     if earlier is not None and earlier.history:
@@ -234,6 +241,6 @@ def _packed(
         counts=counts,
         time=clock.total(),
         history=joined(earlier, list(final.history)),
-        provenance=provenance(model.bound, options, name),
+        provenance=provenance(model.bound, hashes(model), options, name),
         warnings=(*decision.warnings, *final.warnings),
     )

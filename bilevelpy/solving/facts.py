@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,15 @@ from bilevelpy.analysis import analyze
 from bilevelpy.backends import registry
 from bilevelpy.dispatcher import dispatch
 from bilevelpy.dispatcher.conditions import MANY_LOWERS
-from bilevelpy.errors import BackendError
+from bilevelpy.errors import BackendError, UsageError
+from bilevelpy.ir.fingerprint import fingerprints
 from bilevelpy.ir.types import Domain, DomainKind
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.lowering.streaming import is_streamed, make_oracle
 from bilevelpy.model import Model
 from bilevelpy.numerics.scaled import ScaledOracle
 from bilevelpy.numerics.units import find_units
+from bilevelpy.provenance import data_hashes
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure
@@ -40,6 +43,35 @@ def oracle(model: Model, seconds: float = math.inf) -> TorchOracle:
         model.cache["oracle"] = make_oracle(model.bound, seconds)
     made: TorchOracle = model.cache["oracle"]
     return made
+
+
+def check_unchanged(model: Model) -> None:
+    """Compare the data with those that the model was first used with: what was compiled and found
+    out holds for them alone.
+
+    Raises
+    ------
+    UsageError
+        Where an array was changed in place; it says which.
+    """
+    now = fingerprints(model.bound.data.arrays)
+    known = model.cache.setdefault("fingerprints", now)
+    changed = [name for name in now if now[name] != known[name]]
+    if changed:
+        shown = ", ".join(f"`{name}`" for name in changed)
+        given = ", ".join(f"{name}=..." for name in changed)
+        raise UsageError(
+            f"the data of {shown} were changed in place after this model was first used; bind "
+            f"them anew: model = model.bind({given})"
+        )
+
+
+def hashes(model: Model) -> Mapping[str, str]:
+    """The hashes of its data, made once."""
+    if "hashes" not in model.cache:
+        model.cache["hashes"] = data_hashes(model.bound)
+    found: Mapping[str, str] = model.cache["hashes"]
+    return found
 
 
 def structure(model: Model, seed: int) -> Structure:

@@ -18,6 +18,7 @@ from bilevelpy.options import SolveOptions
 from bilevelpy.provenance import provenance
 from bilevelpy.reductions.columns import make_columns
 from bilevelpy.result import Record, Result
+from bilevelpy.solving.facts import hashes
 from bilevelpy.solving.watch import Watch
 from bilevelpy.solving.watching import Watched
 
@@ -104,7 +105,7 @@ def solve_whole(
         counts={},
         time=clock.total(),
         history=history,
-        provenance=provenance(model.bound, options, name),
+        provenance=provenance(model.bound, hashes(model), options, name),
         duals=answer.duals,
         warnings=(*decision.warnings, *answer.warnings, *unfollowed),
     )

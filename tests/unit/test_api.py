@@ -312,3 +312,28 @@ def test_an_objective_that_is_not_finite_at_the_start_is_named() -> None:
     r = bl.solve(bl.parse(text))
     assert r.status == "diverged"
     assert "the lower one is inf" in r.message
+
+
+def test_data_that_were_changed_in_place_are_refused() -> None:
+    """Factors and statistics are kept from solve to solve: they would answer for the old data."""
+    text = """
+    dim n, p;
+    param X[n, p], y[n], Z[n, p];
+    upper { var a in [0.001, 10] start 1; minimize sum((Z @ w - y)^2); }
+    lower fit { var w[p]; minimize sum((X @ w - y)^2) + a * sum(w^2); }
+    """
+    draw = np.random.default_rng(0)
+    data = {"X": draw.normal(size=(30, 4)), "Z": draw.normal(size=(30, 4)), "y": np.ones(30)}
+    model = bl.parse(text, data=data)
+    before = bl.solve(model)
+    assert bl.solve(model).F == before.F
+    data["X"] *= 2.0
+    for use in (bl.solve, bl.analyze, bl.compile):
+        with pytest.raises(bl.UsageError, match=r"`X` were changed .* model.bind\(X=...\)"):
+            use(model)
+    again = bl.solve(model.bind(X=data["X"]))
+    assert pytest.approx(bl.solve(bl.parse(text, data=data)).F, rel=1e-9) == again.F
+    assert abs(again.F - before.F) > 1e-3
+    assert again.provenance["data_hash"]["X"] != before.provenance["data_hash"]["X"]
+    data["X"] /= 2.0
+    assert bl.solve(model).F == before.F
