@@ -251,7 +251,7 @@ def _round(
         own = np.flatnonzero(system.columns.owner == k + 1)
         here = float(system.lower_objectives.take([k]).value(v)[0])
         responses[own] = answer.values[own]
-        terms = objective_scale(system.lower_objectives, k, responses, own)
+        terms = max(objective_scale(system.lower_objectives, k, at, own) for at in (v, responses))
         size = max(terms, abs(answer.objective), 1e-3)
         solved[k] = min(answer.objective, here)
         if here - answer.objective > BEST * size:
@@ -267,7 +267,11 @@ def _round(
         return ""
     before = len(cuts)
     for k, response, here, least in worse:
-        inner = run.inner(k, v, here - 0.5 * (here - least))
+        # Among whole numbers responses with slack are mostly worse ones: they are asked for where
+        # the best one has been cut from before, and x avoids its rows by nothing.
+        discrete = bool(system.columns.integer[system.columns.owner == k + 1].any())
+        new = discrete and not _is_known(run, cuts, k, response)
+        inner = None if new else run.inner(k, v, here - 0.5 * (here - least))
         made = [response] if inner is None else [inner[: v.size], response]
         cuts += [run.cut(k, z) for z in made if not _is_known(run, cuts, k, z)]
     candidate(run, responses, solved, state)

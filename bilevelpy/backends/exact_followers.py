@@ -158,7 +158,7 @@ class Followers:
             if not epigraphs[r] and self._reads_others(rows.functions, r, k)
         ]
         columns = self.system.columns
-        if not moving or bool(columns.integer[columns.owner == k + 1].any()):
+        if not moving:
             return None
         model = self.model(k, v)
         room = model.scip.addVar("room", "C", lb=0.0, ub=1.0)

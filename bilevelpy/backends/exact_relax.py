@@ -11,21 +11,25 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from bilevelpy.backends.exact_scip import Interlude, Limits, Model, Outcome
 from bilevelpy.numerics.smooth_program import Program
 from bilevelpy.reductions.fixing import fix_products
 from bilevelpy.reductions.intervals import column_ranges, tree_range
+from bilevelpy.reductions.rows import Functions
 from bilevelpy.reductions.trees import tree_of
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.kkt import KKT, Pair
-    from bilevelpy.reductions.rows import Functions
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # What a lower bound of the objective is lowered by (relative): less than the gap that proves.
 SLACK = 1e-7
+
+# How far rows may be off where no point is to be clearly better.
+SHARP = 1e-9
 
 # Sub-programs that an unbounded relaxation is split into at most.
 SPLITS = 2000
@@ -84,6 +88,11 @@ class Relaxed:
             return True
         return math.isfinite(self._lowest(objective))
 
+    def is_void(self) -> bool:
+        """Whether the linear rows with the decided pairs leave nothing."""
+        nothing = Functions(np.zeros(1), sp.csr_array((1, self.kkt.columns.count)))
+        return self._linear_part(nothing).solve().status == "infeasible"
+
     def _lowest(self, objective: Functions) -> float:
         """The lower end of the range of an objective, by the form that it is written in."""
         low, high = column_ranges(self.kkt.system)
@@ -125,7 +134,8 @@ class Relaxed:
         step = max(10.0 * limits.gap * max(1.0, abs(found.objective)), 1e-6)
         value = model.expression(self.kkt.objective.scaled(sign), 0)
         model.row(value, -math.inf, found.objective - step)
-        return model.solve(limits).status == "infeasible"
+        # Tolerances of rows times coefficients may be worth more than the step.
+        return model.solve(replace(limits, feasible=SHARP)).status == "infeasible"
 
     def _least(self, objective: Functions, sign: float) -> float:
         """A lower bound of a convex quadratic objective under the rows alone, of others by their
@@ -188,12 +198,14 @@ def _split(program: Relaxed, limits: Limits, sign: float, began: float) -> Outco
         sides = open_.pop()
         left = limits.seconds - (time.perf_counter() - began)
         if left <= 0 or tried > SPLITS:
-            return replace(best, status="time_limit", bound=-math.inf)
+            return replace(best, status="time_limit" if left <= 0 else "stuck", bound=-math.inf)
         tried += 1
         child = replace(program, sides=sides)
         taken = {s.pair for s in sides}
         free = [k for k in range(len(program.kkt.pairs)) if k not in taken]
         if free and not child.is_bounded(sign):
+            if child.is_void():
+                continue
             open_ += [(*sides, Side(free[0], "multiplier")), (*sides, Side(free[0], "slack"))]
             continue
         found = child.model(program.kkt.objective, sign).solve(replace(limits, seconds=left))

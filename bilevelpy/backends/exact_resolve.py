@@ -2,7 +2,8 @@
 
 A response counts as best within a tolerance of the follower's objective, and where that is flat F
 changes by as much as its square root. From the returned response every follower descends to the
-exact minimum beside it; F there is what is reported.
+exact minimum beside it; F there is what is reported. The leader's variables that lie beside a bound
+by less than rounding are put onto it: ties among whole responses are often there.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Variables of both levels up to which responses are solved again by descent.
 SMALL = 60
+# Distances from a bound that count as none (relative to it).
+BESIDE = 1e-8
 
 
 def resolved(system: System, v: Array) -> tuple[Array, float]:
@@ -32,13 +35,13 @@ def resolved(system: System, v: Array) -> tuple[Array, float]:
     here = float(system.objective.value(v)[0])
     if system.columns.count > SMALL or any(f.nash for f in system.followers):
         return v, here
-    moved = v.copy()
+    moved = _on_bounds(system, v)
     for k in range(len(system.followers)):
-        program = follower_program(system, k, v).reduced()
+        program = follower_program(system, k, moved).reduced()
         own = program.free
         if not own.size or program.degree == 1 or bool(program.integer[own].any()):
             continue  # vertices and whole numbers do not drift with a tolerance
-        found = program.descend(v)
+        found = program.descend(moved)
         if found is None:
             continue
         size = max(abs(program.value(v)), 1e-3)
@@ -57,3 +60,13 @@ def resolved(system: System, v: Array) -> tuple[Array, float]:
     rows = system.upper_rows
     holds = bool((rows.violation(moved) <= FEASIBLE * row_scales(rows, moved)).all())
     return (moved if holds else v), there
+
+
+def _on_bounds(system: System, v: Array) -> Array:
+    moved, own = v.copy(), system.upper_columns
+    for ends in (system.columns.lower[own], system.columns.upper[own]):
+        there = np.isfinite(ends)
+        near = np.where(there, ends, 0.0)
+        close = there & (np.abs(v[own] - near) <= BESIDE * np.maximum(1.0, np.abs(near)))
+        moved[own] = np.where(close, near, moved[own])
+    return moved

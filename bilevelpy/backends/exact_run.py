@@ -244,7 +244,12 @@ class Run:
             found = replace(found, values=state.best, objective=state.objective)
         if found.values is not None:
             state.best, state.objective = found.values, found.objective
-        if found.status not in ("time_limit", "trouble") or not limited or state.stopped:
+        if found.status == "stuck":
+            self.why = (
+                "the relaxation has no bound, and too many parts of it would have to be solved"
+            )
+        limit = found.status in ("time_limit", "trouble", "stuck")
+        if not limit or not limited or state.stopped:
             return found
         return self._search(found, state, [])
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from bilevelpy.backends.exact_enumerate import without_pairs
 from bilevelpy.backends.exact_followers import Followers, leaders_best
+from bilevelpy.backends.exact_kinks import kink_columns
 from bilevelpy.backends.exact_relax import Relaxed
 from bilevelpy.backends.exact_scip import INFINITE
 from bilevelpy.numerics.constrained_certificate import Ties, follower_program
@@ -136,9 +137,9 @@ def require_sharp(system: System) -> None:
 
 def is_sharp(system: System, k: int, v: Array) -> bool:
     """Whether responses with nearly the best value are nearly best ones: a linear follower, or one
-    who decides whole numbers only.
+    who decides whole numbers only (epigraphs of kinks follow from them).
     """
-    own = np.flatnonzero(system.columns.owner == k + 1)
-    if bool(system.columns.integer[own].all()):
+    decided = (system.columns.owner == k + 1) & ~kink_columns(system)
+    if bool(system.columns.integer[decided].all()):
         return True
     return follower_program(system, k, v).reduced().degree == 1

@@ -220,6 +220,9 @@ def check_follower(
     # Floors are in the units of the model, objectives in ``unit`` of them.
     coarse = max(unit, 1.0)
     terms = objective_scale(system.lower_objectives, k, v, program.free)
+    if answer.values is not None:
+        other = objective_scale(system.lower_objectives, k, answer.values, program.free)
+        terms = max(terms, other)
     size = max(terms, abs(best), 1e-6 / coarse)
     if k in system.lower_objectives.trees:
         size = max(size, 1.0 / coarse)
