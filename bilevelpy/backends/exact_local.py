@@ -26,7 +26,7 @@ from bilevelpy.backends.nlp_complementarity import (
 )
 from bilevelpy.backends.nlp_reduced import Reduced
 from bilevelpy.backends.nlp_response import Responses
-from bilevelpy.numerics.constrained_certificate import objective_scale, row_scales
+from bilevelpy.numerics.constrained_certificate import gain, row_scales
 from bilevelpy.numerics.interior_point import is_installed
 from bilevelpy.numerics.joint_response import JointResponse, with_multipliers
 from bilevelpy.reductions.refusal import Refused
@@ -206,16 +206,9 @@ class LocalPhase:
         quick = Responses.of(self.system, self.rng, convex=True)
         for k in range(len(self.system.followers)):
             answer = quick.solve(k, v)
-            if answer is None or self._gain(k, v, answer[1]) > 10.0 * CONTENT:
+            if answer is None or gain(self.system, k, v, answer[1]) > 10.0 * CONTENT:
                 return
         self.state.keep(values, objective, {})
-
-    def _gain(self, k: int, v: Array, least: float) -> float:
-        """How much follower k gains by a response of value ``least``, relative to its terms."""
-        own = np.flatnonzero(self.system.columns.owner == k + 1)
-        here = float(self.system.lower_objectives.take([k]).value(v)[0])
-        size = max(objective_scale(self.system.lower_objectives, k, v, own), abs(least), 1e-3)
-        return (here - least) / size
 
     def _better(self, v: Array) -> list[Branch]:
         """Responses that followers prefer at x; none where ``v`` is bilevel feasible (it is then
@@ -228,7 +221,7 @@ class LocalPhase:
             return []
         made: list[Branch] = []
         for k in range(len(self.system.followers)):
-            if self._gain(k, v, found[1][k]) > CONTENT:
+            if gain(self.system, k, v, found[1][k]) > CONTENT:
                 made.append(branch(self.system, k, found[0]))
         if made:
             self._confirm(found[0])
@@ -247,7 +240,9 @@ class LocalPhase:
         mixed = v.copy()
         own = self.system.columns.owner == k + 1
         mixed[own] = responses[own]
-        return self._gain(k, v, float(self.system.lower_objectives.take([k]).value(mixed)[0]))
+        return gain(
+            self.system, k, v, float(self.system.lower_objectives.take([k]).value(mixed)[0])
+        )
 
     def _confirm(self, v: Array) -> tuple[float, Array | None]:
         """F at the leader's best among the best responses to the leader's part of ``v``, and best

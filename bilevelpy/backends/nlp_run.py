@@ -32,7 +32,7 @@ from bilevelpy.backends.nlp_response import Responses
 from bilevelpy.backends.whole import Hooks, ProgramAnswer, with_start
 from bilevelpy.errors import BackendError
 from bilevelpy.ir.types import Stance
-from bilevelpy.numerics.constrained_certificate import objective_scale, row_scales
+from bilevelpy.numerics.constrained_certificate import gain, row_scales
 from bilevelpy.numerics.interior_point import library
 from bilevelpy.numerics.joint_parametric import ParametricResponse
 from bilevelpy.numerics.joint_response import JointResponse
@@ -270,7 +270,7 @@ class Run:
             if answer is None:
                 return
             responses, least = answer
-            made = [k for k in least if self._gain(k, v, least[k]) > CONTENT]
+            made = [k for k in least if gain(self.system, k, v, least[k]) > CONTENT]
             if not made:
                 self._keep(v)
                 return
@@ -280,18 +280,12 @@ class Run:
                 return
             run, start, products = Complementarity(program, branches), found.values, WIDE
 
-    def _gain(self, k: int, v: Array, least: float) -> float:
-        own = np.flatnonzero(self.system.columns.owner == k + 1)
-        here = float(self.system.lower_objectives.take([k]).value(v)[0])
-        size = max(objective_scale(self.system.lower_objectives, k, v, own), abs(least), 1e-3)
-        return (here - least) / size
-
     def _keep_joined(self, full: Array) -> None:
         """A point of the conditions at which no follower gains alone, if it is the best one."""
         v = full[: self.system.columns.count]
         for k in range(len(self.system.followers)):
             answer = self.quick.solve(k, v)
-            if answer is None or self._gain(k, v, answer[1]) > CONTENT:
+            if answer is None or gain(self.system, k, v, answer[1]) > CONTENT:
                 return
         before = self.objective
         self._keep(v)

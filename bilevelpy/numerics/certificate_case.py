@@ -103,15 +103,19 @@ def make_case(
         unique = structure.unique.value is True and structure.unique.evidence is Evidence.PROVED
         quadratic = structure.lower_hessian.value in ("constant", "depends on x")
     pessimistic = structure is not None and structure.stance == "pessimistic"
-    tol, extent = SLACK * options.tol, _extent(oracle, x)
+    tol, extent = SLACK * options.tol, extent_of(oracle, x)
     return Case(oracle, x, y, rng, tol, convex, unique, thorough, extent, pessimistic, quadratic)
 
 
-def _extent(oracle: Oracle, x: Vec) -> float:
-    """A length of x: the way from the start, a part of its size, a part of its bounded domain."""
-    width = oracle.domain_x.upper - oracle.domain_x.lower
+def extent_of(oracle: Oracle, x: Vec, chosen: Vec | None = None) -> float:
+    """A length of x, or of its ``chosen`` entries: the way from the start, a part of its size, a
+    part of its bounded domain.
+    """
+    width, way = oracle.domain_x.upper - oracle.domain_x.lower, x - oracle.x0
+    if chosen is not None:
+        x, width, way = x[chosen], width[chosen], way[chosen]
     bounded = width[width < math.inf]
-    sizes = [norm(x - oracle.x0), 0.1 * norm(x)]
-    if bounded.numel() and bounded.numel() == oracle.n:
+    sizes = [norm(way), 0.1 * norm(x)]
+    if bounded.numel() and bounded.numel() == x.numel():
         sizes.append(1e-2 * norm(bounded))
     return max(sizes) or 1.0

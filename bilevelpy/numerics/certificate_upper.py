@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from bilevelpy.numerics.certificate_case import Case
+from bilevelpy.numerics.certificate_case import Case, extent_of
 from bilevelpy.numerics.kink import shortest_in_hull
 from bilevelpy.numerics.linear_solve import dot, norm
 from bilevelpy.numerics.resolve import Answer, Resolver
@@ -40,7 +40,8 @@ class UpperCheck:
         self.pg = norm(pg)
         # In the units of the model, where the problem is a scaled one.
         units = getattr(case.oracle, "units", None)
-        self.shown = self.pg if units is None else norm(pg / units.x)
+        self.units: Vec = torch.ones_like(case.x) if units is None else units.x
+        self.shown = norm(pg / self.units)
         self.scale = math.nan
         self.weak = False
         self._sizes: list[float] = []
@@ -118,7 +119,7 @@ class UpperCheck:
                         break
         finally:  # what was found counts where the time is up
             if place is not None:
-                distance = norm(place - case.x)
+                distance = norm(self.units * (place - case.x))
                 case.fail(f"{words}, and F(x, y(x)) is lower at a distance of {distance:.1e}")
                 case.found.downhill = place
         if place is not None:
@@ -147,18 +148,18 @@ class UpperCheck:
         """Look for descent along feasible directions with re-solved responses."""
         case, o, base = self.case, self.oracle, self.base
         worst, place = 0.0, 0.0
+        trials = self._trials_by_unit()
         for direction, radius in self._directions():
             x = o.domain_x.project(case.x + radius * direction)
-            length = norm(x - case.x)
-            if length <= 1e-3 * radius:
-                continue
+            if norm(x - case.x) > 1e-3 * radius:
+                trials.append((x, self.scale * norm(x - case.x)))
+        for x, much in trials:
             value = self.solver.value(x, base)
             if value is None or not math.isfinite(value):
                 continue
             fall = base.value - value
-            allowed = 2 * case.slope_tol * self.scale * length + 1e-10 * abs(base.value)
-            if fall > allowed and fall > worst:
-                worst, place = fall, length
+            if fall > 2 * case.slope_tol * much + 1e-10 * abs(base.value) and fall > worst:
+                worst, place = fall, norm(self.units * (x - case.x))
                 case.found.downhill = x
         case.found.details["probe_decrease"] = worst
         if worst > 0.0:
@@ -180,6 +181,28 @@ class UpperCheck:
         v = torch.randn(o.n, generator=case.rng, dtype=torch.float64)
         x = o.domain_x.project(case.x + (length / norm(v)) * v)
         return x if bool((x != case.x).any()) else None
+
+    def _trials_by_unit(self) -> list[tuple[Vec, float]]:
+        """Where the problem is a scaled one, points down the hypergradient of the variables of one
+        unit alone, on their own scales, each with what counts as a large change there: were the
+        units wrong, a slope might hide behind those of the others.
+        """
+        case, base, domain = self.case, self.base, self.oracle.domain_x
+        if bool((self.units == 1.0).all()) or not 0.0 < self.pg < math.inf:
+            return []
+        trials = []
+        pg = self._projected(case.x, base.gradient)
+        for unit in self.units.unique():
+            mine = self.units == unit
+            d = torch.where(mine, pg, 0.0)
+            if norm(d) == 0.0:
+                continue
+            x = domain.project(case.x - PROBE * extent_of(self.oracle, case.x, mine) / norm(d) * d)
+            free = d != 0.0
+            cross = torch.where(free, base.adjoint.cross, 0.0)
+            size = norm(torch.where(free, base.gradient, 0.0) + cross) + norm(cross)
+            trials.append((x, size * norm(x - case.x)))
+        return trials
 
     def _far(self) -> list[list[Vec]]:
         """The start, ways to the corners of all lower and all upper bounds (beyond some size of a

@@ -165,13 +165,29 @@ def row_scales(rows: Rows, v: Array) -> Array:
 def objective_scale(functions: Functions, row: int, v: Array, own: Array) -> float:
     """The size of the terms of an objective that the own columns have a part in."""
     if row in functions.trees:
-        return abs(float(functions.take([row]).value(v)[0]))
+        try:
+            return abs(float(functions.take([row]).value(v)[0]))
+        except (ValueError, ArithmeticError):  # it has no value there, nor terms
+            return 0.0
     # A response at 0 still has the units of its neighbours.
     size = np.maximum(np.abs(v[own]), 1e-2 * float(np.abs(v[own]).max(initial=0.0)))
     total = float(np.asarray(abs(functions.linear[[row]][:, own]) @ size).sum())
     if row in functions.quadratic:
         total += float(size @ (abs(functions.quadratic[row][own]) @ np.abs(v)))
     return total
+
+
+def gain(system: System, k: int, v: Array, least: float) -> float:
+    """How much follower k gains by a response of value ``least``, relative to its terms; anything
+    is better than a point where its objective has no value.
+    """
+    own = np.flatnonzero(system.columns.owner == k + 1)
+    try:
+        here = float(system.lower_objectives.take([k]).value(v)[0])
+    except (ValueError, ArithmeticError):
+        return math.inf
+    size = max(objective_scale(system.lower_objectives, k, v, own), abs(least), 1e-3)
+    return (here - least) / size if not math.isnan(here) else math.inf
 
 
 def check_follower(

@@ -33,6 +33,8 @@ SPREAD = 30.0
 MOST, LARGEST = 12, 10**6
 # Step of the difference of hypergradients, relative to the length on which F changes by its size.
 STEP = 1e-3
+# Slopes below this fraction of the largest are rounding, and say nothing about a unit.
+ROUNDING = 1e-9
 
 
 def find_units(
@@ -96,7 +98,11 @@ def _upper_sizes(oracle: Oracle, spans: Sequence[Span], rng: torch.Generator) ->
     slopes = [norm(base.gradient[a:b]) / math.sqrt(b - a) for a, b in spans]
     if max(slopes) <= DIFFERENT * min(slopes):
         return same
-    sizes = [_bend(solver, base, span, slope) for span, slope in zip(spans, slopes, strict=True)]
+    told = ROUNDING * max(slopes)
+    sizes = [
+        _bend(solver, base, span, slope) if slope > told else math.nan
+        for span, slope in zip(spans, slopes, strict=True)
+    ]
     return _spread(spans, sizes, oracle.domain_x)
 
 

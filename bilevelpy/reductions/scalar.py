@@ -208,7 +208,10 @@ def _apply(function: str, args: list[float]) -> float:
         case "add":
             return math.fsum(args)
         case "mul":
-            return math.prod(args)
+            product = math.prod(args)
+            # The limit of p log p, which 0 and -inf make nan of.
+            vanishes = math.isnan(product) and 0.0 in args and not any(map(math.isnan, args))
+            return 0.0 if vanishes else product
         case "div":
             return args[0] / args[1]
         case "pow":
@@ -219,8 +222,10 @@ def _apply(function: str, args: list[float]) -> float:
             return min(args)
         case "exp":  # as high as numbers go: 1 / (1 + exp(1000)) is 0
             return math.exp(min(args[0], HIGHEST))
+        case "log" if args[0] == 0.0:
+            return -math.inf
         case _:
-            return FUNCTIONS[function](args[0])
+            return FUNCTIONS[function](args[0])  # a ValueError where it is not real
 
 
 def derivative(root: Scalar, index: int) -> Scalar | None:

@@ -96,12 +96,19 @@ def _rounded(logs: Array) -> Array:
 
 
 def _coefficients(functions: Functions, row: int) -> list[tuple[tuple[int, ...], float]]:
-    """(columns, size) of the monomials of a function."""
+    """(columns, size) of the monomials of a function. Products say nothing about units beside the
+    squares of both variables, where these are no smaller: entries of a kernel fall to nothing.
+    """
     linear = functions.linear
     span = slice(linear.indptr[row], linear.indptr[row + 1])
     pairs = zip(linear.indices[span].tolist(), linear.data[span].tolist(), strict=True)
     found: list[tuple[tuple[int, ...], float]] = [((j,), abs(c)) for j, c in pairs if c]
-    found += [((i, j), abs(c)) for i, j, c in quadratic_terms(functions, row) if c]
+    products = quadratic_terms(functions, row)
+    square = {i: abs(c) for i, j, c in products if i == j}
+    for i, j, c in products:
+        told = i != j and c * c <= 4.0 * square.get(i, 0.0) * square.get(j, 0.0)
+        if c and not told:
+            found.append(((i, j), abs(c)))
     least = NOISE * max((a for _, a in found), default=0.0)
     return [(key, a) for key, a in found if a > least]
 

@@ -168,3 +168,23 @@ def test_a_value_that_no_point_can_pass_ends_the_run(loss: str) -> None:
     assert pytest.approx(0, abs=1e-6) == result.F
     assert result.certificate is not None
     assert result.certificate.details["bound"] >= -1e-6
+
+
+TRANSPORT = """
+param a[2] = [0.4, 0.6], b[2] = [0.5, 0.5];
+upper { var C[2, 2] in [0, 2] start 0.5; minimize (P[1, 1] - 0.3)^2 + 1e-3 * sumsq(C); }
+lower transport {
+  var P[2, 2] in [0, 1] start 0.1;
+  minimize sum(C * P) - 0.3 * entropy(P);
+  subject to
+    r[i in 2]: sum(P[i, j] for j in 2) == a[i];
+    c[j in 2]: sum(P[i, j] for i in 2) == b[j];
+}
+"""
+
+
+@pytest.mark.parametrize("backend", ["exact", "nlp"])
+def test_points_where_a_follower_has_no_value_are_passed_over(backend: str) -> None:
+    """Entropies of plans beyond a bound by rounding; F is that of the other backend."""
+    result = bl.solve(bl.parse(TRANSPORT), backend=backend, time_limit=8, progress=False)
+    assert pytest.approx(1.41723e-4, rel=1e-2) == result.F

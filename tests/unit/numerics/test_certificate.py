@@ -15,6 +15,7 @@ from bilevelpy.lowering.domains import Block, ProductSet
 from bilevelpy.numerics.certificate import certify, examine, settle
 from bilevelpy.numerics.driver import run
 from bilevelpy.numerics.resolve import Resolver
+from bilevelpy.numerics.scaled import ScaledOracle, Units
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Certificate, Status
 from tests.oracles import AutoOracle, box, box_kink, merely_convex, toy, vec
@@ -332,3 +333,39 @@ def test_separable_data_need_a_penalty() -> None:
         if not certified:
             reasons = " ".join(result.certificate.reasons)
             assert "unbounded" in reasons or "a penalty on the lower variables" in reasons
+
+
+def test_wrong_units_hide_no_slope() -> None:
+    """F falls along x_1 by a hundredth of what it falls along x_2, which its bound holds."""
+    o = AutoOracle(
+        lambda x, y: 0.5 * (x[0] - 3) ** 2 + 100 * x[1] + 0.5 * (y**2).sum(),
+        lambda x, y: 0.5 * (y**2).sum(),
+        vec(0.5, 1.0),
+        vec(1.0),
+        domain_x=ProductSet([Block("box", 0, 1, 2, vec(-5.0, 0.0), vec(5.0, 10.0))], 2),
+    )
+    units = Units(vec(2.0**-20, 2.0**20), vec(1.0))
+    x, y = vec(1.0, 0.0), vec(0.0)
+    assert check(o, x, y).kind == "none"
+    scaled = check(ScaledOracle(o, units), x / units.x, y)
+    assert scaled.kind == "none"
+    assert any("falls by" in reason for reason in scaled.reasons)
+    best = check(ScaledOracle(o, units), vec(3.0, 0.0) / units.x, y)
+    assert best.kind == "local", best.reasons
+
+
+PORTFOLIO = """
+param S[3, 3] in psd = [[0.012, 0.001, 0], [0.001, 0.01, -0.001], [0, -0.001, 0.011]];
+upper {
+  var mu[3] in [-1, 1], g in [0.5, 10] start 2;
+  minimize -dot([0.03, 0.02, -0.01], w) + 2 * w' @ S @ w + 0.01 * sumsq(mu);
+}
+lower portfolio { var w[3] in simplex; minimize g * w' @ S @ w / 2 - dot(mu, w); }
+"""
+
+
+def test_a_variable_that_changes_nothing_at_the_start_has_no_unit() -> None:
+    result = bl.solve(bl.parse(PORTFOLIO), progress=False)
+    # Without a unit of 1e9 for g, which has slopes of rounding where mu is 0.
+    assert result.success
+    assert result.F < -0.0132

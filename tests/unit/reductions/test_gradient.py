@@ -63,3 +63,11 @@ def test_large_exponents_have_values():
         assert sc.evaluate(doubled, [x]) == pytest.approx(np.logaddexp(0, x + np.log(2)), rel=1e-9)
         assert sc.evaluate(sigmoid, [x]) == pytest.approx(expit(x), rel=1e-12, abs=1e-307)
         assert sc.evaluate(slope, [x]) == pytest.approx(expit(x), rel=1e-12, abs=1e-307)
+
+
+def test_entropy_has_its_limit_at_zero():
+    entropy = sc.mul(X, sc.call("log", X))
+    assert sc.evaluate(entropy, [0.0]) == 0.0
+    assert sc.evaluate(sc.call("log", X), [0.0]) == -np.inf
+    with pytest.raises(ValueError, match="domain"):
+        sc.evaluate(entropy, [-1e-9])

@@ -98,3 +98,31 @@ def test_whole_numbers_keep_their_unit() -> None:
     found = made(text)
     assert found.columns[0] == 1.0
     assert found.columns[1] >= 100.0
+
+
+def test_small_entries_of_a_kernel_are_no_units() -> None:
+    """Products that fall to nothing beside their squares left a follower in units of 1e12, in which
+    every response is stationary to the tolerance of an engine.
+    """
+    points = np.random.default_rng(0).normal(size=(12, 2)) * 2.0
+    K = np.exp(-2.0 * ((points[:, None] - points) ** 2).sum(2))
+    assert K.min() < 1e-12
+    text = """
+    dim n;
+    param K[n, n], s[n];
+    upper { var c in [-4, 4]; minimize sum((K @ (s * a) - s)^2); }
+    lower svm {
+      var a[n] in [0, inf];
+      minimize a' @ K @ a / 2 + 0.01 * sumsq(a) - sum(a);
+      subject to
+        box[i in n]: a[i] <= exp(c);
+        balance: dot(s, a) == 0;
+    }
+    """
+    data = {"K": K, "s": np.where(np.arange(12) % 2, 1.0, -1.0)}
+    model = bl.parse(text, data=data)
+    units = normalize(system(model.bound))
+    assert (units.columns == 1.0).all()
+    assert (units.lower == 1.0).all()
+    result = bl.solve(model, time_limit=30)
+    assert result.certificate.lower_gap_relative < 1e-6
