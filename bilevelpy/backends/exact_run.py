@@ -13,36 +13,24 @@ import numpy as np
 from bilevelpy.backends.exact_beside import points_beside
 from bilevelpy.backends.exact_cuts import solve_by_cuts
 from bilevelpy.backends.exact_duality import write_duality
-from bilevelpy.backends.exact_enumerate import MOST, best_of, few_choices, worst_of_few
-from bilevelpy.backends.exact_expressions import engine
+from bilevelpy.backends.exact_enumerate import best_of, few_choices, worst_of_few
 from bilevelpy.backends.exact_followers import FEASIBLE, Followers, Progress
 from bilevelpy.backends.exact_infeasible import explain_infeasible
 from bilevelpy.backends.exact_local import LocalPhase, confirm, first_look
 from bilevelpy.backends.exact_polish import polish
 from bilevelpy.backends.exact_price_bounds import with_price_bounds
 from bilevelpy.backends.exact_prices import beyond_bounds, open_prices, shadow_prices
-from bilevelpy.backends.exact_program import conditions, sharper
+from bilevelpy.backends.exact_programs import Programs
 from bilevelpy.backends.exact_proof import Proof
 from bilevelpy.backends.exact_relax import Relaxed
 from bilevelpy.backends.exact_resolve import resolved
 from bilevelpy.backends.exact_scip import LEAST, Interlude, Limits, Outcome
 from bilevelpy.backends.exact_search import Search
 from bilevelpy.backends.exact_status import end_of, end_without_point
-from bilevelpy.backends.exact_ties import require_sharp
-from bilevelpy.backends.whole import Hooks, ProgramAnswer, with_start
-from bilevelpy.errors import BackendError
-from bilevelpy.ir.types import Stance
+from bilevelpy.backends.whole import Hooks, ProgramAnswer
 from bilevelpy.ir.walk import duals
 from bilevelpy.numerics.constrained_certificate import without_point
-from bilevelpy.reductions.fractional import without_quotients
-from bilevelpy.reductions.lift import lift
-from bilevelpy.reductions.normalize import normalize
-from bilevelpy.reductions.pessimistic import Unfit, Worst, worst_responses
-from bilevelpy.reductions.refusal import Refused
-from bilevelpy.reductions.rows import system
-from bilevelpy.reductions.separate import separate
-from bilevelpy.reductions.validity import is_definite
-from bilevelpy.reductions.whole_duality import whole_duality
+from bilevelpy.reductions.pessimistic import Worst
 from bilevelpy.result import Status
 
 if TYPE_CHECKING:
@@ -71,7 +59,7 @@ FEW = 100
 RESPONSE = 1.0
 
 
-class Run:
+class Run(Programs):
     """One solve."""
 
     def __init__(
@@ -82,38 +70,9 @@ class Run:
         verify: bool,
         hooks: Hooks,
     ) -> None:
-        engine()
         self.began = time.perf_counter()
         self.options, self.settings, self.verify, self.hooks = options, settings, verify, hooks
-        self.worst: Worst | None = None
-        self.pessimistic = False
-        self.choices: Array | None = None
-        try:
-            stated = lift(system(bound))
-            made = without_quotients(stated)
-            self.stated = separate(stated)
-            self.given = with_start(separate(made), hooks.start)
-            self.units = normalize(self.given)
-            self.system = self.units.system
-            self.program, self.settled = conditions(self.system)
-            # Linear followers by strong duality, where binaries make its products linear.
-            self.whole = whole_duality(self.program) if self.settled else None
-            if self.settled and (self.whole is None or self.whole.program.degree > 1):
-                self.program = sharper(self.program)
-            if bound.program.stance is Stance.PESSIMISTIC and not is_definite(self.system):
-                self.pessimistic = True
-                self.choices = few_choices(self.system)
-                if self.choices is None:
-                    self.worst = worst_responses(self.system)
-                elif not self.settled:
-                    require_sharp(self.system)
-        except Refused as error:
-            raise BackendError(str(error)) from error
-        except Unfit as error:
-            raise BackendError(
-                f"the backend `exact` takes no such pessimistic leader: {error} (one who decides "
-                f"whole numbers only, among at most {MOST:,} choices, tries them all)"
-            ) from error
+        super().__init__(bound, hooks.start)
         self.state = Progress(watch=self._observe)
         # Cuts need not end: without a limit of the caller's they get one.
         free = math.isinf(options.time_limit) and not self.settled
