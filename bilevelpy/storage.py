@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Callable, Mapping
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
 META = "meta"
 # Bytes of the arrays of a file up to which it is compressed.
 LARGE = 1 << 22
+
+_NUMBER = re.compile(
+    r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?)", re.IGNORECASE | re.ASCII
+)
+
+
+class JsonProblem(ValueError):
+    """A JSON text that Python reads in a way of its own, or fails on with words of its own."""
 
 
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -106,6 +115,45 @@ def number(value: Any) -> float:
     return math.nan if value is None else float(value)
 
 
+def written_number(word: str) -> float | None:
+    """The number that every reader sees in a word; None for other words. Python's own reading is
+    wider (``1_000``, digits of other scripts), where other readers stop in the middle.
+    """
+    return float(word) if _NUMBER.fullmatch(word) else None
+
+
+def loads(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises
+    ------
+    JsonProblem
+        Where an object has a key twice (Python would keep the last value without a word), or what
+        Python has limits for.
+    ValueError
+        Where it is not JSON.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except (json.JSONDecodeError, JsonProblem):
+        raise
+    except RecursionError:
+        raise JsonProblem("its lists and objects are nested too deeply") from None
+    except UnicodeDecodeError:
+        raise JsonProblem("it is not UTF-8 text; save it as UTF-8") from None
+    except ValueError:  # what is left is Python's limit for whole numbers
+        raise JsonProblem("it holds a whole number of thousands of digits") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        again = next(name for name in names if names.count(name) > 1)
+        raise JsonProblem(f"it has the key {json.dumps(again[:40])} twice in one object")
+    return found
+
+
 def dumps(value: Any, *, indent: int | None = None) -> str:
     """JSON text of any value that :func:`plain` takes."""
     return json.dumps(plain(value), indent=indent, allow_nan=False, ensure_ascii=False)
@@ -169,10 +217,12 @@ def read_npz(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 def read_json(path: str | Path) -> dict[str, Any]:
     """The object in a JSON file."""
     try:
-        value = json.loads(Path(path).read_bytes())
+        value = loads(Path(path).read_bytes())
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+    except JsonProblem as error:
+        raise UsageError(f"cannot read {path}: {error}") from error
+    except ValueError as error:
         raise UsageError(f"cannot read {path}: it is not JSON") from error
     if not isinstance(value, dict):
         raise UsageError(f"cannot read {path}: it does not hold one object")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 from collections.abc import Sequence
 from importlib.machinery import SourceFileLoader
@@ -13,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from bilevelpy.errors import UsageError
+from bilevelpy.storage import JsonProblem, loads, written_number
 
 Data = Annotated[
     list[str] | None,
@@ -70,15 +70,15 @@ def params(texts: Sequence[str] | None) -> dict[str, Any]:
         name, value = assignment(text, "--param", "NAME=VALUE")
         if name in values:
             raise UsageError(f"--param gives `{name}` twice")
+        number = written_number(value)
         try:
-            values[name] = float(value)
+            values[name] = loads(value) if number is None else number
+        except JsonProblem as error:
+            raise UsageError(f"--param {name}: {error}") from None
         except ValueError:
-            try:
-                values[name] = json.loads(value)
-            except (ValueError, RecursionError):
-                raise UsageError(
-                    f"--param {name} takes a number, or a list or table in JSON; found `{value}`"
-                ) from None
+            raise UsageError(
+                f"--param {name} takes a number, or a list or table in JSON; found `{value}`"
+            ) from None
     return values
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from bilevelpy.importers.faults import Text, number, quoted
+from bilevelpy.importers.faults import Text, quoted
+from bilevelpy.storage import written_number
 
 COUNTS = {"@NUMVARS": "columns", "@NUMCONSTRS": "rows", "@NUMCONSTR": "rows"}
 BEGINS = {
@@ -75,7 +76,7 @@ def read_aux(text: Text) -> Aux:
 
 
 def _number(text: Text, line: int, word: str) -> float:
-    value = number(word)
+    value = written_number(word)
     if value is None:
         raise text.bad(line, f"{quoted(word)} is not a number")
     if not math.isfinite(value):

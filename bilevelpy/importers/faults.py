@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from bilevelpy.diagnostics import Source, Span
@@ -38,18 +37,8 @@ class Text:
         return ModelError([found], {self.source.name: self.source})
 
 
-_NUMBER = re.compile(
-    r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?)", re.IGNORECASE | re.ASCII
-)
 # Characters of a word that a message quotes.
 _QUOTED = 40
-
-
-def number(word: str) -> float | None:
-    """The number that every reader sees in a word; None for other words. Python's own reading is
-    wider (``1_000``, digits of other scripts), where other readers stop in the middle.
-    """
-    return float(word) if _NUMBER.fullmatch(word) else None
 
 
 def quoted(word: str) -> str:

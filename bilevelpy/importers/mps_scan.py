@@ -9,7 +9,8 @@ import re
 
 import numpy as np
 
-from bilevelpy.importers.faults import Text, number, quoted
+from bilevelpy.importers.faults import Text, quoted
+from bilevelpy.storage import written_number
 
 SECTIONS = [
     "NAME",
@@ -183,7 +184,7 @@ class _Mps:
             raise self.text.bad(at, f"a second {what}, other than the first")
 
     def _value(self, at: int, word: str) -> float:
-        value = number(word)
+        value = written_number(word)
         if value is None:
             raise self.text.bad(at, f"{quoted(word)} is not a number")
         return value

@@ -62,6 +62,8 @@ def numeric(value: Any, words: bool = False) -> Array:
         reason = (
             "nested lists of unequal lengths"
             if "homogeneous" in str(error)
+            else "lists nested deeper than any array"
+            if "maximum number of dimension" in str(error)
             else f"{kind(value)} ({error})"
         )
         raise NotNumbers(reason) from None

@@ -105,7 +105,7 @@ class TableSource:
 
 def column(table: CsvTable, name: str, param: Param) -> Grid | Long:
     """One column as the value of ``param``, with labels from columns of the param's sets."""
-    values = table.numbers(table.places(name)[:1])[:, 0]
+    values = table.numbers([table.only(name)])[:, 0]
     parts = components(param.axes)
     taken: dict[str, int] = {}
     heads: list[int] = []
@@ -191,6 +191,9 @@ def open_file(path: Path, name: str | None, program: Program, limit: int = NO_LI
         if name is None and table.header is None:
             raise FileProblem("its first row holds no column names")
         if name is None:
+            # Labels that are none spoil every column beside them: one message, not one for each.
+            for place in (k for axis in program.axes for k in table.places(axis)):
+                table.labels(place)
             return TableSource(table, shown)
         return NamedTable(table, shown, name)
     if suffix == ".json":

@@ -161,6 +161,17 @@ def test_csv_mistakes(problems, tmp_path):
         ("ARC,cost,demand\na,1,2\nb,x,2\nc,3,4\n", "BLV0407", "'x' in row 3 of column cost"),
         ("ARC,cost,demand\na,1,2\nb,2\n", "BLV0411", "row 3 has 2 cells, the first has 3"),
         ("", "BLV0411", "empty"),
+        (
+            "ARC,cost,demand\na,1_000,2\nb,1,2\nc,3,4\n",
+            "BLV0407",
+            "'1_000' in row 2",
+        ),
+        ("ARC,cost,demand\na,\u0661,2\nb,1,2\nc,3,4\n", "BLV0407", "in row 2 of column cost"),
+        ("ARC,cost,demand,cost\na,1,2,5\n", "BLV0411", "`cost` twice (columns 2 and 4)"),
+        ("ARC,cost,demand\na,1,2\n ,1,2\n", "BLV0411", "an empty label in row 3 of column ARC"),
+        ("ARC,cost,demand\na\0,1,2\n", "BLV0411", "a NUL character in the label in row 2"),
+        ("ARC;cost;demand\na;1;2\n", "BLV0411", "this file has `;` where commas divide cells"),
+        ("ARC\tcost\tdemand\na\t1\t2\n", "BLV0411", "this file has tabs where commas divide"),
         ("ARC,cost,demand\na,1,2\na,2,2\nb,1,1\nc,1,1\n", "BLV0423", '"a" twice'),
         ("ARC,cost,demand\na,1,2\nb,1,1\n", "BLV0409", "1 of the 3"),
         ("ARC,cost,demand\na,1,2\nb,1,1\nc,1,1\nd,1,1\n", "BLV0410", '"d"'),
@@ -169,6 +180,17 @@ def test_csv_mistakes(problems, tmp_path):
         found = problems(ARCS, write(tmp_path / "d.csv", content))
         assert code in [p.code for p in found]
         assert any(words in p.message for p in found), [p.message for p in found]
+
+
+def test_a_first_row_that_only_python_reads_as_numbers_is_not_lost(problems, tmp_path):
+    path = write(tmp_path / "v.csv", "1_000\n2\n")
+    (problem,) = problems("dim n; param v[n];", files=[("v", path)])
+    assert "'1_000' in its first row is no number" in problem.message
+
+
+def test_labels_that_only_python_reads_as_numbers_are_text(bound, tmp_path):
+    data = bound("set S; param c[S];", write(tmp_path / "d.csv", "S,c\n1_0,1\n2,2\n"))
+    assert list(data.labels.values()) == [("1_0", "2")]
 
 
 def test_json(bound, array, tmp_path):
@@ -183,8 +205,10 @@ def test_json_mistakes(problems, tmp_path):
     for content, words in [
         ("{", "no JSON"),
         ("[1]", "object"),
-        ("[" * 100_000, "no JSON"),
-        ('{"a": ' + "1" * 5000 + "}", ""),
+        ("[" * 100_000, "its lists and objects are nested too deeply"),
+        ('{"a": ' + "[" * 100 + "]" * 100 + "}", "lists nested deeper than any array"),
+        ('{"a": ' + "1" * 5000 + "}", "a whole number of thousands of digits"),
+        ('{"a": 1, "a": 5}', 'it has the key "a" twice in one object'),
         ('{"a": "seven"}', "'seven'"),
         ('{"a": null}', "not a number"),
     ]:
