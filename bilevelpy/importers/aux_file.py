@@ -157,6 +157,9 @@ def _listed(lines: _Lines, part: str) -> list[Entry]:
             raise text.bad(at, f"the list of {part} is not closed before `{words[0]}`")
         if len(words) > (2 if part == "columns" else 1):
             raise text.bad(at, f"`{words[-1]}` is one word too many")
+        if part == "columns" and len(words) == 1:
+            hint = f"write `{words[0]} 0` where it costs nothing"
+            raise text.bad(at, f"column {quoted(words[0])} has no cost", hint)
         cost = _number(text, at, words[1]) if len(words) == 2 else 0.0
         entries.append(Entry(words[0], at, cost))
 
@@ -196,7 +199,10 @@ def _indexed(text: Text) -> Aux:
         elif key == "IB":
             budget = (_number(text, at, words[1]), at)
         else:
-            maximize = _number(text, at, words[1]) < 0
+            sense = _number(text, at, words[1])
+            if sense not in (1, -1):
+                raise text.bad(at, f"`OS` is 1 (minimise) or -1 (maximise), not {quoted(words[1])}")
+            maximize = sense < 0
     for key, listed in (("N", len(columns)), ("M", len(rows))):
         if key in counts and counts[key][0] != listed:
             raise text.bad(counts[key][1], f"{counts[key][0]} are announced, {listed} are listed")

@@ -204,14 +204,21 @@ FOREIGN_LP = {
     "general constraints": "general constraints",
 }
 ROWS_BEGIN = ("subject to", "such that", "st", "s.t.", "st.")
-ROWS_END = ("bounds", "bound", "general", "generals", "gen", "integer", "integers", "int", "binary",
-            "binaries", "bin", "end")  # fmt: skip
+WHOLE_BEGIN = ("general", "generals", "gen", "integer", "integers", "int", "binary", "binaries",
+               "bin")  # fmt: skip
+ROWS_END = ("bounds", "bound", *WHOLE_BEGIN, "end")
+SIGNS = re.compile(r"[\s+\-*/^<>=\[\]]+")
+COEFFICIENT = re.compile(r"[\d.]+")
 RELATION = re.compile(r"<=|>=|=<|=>|<|>|=")
 
 
 def scan_lp(text: Text) -> None:
-    """Find what HiGHS would leave out without a word: sections, and the end of a cut file."""
-    last, rows = "", False
+    """Find what HiGHS would leave out without a word: sections, the end of a cut file, and names of
+    whole numbers that stand nowhere else (HiGHS makes them columns of their own).
+    """
+    last, rows, whole = "", False, False
+    listed: dict[str, int] = {}
+    known: set[str] = set()
     for at, line in enumerate(text.lines, 1):
         content = line.partition("\\")[0].strip()
         if not content:
@@ -219,6 +226,12 @@ def scan_lp(text: Text) -> None:
         last = content.lower()
         if last in FOREIGN_LP:
             raise text.foreign(at, FOREIGN_LP[last], "the language has no such part")
+        if last in ROWS_END:
+            whole = last in WHOLE_BEGIN
+        elif whole:
+            listed.update((word, at) for word in content.split() if word not in listed)
+        else:
+            known.update(_names(content))
         rows = (rows or last.startswith(ROWS_BEGIN)) and last not in ROWS_END
         if "->" in content:
             raise text.foreign(at, "an indicator constraint", "the language has no such rows")
@@ -228,6 +241,15 @@ def scan_lp(text: Text) -> None:
             raise text.bad(at, "a row with two ends", hint="write it as two rows")
     if last != "end":
         raise text.bad(last_line(text), "the file ends without End")
+    for name, at in listed.items():
+        if name not in known:
+            raise text.bad(at, f"{quoted(name)} stands in no row, bound or objective")
+
+
+def _names(content: str) -> set[str]:
+    """The words of a line without the name of its row; a number may stand close to a name."""
+    words = set(SIGNS.split(content.rpartition(":")[2]))
+    return words | {COEFFICIENT.sub("", word) for word in words}
 
 
 def last_line(text: Text) -> int:

@@ -162,6 +162,7 @@ def test_the_collection_survives_a_round_trip(tmp_path):
     [
         (("y 1.0", "y one"), 6, "`one` is not a number"),
         (("y 1.0", "w 1.0"), 6, "no column `w`"),
+        (("y 1.0", "y"), 6, "column `y` has no cost"),
         (("\nc4\n", "\nc9\n"), 12, "no row `c9`"),
         (("@NUMCONSTRS\n4", "@NUMCONSTRS\n3"), 4, "3 rows are announced, 4 are listed"),
         (("@CONSTRSEND", ""), 14, "not closed"),
@@ -187,6 +188,7 @@ def test_broken_aux_files(change, line, message, tmp_path):
         "IC 1\n",
         "@VARSBEGIN\n",
         INDEXED + "OS -1\n",
+        INDEXED.replace("OS 1", "OS 7"),
     ],
 )
 def test_incomplete_aux_files(aux, tmp_path):
@@ -392,12 +394,19 @@ def test_lp_files_mean_the_same_as_mps_files(tmp_path):
     assert content(bl.read(lp_files(tmp_path))) == content(bl.read(files(tmp_path)))
 
 
+@pytest.mark.parametrize("place", [("x - 4 y", "x-4y+0q"), (" 0 <= x", " q<=3\n 0 <= x")])
+def test_whole_numbers_without_a_row_are_known_by_objective_or_bound(place, tmp_path):
+    text = LP.replace(*place).replace("General\n x", "General\n x\n q")
+    assert "q in integers(0, " in read_text(lp_files(tmp_path, text))
+
+
 @pytest.mark.parametrize(
     ("change", "line", "message"),
     [
         (("End\n", ""), 12, "without End"),
         (("End", "SOS\n s1: S1:: x:1 y:2\nEnd"), 13, "SOS sets"),
         (("General", "Semi"), 11, "semi-continuous"),
+        (("General\n x", "General\n x q"), 12, "`q` stands in no row, bound or objective"),
         ((" c2: -", " c2: x = 1 -> -"), 6, "indicator"),
         (("c3: 2 x", "c3: 2 <= x"), 7, "two ends"),
         (("3 x - 2 y", "3 x + [ y ^2 ]"), 8, "quadratic row"),
