@@ -12,6 +12,7 @@ from bilevelpy.sema.scope import UPPER, Declaration, State, axes_text, closest
 from bilevelpy.syntax import ast
 
 FACTS = {"convex": 0, "strongly_convex": 1, "smooth": 1, "unique": 0, "licq": 0, "steps": 2}
+MODULI = ("strongly_convex", "smooth")
 _FORMS = {"strongly_convex": "(mu)", "smooth": "(L)", "steps": "(T, s)"}
 
 
@@ -70,6 +71,18 @@ def _fact(state: State, frame: Frame, node: ast.Property) -> Assumption | None:
                 found=axes_text(value.expr.axes),
             )
             return None
+        if node.name in MODULI and isinstance(value.expr, ir.Const):
+            number = value.expr.value
+            if not 0 <= number < float("inf"):
+                state.error(
+                    "BLV0308",
+                    item.span,
+                    "no such modulus",
+                    what=f"`{node.name}`",
+                    need="a finite number from 0 on",
+                    found=f"{number:g}",
+                )
+                return None
         arguments.append(value.expr)
     if len(arguments) != FACTS[node.name]:
         form = node.name + _FORMS.get(node.name, "")

@@ -63,6 +63,7 @@ def _collect_item(state: State, outline: Outline, item: ast.Item) -> None:
             _declare(state, state.top, item, Kind.SET, TOP)
         case ast.DefDecl():
             _declare(state, state.top, item, Kind.DEF, TOP)
+            _parameters(state, item)
         case ast.ExternDecl():
             _declare(state, state.top, item, Kind.EXTERN, TOP)
         case ast.ReportDecl():
@@ -126,6 +127,16 @@ def _declare(
     if outer is not None:
         _hides(state, made, outer)
     table[name] = made
+
+
+def _parameters(state: State, node: ast.DefDecl) -> None:
+    """Names of a function's arguments stand once."""
+    seen: dict[str, Span] = {}
+    for name, span in zip(node.parameters, node.parameter_spans, strict=True):
+        if name in seen:
+            earlier = [Label(seen[name], "first declared here")]
+            state.error("BLV0202", span, "again", secondary=earlier, name=name)
+        seen.setdefault(name, span)
 
 
 def _twice(state: State, made: Declaration, earlier: Declaration) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bilevelpy.diagnostics import Label, Span
 from bilevelpy.ir import expr as ir
+from bilevelpy.ir.emptiness import NAMES, REASONS, is_empty
 from bilevelpy.ir.types import FREE, Axes, Domain, DomainKind
 from bilevelpy.sema.axes import counted
 from bilevelpy.sema.elaborate import evaluate
@@ -130,17 +131,19 @@ def _interval(
             return None
         bounds.append(bound)
     lower, upper = bounds
-    if isinstance(lower, ir.Const) and isinstance(upper, ir.Const) and lower.value > upper.value:
-        state.error(
-            "BLV0312",
-            span,
-            "holds nothing",
-            what="an interval" if kind is DomainKind.INTERVAL else "a range",
-            low=f"{lower.value:g}",
-            high=f"{upper.value:g}",
-            hint="the smaller bound comes first",
-        )
-        return None
+    if isinstance(lower, ir.Const) and isinstance(upper, ir.Const):
+        crossed = lower.value > upper.value
+        if crossed or is_empty(lower.value, upper.value, kind):
+            state.error(
+                "BLV0312",
+                span,
+                "holds nothing" if crossed else REASONS[kind],
+                what=NAMES[kind],
+                low=f"{lower.value:g}",
+                high=f"{upper.value:g}",
+                hint="the smaller bound comes first" if crossed else None,
+            )
+            return None
     if kind is DomainKind.INTERVAL:
         lower = None if isinstance(lower, ir.Const) and lower.value == float("-inf") else lower
         upper = None if isinstance(upper, ir.Const) and upper.value == float("inf") else upper

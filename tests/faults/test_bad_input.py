@@ -93,6 +93,19 @@ def test_bounds_that_cross(data: str, domain: str, code: str) -> None:
     assert code in message
 
 
+@pytest.mark.parametrize(
+    ("data", "domain", "reason"),
+    [
+        ("param low[2] = [0, 0.5]; param high = 0.7;", "integers(low, high)", "no whole number"),
+        ("param low in [0, inf] = inf;", "[low, inf]", "no finite"),
+    ],
+)
+def test_domains_without_a_number(data: str, domain: str, reason: str) -> None:
+    found = refusal(f"{data} upper {{ var x[2] in {domain}; minimize sum(x); }}")
+    assert "BLV0312" in found
+    assert reason in found
+
+
 def test_a_row_whose_sides_cross_is_a_row_that_nothing_satisfies() -> None:
     result = solve("""
     upper { var x; minimize x; subject to fine: x >= 0; c: 3 <= x <= 1; }

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bilevelpy.ir.emptiness import NAMES, REASONS, is_empty
 from bilevelpy.ir.evaluate import Array
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.program import Variable
@@ -44,17 +45,18 @@ def _check(state: State, variable: Variable) -> None:
         low, high = np.float64(0.0), np.float64(1.0)
     if low is None or high is None:
         return
-    place = _first(~(low <= high), shape)
+    crossed = _first(~(low <= high), shape)
+    place = _first(is_empty(low, high, domain.kind), shape) if crossed is None else crossed
     if place is not None:
         ends = [value_text(np.broadcast_to(b, shape)[place]) for b in (low, high)]
-        name = state.entry(variable.name, variable.axes, place)
-        span = domain.span or variable.span
+        at = f"at {state.entry(variable.name, variable.axes, place)}" if place else ""
         state.report(
-            "BLV0426",
-            span,
-            f"at {name}" if place else "",
+            "BLV0426" if crossed is not None else "BLV0312",
+            domain.span or variable.span,
+            at if crossed is not None else f"{REASONS[domain.kind]} {at}".rstrip(),
             poison=(variable.level, variable.name),
             name=variable.name,
+            what=NAMES.get(domain.kind, ""),
             low=ends[0],
             high=ends[1],
         )

@@ -168,6 +168,27 @@ def test_all_independent_mistakes_at_once() -> None:
     assert sorted(found) == ["BLV0201", "BLV0209", "BLV0218", "BLV0222", "BLV0301", "BLV0303"]
 
 
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ("var x in integers(0.5, 0.7); minimize x;", "BLV0312", "a range from 0.5 to 0.7 is empty"),
+        ("var x in [inf, inf]; minimize x;", "BLV0312", "an interval from inf to inf is empty"),
+        ("var x in integers(-inf, -inf); minimize x;", "BLV0312", "is empty"),
+        ("var x; minimize x^2; assume strongly_convex(-1);", "BLV0308", "found -1"),
+        ("var x; minimize x^2; assume smooth(inf);", "BLV0308", "found inf"),
+    ],
+)
+def test_numbers_that_cannot_be(text: str, code: str, words: str) -> None:
+    (found,) = checked(f"upper {{ {text} }}").diagnostics
+    assert (found.code, words in found.message) == (code, True), found.message
+
+
+def test_arguments_of_a_function_have_different_names() -> None:
+    (found,) = checked("def f(a, b, a) = a; upper { var x; minimize x^2; }").diagnostics
+    assert (found.code, found.message) == ("BLV0202", "`a` is declared twice")
+    assert found.secondary[0].text == "first declared here"
+
+
 def test_result_has_a_program_exactly_without_errors() -> None:
     assert checked("").program is None
     assert [d.code for d in checked("").diagnostics] == ["BLV0207"]

@@ -1,0 +1,22 @@
+"""Intervals and ranges whose ends do not cross, and that hold no number all the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bilevelpy.ir.types import DomainKind
+
+NAMES = {DomainKind.INTERVAL: "an interval", DomainKind.INTEGERS: "a range"}
+REASONS = {
+    DomainKind.INTERVAL: "holds no finite number",
+    DomainKind.INTEGERS: "holds no whole number",
+}
+
+
+def is_empty(low: Any, high: Any, kind: DomainKind) -> Any:
+    """Whether no number that a variable may have lies between two ends, for each entry."""
+    if kind is DomainKind.INTEGERS:
+        low, high = np.ceil(low), np.floor(high)
+    return (low > high) | (low == np.inf) | (high == -np.inf)
