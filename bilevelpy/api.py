@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bilevelpy.diagnostics import Source
 from bilevelpy.errors import BackendError, UsageError
 from bilevelpy.model import TEXT, Given, Model, build, check_names, read_model
-from bilevelpy.options import SolveOptions
+from bilevelpy.options import SolveOptions, names_of
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure
@@ -283,13 +283,21 @@ def solve(
         float("inf") if time_limit is None else time_limit,
         seed,
         force,
-        options or {},
+        {} if options is None else options,
         device,
         _dtype(dtype),
     )
     bound = _model(model, data, externs, keywords)
     request = Request(
-        start or {}, callback, progress, checkpoint, resume, verify, tuple(watch), stop_by, patience
+        {} if start is None else start,
+        callback,
+        progress,
+        checkpoint,
+        resume,
+        verify,
+        names_of(watch, "watch"),
+        stop_by,
+        patience,
     )
     # Another device, and single precision, are torch's.
     alone = settings.device == "cpu" and settings.dtype == "float64"
@@ -331,7 +339,11 @@ def compare(
     from bilevelpy.backends import registry
     from bilevelpy.comparison import Comparison
 
-    names = registry.names() if backends is None else list(dict.fromkeys(backends))
+    names = (
+        registry.names()
+        if backends is None
+        else list(dict.fromkeys(names_of(backends, "backends")))
+    )
     if not names:
         raise UsageError(f"name at least one backend; there are: {', '.join(registry.names())}")
     for name in names:
@@ -406,14 +418,14 @@ def sweep(
         "tol": tol,
         "max_iter": max_iter,
         "time_limit": float("inf") if time_limit is None else time_limit,
-        "backend_options": options or {},
+        "backend_options": {} if options is None else options,
     }
     return run(
         _model(model, data, externs, keywords),
         params=params or {},
         seeds=seeds,
         starts=starts,
-        backends=backends,
+        backends=names_of(backends, "backends"),
         jobs=jobs,
         options=settings,
     )

@@ -17,8 +17,21 @@ def did_you_mean(name: str, known: list[str]) -> str:
     return f" (did you mean `{close[0]}`?)" if close else ""
 
 
+def names_of(value: Any, argument: str) -> tuple[str, ...]:
+    """The names in an argument that takes several; a text is one name, not its letters."""
+    try:
+        found = (value,) if isinstance(value, str) else tuple(value)
+    except TypeError:
+        found = (value,)
+    if not all(isinstance(name, str) for name in found):
+        raise UsageError(f"{argument} takes a list of names, found {value!r}")
+    return found
+
+
 # What the options of a solve are made of (NumPy's numbers are registered as these).
 _KINDS: tuple[tuple[str, type, str], ...] = (
+    ("backend", str, "the name of a backend"),
+    ("backend_options", Mapping, "a mapping of names to values"),
     ("tol", Real, "a number"),
     ("max_iter", Integral, "a whole number"),
     ("time_limit", Real, "a number of seconds"),
@@ -56,7 +69,8 @@ class SolveOptions:
         for name, kinds, wanted in _KINDS:
             value = getattr(self, name)
             if not isinstance(value, kinds) or isinstance(value, bool):
-                raise UsageError(f"{name} takes {wanted}, found {value!r}")
+                called = "options" if name == "backend_options" else name
+                raise UsageError(f"{called} takes {wanted}, found {value!r}")
         if self.seed < 0:
             raise UsageError(f"seed must not be negative, found {self.seed!r}")
         if not 0 < self.tol < 1:

@@ -102,6 +102,8 @@ class Model:
     variables: list[Any] = field(default_factory=list)
     # Variables beside the columns, each with its value at values of the columns.
     derived: list[tuple[Any, Callable[[Array], float]]] = field(default_factory=list)
+    # What the caller's callback has raised: SCIP prints and forgets it.
+    raised: Exception | None = None
 
     def __post_init__(self) -> None:
         self.scip = engine().Model()
@@ -247,6 +249,8 @@ class Model:
             if interlude is not None and long and scip.getStatus() == "timelimit":
                 stopped = self._go_on(limits, interlude)
             status = "interrupted" if stopped else _STATUS.get(scip.getStatus(), "time_limit")
+        if self.raised is not None:
+            raise self.raised
         if status == "trouble":
             return Outcome(status, None, math.inf, -math.inf, 0, 0.0)
         values, objective = None, math.inf
@@ -266,7 +270,7 @@ class Model:
 
     def _watch(self, watcher: Watcher) -> None:
         """Show every better point, and stop where that is wanted."""
-        scip, variables = self.scip, self.variables
+        scip, variables, made = self.scip, self.variables, self
         module = engine()
 
         class Seen(module.Eventhdlr):  # type: ignore[misc, name-defined]
@@ -281,7 +285,11 @@ class Model:
                 values = np.array([self.model.getSolVal(best, v) for v in variables])
                 bound = float(self.model.getDualbound())
                 bound = -math.inf if abs(bound) >= INFINITE else bound
-                if watcher.seen(values, float(self.model.getSolObjVal(best)), bound):
+                try:
+                    stopped = watcher.seen(values, float(self.model.getSolObjVal(best)), bound)
+                except Exception as error:
+                    made.raised, stopped = made.raised or error, True
+                if stopped:
                     self.model.interruptSolve()
 
         scip.includeEventhdlr(Seen(), "better points", "shows every better point")

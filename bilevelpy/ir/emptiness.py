@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from bilevelpy.ir.types import DomainKind
 
 NAMES = {DomainKind.INTERVAL: "an interval", DomainKind.INTEGERS: "a range"}
@@ -15,8 +13,9 @@ REASONS = {
 }
 
 
-def is_empty(low: Any, high: Any, kind: DomainKind) -> Any:
-    """Whether no number that a variable may have lies between two ends, for each entry."""
-    if kind is DomainKind.INTEGERS:
-        low, high = np.ceil(low), np.floor(high)
-    return (low > high) | (low == np.inf) | (high == -np.inf)
+def is_empty(low: Any, high: Any) -> Any:
+    """Whether no number that a variable may have lies between two ends, for each entry of arrays.
+    Those of whole numbers come rounded inwards.
+    """
+    infinity = float("inf")
+    return (low > high) | (low == infinity) | (high == -infinity)

@@ -13,7 +13,15 @@ import torch
 
 from bilevelpy.numerics.carried import Carried, Damaged, InStep, NotCarried, Reader, taken
 from bilevelpy.numerics.measure import Finish, Measure
-from bilevelpy.numerics.runs import PATH, Callback, IterationState, Onward, Report, RunResult
+from bilevelpy.numerics.runs import (
+    PATH,
+    Callback,
+    IterationState,
+    Onward,
+    Report,
+    RunResult,
+    is_end,
+)
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Record, Status
 
@@ -203,7 +211,7 @@ class Loop:
         upper, lower = self.scales.relative(m)
         self.stationarity = upper
         record = self._record(iteration, m)
-        if self.callback is not None and self.callback(IterationState.of(record, m)):
+        if self.callback is not None and is_end(self.callback(IterationState.of(record, m))):
             return Finish(Status.INTERRUPTED, "stopped by the callback")
         self.in_user_code = False
         if m.finish is not None:

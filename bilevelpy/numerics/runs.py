@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bilevelpy.errors import UsageError
 from bilevelpy.numerics.measure import Measure
 from bilevelpy.result import Record, Status
 
@@ -83,3 +84,15 @@ class RunResult:
 Callback = Callable[[IterationState], Any]
 Report = Callable[[Vec, Vec], Mapping[str, float]]
 Onward = Callable[[Vec, Vec], Vec | None]
+
+
+def is_end(answer: Any) -> bool:
+    """Whether a callback that returns ``answer`` ends the run."""
+    try:
+        return bool(answer)
+    except (TypeError, ValueError, RuntimeError):  # arrays of several entries, tensors, frames
+        found = type(answer).__name__
+        raise UsageError(
+            f"callback returns whether to stop, found {found}, which is neither true nor false; "
+            "return one value (`.any()`, `.all()`)"
+        ) from None

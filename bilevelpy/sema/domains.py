@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from bilevelpy.diagnostics import Label, Span
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.emptiness import NAMES, REASONS, is_empty
@@ -133,7 +135,10 @@ def _interval(
     lower, upper = bounds
     if isinstance(lower, ir.Const) and isinstance(upper, ir.Const):
         crossed = lower.value > upper.value
-        if crossed or is_empty(lower.value, upper.value, kind):
+        ends = lower.value, upper.value
+        if kind is DomainKind.INTEGERS:
+            ends = -_floor(-lower.value), _floor(upper.value)
+        if is_empty(*ends):
             state.error(
                 "BLV0312",
                 span,
@@ -150,6 +155,10 @@ def _interval(
         if lower is None and upper is None:
             return Domain(DomainKind.FREE, span=span)
     return Domain(kind, lower, upper, span=span)
+
+
+def _floor(number: float) -> float:
+    return math.floor(number) if math.isfinite(number) else number
 
 
 def fitted(

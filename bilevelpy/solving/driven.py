@@ -21,6 +21,7 @@ from bilevelpy.numerics.carried import Carried, Damaged
 from bilevelpy.numerics.driver import PATH, IterationState, Keep, RunResult
 from bilevelpy.numerics.driver import run as drive
 from bilevelpy.numerics.measure import Measure
+from bilevelpy.numerics.runs import is_end
 from bilevelpy.options import SolveOptions
 from bilevelpy.progress import Progress, wanted
 from bilevelpy.provenance import provenance
@@ -144,7 +145,7 @@ def _callback(
 
     def call(state: IterationState) -> Any:
         ended = stop.observe(_record(state), state.x, state.y)
-        wanted = callback(state) if callback is not None else False
+        wanted = is_end(callback(state)) if callback is not None else False
         return wanted or ended
 
     return call

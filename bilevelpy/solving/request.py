@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,21 @@ class Request:
     decided: Callable[[Structure, Decision], None] | None = None
 
     def __post_init__(self) -> None:
+        for name, fits, wanted in (
+            ("start", isinstance(self.start, Mapping), "a mapping of variables to values"),
+            ("callback", self.callback is None or callable(self.callback), "a function"),
+            ("checkpoint", isinstance(self.checkpoint, str | Path | None), "the path of a file"),
+            ("stop_by", isinstance(self.stop_by, str | None), '"max REPORT" or "min REPORT"'),
+            ("patience", _is_count(self.patience), "a whole number from 1 on"),
+        ):
+            if not fits:
+                raise UsageError(f"{name} takes {wanted}, found {getattr(self, name)!r}")
         if self.resume and self.checkpoint is None:
             raise UsageError("resume needs the checkpoint to go on from")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, Integral) and value is not True and int(value) >= 1
 
 
 class Clock:

@@ -11,6 +11,7 @@ import numpy as np
 
 from bilevelpy.backends.whole import parts_of
 from bilevelpy.numerics.driver import IterationState
+from bilevelpy.numerics.runs import is_end
 from bilevelpy.progress import Progress, wanted
 from bilevelpy.result import Record
 
@@ -68,7 +69,7 @@ class Watch:
         for part in (x, y):
             part.setflags(write=False)
         state = IterationState(record.iteration, seconds, x, y, F, f, nan, nan, {}, {})
-        return bool(self.callback(state))
+        return is_end(self.callback(state))
 
     def keep(self, known: Carried) -> None:
         """What the run carries on from here."""

@@ -61,8 +61,6 @@ class Stop:
     def __init__(self, watched: Watched, patience: int, earlier: Saved | None = None) -> None:
         if watched.sign is None:
             raise UsageError(f"stop_by takes `max {watched.name}` or `min {watched.name}`")
-        if patience < 1:
-            raise UsageError(f"patience must be at least 1, found {patience}")
         self.watched, self.sign, self.patience = watched, watched.sign, patience
         self.by = f"{'max' if self.sign < 0 else 'min'} {watched.name}"
         self.before = earlier.history[-1] if earlier is not None and earlier.history else None

@@ -298,11 +298,39 @@ def test_a_run_goes_on_from_lower_ground_that_the_certificate_finds(text: str, F
 
 @pytest.mark.parametrize(
     "options",
-    [{"tol": "a"}, {"max_iter": 1.5}, {"seed": "a"}, {"seed": -1}, {"time_limit": "1"}],
+    [
+        {"tol": "a"},
+        {"max_iter": 1.5},
+        {"seed": "a"},
+        {"seed": -1},
+        {"time_limit": "1"},
+        {"backend": None},
+        {"backend": 3},
+        {"options": 3},
+        {"start": [1, 2]},
+        {"checkpoint": 3},
+        {"callback": 3},
+    ],
 )
 def test_options_of_the_wrong_kind_are_usage_errors(options: dict[str, Any]) -> None:
     with pytest.raises(bl.UsageError, match=f"^{next(iter(options))} "):
         bl.solve(bl.parse(TOY, weight=1.0), **options)
+
+
+@pytest.mark.parametrize("backend", ["auto", "aid", "exact"])
+def test_a_callback_says_whether_to_stop(backend: str) -> None:
+    with pytest.raises(bl.UsageError, match="callback returns whether to stop, found ndarray"):
+        bl.solve(
+            bl.parse(TOY, weight=1.0),
+            backend=backend,
+            callback=lambda state: np.array([True, False]),
+        )
+
+
+def test_one_name_is_no_list_of_letters() -> None:
+    model = bl.parse(TOY, weight=1.0)
+    assert list(bl.compare(model, backends="aid").results) == ["aid"]
+    assert [run.job.backend for run in bl.sweep(model, backends="aid", jobs=1).runs] == ["aid"]
 
 
 def test_an_objective_that_is_not_finite_at_the_start_is_named() -> None:

@@ -114,8 +114,15 @@ def test_a_backend_without_iterations_says_that_it_follows_nothing() -> None:
     [
         ({"watch": ["max heldout"]}, "did you mean `held_out`"),
         ({"watch": ["many"]}, "not a single number"),
+        ({"watch": "max heldout"}, "did you mean `held_out`"),
+        ({"watch": 3}, "watch takes a list of names, found 3"),
+        ({"patience": -1}, "patience takes a whole number from 1 on, found -1"),
+        ({"stop_by": 3}, "stop_by takes"),
         ({"stop_by": "held_out"}, "takes `max held_out` or `min held_out`"),
-        ({"stop_by": "min held_out", "patience": 0}, "at least 1"),
+        (
+            {"stop_by": "min held_out", "patience": 0},
+            "from 1 on, found 0",
+        ),
     ],
 )
 def test_wrong_requests(options: dict[str, object], says: str) -> None:

@@ -46,7 +46,11 @@ def _check(state: State, variable: Variable) -> None:
     if low is None or high is None:
         return
     crossed = _first(~(low <= high), shape)
-    place = _first(is_empty(low, high, domain.kind), shape) if crossed is None else crossed
+    place = crossed
+    if crossed is None:
+        whole = domain.kind is DomainKind.INTEGERS
+        inner = (np.ceil(low), np.floor(high)) if whole else (low, high)
+        place = _first(is_empty(*inner), shape)
     if place is not None:
         ends = [value_text(np.broadcast_to(b, shape)[place]) for b in (low, high)]
         at = f"at {state.entry(variable.name, variable.axes, place)}" if place else ""
