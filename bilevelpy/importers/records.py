@@ -11,6 +11,7 @@ from typing import Any
 
 from bilevelpy.errors import UsageError
 from bilevelpy.importers import blv_text as blv
+from bilevelpy.storage import JsonProblem, loads
 
 CALLS = frozenset({"exp", "log", "sqrt", "sin", "cos", "tan", "abs", "max", "min", "pi"})
 WORD = re.compile(r"[A-Za-z_]\w*")
@@ -29,10 +30,12 @@ def is_record(content: Any) -> bool:
 def record_text(path: str | Path, name: str | None = None) -> str:
     """The text of a record; ``name`` chooses one of a collection."""
     try:
-        content = json.loads(Path(path).read_bytes())
+        content = loads(Path(path).read_bytes())
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+    except JsonProblem as error:
+        raise UsageError(f"cannot read {path}: {error}") from error
+    except ValueError as error:
         raise UsageError(f"cannot read {path}: it is not JSON ({error})") from error
     return text_of(_chosen(path, content, name), str(path))
 
@@ -58,17 +61,11 @@ def text_of(record: Mapping[str, Any], origin: str) -> str:
     try:
         counts = {letter: _count(record[f"n_{letter}"], f"n_{letter}") for letter in "xy"}
         start = _start(record.get("start") or {}, counts)
-        sections = {key: record[key] for key in ("upper", "lower")}
-        parts = {
-            key: (str(s["objective"]), [str(c) for c in s.get("constraints", [])])
-            for key, s in sections.items()
-        }
+        parts = {key: _section(record, key) for key in ("upper", "lower")}
     except _Wrong as error:
         raise UsageError(f"{where}: {error}") from None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"{where}: not a complete record ({type(error).__name__} {error})"
-        ) from error
+    except KeyError as error:
+        raise UsageError(f"{where}: not a complete record (it has no `{error.args[0]}`)") from None
     known = {f"{letter}{k + 1}" for letter, n in counts.items() for k in range(n)}
     name = next(iter(blv.names([problem], known).values()))
     shown = ", ".join(str(v) for v in (record.get("source"), record.get("class")) if v)
@@ -94,6 +91,19 @@ def text_of(record: Mapping[str, Any], origin: str) -> str:
 
 class _Wrong(ValueError):
     """What a record says that cannot be."""
+
+
+def _section(record: Mapping[str, Any], key: str) -> tuple[str, list[str]]:
+    """Objective and constraints of a level."""
+    found = record[key]
+    if not isinstance(found, Mapping) or "objective" not in found:
+        raise _Wrong(f"not a complete record (`{key}` has no `objective`)")
+    objective, rows = found["objective"], found.get("constraints", [])
+    if not isinstance(objective, str | int | float) or isinstance(objective, bool):
+        raise _Wrong(f"the objective of `{key}` is a text, found {_shown(objective)}")
+    if not isinstance(rows, list) or not all(isinstance(row, str) for row in rows):
+        raise _Wrong(f"the constraints of `{key}` are a list of texts, found {_shown(rows)}")
+    return str(objective), rows
 
 
 def _count(value: Any, key: str) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from bilevelpy.diagnostics import Source, Span
 from bilevelpy.errors import UsageError
 from bilevelpy.ir.build import Builder
+from bilevelpy.ir.damage import Damage, told
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.program import (
     Assumption,
@@ -79,7 +80,7 @@ def decode(
         OverflowError,
         RecursionError,
     ) as error:
-        raise UsageError(f"this model is damaged: {type(error).__name__} {error}") from error
+        raise UsageError(f"this model is damaged: {told(error)}") from error
     if found != content.get("digest"):
         raise UsageError("this model is damaged: its content does not fit its `digest`")
     return bound
@@ -87,7 +88,7 @@ def decode(
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"a text is expected, found {type(value).__name__}")
+        raise Damage("a text is expected where another value stands")
     return value
 
 
@@ -101,10 +102,13 @@ class _Reader:
         self.things: list[Any] = []
 
     def bound(self, externs: Mapping[str, Any]) -> BoundProgram:
-        for entry in self.content["objects"]:
-            self.things.append(
-                self._axis(entry) if "axis" in entry and "kind" in entry else self._node(entry)
-            )
+        for place, entry in enumerate(self.content["objects"]):
+            try:
+                self.things.append(
+                    self._axis(entry) if "axis" in entry and "kind" in entry else self._node(entry)
+                )
+            except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+                raise Damage(f"object {place}: {told(error)}") from error
         program = self._program(self.content["program"])
         return BoundProgram(program, self._data(self.content["data"], externs))
 
@@ -112,16 +116,24 @@ class _Reader:
         """The node at a place; None for None."""
         if place is None:
             return None
-        found = self.things[place]
+        found = self._thing(place)
         if not isinstance(found, Expr):
-            raise ValueError(f"object {place} is no node")
+            raise Damage(f"object {place} is no node")
         return found
 
     def axis(self, place: int) -> Axis:
-        found = self.things[place]
+        found = self._thing(place)
         if not isinstance(found, Axis):
-            raise ValueError(f"object {place} is no axis")
+            raise Damage(f"object {place} is no axis")
         return found
+
+    def _thing(self, place: Any) -> Any:
+        """What stands at a place: objects read those before them only."""
+        if isinstance(place, bool) or not isinstance(place, int):
+            raise Damage("a place among the objects is a whole number")
+        if not 0 <= place < len(self.things):
+            raise Damage(f"there is no object {place} before it")
+        return self.things[place]
 
     def axes(self, places: Sequence[int]) -> Axes:
         return tuple(self.axis(p) for p in places)
@@ -152,6 +164,8 @@ class _Reader:
 
     def _node(self, entry: Document) -> Expr:
         operands = [self.expr(p) for p in entry["operands"]]
+        if entry["node"] not in _MAKE:
+            raise Damage(f"there is no node of the kind {entry['node']!r}")
         return _MAKE[entry["node"]](self, entry, operands)
 
     def _domain(self, entry: Document) -> Domain:
@@ -278,6 +292,8 @@ class _Reader:
 
     def _numbers(self, value: Any, dtype: Any) -> np.ndarray[Any, Any]:
         if isinstance(value, str):
+            if value not in self.beside:
+                raise Damage(f"the file beside it holds no array `{value}`")
             return np.asarray(self.beside[value], dtype=dtype)
         if dtype is np.float64:
             return np.array([number(v) for v in value], dtype=dtype)

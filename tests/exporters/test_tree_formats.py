@@ -99,6 +99,27 @@ def test_numbers_and_texts_that_cannot_be(place, value):
         decode(content, {}, {})
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("operands", [2, 300], "there is no object 300 before it"),
+        ("operands", ["a"], "a place among the objects is a whole number"),
+        ("node", "Foo", "there is no node of the kind 'Foo'"),
+        ("operands", None, "a value is not of the kind that belongs there"),
+    ],
+)
+def test_damage_is_told_without_words_of_python(key, value, message):
+    content = document(bl.parse(problems.P1).bound)
+    place = next(k for k, e in enumerate(content["objects"]) if e.get("operands"))
+    content["objects"][place][key] = value
+    with pytest.raises(bl.UsageError, match="damaged") as caught:
+        decode(content, {}, {})
+    assert f"damaged: object {place}: {message}" in str(caught.value)
+    del content["objects"]
+    with pytest.raises(bl.UsageError, match="damaged: an entry has no `objects`"):
+        decode(content, {}, {})
+
+
 def test_json_has_no_nan(tmp_path):
     bl.export(bl.parse(problems.P1), to="json", path=tmp_path / "m.json")
 

@@ -65,6 +65,30 @@ def test_counts_and_starts_that_cannot_be(key, value, says):
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        (None, "`upper` has no `objective`"),
+        ({"constraints": []}, "`upper` has no `objective`"),
+        ({"objective": "x1", "constraints": None}, "a list of texts, found null"),
+        ({"objective": "x1", "constraints": "x1 <= 0"}, "a list of texts, found"),
+        ({"objective": ["x1"]}, "the objective of `upper` is a text"),
+    ],
+)
+def test_levels_that_cannot_be(section, says):
+    with pytest.raises(bl.UsageError, match="problem Bard-88") as caught:
+        text_of({**RECORD, "upper": section}, "records.json")
+    assert says in str(caught.value)
+    assert "Error" not in str(caught.value)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(RECORD).replace('"n_y": 1', '"n_y": 1, "n_y": 2'))
+    with pytest.raises(bl.UsageError, match='it has the key "n_y" twice'):
+        bl.read(path)
+
+
 def test_incomplete_records(tmp_path):
     path = tmp_path / "r.json"
     path.write_text(json.dumps({**RECORD, "upper": {}}))
