@@ -10,11 +10,12 @@ import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bilevelpy.diagnostics import Source
-from bilevelpy.errors import BackendError, UsageError
+from bilevelpy.errors import BackendError, ModelError, UsageError
 from bilevelpy.model import TEXT, Given, Model, build, check_names, read_model
 from bilevelpy.options import SolveOptions, names_of
 
@@ -185,7 +186,15 @@ def read(
     bound = read_bound(path, externs or {})
     if bound is not None:
         return Model(bound, (), Given(dict(bound.data.arrays), {}, (), externs or {}))
-    return build(Source(TEXT, read_text(path, aux, name)), Given())
+    text = read_text(path, aux, name)
+    try:
+        return build(Source(TEXT, text), Given())
+    except ModelError as error:
+        # The place is one in the text that was made of the file, which the user has never seen.
+        first, *others = error.diagnostics
+        note = f"this is what {path} says, written as a model of this language"
+        noted = replace(first, notes=(*first.notes, note))
+        raise type(error)([noted, *others], error.sources) from None
 
 
 def solve(

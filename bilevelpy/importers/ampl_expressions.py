@@ -31,6 +31,7 @@ INFIX: dict[str, tuple[str, int, Callable[[float, float], float]]] = {
     "pow": ("^", 4, math.pow),
 }
 NEGATION, ATOM = 3, 5
+TOO_DEEP = "an expression is nested too deeply"
 LIMIT = 100_000
 """Elements of a set at most: the libraries have dozens."""
 
@@ -48,6 +49,21 @@ def used(tree: Any) -> set[str]:
 
 def value(found: File, tree: Tree, line: int) -> float:
     """The number that a tree without variables stands for."""
+    try:
+        return _value(found, tree, line)
+    except RecursionError:
+        raise found.text.bad(line, TOO_DEEP) from None
+
+
+def _spine(tree: Tree) -> list[Tree]:
+    """A binary operation, the one that is its left side, and so on: long sums are deep there."""
+    found = [tree]
+    while found[-1].children[0].data in INFIX:
+        found.append(found[-1].children[0])
+    return found
+
+
+def _value(found: File, tree: Tree, line: int) -> float:
     kind = str(tree.data)
     try:
         match kind:
@@ -55,18 +71,22 @@ def value(found: File, tree: Tree, line: int) -> float:
                 return float(str(tree.children[0]))
             case "minus" | "neg":
                 inner = tree.children[0]
-                return -(value(found, inner, line) if kind == "neg" else float(str(inner)))
+                return -(_value(found, inner, line) if kind == "neg" else float(str(inner)))
             case "name" if str(tree.children[0]) in found.params:
                 return found.params[str(tree.children[0])]
             case "entry" if str(tree.children[0]) in found.tables:
-                at = value(found, tree.children[1], line)
+                at = _value(found, tree.children[1], line)
                 return found.tables[str(tree.children[0])][1][int(at)]
             case "call" if str(tree.children[0]) in FUNCTIONS:
-                arguments = [value(found, a, line) for a in tree.children[1:]]
+                arguments = [_value(found, a, line) for a in tree.children[1:]]
                 return FUNCTIONS[str(tree.children[0])](*arguments)
             case _ if kind in INFIX:
-                first, second = (value(found, a, line) for a in tree.children)
-                return INFIX[kind][2](first, second)
+                spine = _spine(tree)
+                number = _value(found, spine[-1].children[0], line)
+                for node in reversed(spine):
+                    right = _value(found, node.children[1], line)
+                    number = INFIX[str(node.data)][2](number, right)
+                return number
     except (ValueError, ZeroDivisionError, OverflowError, KeyError, TypeError) as error:
         raise found.text.bad(line, f"this has no value ({error})") from None
     raise found.text.bad(line, "a number is wanted here")
@@ -206,7 +226,10 @@ class Names:
 
 def show(names: Names, tree: Tree, line: int, binder: tuple[str, Range] | None = None) -> str:
     """A tree as text."""
-    return _show(names, tree, line, {binder[0]} if binder else set())[0]
+    try:
+        return _show(names, tree, line, {binder[0]} if binder else set())[0]
+    except RecursionError:
+        raise names.found.text.bad(line, TOO_DEEP) from None
 
 
 def _show(names: Names, tree: Tree, line: int, bound: set[str]) -> tuple[str, int]:
@@ -215,6 +238,8 @@ def _show(names: Names, tree: Tree, line: int, bound: set[str]) -> tuple[str, in
     found = names.found
     known = found.variables.keys() | found.params.keys() | found.tables.keys()
     if kind == "number":
+        if math.isinf(float(str(tree.children[0]))):
+            raise found.text.bad(line, f"{tree.children[0]} is beyond 1.8e308")
         return str(tree.children[0]), ATOM
     if kind == "neg":
         inner, strength = _show(names, tree.children[0], line, bound)
@@ -242,14 +267,23 @@ def _show(names: Names, tree: Tree, line: int, bound: set[str]) -> tuple[str, in
         inner = _show(names, tree.children[1], line, bound | {binder})[0]
         return f"sum({inner} for {binder} in {names.span(members)})", ATOM
     if kind in INFIX:
-        sign, strength, _ = INFIX[kind]
-        left, right = (_show(names, a, line, bound) for a in tree.children)
-        if kind in ("mul", "div") and tree.children[0].data == "neg":
-            # -2*x is the same whichever way it is read, but not behind another sign.
-            left, strength = (left[0], ATOM), 1
-        # Powers bind to the right, everything else to the left.
-        first = left[1] > strength if kind == "pow" else left[1] >= strength
-        second = right[1] > INFIX[kind][1] if kind != "pow" else right[1] >= ATOM
-        texts = [left[0] if first else f"({left[0]})", right[0] if second else f"({right[0]})"]
-        return f"{texts[0]}{sign}{texts[1]}", strength
+        spine = _spine(tree)
+        shown = _show(names, spine[-1].children[0], line, bound)
+        for node in reversed(spine):
+            shown = _joined(node, shown, _show(names, node.children[1], line, bound))
+        return shown
     raise found.text.bad(line, "this is no expression")
+
+
+def _joined(tree: Tree, left: tuple[str, int], right: tuple[str, int]) -> tuple[str, int]:
+    """A binary operation from its two sides."""
+    kind = str(tree.data)
+    sign, strength, _ = INFIX[kind]
+    if kind in ("mul", "div") and tree.children[0].data == "neg":
+        # -2*x is the same whichever way it is read, but not behind another sign.
+        left, strength = (left[0], ATOM), 1
+    # Powers bind to the right, everything else to the left.
+    first = left[1] > strength if kind == "pow" else left[1] >= strength
+    second = right[1] > INFIX[kind][1] if kind != "pow" else right[1] >= ATOM
+    texts = [left[0] if first else f"({left[0]})", right[0] if second else f"({right[0]})"]
+    return f"{texts[0]}{sign}{texts[1]}", strength

@@ -27,6 +27,7 @@ from bilevelpy.importers.ampl_expressions import (
 )
 from bilevelpy.importers.ampl_file import Range, line_of, parse
 from bilevelpy.importers.faults import Text
+from bilevelpy.storage import open_text
 
 Tree = lark.Tree[Any]
 DERIVED = ("stationarity", "complementarity")
@@ -74,7 +75,9 @@ def ampl_text(path: str | Path) -> str:
     ModelError
         With the line of what is malformed, or cannot be taken over.
     """
-    text = Text(path)
+    # Line ends of all systems are those that comments and messages know.
+    content = open_text(path, "file").replace("\r\n", "\n").replace("\r", "\n")
+    text = Text(path, content)
     found = _declared(text, parse(text))
     kept = [r for r in found.rows if not r.name.lower().startswith(DERIVED)]
     lower = [r for r in kept if r.name.lower().startswith("inner_obj")]
@@ -123,6 +126,8 @@ def _declare(found: File, tree: Tree) -> None:
             found.objective = (str(tree.children[0]), tree.children[2], line)
         case "constraint":
             name, members, binder, rest = _head(found, tree)
+            if any(row.name == name for row in found.rows):
+                raise text.bad(line, f"row `{name}` is listed twice")
             relations = [str(r.children[0]) for r in rest[1::2]]
             pair = None
             if members is not None:

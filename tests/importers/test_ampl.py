@@ -107,6 +107,10 @@ def test_tables_sets_and_sums(tmp_path):
         (("inner_obj", "inner_con0"), 1, "inner_obj"),
         (("minimize outer_obj: x - 4*y;", ""), 1, "no objective"),
         (("var x", "var $x"), 2, "no sign"),
+        (("inner_con2", "inner_con1"), 9, "row `inner_con1` is listed twice"),
+        (("<= 12;", "<= 1e999;"), 10, "1e999 is beyond 1.8e308"),
+        (("x - 4*y", "-" * 5000 + "x"), 5, "nested too deeply"),
+        (("x - 4*y", "(" * 5000 + "x + " + "-(x + " * 5000 + "x" + ")" * 10_000), 5, "too deeply"),
     ],
 )
 def test_what_cannot_be_read(change, line, message, tmp_path):
@@ -115,6 +119,29 @@ def test_what_cannot_be_read(change, line, message, tmp_path):
         bl.read(file(tmp_path, P1.replace(*change, 1)))
     assert message in str(caught.value)
     assert f"p1.mod:{line}:" in str(caught.value)
+
+
+def test_long_sums_are_read(tmp_path):
+    long = "+".join(["x"] * 20_000)
+    text = read_text(file(tmp_path, P1.replace("x - 4*y", long).replace("<= 12", f"<= {long}")))
+    assert text.count("x + x") > 10_000
+    number = "-".join(["1"] * 5000)
+    assert "x in [-4998, 10]" in read_text(file(tmp_path, P1.replace("x >= 0", f"x >= {number}")))
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n"])
+def test_line_ends_of_other_systems(end, tmp_path):
+    path = tmp_path / "p1.mod"
+    path.write_bytes(P1.replace("\n", end).encode())
+    assert read_text(path) == read_text(file(tmp_path, P1, "p1.mod"))
+    path.write_bytes(P1.replace("4*y", "4*w").replace("\n", end).encode())
+    with pytest.raises(bl.ModelError, match=r"p1\.mod:5:"):
+        bl.read(path)
+
+
+def test_faults_in_the_text_that_is_made_of_a_file_name_the_file(tmp_path):
+    with pytest.raises(bl.ModelError, match=r"this is what .*p1\.mod says, written as a model"):
+        bl.read(file(tmp_path, P1.replace("var x >= 0", "var x >= 20")))
 
 
 def test_tables_need_all_their_values(tmp_path):
