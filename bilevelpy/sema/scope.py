@@ -271,6 +271,8 @@ def unknown(
 
     A name that a syntax error may have swallowed is passed over.
     """
+    if not name.isascii():  # its characters have been reported where it was read
+        return
     if name in state.missing:
         return
     flood = state.guesses > MAX_GUESSES

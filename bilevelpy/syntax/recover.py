@@ -7,6 +7,7 @@ so a statement ends at its `;`, or where the next one visibly starts.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 from lark.lexer import Token
@@ -42,26 +43,21 @@ class _Recovery(Cursor):
     """Reads the structure of a file by its delimiters, and its statements with the parser."""
 
     nested = False
+    # How many braces are open before each token.
+    depth: list[int]
 
     # --- structure
 
     def file(self) -> list[ast.Item]:
         items: list[ast.Item] = []
+        steps = ((t.type == "LBRACE") - (t.type == "RBRACE") for t in self.tokens)
+        self.depth = [0, *accumulate(steps, lambda before, step: max(before + step, 0))]
         while self.position < len(self.tokens) and len(self.diagnostics) <= MAX_DIAGNOSTICS:
             token = self.tokens[self.position] = self.respelled(table.TOP_KEYWORDS)
             if token.type in ("UPPER", "LOWER"):
                 items += self.level()
             elif token.type == "RBRACE":
-                self.report(
-                    diagnostic(
-                        "BLV0105",
-                        self.at(token),
-                        fix=self.removal(token),
-                        closer="}",
-                        what="nothing",
-                    )
-                )
-                self.position += 1
+                self.stray_brace(token, 0)
             elif token.type == "SEMICOLON":
                 self.empty_statement()
             elif token.type in table.LEVEL_STARTS:
@@ -84,6 +80,15 @@ class _Recovery(Cursor):
             else:
                 items += self.statement("item", len(self.tokens))
         return items
+
+    def stray_brace(self, token: Token, levels: int) -> None:
+        """A `}` in ``levels`` levels. One that closes a brace which does not belong there itself,
+        and is reported, is no mistake of its own.
+        """
+        if self.depth[self.position] <= levels or not self.diagnostics:
+            fix = self.removal(token)
+            self.report(diagnostic("BLV0105", self.at(token), fix=fix, closer="}", what="nothing"))
+        self.position += 1
 
     def block_without_keyword(self) -> int | None:
         """Index of the brace if a level stands at the cursor whose keyword is missing."""
@@ -182,16 +187,7 @@ class _Recovery(Cursor):
                 else:
                     hoisted += self.statement("item", end)
             elif token.type == "RBRACE":
-                self.report(
-                    diagnostic(
-                        "BLV0105",
-                        self.at(token),
-                        fix=self.removal(token),
-                        closer="}",
-                        what="nothing",
-                    )
-                )
-                self.position += 1
+                self.stray_brace(token, 1)
             else:
                 if constraint and not told:
                     told = True

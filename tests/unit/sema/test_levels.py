@@ -150,6 +150,10 @@ def test_syntax_errors_bring_no_follow_up() -> None:
     assert found == ["BLV0101", "BLV0201"]
 
 
+def test_a_name_of_foreign_letters_is_one_mistake() -> None:
+    assert codes("upper { var x; minimize \u03bb * x^2; }") == ["BLV0107"]
+
+
 def test_one_mistake_one_message() -> None:
     text = (
         "dim n; param y[m], z[n];\n"

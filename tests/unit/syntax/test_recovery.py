@@ -238,6 +238,12 @@ def test_many_errors_are_limited_and_say_so():
     assert "only the first" in found[-1].notes[-1]
 
 
+@pytest.mark.parametrize("text", ["{{{x}; }", "{{{; }", "{{{x}}}; }"])
+def test_what_closes_a_brace_that_is_reported_is_no_mistake(text):
+    assert "BLV0105" not in codes(f"upper {{ var x; minimize {text}\n")
+    assert "BLV0105" in codes("upper { var x; minimize x; } }\nlower f { var y; minimize y; }")
+
+
 def test_a_statement_with_a_foreign_character_reports_only_that():
     assert codes("param a = 2 $ 3 4;\nparam b = 2 3;") == ["BLV0107", "BLV0116"]
 
