@@ -30,7 +30,7 @@ from bilevelpy.solving.elsewhere import ALONE, begun_elsewhere, continued, going
 from bilevelpy.solving.facts import hashes, oracle, units
 from bilevelpy.solving.judge import Judge
 from bilevelpy.solving.located import located
-from bilevelpy.solving.starts import start_vectors
+from bilevelpy.solving.starts import moved, start_vectors
 from bilevelpy.solving.watching import Stop, Watched, passed
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def solve_driven(
         callback = _callback(request.callback, stop)
         keep = None if keeper is None else _keep(keeper, stop)
         start = start_vectors(functions, request.start, earlier)
+        outside = moved(functions, request.start, *start)
         stage, carried = ("", None) if earlier is None else (earlier.stage, earlier.carried)
         # What is left of a limit that has not ended the run.
         spent = 0 if earlier is None else earlier.iterations
@@ -126,6 +127,8 @@ def solve_driven(
     if stop is not None:
         raw = stop.settle(raw)
     along = joined(earlier, list(raw.history))
+    if outside:
+        raw = replace(raw, warnings=(*raw.warnings, *outside))
     if watched:
         raw = replace(raw, warnings=(*raw.warnings, *passed(watched, along)))
     clock.lap("solve")

@@ -27,15 +27,7 @@ def start_vectors(
         x, y = torch.from_numpy(earlier.x), torch.from_numpy(earlier.y)
     if not values:
         return x, y
-    upper, lower = functions.unflatten_x(x), functions.unflatten_y(y)
-    places: dict[str, list[np.ndarray]] = {}
-    for name, array in upper.items():
-        places.setdefault(name, []).append(array)
-        places.setdefault(f"upper.{name}", []).append(array)
-    for level, variables in lower.items():
-        for name, array in variables.items():
-            places.setdefault(name, []).append(array)
-            places.setdefault(f"{level}.{name}", []).append(array)
+    places = _places(functions, x, y)
     for name, value in values.items():
         found = places.get(name, [])
         if len(found) != 1:
@@ -43,6 +35,36 @@ def start_vectors(
             raise UsageError(f"start: {problem} `{name}`{did_you_mean(name, list(places))}")
         _assign(name, found[0], value)
     return x, y
+
+
+def moved(
+    functions: TorchOracle, values: Mapping[str, Any], x: torch.Tensor, y: torch.Tensor
+) -> tuple[str, ...]:
+    """A sentence for each named start that lies outside of its domain, where no run can begin."""
+    if not values:
+        return ()
+    given = _places(functions, x, y)
+    inside = _places(functions, functions.domain_x.project(x), functions.domain_y.project(y))
+    return tuple(
+        f"start: `{name}` lies outside of its domain; the run began at the nearest point inside"
+        for name in values
+        if not np.allclose(given[name][0], inside[name][0], rtol=1e-6, atol=1e-9)
+    )
+
+
+def _places(
+    functions: TorchOracle, x: torch.Tensor, y: torch.Tensor
+) -> dict[str, list[np.ndarray]]:
+    """The parts of two vectors by the names that a variable may be called by."""
+    places: dict[str, list[np.ndarray]] = {}
+    for name, array in functions.unflatten_x(x).items():
+        places.setdefault(name, []).append(array)
+        places.setdefault(f"upper.{name}", []).append(array)
+    for level, variables in functions.unflatten_y(y).items():
+        for name, array in variables.items():
+            places.setdefault(name, []).append(array)
+            places.setdefault(f"{level}.{name}", []).append(array)
+    return places
 
 
 def _assign(name: str, target: np.ndarray, value: Any) -> None:

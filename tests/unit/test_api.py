@@ -327,6 +327,14 @@ def test_a_callback_says_whether_to_stop(backend: str) -> None:
         )
 
 
+def test_a_start_outside_of_the_domain_is_told(ridge: bl.Model) -> None:
+    outside = bl.solve(ridge, start={"lam": 100}, max_iter=1)
+    (said,) = [w for w in outside.warnings if w.startswith("start: ")]
+    assert "`lam` lies outside of its domain; the run began at the nearest point inside" in said
+    inside = bl.solve(ridge, start={"lam": 5, "fit.w": 1}, max_iter=1)
+    assert not [w for w in inside.warnings if w.startswith("start: ")]
+
+
 def test_one_name_is_no_list_of_letters() -> None:
     model = bl.parse(TOY, weight=1.0)
     assert list(bl.compare(model, backends="aid").results) == ["aid"]
