@@ -23,6 +23,9 @@ _FREE = (ir.ParamRef, ir.VarRef, ir.Const, ir.Fill, ir.Align)
 # are added up, and the part of the memory for data that those may be.
 BLOCK = 1 << 24
 LONG, SHARE = 1 << 27, 32
+# Vectors over all variables that every run holds: the point, its start, two bounds, a gradient, and
+# a step.
+VECTORS = 6
 _LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -97,13 +100,14 @@ def machine_memory() -> int:
 
 
 def check_memory(bound: BoundProgram) -> None:
-    """Refuse a program with an intermediate result that cannot exist here.
+    """Refuse a program with variables or an intermediate result that cannot exist here.
 
     Raises
     ------
     ModelError
-        BLV0603, at the expression that makes the result, with its size.
+        BLV0603, at the variable or the expression that makes the result, with its size.
     """
+    _check_variables(bound)
     program = bound.program
     roots = [upper_objective(program)[0], lower_objective(program)[0]]
     roots += [t for level in program.levels for c in level.constraints for t in c.terms]
@@ -120,6 +124,25 @@ def check_memory(bound: BoundProgram) -> None:
         memory=in_words(limit),
     )
     raise ModelError([error], program.sources)
+
+
+def _check_variables(bound: BoundProgram) -> None:
+    """Refuse more variables than a run has vectors for."""
+    sizes = bound.data.sizes
+    variables = [v for level in bound.program.levels for v in level.variables]
+    entries = [prod(sizes[a] for a in v.axes) for v in variables]
+    total, limit = VECTORS * 8 * sum(entries), machine_memory()
+    if total <= limit:
+        return
+    count, largest = max(zip(entries, variables, strict=True), key=lambda pair: pair[0])
+    error = diagnostic(
+        "BLV0603",
+        largest.span,
+        label=f"{count:,} numbers, and as many for bounds, start, gradient and step",
+        size=in_words(total),
+        memory=in_words(limit),
+    )
+    raise ModelError([error], bound.program.sources)
 
 
 def check_held(bound: BoundProgram, terms: Sequence[Expr]) -> None:

@@ -29,8 +29,12 @@ upper { var x; minimize x^2 + sum(x / i^2 for i in 1..1000000000000); }
 lower l { var y; minimize (y - x)^2; }
 """
 
+VARIABLES = "upper { var x[1000000000]; minimize sum(x); }"
 
-@pytest.mark.parametrize(("text", "size"), [(PAIRS, "80.0 GB"), (MANY, "8.0 TB")])
+
+@pytest.mark.parametrize(
+    ("text", "size"), [(PAIRS, "80.0 GB"), (MANY, "8.0 TB"), (VARIABLES, "48.0 GB")]
+)
 def test_too_large_is_told_with_place_and_size(text, size, monkeypatch):
     monkeypatch.setattr(memory, "machine_memory", lambda: 16_000_000_000)
     with pytest.raises(ModelError) as caught:
