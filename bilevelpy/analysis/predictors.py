@@ -242,6 +242,8 @@ def _move(
     }
 
 
+# Terms of an affine node that are written down at most.
+TERMS = 2_000
 Factors = list[tuple[Expr, tuple[int, ...]]]
 Terms = list[tuple[Factors, ir.VarRef, tuple[int, ...]]]
 
@@ -251,9 +253,10 @@ def linear_terms(
 ) -> Terms | None:
     """The linear terms of an affine node: fixed factors with labels, the variable with labels.
 
-    None where a node is not known here. A sign is the factor :data:`MINUS`, and what is repeated
-    along an axis that is summed gets a factor of ones there, which counts; :func:`owned` makes
-    both nodes of a builder.
+    None where a node is not known here, or there are more than :data:`TERMS`: what is read twice is
+    written twice, and chains of that double at every step. A sign is the factor :data:`MINUS`, and
+    what is repeated along an axis that is summed gets a factor of ones there, which counts;
+    :func:`owned` makes both nodes of a builder.
     """
     if not depends[node]:
         return []
@@ -266,6 +269,8 @@ def linear_terms(
             if inner is None:
                 return None
             found += inner
+            if len(found) > TERMS:
+                return None
         if node.function == "neg":
             found = [([*f, MINUS], v, ls) for f, v, ls in found]
         return found
