@@ -63,6 +63,7 @@ class Expander:
 
     def form(self, root: ir.Expr) -> Form | None:
         """Its coefficients, or None where it is no polynomial of degree two."""
+        check()
         self._walk(root)
         return self._forms[root]
 
@@ -70,6 +71,7 @@ class Expander:
         """A scalar tree for every entry, row by row."""
         self._walk(root)
         for node in self._moving(root):
+            check()
             if self._forms[node] is None and node not in self._trees:
                 self._trees[node] = TREES[type(node)](self, node)
         return self.operand(root)
@@ -112,6 +114,7 @@ class Expander:
             self._forms[root] = fixed(self._values(root), self.width)
             return
         for node in self._moving(root):
+            check()
             if node not in self._forms:
                 made = FORMS.get(type(node))
                 self._forms[node] = None if made is None else made(self, node)

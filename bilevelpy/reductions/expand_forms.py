@@ -23,6 +23,7 @@ from bilevelpy.reductions.polynomial import (
     stack,
     take,
     times,
+    total,
 )
 
 if TYPE_CHECKING:
@@ -65,10 +66,7 @@ def _apply(run: Expander, node: ir.Apply) -> Form | None:
     if inner is None:
         return None
     if node.function == "add":
-        total = spread(inner[0], count)
-        for form in inner[1:]:
-            total = plus(total, spread(form, count))
-        return total
+        return total([spread(form, count) for form in inner])
     if node.function == "neg":
         return apply_linear(-sp.eye_array(count, format="csr"), inner[0])
     if node.function == "square" and inner[0].is_affine:

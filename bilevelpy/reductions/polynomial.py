@@ -14,8 +14,12 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from bilevelpy.reductions.patience import check
+
 Array = np.ndarray[Any, np.dtype[Any]]
 Sparse = Any  # SciPy ships no types
+MANY = 64
+"""Tensors from which on a sum is made at once: one by one takes the square of their number."""
 DENSE = 0.25
 """Share of stored entries from which on a product of matrices is one of dense ones."""
 
@@ -77,6 +81,26 @@ def plus(a: Form, b: Form) -> Form:
     return Form(a.constant + b.constant, _clean(a.linear + b.linear), (*a.products, *b.products))
 
 
+def total(forms: list[Form]) -> Form:
+    """The sum of tensors of equal size, in one step however many there are."""
+    if len(forms) < MANY:
+        found = forms[0]
+        for form in forms[1:]:
+            found = plus(found, form)
+        return found
+    rows = forms[0].rows
+    adding = sp.csr_array(sp.hstack([sp.eye_array(rows, format="csr")] * len(forms), format="csr"))
+    linear = adding @ sp.csr_array(sp.vstack([f.linear for f in forms], format="csr"))
+    constant = np.sum([f.constant for f in forms], axis=0)
+    made = [p for f in forms for p in f.products]
+    if len(made) >= MANY:
+        outer = sp.csr_array(sp.hstack([p.outer for p in made], format="csr"))
+        left = sp.csr_array(sp.vstack([p.left for p in made], format="csr"))
+        right = sp.csr_array(sp.vstack([p.right for p in made], format="csr"))
+        made = [Products(outer, left, right)]
+    return Form(constant, _clean(linear), tuple(made))
+
+
 def spread(form: Form, count: int) -> Form:
     """A scalar repeated ``count`` times."""
     if form.rows == count:
@@ -129,6 +153,7 @@ def hessians(form: Form, only: int | None = None) -> dict[int, Sparse]:
         for row in np.flatnonzero(np.diff(outer.indptr)):
             if only is not None and row != only:
                 continue
+            check()
             span = slice(outer.indptr[row], outer.indptr[row + 1])
             places, weights = outer.indices[span], outer.data[span]
             half = _crossed(p.left[places], weights, p.right[places])

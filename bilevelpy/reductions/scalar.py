@@ -38,6 +38,9 @@ class Call:
 Scalar = Num | Col | Call
 
 ZERO, ONE = Num(0.0), Num(1.0)
+# Sums and products of so many arguments stay as they are inside of others: to take them apart at
+# every step of a chain takes the square of its length, and in one that squares what is before, all.
+LONG = 256
 # The largest exponent whose exponential is a number.
 HIGHEST = 709.0
 
@@ -62,14 +65,19 @@ FUNCTIONS: dict[str, Callable[[float], float]] = {
 }
 
 
+def _opened(node: Scalar, function: str) -> tuple[Scalar, ...]:
+    """The arguments of a call of ``function``, unless they are many; any other node alone."""
+    if isinstance(node, Call) and node.function == function and len(node.arguments) < LONG:
+        return node.arguments
+    return (node,)
+
+
 def add(*terms: Scalar) -> Scalar:
     """The sum: flat, numbers collected."""
     flat: list[Scalar] = []
     constant = 0.0
     for term in terms:
-        for part in (
-            term.arguments if isinstance(term, Call) and term.function == "add" else (term,)
-        ):
+        for part in _opened(term, "add"):
             if isinstance(part, Num):
                 constant += part.value
             else:
@@ -84,10 +92,7 @@ def mul(*factors: Scalar) -> Scalar:
     flat: list[Scalar] = []
     scale = 1.0
     for factor in factors:
-        parts = (
-            factor.arguments if isinstance(factor, Call) and factor.function == "mul" else (factor,)
-        )
-        for part in parts:
+        for part in _opened(factor, "mul"):
             if isinstance(part, Num):
                 scale *= part.value
             else:
