@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
+from bilevelpy.backends.exact_size import check_size
 from bilevelpy.errors import BackendError, MissingEngine
 from bilevelpy.reductions import scalar as sc
 
@@ -30,8 +31,15 @@ def engine() -> Any:
 
 
 def tree_expression(root: sc.Scalar, variables: Sequence[Any]) -> Any:
-    """A scalar tree as an expression of SCIP; ``variables[j]`` stands for column j."""
+    """A scalar tree as an expression of SCIP; ``variables[j]`` stands for column j.
+
+    Raises
+    ------
+    BackendError
+        Where the expression would be too large.
+    """
     scip = engine()
+    check_size(root)
     known: dict[int, Any] = {}
     for node in sc.postorder(root):
         match node:
@@ -61,7 +69,8 @@ def constant(expression: Any) -> float:
 def _apply(scip: Any, function: str, args: list[Any]) -> Any:
     match function:
         case "add":
-            return reduce(operator.add, args)
+            # One by one copies what is before, every time.
+            return scip.quicksum(args) if len(args) > sc.LONG else reduce(operator.add, args)
         case "mul":
             return reduce(operator.mul, args)
         case "div":

@@ -30,6 +30,7 @@ from bilevelpy.backends.exact_status import end_of, end_without_point
 from bilevelpy.backends.whole import Hooks, ProgramAnswer
 from bilevelpy.ir.walk import duals
 from bilevelpy.numerics.constrained_certificate import without_point
+from bilevelpy.reductions.patience import TooLong, until
 from bilevelpy.reductions.pessimistic import Worst
 from bilevelpy.result import Status
 
@@ -90,10 +91,11 @@ class Run(Programs):
     def answer(self) -> ProgramAnswer:
         """The answer, whatever it is."""
         try:
-            found = self._found()
-        except KeyboardInterrupt:
-            best = self.state
-            found = Outcome("interrupted", best.best, best.objective, best.bound, best.nodes, 0.0)
+            with until(self.began + self.seconds):
+                found = self._found()
+        except (KeyboardInterrupt, TooLong) as error:
+            best, why = self.state, "time_limit" if isinstance(error, TooLong) else "interrupted"
+            found = Outcome(why, best.best, best.objective, best.bound, best.nodes, 0.0)
         if self.state.stopped:
             found = replace(found, status="interrupted")
         # The last digits are those of the followers' tolerances: a claim may name such a gap.

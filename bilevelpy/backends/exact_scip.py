@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from bilevelpy.backends.exact_expressions import constant, engine, moves, tree_expression
+from bilevelpy.reductions.patience import TooLong
 from bilevelpy.reductions.trees import linear_terms, quadratic_terms
 
 if TYPE_CHECKING:
@@ -300,6 +301,8 @@ class Model:
         began = time.perf_counter()
         try:
             values = interlude.point()
+        except TooLong:
+            values = None
         except KeyboardInterrupt:  # what SCIP has found is kept
             return True
         left = limits.seconds - interlude.after - (time.perf_counter() - began)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
+from bilevelpy.backends.exact import Exact, ExactOptions
 from bilevelpy.backends.nlp import NLP, NLPOptions
 from bilevelpy.options import SolveOptions
 from bilevelpy.reductions import scalar as sc
@@ -29,7 +30,8 @@ def test_the_earlier_end_holds() -> None:
         check()
 
 
-def test_a_model_that_takes_too_long_to_write_out_is_an_error_that_says_so() -> None:
+@pytest.mark.parametrize(("backend", "given"), [(NLP(), NLPOptions()), (Exact(), ExactOptions())])
+def test_a_model_that_takes_too_long_to_write_out_is_an_error_that_says_so(backend, given) -> None:
     text = """
     model logistic; dim n, p; param X[n, p], y[n];
     upper { var t in [-2, 2]; minimize mean(logistic(-y * (X @ w))); }
@@ -39,4 +41,4 @@ def test_a_model_that_takes_too_long_to_write_out_is_an_error_that_says_so() -> 
     rng = np.random.default_rng(0)
     model = bl.parse(text, data={"X": rng.normal(size=(30, 4)), "y": np.ones(30)})
     with pytest.raises(bl.BackendError, match="could not write the model out row by row"):
-        NLP().solve(model.bound, SolveOptions(time_limit=1e-9), NLPOptions(), True)
+        backend.solve(model.bound, SolveOptions(time_limit=1e-9), given, True)
