@@ -73,7 +73,7 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
     # A run that a report may end has its end there: nothing follows it.
     goes_on = options.backend == "auto" and request.verify and request.stop_by is None
     tried, results = [decision.chosen], list[Result]()
-    following = _following(decision) if goes_on else None
+    following = _following(decision, options.time_limit) if goes_on else None
     if following is not None:
         left = options.time_limit - clock.elapsed()
         share = ALONE if math.isinf(left) else (1.0 - LEFT) * left
@@ -140,13 +140,14 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
     return _of_all(results, kept, decision, clock)
 
 
-def _following(decision: Decision) -> str | None:
+def _following(decision: Decision, limit: float) -> str | None:
     """The local method that follows a global search which a limit ends; None where none takes the
-    model.
+    model. `nlp` looks for no more than `exact` does on its way: it follows what might never end.
     """
     if decision.chosen != "exact":
         return None
-    return next((name for name in FOLLOWING if name in decision.ranked), None)
+    names = (*FOLLOWING, "nlp") if math.isinf(limit) else FOLLOWING
+    return next((name for name in names if name in decision.ranked), None)
 
 
 def _attempt(

@@ -268,3 +268,19 @@ def test_a_global_search_leaves_time_for_a_local_method(
     named = bl.solve(model, backend="exact", time_limit=limit, progress=False)
     assert named.backend == "exact"
     assert given[1] == limit
+
+
+CONSTRAINED = """
+upper { var x in [0, 2] start 1; minimize (y[1] - 0.3)^2 + 0.1 * x^2; }
+dim n = 2;
+lower L { var y[n] in [0, 1]; minimize x * y[1] - entropy(y); subject to one: sum(y) == 1; }
+"""
+
+
+def test_without_a_limit_a_global_search_ends_where_a_local_method_takes_the_model() -> None:
+    decision = bl.dispatch(bl.analyze(bl.parse(CONSTRAINED)))
+    assert decision.chosen == "exact"
+    assert solving._following(decision, math.inf) == "nlp"
+    assert solving._following(decision, 40.0) is None
+    whole = CONSTRAINED.replace("in [0, 2] start 1", "in binary")
+    assert solving._following(bl.dispatch(bl.analyze(bl.parse(whole))), math.inf) is None
