@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.base import Accept, Cost, Reject
 from bilevelpy.backends.loop import check_range
-from bilevelpy.backends.whole import Hooks, ProgramAnswer
-from bilevelpy.errors import BackendError
+from bilevelpy.backends.whole import Hooks, ProgramAnswer, writing
 from bilevelpy.options import BackendOptions, SolveOptions
-from bilevelpy.reductions.patience import TooLong, until
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram
@@ -129,12 +126,6 @@ class Exact:
         """Solve a bound program; every outcome of the mathematics is an answer."""
         from bilevelpy.backends.exact_run import Run
 
-        limit = options.time_limit
-        try:
-            with until(time.perf_counter() + limit):
-                run = Run(bound, options, settings, verify, hooks or Hooks())
-        except TooLong as error:
-            raise BackendError(
-                f"the backend `exact` could not write the model out row by row within {limit:.3g} s"
-            ) from error
+        with writing("exact", options.time_limit):
+            run = Run(bound, options, settings, verify, hooks or Hooks())
         return run.answer()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,10 +9,8 @@ from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.base import Accept, Cost, Reject
 from bilevelpy.backends.loop import check_choices, check_range
 from bilevelpy.backends.nlp_run import Run
-from bilevelpy.backends.whole import Hooks, ProgramAnswer
-from bilevelpy.errors import BackendError
+from bilevelpy.backends.whole import Hooks, ProgramAnswer, writing
 from bilevelpy.options import BackendOptions, SolveOptions
-from bilevelpy.reductions.patience import TooLong, until
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram
@@ -111,12 +108,6 @@ class NLP:
         hooks: Hooks | None = None,
     ) -> ProgramAnswer:
         """Solve a bound program."""
-        limit = options.time_limit
-        try:
-            with until(time.perf_counter() + limit):
-                run = Run(bound, options, settings, verify, hooks or Hooks())
-        except TooLong as error:
-            raise BackendError(
-                f"the backend `nlp` could not write the model out row by row within {limit:.3g} s"
-            ) from error
+        with writing("nlp", options.time_limit):
+            run = Run(bound, options, settings, verify, hooks or Hooks())
         return run.answer()

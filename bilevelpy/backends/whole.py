@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 
-from bilevelpy.errors import UsageError
+from bilevelpy.errors import BackendError, UsageError
 from bilevelpy.options import SolveOptions, did_you_mean
+from bilevelpy.reductions.patience import TooLong, until
 from bilevelpy.result import Certificate, Status
 
 if TYPE_CHECKING:
@@ -89,6 +92,24 @@ class Hooks:
     observe: Observer | None = None
     keep: Callable[[Carried], None] | None = None
     known: Carried | None = None
+
+
+@contextmanager
+def writing(name: str, seconds: float) -> Iterator[None]:
+    """A model is written out for a backend, which may take longer than the time that it has.
+
+    Raises
+    ------
+    BackendError
+        Where it does.
+    """
+    try:
+        with until(time.perf_counter() + seconds):
+            yield
+    except TooLong as error:
+        raise BackendError(
+            f"the backend `{name}` could not write the model out row by row within {seconds:.3g} s"
+        ) from error
 
 
 def with_start(system: System, values: Mapping[str, Any]) -> System:
