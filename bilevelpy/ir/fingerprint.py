@@ -1,7 +1,9 @@
-"""Numbers that tell a changed array from what it was, in the time of one pass over its memory.
+"""Numbers that tell a changed array from what it was, in the time of two passes over its memory.
 
-They are no hashes: changes in the last digits of sums over all entries pass. With fixed random
-weights r and w, and the entries in rows of 4,096, the number is ``r' A w``, by BLAS.
+With the words of an array in rows of 4,096, and odd random weights, the number is the weighted sum
+of the sums of its rows and columns, in whole numbers modulo 2^64: the same in every order of
+addition, so with any number of threads. It is no hash; whoever looks for it finds another array
+of the same number.
 """
 
 from __future__ import annotations
@@ -36,18 +38,21 @@ def fingerprints(arrays: Mapping[str, Any]) -> dict[str, tuple[bytes, ...]]:
 
 
 def _number(array: Array) -> bytes:
-    flat = (array if array.flags.c_contiguous else array.T).reshape(-1)
-    flat = flat.astype(np.float64, copy=False)
-    rows = flat.size // WIDTH
+    flat = np.ascontiguousarray(array if array.flags.c_contiguous else array.T).reshape(-1)
+    words = flat.view(np.dtype(f"u{flat.itemsize}"))
+    rows = words.size // WIDTH
     end = rows * WIDTH
-    across = _weights(0, WIDTH)
-    with np.errstate(all="ignore"):
-        total = flat[end:] @ across[: flat.size - end]
-        if rows:
-            total += (_weights(1, rows) @ flat[:end].reshape(rows, WIDTH)) @ across
-    return np.float64(total).tobytes()
+    across, rest = _weights(0, WIDTH), words[end:]
+    total = np.add.reduce(rest * across[: rest.size], dtype=np.uint64)
+    if rows:
+        table = words[:end].reshape(rows, WIDTH)
+        down = np.add.reduce(table, axis=0, dtype=np.uint64) * across
+        beside = np.add.reduce(table, axis=1, dtype=np.uint64) * _weights(1, rows)
+        total = np.add.reduce(np.concatenate([[total], down, beside]))
+    return np.uint64(total).tobytes()
 
 
 @cache
 def _weights(seed: int, count: int) -> Array:
-    return np.random.default_rng(seed).random(count)
+    drawn = np.random.default_rng(seed).integers(0, 2**63, count, dtype=np.uint64)
+    return 2 * drawn + 1
