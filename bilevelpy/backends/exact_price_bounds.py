@@ -42,6 +42,8 @@ def with_price_bounds(program: KKT, limits: Limits) -> KKT:
     read = np.unique(program.objective.quadratic[0].tocoo().row)
     prices = [int(j) for j in read if j < owner.size and owner[j] == -1]
     until = time.perf_counter() + min(limits.seconds, SECONDS)
+    # An optimum is confirmed up to ten times the gap (``Relaxed.nothing_below``).
+    room = max(ROOM, 20.0 * limits.gap)
     for j in prices[:MOST]:
         row = sp.csr_array(([1.0], ([0], [j])), shape=(1, columns.count))
         alone = Relaxed(replace(program, objective=Functions(np.zeros(1), row)))
@@ -51,5 +53,5 @@ def with_price_bounds(program: KKT, limits: Limits) -> KKT:
                 continue
             found = alone.solve(replace(limits, seconds=left), sign)
             if found.status == "optimal" and abs(found.bound) <= LARGEST:
-                ends[j] = sign * (found.bound - ROOM * max(1.0, abs(found.bound)))
+                ends[j] = sign * (found.bound - room * max(1.0, abs(found.bound)))
     return replace(program, columns=replace(columns, lower=lower, upper=upper))
