@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.dense_curvature import DenseCurvature
 from bilevelpy.numerics.group_newton import minimise
 from bilevelpy.numerics.grouped import grouped_oracle
 from bilevelpy.numerics.halves import halves, is_split, joined, split_oracle
 from bilevelpy.numerics.hypergradient import Adjoint, dense_adjoint
 from bilevelpy.numerics.linear_solve import norm
-from bilevelpy.numerics.lower_newton import DEAR, DenseCurvature
+from bilevelpy.numerics.lower_newton import DEAR
 from bilevelpy.numerics.lower_solve import LowerSolution
 from bilevelpy.numerics.measure import Measure
 from bilevelpy.numerics.response import Accuracy, Point, Response

@@ -16,9 +16,9 @@ from bilevelpy.backends.base import Accept, Cost, Reject
 from bilevelpy.backends.implicit import DenseAdjoint, DenseLower, DenseSolver
 from bilevelpy.backends.loop import LoopState, check_choices, check_range, guard, measure_loop
 from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.dense_curvature import DenseCurvature
 from bilevelpy.numerics.hypergradient import Adjoint
 from bilevelpy.numerics.linear_solve import norm
-from bilevelpy.numerics.lower_newton import DenseCurvature
 from bilevelpy.numerics.lower_solve import finish
 from bilevelpy.numerics.measure import Measure
 from bilevelpy.numerics.response import Accuracy, Point, Response

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Seconds of a call on small data, entries a second of a product with a vector, and operations a
 # second of matrix products: orders of magnitude of one core, for comparing kinds of work.
-OVERHEAD, STREAM, FLOPS = 5e-5, 2e9, 2e10
+OVERHEAD, STREAM, FLOPS = 5e-5, 4e9, 2e10
 # Calls that a second-derivative pass takes, measured with 12 of them on 50 variables.
 PASS = 0.6
 
@@ -172,6 +172,16 @@ class Curvature:
                 self._kept[k] = (G, part)
                 H += part
         return torch.from_numpy(H)
+
+    def elementwise(self) -> list[int]:
+        """The predictors whose part of the matrix, once assembled, takes one number per entry."""
+        return [k for k, way in self._ways.items() if isinstance(way, Diagonal)]
+
+    def moved(self, H: Tensor, k: int, change: Tensor) -> None:
+        """Add what a ``change`` of the weights of an elementwise predictor makes of H, in place."""
+        way = self._ways[k]
+        assert isinstance(way, Diagonal)
+        way.add(H.numpy(), change)
 
     def restricted(self, weights: Sequence[Tensor], index: np.ndarray) -> Tensor | None:
         """Rows and columns ``index`` of ``f_yy`` without the rest; None where predictors have

@@ -137,6 +137,13 @@ class KnownStructure(NamedPrograms):
         found = self.predicted
         return None if found is None or found.is_sparse else found
 
+    def moved_hessian(self, H: Vec, start: tuple[Vec, Vec], end: tuple[Vec, Vec]) -> Vec | None:
+        """f_yy of one point (x, y) with the elementwise terms of another, where that costs less
+        than a gradient; None elsewhere.
+        """
+        found = None if self.quadratic is not None else self.structured
+        return None if found is None else found.moved(H, start, end)
+
     @cached_property
     def _preconditioning(self) -> Preconditioning | None:
         return None if self.predicted is None else Preconditioning(self.predicted, self.m)

@@ -4,7 +4,8 @@ pays.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from bilevelpy.analysis.predictors import Predictor, find_predictors
 from bilevelpy.ir.expr import Expr, VarRef
 from bilevelpy.ir.substitute import substitute
-from bilevelpy.lowering.curvature import Curvature, Shape
+from bilevelpy.lowering.curvature import FLOPS, OVERHEAD, Curvature, Shape
 from bilevelpy.lowering.derive import derivatives
 from bilevelpy.lowering.slots import sparse_node
 from bilevelpy.lowering.splitting import several
@@ -55,6 +56,36 @@ class StructuredHessian:
         """The matrix at a point."""
         known = self.constant if self._program is not None else ()
         return self.curvature.dense(self.at(x, y), known)
+
+    def moved(self, H: Tensor, start: tuple[Tensor, Tensor], end: tuple[Tensor, Tensor]) -> Any:
+        """H of one point with the elementwise terms of another, such as penalties: O(m), no pass
+        over data. None where no such term moves, or where a gradient is not dearer.
+        """
+        known = self._elementwise
+        if known is None:
+            return None
+        which, program = known
+        weights = self._program
+        assert weights is not None
+        old, new = (program(*self._oracle.parts(*point)) for point in (start, end))
+        H = H.clone()
+        for k, before, after in zip(which, old, new, strict=True):
+            change = torch.as_tensor(after) - torch.as_tensor(before)
+            self.curvature.moved(H, k, weights.block(k, change))
+        return H
+
+    @cached_property
+    def _elementwise(self) -> tuple[list[int], Callable[..., Any]] | None:
+        """The elementwise predictors that move, with the program of their weights."""
+        weights, oracle = self._program, self._oracle
+        if weights is None or self.curvature.m**3 / 3 / FLOPS + 2 * OVERHEAD > self.work[0] / 2:
+            return None
+        which = [k for k in self.curvature.elementwise() if not self.constant[k]]
+        if not which:
+            return None
+        roots = tuple(weights.roots[k] for k in which)
+        builder = oracle.bound.program.builder
+        return which, several(builder, oracle.program, roots, oracle.program_variables)
 
     def restricted(self, x: Tensor, y: Tensor, index: Tensor) -> Tensor | None:
         """Some rows and columns of the matrix at a point, where they are to be had alone."""
@@ -194,7 +225,7 @@ class _Weights:
             wanted = tuple(roots[k] for k in self._single)
             self._program = several(builder, oracle.program, wanted, variables)
         for k in fixed:
-            self._known[k] = self._block(k, oracle.tensors.tensor(roots[k]))
+            self._known[k] = self.block(k, oracle.tensors.tensor(roots[k]))
 
     @classmethod
     def of(
@@ -228,7 +259,7 @@ class _Weights:
         found = dict(self._known)
         if self._program is not None:
             for k, value in zip(self._single, self._program(*inputs), strict=True):
-                found[k] = self._block(k, torch.as_tensor(value))
+                found[k] = self.block(k, torch.as_tensor(value))
         for k, (product, units) in self._products.items():
             if k in found:
                 continue
@@ -240,7 +271,7 @@ class _Weights:
                 self._known[k] = found[k]
         return [found[k] for k in range(len(self._shapes))]
 
-    def _block(self, k: int, value: Tensor) -> Tensor:
+    def block(self, k: int, value: Tensor) -> Tensor:
         """One number per sample as a block of one class."""
         shape = self._shapes[k]
         if value.dim() > 1:

@@ -11,8 +11,8 @@ from scipy.linalg.lapack import dpbtrf, dpbtrs
 from bilevelpy.analysis.banded import stored
 from bilevelpy.lowering.domains import Face
 from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.dense_curvature import NEGATIVE, DenseCurvature
 from bilevelpy.numerics.linear_solve import RIDGES, Cholesky, cholesky
-from bilevelpy.numerics.lower_newton import NEGATIVE, DenseCurvature
 
 if TYPE_CHECKING:
     from bilevelpy.lowering.bands import Bands

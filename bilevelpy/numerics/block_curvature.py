@@ -16,10 +16,10 @@ from bilevelpy.lowering.domains import Face, ProductSet
 from bilevelpy.lowering.faces import normals, on_tangent
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.banded_curvature import BandedCurvature
+from bilevelpy.numerics.dense_curvature import NEGATIVE, DenseCurvature
 from bilevelpy.numerics.grouped import SupportCurvature, is_grouped
 from bilevelpy.numerics.halves import HalvesCurvature, is_split
 from bilevelpy.numerics.linear_solve import RIDGES
-from bilevelpy.numerics.lower_newton import NEGATIVE, DenseCurvature
 from bilevelpy.numerics.on_sums import OnSums, within
 
 if TYPE_CHECKING:

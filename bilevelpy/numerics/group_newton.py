@@ -19,9 +19,10 @@ import numpy as np
 import torch
 
 from bilevelpy.lowering.domains import Face
+from bilevelpy.numerics.dense_curvature import DenseCurvature
 from bilevelpy.numerics.grouped import RELEASED, GroupedOracle, SupportCurvature
 from bilevelpy.numerics.linear_solve import dot, norm
-from bilevelpy.numerics.lower_newton import FINEST, DenseCurvature, newton
+from bilevelpy.numerics.lower_newton import FINEST, newton
 from bilevelpy.numerics.lower_solve import ARMIJO, HALVINGS, VALUE_NOISE, LowerSolution
 
 Vec = torch.Tensor

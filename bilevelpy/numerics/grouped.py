@@ -23,7 +23,7 @@ import torch
 from bilevelpy.lowering.domains import WEAK, Face, ProductSet
 from bilevelpy.lowering.group_norms import GroupParts, group_parts
 from bilevelpy.lowering.protocol import Counts, Oracle
-from bilevelpy.numerics.lower_newton import DenseCurvature, invert
+from bilevelpy.numerics.dense_curvature import DenseCurvature, invert
 from bilevelpy.numerics.scaled import ScaledOracle, Units
 
 Vec = torch.Tensor

@@ -17,7 +17,7 @@ from bilevelpy.errors import BackendError
 from bilevelpy.lowering.absolute import AbsoluteParts, absolute_parts
 from bilevelpy.lowering.domains import WEAK, Block, Face, ProductSet
 from bilevelpy.lowering.protocol import Oracle
-from bilevelpy.numerics.lower_newton import DenseCurvature, invert
+from bilevelpy.numerics.dense_curvature import DenseCurvature, invert
 from bilevelpy.numerics.scaled import ScaledOracle, Units
 
 Vec = torch.Tensor

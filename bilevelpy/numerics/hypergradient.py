@@ -18,9 +18,10 @@ import torch
 
 from bilevelpy.lowering.domains import Face
 from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.dense_curvature import DenseCurvature
 from bilevelpy.numerics.linear_solve import conjugate_gradients, norm
 from bilevelpy.numerics.lower_krylov import offered, on_face
-from bilevelpy.numerics.lower_newton import FRESH, DenseCurvature
+from bilevelpy.numerics.lower_newton import FRESH
 from bilevelpy.numerics.preconditioner import PairPreconditioner
 
 Vec = torch.Tensor

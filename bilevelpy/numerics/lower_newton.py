@@ -1,35 +1,19 @@
-"""Newton's method with a dense Hessian whose Cholesky factor is kept until it stops paying."""
+"""Newton's method on the lower level, by a factor that serves as long as its steps contract."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 
-from bilevelpy.lowering.domains import Face
-from bilevelpy.lowering.faces import on_tangent
 from bilevelpy.lowering.protocol import Oracle
-from bilevelpy.numerics.linear_solve import (
-    Cholesky,
-    Operator,
-    PseudoInverse,
-    cholesky,
-    conjugate_gradients,
-    norm,
-    pseudo_inverse,
-)
-from bilevelpy.numerics.lower_krylov import offered, on_face
+from bilevelpy.numerics.dense_curvature import DenseCurvature
+from bilevelpy.numerics.linear_solve import PseudoInverse, conjugate_gradients, norm
+from bilevelpy.numerics.lower_krylov import on_face
 from bilevelpy.numerics.lower_solve import LowerSolution, armijo, descend, finish
 
 Vec = torch.Tensor
-
-# A ridge above this fraction of the largest diagonal entry means curvature that is negative, not
-# just lost.
-NEGATIVE = 1e-6
-
 
 # A Hessian that costs so many gradients is replaced by products preconditioned with an old factor,
 # at most so many for a step; so many a fresh factor would take too.
@@ -41,141 +25,6 @@ STILL = 1e-15
 # A slope without curvature counts from this part of the gradient on; steps along it are so many
 # times as long as y.
 SLOPING, FAR = 1e-6, 10.0
-# Up to this size a singular matrix gets its spectral inverse, beyond it a small ridge.
-SPECTRAL = 1000
-
-
-def invert(A: Vec) -> Cholesky | PseudoInverse | None:
-    """Cholesky factor, or the spectral inverse of a matrix that is singular but not indefinite."""
-    factor = cholesky(A)
-    if factor is not None and 0.0 < factor.relative_ridge <= NEGATIVE and A.shape[0] <= SPECTRAL:
-        return pseudo_inverse(A)
-    return factor
-
-
-class DenseCurvature:
-    """f_yy at some earlier point with its factor on a face: exact where f_yy is constant, else a
-    good inverse.
-
-    On a face the matrix is ``P (H + C) P + s (I - P)`` with the tangent projector P and the
-    curvature C of active balls; entries that are held have no part in it on other faces.
-    """
-
-    __slots__ = (
-        "H",
-        "borrows",
-        "constant",
-        "face",
-        "factor",
-        "index",
-        "lent",
-        "place",
-        "rent",
-        "sums",
-    )
-
-    def __init__(self, *, constant: bool = False, borrows: bool = False) -> None:
-        self.constant = constant
-        # Whether it may begin with the preconditioner that f's form gives, and that one: the first
-        # factors of a run are of points that it soon leaves.
-        self.borrows = borrows and not constant
-        self.lent: Operator | None = None
-        # Products that the age of the factor has cost: once they are worth a new one, it is made.
-        self.rent = 0.0
-        self.H: Vec | None = None
-        # Where it was evaluated.
-        self.place: tuple[Vec, Vec] | None = None
-        self.face: Face | None = None
-        self.factor: Cholesky | PseudoInverse | None = None
-        # Of entries that may move: their positions, and the directions of the sums that they keep.
-        self.index: Vec | None = None
-        self.sums: Vec | None = None
-
-    def borrow(self, oracle: Oracle, x: Vec, y: Vec) -> bool:
-        """Do without a Hessian as long as none has paid; False where there is no other way."""
-        if not self.borrows or self.H is not None or not oracle.domain_y.is_free:
-            return False
-        self.lent = offered(oracle, x, y)
-        return self.lent is not None
-
-    def refresh(self, oracle: Oracle, x: Vec, y: Vec) -> None:
-        """Evaluate the Hessian at (x, y)."""
-        H = oracle.hessian(x, y)
-        self.rent, self.place, self.lent = 0.0, (x, y), None
-        if H is self.H:  # constant: its factor stays good
-            return
-        self.H = H
-        self.face = None
-
-    def settle(self, face: Face) -> bool:
-        """Factorise on ``face`` unless that is done; False where the Hessian is not finite."""
-        if self.lent is not None:
-            return True
-        if self.face is not None and self.face.same_as(face):
-            return self.factor is not None
-        H = self.H
-        assert H is not None
-        self.face, self.index, self.sums = face, None, None
-        if face.is_whole:
-            self.factor = invert(H)
-            return self.factor is not None
-        middle = float(H.diagonal().abs().mean()) or 1.0
-        if face.is_curved:
-            eye = torch.eye(H.shape[0], dtype=H.dtype)
-            inner = face.project(face.project(H + face.bend(eye)).T.contiguous())
-            self.factor = invert(0.5 * (inner + inner.T) + middle * (eye - face.project(eye)))
-            return self.factor is not None
-        if face.free is not None:
-            self.index = face.free.nonzero().squeeze(1)
-            H = H[self.index][:, self.index]
-        if face.simplices:
-            sums = face.sums()
-            sums = sums if self.index is None else sums[:, self.index]
-            self.sums = sums / sums.sum(1, keepdim=True).sqrt()
-            H = on_tangent(H, self.sums, middle)
-        self.factor = invert(H)
-        return self.factor is not None
-
-    def solve(self, v: Vec) -> Vec:
-        """Inverse of the curvature on the face, applied to the tangent part of ``v``."""
-        if self.lent is not None:
-            return self.lent(v)
-        factor, face = self.factor, self.face
-        assert factor is not None
-        assert face is not None
-        if face.is_curved:
-            return face.project(factor.solve(face.project(v)))
-        part = v if self.index is None else v[self.index]
-        if self.sums is not None:
-            part = part - (self.sums @ part) @ self.sums
-        part = factor.solve(part)
-        if self.sums is not None:
-            part = part - (self.sums @ part) @ self.sums
-        if self.index is None:
-            return part
-        out = torch.zeros_like(v)
-        out[self.index] = part
-        return out
-
-    @property
-    def negative(self) -> bool:
-        """Whether the factor needed so large a ridge that the Hessian must have negative
-        curvature.
-        """
-        return self.factor is not None and self.factor.relative_ridge > NEGATIVE
-
-    def carried(self) -> dict[str, Any]:
-        """Where the matrix was evaluated; itself and its factor are computed again."""
-        return {"place": self.place, "face": self.face, "rent": self.rent}
-
-    def restore(self, known: Mapping[str, Any], oracle: Any) -> None:
-        """The same matrix with its factor on the same face."""
-        self.H = self.face = None
-        if known["place"] is not None:
-            self.refresh(oracle, *known["place"])
-            if known["face"] is not None:
-                self.settle(known["face"])
-        self.rent = float(known["rent"])
 
 
 def newton(
@@ -238,6 +87,8 @@ def _iterate(
     if not fresh and (patience < 1.0 or (patience >= DEAR and curvature.rent >= patience)):
         curvature.refresh(oracle, x, y)
         fresh = True
+    if not fresh:
+        curvature.follow(oracle, x, y)
     last = math.inf
     first = 0.0
     steep = norm(g)

@@ -8,8 +8,8 @@ import torch
 
 from bilevelpy.lowering.domains import Face, ProductSet
 from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.dense_curvature import DenseCurvature
 from bilevelpy.numerics.linear_solve import Cholesky, cholesky
-from bilevelpy.numerics.lower_newton import DenseCurvature
 
 Vec = torch.Tensor
 

@@ -11,8 +11,9 @@ import bilevelpy as bl
 from bilevelpy.lowering import known
 from bilevelpy.lowering.domains import Face
 from bilevelpy.numerics.block_curvature import BlockCurvature, curvature_of
+from bilevelpy.numerics.dense_curvature import DenseCurvature
 from bilevelpy.numerics.linear_solve import conjugate_gradients, norm
-from bilevelpy.numerics.lower_newton import DenseCurvature, newton
+from bilevelpy.numerics.lower_newton import newton
 from tests.unit.lowering.programs import oracle
 
 FAMILY = """

@@ -22,8 +22,8 @@ from bilevelpy.backends import registry
 from bilevelpy.backends.whole import ProgramBackend
 from bilevelpy.lowering.domains import Face
 from bilevelpy.numerics.carried import Carried, Damaged, InStep, NotCarried, Reader, taken
+from bilevelpy.numerics.dense_curvature import DenseCurvature
 from bilevelpy.numerics.driver import run
-from bilevelpy.numerics.lower_newton import DenseCurvature
 from bilevelpy.numerics.lower_solve import LowerSolution
 from bilevelpy.numerics.packed import packed, unpacked
 from bilevelpy.numerics.preconditioner import PairPreconditioner

@@ -9,7 +9,8 @@ import torch
 import bilevelpy as bl
 from bilevelpy.lowering import known
 from bilevelpy.numerics.block_curvature import BlockCurvature, comes_in_parts, curvature_of
-from bilevelpy.numerics.lower_newton import DenseCurvature, newton
+from bilevelpy.numerics.dense_curvature import DenseCurvature
+from bilevelpy.numerics.lower_newton import newton
 from bilevelpy.numerics.on_sums import OnSums
 from tests.unit.lowering.programs import oracle
 
