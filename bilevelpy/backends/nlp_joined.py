@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.numerics.constrained_certificate import row_scales
+from bilevelpy.numerics.constrained_certificate import gain, row_scales
 from bilevelpy.reductions.normalize import Units
 
 if TYPE_CHECKING:
     from bilevelpy.backends.nlp_reduced import Reduced
+    from bilevelpy.backends.nlp_response import Responses
     from bilevelpy.reductions.kkt import KKT
     from bilevelpy.reductions.rows import System
     from bilevelpy.result import Certificate
@@ -27,6 +28,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Residuals of the conditions, relative to the terms of a row; products of multiplier and slack.
 RESIDUAL = 2e-6
+# A follower that gains less than this (relative to its terms) is content.
+CONTENT = 1e-6
 # Relative distance at which a price counts as lying at its declared bound.
 AT = 1e-6
 
@@ -39,6 +42,12 @@ def has_games(system: System) -> bool:
 def has_prices(system: System) -> bool:
     """Whether the upper level reads shadow prices."""
     return bool((system.columns.owner == -1).any())
+
+
+def are_content(system: System, responses: Responses, v: Array) -> bool:
+    """Whether no follower gains alone at a point."""
+    answers = ((k, responses.solve(k, v)) for k in range(len(system.followers)))
+    return all(a is not None and gain(system, k, v, a[1]) <= CONTENT for k, a in answers)
 
 
 def own_units(system: System) -> Units:

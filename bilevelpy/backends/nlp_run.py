@@ -20,7 +20,10 @@ from bilevelpy.backends.nlp_complementarity import (
     stationary_program,
 )
 from bilevelpy.backends.nlp_course import Course
+from bilevelpy.backends.nlp_forms import is_convex, reduced_form, reducible, require_form
 from bilevelpy.backends.nlp_joined import (
+    CONTENT,
+    are_content,
     examined,
     has_games,
     has_prices,
@@ -29,12 +32,11 @@ from bilevelpy.backends.nlp_joined import (
 )
 from bilevelpy.backends.nlp_reduced import Reduced
 from bilevelpy.backends.nlp_response import Responses
+from bilevelpy.backends.nlp_starts import somewhere
 from bilevelpy.backends.whole import Hooks, ProgramAnswer, with_start
 from bilevelpy.errors import BackendError
-from bilevelpy.ir.types import Stance
 from bilevelpy.numerics.constrained_certificate import gain, row_scales
 from bilevelpy.numerics.interior_point import library
-from bilevelpy.numerics.joint_parametric import ParametricResponse
 from bilevelpy.numerics.joint_response import JointResponse
 from bilevelpy.numerics.local_certificate import certify_local
 from bilevelpy.numerics.local_probe import Probe, probe
@@ -45,7 +47,6 @@ from bilevelpy.reductions.patience import TooLong, until
 from bilevelpy.reductions.refusal import Refused
 from bilevelpy.reductions.rows import system
 from bilevelpy.reductions.separate import separate
-from bilevelpy.reductions.validity import is_definite
 from bilevelpy.result import Certificate, Status
 
 if TYPE_CHECKING:
@@ -54,10 +55,6 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# From this many lower variables on the reduced form comes first, where there is one.
-MANY, KINKED = 300, 50
-# A follower that gains less than this (relative to its terms) is content.
-CONTENT = 1e-6
 # Solves, as long as the longest one, that probes leave to the certificate.
 RESERVED = 3.0
 ROUNDS = 6
@@ -80,10 +77,9 @@ class Run:
         self.rng = np.random.default_rng(options.seed)
         try:
             self.system = with_start(separate(lift(system(bound))), hooks.start)
-            if bound.program.stance is Stance.PESSIMISTIC and not is_definite(self.system):
-                raise BackendError("the backend `nlp` takes the optimistic reading")
         except Refused as error:
             raise BackendError(str(error)) from error
+        require_form(self.system, bound.program.stance)
         self.best: Array | None = None
         self.objective = math.inf
         self.starts = 0
@@ -91,16 +87,10 @@ class Run:
         self.stopped = self.cut = False
         self.full: Array | None = None
         self.joined = has_games(self.system) or has_prices(self.system)
-        # An equilibrium is checked player by player; a multiplier is a price where f is convex.
-        if has_prices(self.system) and not self._convex():
-            raise BackendError(
-                "the backend `nlp` knows the shadow prices of convex followers only, and these are "
-                "not known to be convex"
-            )
         self.quick = Responses.of(self.system, self.rng, convex=False)
         self.quick.deadline = self.deadline
         self.conditions: Complementarity | None = None
-        self.joint = self._joint()
+        self.joint = reduced_form(self.system, settings.form)
         self.reduced: Reduced | None = None
         self.course = Course(hooks.keep, self.rng, lambda: (self.best, self.full, self.objective))
         # A point of a start that was not behind when an earlier run was ended.
@@ -121,7 +111,7 @@ class Run:
                 self._conditions()
         kind = None
         if self.joint is None and self.best is None and self.settings.form == "auto":
-            kind = self._reducible()
+            kind = reducible(self.system)
         if kind is not None and not self.stopped and time.perf_counter() < self.deadline:
             # Conditions with many rows fail, or take long to compile; responses may still be had.
             self.cut, self.joint = False, kind(self.system)
@@ -173,37 +163,6 @@ class Run:
 
     # --- ways to a point --------------------------------------------------------------------------
 
-    def _joint(self) -> JointResponse | None:
-        """The reduced form, where it is wanted and there is one."""
-        made: type[JointResponse] | None = None
-        columns = self.system.columns
-        # Where kinks have become variables and rows, conditions are slow and solutions many.
-        kinked = columns.count > sum(b.size for b in columns.blocks)
-        many = self.system.lower_columns.size >= (KINKED if kinked else MANY)
-        if self.settings.form == "reduced" or (self.settings.form == "auto" and many):
-            made = self._reducible()
-        if self.settings.form == "reduced" and made is None:
-            raise BackendError(
-                "nlp.form = reduced takes followers that are convex quadratic, with rows affine in "
-                "their variables, at every x"
-            )
-        return None if made is None else made(self.system)
-
-    def _reducible(self) -> type[JointResponse] | None:
-        """The kind of reduced form that there is, whether or not it is wanted."""
-        kinds = (JointResponse, ParametricResponse)
-        made = next((k for k in kinds if k.fits(self.system)), None)
-        return made if made is not None and self._convex() else None
-
-    def _convex(self) -> bool:
-        from bilevelpy.reductions.validity import require_convex
-
-        try:
-            require_convex(self.system)
-        except Refused:
-            return False
-        return True
-
     def _reduced(self, joint: JointResponse) -> None:
         """Starts of the reduced form: the best of a scan, the given one, random ones."""
         joint.deadline = self.deadline
@@ -212,20 +171,10 @@ class Run:
         self.reduced = run
         self.starts = run.search(
             self.settings.starts,
-            self._somewhere,
+            lambda: somewhere(self.system.columns, self.rng),
             lambda: self._late() or self.stopped,
             self.course,
         )
-
-    def _somewhere(self) -> Array:
-        """A random start: between finite bounds, about the given one elsewhere."""
-        columns = self.system.columns
-        low, high = columns.lower, columns.upper
-        size = 10.0 ** self.rng.uniform(-1, 1)
-        at = columns.start + self.rng.standard_normal(low.size) * size
-        inside = np.isfinite(low) & np.isfinite(high)
-        at[inside] = low[inside] + (high - low)[inside] * self.rng.random(int(inside.sum()))
-        return np.asarray(np.clip(at, low, high))
 
     def _conditions(self) -> None:
         try:
@@ -283,10 +232,8 @@ class Run:
     def _keep_joined(self, full: Array) -> None:
         """A point of the conditions at which no follower gains alone, if it is the best one."""
         v = full[: self.system.columns.count]
-        for k in range(len(self.system.followers)):
-            answer = self.quick.solve(k, v)
-            if answer is None or gain(self.system, k, v, answer[1]) > CONTENT:
-                return
+        if not are_content(self.system, self.quick, v):
+            return
         before = self.objective
         self._keep(v)
         if self.objective < before:
@@ -374,7 +321,7 @@ class Run:
             self.system,
             v,
             seen,
-            convex=self._convex(),
+            convex=is_convex(self.system),
             known=known,
             seed=self.options.seed,
             deadline=self._until(),
@@ -389,8 +336,7 @@ class Run:
         if self.stopped:
             return Status.INTERRUPTED, "interrupted; the best point is kept"
         if certificate.kind == "local":
-            message = f"a local optimum, the best of {self.starts} starts"
-            return Status.CONVERGED, message
+            return Status.CONVERGED, f"a local optimum, the best of {self.starts} starts"
         if self._late():
             return Status.TIME_LIMIT, "the best point within the time limit is kept"
         return Status.STALLED, "; ".join(certificate.reasons)

@@ -42,6 +42,16 @@ def coarse_grid(columns: Columns, chosen: Array, start: Array) -> list[Array]:
     return points
 
 
+def somewhere(columns: Columns, rng: np.random.Generator) -> Array:
+    """A random start: between finite bounds, about the given one elsewhere."""
+    low, high = columns.lower, columns.upper
+    size = 10.0 ** rng.uniform(-1, 1)
+    at = columns.start + rng.standard_normal(low.size) * size
+    inside = np.isfinite(low) & np.isfinite(high)
+    at[inside] = low[inside] + (high - low)[inside] * rng.random(int(inside.sum()))
+    return np.asarray(np.clip(at, low, high))
+
+
 def _between(low: Array, high: Array, share: float) -> Array:
     """The point at a share of the way between the ends of every variable, by ratios where these
     are positive and far apart.
