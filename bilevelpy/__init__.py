@@ -23,7 +23,7 @@ _HOME = {
     "sweep": "bilevelpy.api",
     "export": "bilevelpy.api",
     "read": "bilevelpy.api",
-    "load_result": "bilevelpy.result",
+    "load_result": "bilevelpy.saved",
     "Comparison": "bilevelpy.comparison",
     "Sweep": "bilevelpy.sweeping",
     "Model": "bilevelpy.model",
@@ -106,7 +106,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from bilevelpy.model import Model
-    from bilevelpy.result import Certificate, Record, Result, Status, load_result
+    from bilevelpy.result import Certificate, Record, Result, Status
+    from bilevelpy.saved import load_result
     from bilevelpy.sweeping import Sweep
 
     def backends() -> list[str]:

@@ -22,7 +22,8 @@ from bilevelpy.errors import UsageError
 from bilevelpy.numerics.carried import Carried, InStep
 from bilevelpy.numerics.packed import PREFIX, packed, unpacked
 from bilevelpy.provenance import data_hashes, text_hash
-from bilevelpy.result import Record, Result, record_of, result_of
+from bilevelpy.result import Record, Result
+from bilevelpy.saved import record_of, result_of
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram

@@ -15,7 +15,7 @@ import numpy as np
 from bilevelpy.backends.exact_scip import Limits, Model
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.kkt import KKT
+    from bilevelpy.reductions.conditions import KKT
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

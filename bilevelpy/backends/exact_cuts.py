@@ -35,7 +35,7 @@ from bilevelpy.backends.exact_scip import LEAST, Limits, Model, Outcome
 from bilevelpy.numerics.constrained_certificate import objective_scale
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.kkt import KKT
+    from bilevelpy.reductions.conditions import KKT
     from bilevelpy.reductions.rows import System
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -21,7 +21,7 @@ from bilevelpy.backends.exact_followers import fix_at
 
 if TYPE_CHECKING:
     from bilevelpy.backends.exact_scip import Model
-    from bilevelpy.reductions.kkt import KKT
+    from bilevelpy.reductions.conditions import KKT
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -35,7 +35,7 @@ from bilevelpy.reductions.rows import Functions, Rows, join_rows
 from bilevelpy.reductions.trees import linear_terms
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.kkt import KKT
+    from bilevelpy.reductions.conditions import KKT
     from bilevelpy.reductions.rows import System
 
 Array = np.ndarray[Any, np.dtype[Any]]

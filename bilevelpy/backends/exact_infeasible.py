@@ -16,7 +16,7 @@ from bilevelpy.backends.exact_relax import Relaxed, is_empty
 from bilevelpy.backends.exact_scip import Limits, Model
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.kkt import KKT
+    from bilevelpy.reductions.conditions import KKT
     from bilevelpy.reductions.normalize import Units
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -32,7 +32,7 @@ from bilevelpy.numerics.joint_response import JointResponse, with_multipliers
 from bilevelpy.reductions.refusal import Refused
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.kkt import KKT
+    from bilevelpy.reductions.conditions import KKT
     from bilevelpy.reductions.rows import System
     from bilevelpy.reductions.whole_duality import Whole
 

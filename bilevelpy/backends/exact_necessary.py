@@ -11,8 +11,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from bilevelpy.reductions import scalar as sc
+from bilevelpy.reductions.conditions import KKT
 from bilevelpy.reductions.intervals import column_ranges, tree_range
-from bilevelpy.reductions.kkt import KKT, kkt
+from bilevelpy.reductions.kkt import kkt
 from bilevelpy.reductions.refusal import Refused
 from bilevelpy.reductions.rows import Functions, Rows, System, join_rows
 from bilevelpy.reductions.trees import tree_of

@@ -13,7 +13,7 @@ import numpy as np
 from bilevelpy.numerics.smooth_program import Program
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.kkt import KKT
+    from bilevelpy.reductions.conditions import KKT
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -11,7 +11,8 @@ import numpy as np
 from bilevelpy.backends.exact_duality import write_duality
 from bilevelpy.backends.exact_relax import Relaxed
 from bilevelpy.backends.exact_scip import Limits
-from bilevelpy.reductions.kkt import KKT, kkt
+from bilevelpy.reductions.conditions import KKT
+from bilevelpy.reductions.kkt import kkt
 from bilevelpy.reductions.linear_objective import linear_objective
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ import numpy as np
 from bilevelpy.backends.exact_necessary import necessary, rows_are_affine
 from bilevelpy.backends.exact_relax import Relaxed
 from bilevelpy.numerics.response_bounds import response_bounds
+from bilevelpy.reductions.conditions import KKT
 from bilevelpy.reductions.convex_objective import convex_objective
-from bilevelpy.reductions.kkt import KKT, kkt
+from bilevelpy.reductions.kkt import kkt
 from bilevelpy.reductions.linear_objective import linear_objective
 from bilevelpy.reductions.refusal import Refused
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bilevelpy.backends.exact import ExactOptions
     from bilevelpy.backends.exact_scip import Limits, Outcome
     from bilevelpy.options import SolveOptions
-    from bilevelpy.reductions.kkt import KKT
+    from bilevelpy.reductions.conditions import KKT
     from bilevelpy.reductions.normalize import Units
     from bilevelpy.reductions.rows import Rows, System
     from bilevelpy.result import Certificate

@@ -21,7 +21,7 @@ from bilevelpy.reductions.rows import Functions
 from bilevelpy.reductions.trees import tree_of
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.kkt import KKT, Pair
+    from bilevelpy.reductions.conditions import KKT, Pair
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

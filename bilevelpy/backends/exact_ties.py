@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from bilevelpy.backends.exact_scip import Limits, Outcome
-    from bilevelpy.reductions.kkt import KKT
+    from bilevelpy.reductions.conditions import KKT
     from bilevelpy.reductions.rows import System
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -11,13 +11,8 @@ from typing import Any
 import torch
 
 from bilevelpy.backends.constrained import multiplier_set, solved
-from bilevelpy.backends.joint import (
-    Joint,
-    JointPenalty,
-    begun,
-    measure_joint,
-    upper_unit,
-)
+from bilevelpy.backends.joint import JointPenalty, begun, measure_joint
+from bilevelpy.backends.joint_space import Joint, upper_unit
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.hypergradient import Adjoint
 from bilevelpy.numerics.linear_solve import norm

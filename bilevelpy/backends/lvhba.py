@@ -14,7 +14,7 @@ from bilevelpy.backends.base import Accept, Cost, Reject
 from bilevelpy.backends.constrained import multipliers_at
 from bilevelpy.backends.continued import LOOPS, Continued
 from bilevelpy.backends.gap import measure_gap, start_gap
-from bilevelpy.backends.joint import product_set
+from bilevelpy.backends.joint_space import product_set
 from bilevelpy.backends.loop import (
     SLOW,
     LoopState,

@@ -28,7 +28,7 @@ from bilevelpy.reductions.rows import Functions, Rows, join_rows
 from bilevelpy.reductions.trees import tree_of
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.kkt import KKT
+    from bilevelpy.reductions.conditions import KKT
     from bilevelpy.reductions.rows import System
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -20,7 +20,7 @@ from bilevelpy.reductions.normalize import Units
 if TYPE_CHECKING:
     from bilevelpy.backends.nlp_reduced import Reduced
     from bilevelpy.backends.nlp_response import Responses
-    from bilevelpy.reductions.kkt import KKT
+    from bilevelpy.reductions.conditions import KKT
     from bilevelpy.reductions.rows import System
     from bilevelpy.result import Certificate
 

@@ -41,7 +41,7 @@ from bilevelpy.numerics.joint_response import JointResponse
 from bilevelpy.numerics.local_certificate import certify_local
 from bilevelpy.numerics.local_probe import Probe, probe
 from bilevelpy.options import SolveOptions
-from bilevelpy.reductions.kkt import KKT
+from bilevelpy.reductions.conditions import KKT
 from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.patience import TooLong, until
 from bilevelpy.reductions.refusal import Refused

@@ -11,7 +11,8 @@ import torch
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.acceptance import refuse_shape
 from bilevelpy.backends.base import Accept, Cost, Reject
-from bilevelpy.backends.joint import Joint, JointPenalty, measure_joint, start_joint, step_joint
+from bilevelpy.backends.joint import JointPenalty, measure_joint, start_joint, step_joint
+from bilevelpy.backends.joint_space import Joint
 from bilevelpy.backends.loop import check_choices, check_range
 from bilevelpy.backends.weighted import Inner
 from bilevelpy.errors import BackendError

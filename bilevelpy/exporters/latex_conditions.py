@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bilevelpy.exporters.base import Options
     from bilevelpy.ir.program import BoundProgram
     from bilevelpy.reductions.columns import Columns
-    from bilevelpy.reductions.kkt import KKT
+    from bilevelpy.reductions.conditions import KKT
 
 TARGET = "LaTeX of a reformulation"
 FUNCTIONS = {

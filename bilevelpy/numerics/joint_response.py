@@ -26,7 +26,7 @@ from bilevelpy.numerics.joint_batch import Batch
 from bilevelpy.numerics.two_sided import sharpened, solve_two_sided
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.kkt import KKT
+    from bilevelpy.reductions.conditions import KKT
     from bilevelpy.reductions.rows import Functions, System
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -27,7 +27,7 @@ from bilevelpy.reductions.trees import linear_terms
 from bilevelpy.reductions.whole_products import terms_rows
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.kkt import KKT
+    from bilevelpy.reductions.conditions import KKT
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -31,7 +31,7 @@ from bilevelpy.reductions.trees import linear_terms, quadratic_terms
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.columns import Columns
-    from bilevelpy.reductions.kkt import KKT
+    from bilevelpy.reductions.conditions import KKT
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Terms = dict[tuple[int, ...], float]

@@ -18,7 +18,7 @@ from bilevelpy.reductions.refusal import refuse
 from bilevelpy.reductions.rows import Functions, Rows, join_rows
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.kkt import KKT, Pair
+    from bilevelpy.reductions.conditions import KKT, Pair
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

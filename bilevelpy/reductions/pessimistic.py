@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from bilevelpy.reductions.kkt import KKT, kkt
+from bilevelpy.reductions.conditions import KKT
+from bilevelpy.reductions.kkt import kkt
 from bilevelpy.reductions.rows import Follower, Functions, Rows, System, join_rows
 from bilevelpy.reductions.validity import least_eigenvalue
 

@@ -30,7 +30,7 @@ from bilevelpy.reductions.trees import linear_terms
 from bilevelpy.reductions.whole_products import Products, Terms, terms_rows
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.kkt import KKT, Pair
+    from bilevelpy.reductions.conditions import KKT, Pair
 
 
 def strong_duality(kkt: KKT, dual_bound: float | None = None, target: str = "this form") -> Mixed:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.reductions.kkt import KKT
+from bilevelpy.reductions.conditions import KKT
 from bilevelpy.reductions.rows import join_rows
 from bilevelpy.reductions.strong_duality import duality_gaps
 from bilevelpy.reductions.trees import linear_terms, quadratic_terms

@@ -195,7 +195,7 @@ def test_projections_onto_joint_constraints() -> None:
 
 
 def _both(o):
-    from bilevelpy.backends.joint import product_set
+    from bilevelpy.backends.joint_space import product_set
 
     return product_set(o.domain_x, o.domain_y)
 

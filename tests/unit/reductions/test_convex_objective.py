@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
+from bilevelpy.reductions.conditions import KKT
 from bilevelpy.reductions.convex_objective import convex_objective
-from bilevelpy.reductions.kkt import KKT, kkt
+from bilevelpy.reductions.kkt import kkt
 from bilevelpy.reductions.rows import system
 
 COURNOT = """

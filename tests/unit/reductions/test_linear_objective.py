@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.reductions.kkt import KKT, kkt
+from bilevelpy.reductions.conditions import KKT
+from bilevelpy.reductions.kkt import kkt
 from bilevelpy.reductions.linear_objective import linear_objective
 from bilevelpy.reductions.rows import system
 
