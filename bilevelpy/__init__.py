@@ -13,8 +13,8 @@ __version__ = "0.1.0"
 # name -> module that defines it; also the list of the public API (a test compares it with
 # docs/api.md).
 _HOME = {
-    "load": "bilevelpy.api",
-    "parse": "bilevelpy.api",
+    "load": "bilevelpy.loading",
+    "parse": "bilevelpy.loading",
     "analyze": "bilevelpy.api",
     "dispatch": "bilevelpy.api",
     "compile": "bilevelpy.api",
@@ -22,7 +22,7 @@ _HOME = {
     "compare": "bilevelpy.api",
     "sweep": "bilevelpy.api",
     "export": "bilevelpy.api",
-    "read": "bilevelpy.api",
+    "read": "bilevelpy.loading",
     "load_result": "bilevelpy.saved",
     "Comparison": "bilevelpy.comparison",
     "Sweep": "bilevelpy.sweeping",
@@ -87,9 +87,6 @@ if TYPE_CHECKING:
         compile,
         dispatch,
         export,
-        load,
-        parse,
-        read,
         solve,
         sweep,
     )
@@ -105,6 +102,7 @@ if TYPE_CHECKING:
         NotConverged,
         UsageError,
     )
+    from bilevelpy.loading import load, parse, read
     from bilevelpy.model import Model
     from bilevelpy.result import Certificate, Record, Result, Status
     from bilevelpy.saved import load_result

@@ -10,14 +10,13 @@ import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bilevelpy.diagnostics import Source
-from bilevelpy.errors import BackendError, ModelError, UsageError
-from bilevelpy.model import TEXT, Given, Model, build, check_names, read_model
-from bilevelpy.options import SolveOptions, names_of
+from bilevelpy.errors import UsageError
+from bilevelpy.loading import model_of
+from bilevelpy.model import Model
+from bilevelpy.options import SolveOptions, dtype_name, names_of
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure
@@ -26,53 +25,6 @@ if TYPE_CHECKING:
     from bilevelpy.dispatcher import Decision
     from bilevelpy.result import Result
     from bilevelpy.sweeping import Sweep
-
-
-def load(
-    path: str | Path, *, data: Any = None, externs: Mapping[str, Any] | None = None, **keywords: Any
-) -> Model:
-    """Read, check and bind a model file.
-
-    Parameters
-    ----------
-    path
-        A ``.blv`` file.
-    data
-        A mapping from names to arrays, or the path of a data file (.npz, .npy, .csv, .json), or a
-        list of such paths. Arrays of float64 are kept, not copied: change them by
-        :meth:`Model.bind`, not in place.
-    externs
-        Functions and modules for the model's ``extern`` declarations, by name.
-    keywords
-        Data by name; they go before ``data``.
-
-    Returns
-    -------
-    Model
-
-    Raises
-    ------
-    ModelError
-        The model is wrong; lists every diagnostic. Its subclass ``DataError``: the data does not
-        fit the model.
-    """
-    return read_model(path, _given(data, externs, keywords))
-
-
-def parse(
-    text: str, *, data: Any = None, externs: Mapping[str, Any] | None = None, **keywords: Any
-) -> Model:
-    """Check and bind a model given as text; otherwise as :func:`load`."""
-    return build(Source(TEXT, text), _given(data, externs, keywords))
-
-
-def _given(data: Any, externs: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> Given:
-    """Sort what the caller handed over: values by name, a table, one file or several."""
-    if isinstance(data, (list, tuple)):
-        if not all(isinstance(item, (str, Path)) for item in data):
-            raise UsageError("data is a mapping of names to arrays, a path, or a list of paths")
-        return Given(None, keywords, tuple((None, item) for item in data), externs or {})
-    return Given(data, keywords, (), externs or {})
 
 
 def compile(model: Model | str | Path) -> Oracle:
@@ -154,47 +106,6 @@ def export(
     for text in files.warnings:
         warnings.warn(text, UserWarning, stacklevel=2)
     return written
-
-
-def read(
-    path: str | Path,
-    *,
-    aux: str | Path | None = None,
-    name: str | None = None,
-    externs: Mapping[str, Any] | None = None,
-) -> Model:
-    """Read a model of another system: MPS or LP with AUX, canonical JSON, records of collections.
-
-    Parameters
-    ----------
-    path
-        The file; its ending says what it is.
-    aux
-        The AUX file of an MPS or LP file; by default the one of the same stem.
-    name
-        The problem to take from a collection.
-    externs
-        Functions for the model's ``extern`` declarations (JSON).
-
-    Raises
-    ------
-    ModelError
-        With the line that is malformed, or that cannot be taken over.
-    """
-    from bilevelpy.importers.read import read_bound, read_text
-
-    bound = read_bound(path, externs or {})
-    if bound is not None:
-        return Model(bound, (), Given(dict(bound.data.arrays), {}, (), externs or {}))
-    text = read_text(path, aux, name)
-    try:
-        return build(Source(TEXT, text), Given())
-    except ModelError as error:
-        # The place is one in the text that was made of the file, which the user has never seen.
-        first, *others = error.diagnostics
-        note = f"this is what {path} says, written as a model of this language"
-        noted = replace(first, notes=(*first.notes, note))
-        raise type(error)([noted, *others], error.sources) from None
 
 
 def solve(
@@ -294,7 +205,7 @@ def solve(
         force,
         {} if options is None else options,
         device,
-        _dtype(dtype),
+        dtype_name(dtype),
     )
     bound = _model(model, data, externs, keywords)
     request = Request(
@@ -312,13 +223,6 @@ def solve(
     alone = settings.device == "cpu" and settings.dtype == "float64"
     with few_threads(bound.bound) if alone else nullcontext():
         return run(bound, settings, request, began)
-
-
-def _dtype(wanted: Any) -> str:
-    """The name of a type that NumPy, PyTorch or the caller names."""
-    if wanted is float:
-        return "float64"
-    return str(getattr(wanted, "__name__", wanted)).removeprefix("torch.")
 
 
 def compare(
@@ -346,31 +250,18 @@ def compare(
         Where a name is unknown, or no backend is named: before the first solve.
     """
     from bilevelpy.backends import registry
-    from bilevelpy.comparison import Comparison
+    from bilevelpy.comparison import compared
 
-    names = (
-        registry.names()
-        if backends is None
-        else list(dict.fromkeys(names_of(backends, "backends")))
-    )
+    given = registry.names() if backends is None else names_of(backends, "backends")
+    names = list(dict.fromkeys(given))
     if not names:
         raise UsageError(f"name at least one backend; there are: {', '.join(registry.names())}")
     for name in names:
         if name != "auto":
             registry.get(name)
-    results: dict[str, Result] = {}
-    refused: dict[str, str] = {}
     own = {name: options.pop(name) for name in list(options) if name not in _SOLVE_OPTIONS}
     bound = _model(model, data, options.pop("externs", None), own)
-    for name in names:
-        if any(r.status == "interrupted" for r in results.values()):
-            refused[name] = "not run: interrupted"
-            continue
-        try:
-            results[name] = solve(bound, backend=name, **options)
-        except BackendError as error:
-            refused[name] = str(error)
-    return Comparison(bound.name, results, refused)
+    return compared(bound.name, names, lambda name: solve(bound, backend=name, **options))
 
 
 def sweep(
@@ -453,12 +344,4 @@ def _model(
     keywords: Mapping[str, Any] | None = None,
 ) -> Model:
     """The model to work on, with whatever data comes with the call."""
-    keywords = keywords or {}
-    if isinstance(model, Model):
-        check_names(model.program, keywords, _SOLVE_OPTIONS)
-        if data is None and not externs and not keywords:
-            return model
-        return model.bind(data=data, externs=externs, **keywords)
-    if isinstance(model, (str, Path)):
-        return read_model(model, _given(data, externs, keywords), _SOLVE_OPTIONS)
-    raise UsageError(f"a model is a `Model` or the path of a file, found {type(model).__name__}")
+    return model_of(model, data, externs, keywords or {}, _SOLVE_OPTIONS)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bilevelpy.errors import BackendError
 from bilevelpy.plotting import convergence
-from bilevelpy.result import Result
+from bilevelpy.result import Result, Status
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,3 +102,18 @@ class Comparison:
 def _seconds(time: float) -> str:
     """Milliseconds of short runs, and at most six characters up to eleven days."""
     return f"{time:.3f}" if time < 10.0 else f"{time:.1f}" if time < 1000.0 else f"{time:.0f}"
+
+
+def compared(model: str, backends: Iterable[str], solve: Callable[[str], Result]) -> Comparison:
+    """One solve after another; one that was interrupted is the last."""
+    results: dict[str, Result] = {}
+    refused: dict[str, str] = {}
+    for name in backends:
+        if any(r.status is Status.INTERRUPTED for r in results.values()):
+            refused[name] = "not run: interrupted"
+            continue
+        try:
+            results[name] = solve(name)
+        except BackendError as error:
+            refused[name] = str(error)
+    return Comparison(model, results, refused)

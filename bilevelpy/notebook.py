@@ -8,8 +8,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from bilevelpy import api
 from bilevelpy.errors import ModelError, UsageError
+from bilevelpy.loading import parse
 
 if TYPE_CHECKING:
     from bilevelpy.model import Model
@@ -41,7 +41,7 @@ def model_of_cell(line: str, cell: str, variables: dict[str, Any]) -> Model:
     if source is not None:
         data = variables.get(source, source)
     given = {} if source is not None else _by_name(cell, variables)
-    model = api.parse(cell, data=data, **given)
+    model = parse(cell, data=data, **given)
     variables[name or model.name] = model
     return model
 

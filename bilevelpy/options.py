@@ -28,6 +28,13 @@ def names_of(value: Any, argument: str) -> tuple[str, ...]:
     return found
 
 
+def dtype_name(wanted: Any) -> str:
+    """The name of a type that NumPy, PyTorch or the caller names."""
+    if wanted is float:
+        return "float64"
+    return str(getattr(wanted, "__name__", wanted)).removeprefix("torch.")
+
+
 # What the options of a solve are made of (NumPy's numbers are registered as these).
 _KINDS: tuple[tuple[str, type, str], ...] = (
     ("backend", str, "the name of a backend"),

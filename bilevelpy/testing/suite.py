@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bilevelpy import api, solving
+from bilevelpy import loading, solving
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.base import Accept, Backend, Reject
 from bilevelpy.backends.whole import ProgramBackend
@@ -27,33 +27,9 @@ from bilevelpy.options import SolveOptions
 from bilevelpy.result import Certificate, Status
 from bilevelpy.testing.cases import CASES, Case
 from bilevelpy.testing.judged import error_of, judged
+from bilevelpy.testing.outcomes import Outcome, Report
 
 __all__ = ["CASES", "Case", "Outcome", "Report", "check_backend"]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """One check on one model; ``detail`` says what was found where it failed."""
-
-    check: str
-    model: str
-    passed: bool
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What was checked."""
-
-    backend: str
-    outcomes: tuple[Outcome, ...]
-    rejected: Mapping[str, str]
-    solved: tuple[str, ...]
-
-    @property
-    def failures(self) -> tuple[Outcome, ...]:
-        """The checks that failed."""
-        return tuple(o for o in self.outcomes if not o.passed)
 
 
 def check_backend(
@@ -160,7 +136,7 @@ class Suite:
 
     def model(self, case: Case) -> None:
         """All checks of one model."""
-        model = api.parse(case.text, data=dict(case.data))
+        model = loading.parse(case.text, data=dict(case.data))
         facts = solving.structure(model, 0)
         verdict = self.backend.accepts(facts)
         reasoned = isinstance(verdict, (Accept, Reject)) and (bool(verdict) or bool(verdict.reason))
