@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bilevelpy.errors import UsageError
+from bilevelpy.loading import load as load
 from bilevelpy.loading import model_of
+from bilevelpy.loading import parse as parse
+from bilevelpy.loading import read as read
 from bilevelpy.model import Model
 from bilevelpy.options import SolveOptions, dtype_name, names_of
 
