@@ -21,14 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.backends.exact_followers import (
-    BEST,
-    FEASIBLE,
-    Cut,
-    Followers,
-    Progress,
-    candidate,
-)
+from bilevelpy.backends.exact_followers import BEST, FEASIBLE, Cut, Followers, Progress
+from bilevelpy.backends.exact_leader import candidate
 from bilevelpy.backends.exact_necessary import high_point
 from bilevelpy.backends.exact_relax import Relaxed
 from bilevelpy.backends.exact_scip import LEAST, Limits, Model, Outcome

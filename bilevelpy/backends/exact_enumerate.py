@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from bilevelpy.backends.exact_followers import FEASIBLE, Followers, Progress, leaders_best
+from bilevelpy.backends.exact_followers import FEASIBLE, Followers, Progress
+from bilevelpy.backends.exact_leader import leaders_best
 from bilevelpy.backends.exact_relax import Relaxed
 from bilevelpy.backends.exact_scip import LEAST, Limits, Outcome
 from bilevelpy.numerics.smooth_program import Program

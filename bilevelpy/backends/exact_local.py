@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.backends.exact_followers import Followers, Progress, candidate
+from bilevelpy.backends.exact_followers import Followers, Progress
+from bilevelpy.backends.exact_leader import candidate
 from bilevelpy.backends.nlp_branches import Branch, branch
 from bilevelpy.backends.nlp_complementarity import (
     NEAR,

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilevelpy.backends.exact_enumerate import without_pairs
-from bilevelpy.backends.exact_followers import Followers, leaders_best
+from bilevelpy.backends.exact_followers import Followers
 from bilevelpy.backends.exact_kinks import kink_columns
+from bilevelpy.backends.exact_leader import leaders_best
 from bilevelpy.backends.exact_relax import Relaxed
 from bilevelpy.backends.exact_scip import INFINITE
 from bilevelpy.numerics.constrained_certificate import Ties, follower_program
