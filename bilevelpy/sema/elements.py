@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bilevelpy.diagnostics import Label, Span
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.types import Axis, AxisKind
+from bilevelpy.sema.kin import kin_hint
 from bilevelpy.sema.names import (
     has_numbers,
     known_size,
@@ -184,6 +185,7 @@ def pair(
                     subscript.span,
                     f"runs over {subscript.content.axis.name}",
                     context=context,
+                    hint=kin_hint(parent, subscript.content.axis),
                     position=len(positions) + 1,
                     name=axis.name,
                     found=parent.name,

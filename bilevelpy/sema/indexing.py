@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from bilevelpy.diagnostics import Fix, Label
 from bilevelpy.sema.elements import Subscript, element, pair
+from bilevelpy.sema.kin import kin_hint
 from bilevelpy.sema.names import (
     declared_value,
     member_declaration,
@@ -197,6 +198,7 @@ def _wrong_axis(
         if place
         else [],
         fix=fix,
+        hint=None if fix else kin_hint(value.axes[position], point.axis),
         position=position + 1,
         name=name,
         found=value.axes[position].name,
