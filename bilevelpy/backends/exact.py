@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 LARGEST = 20_000
 # Variables of both levels up to which followers are settled by cuts.
 SMALL = 60
+# Whole numbers of a leader who may try all her choices, and is answered by convex programs.
+FEW = 12
 
 _ONLY_CONDITIONS = {
     "nash": "takes games between linear or convex quadratic followers",
@@ -81,6 +83,8 @@ class Exact:
         game = s.unsupported.get("nash")
         if conditions and not s.lower.discrete.value and (convex or game is not None):
             return Accept("global optimum by branch and bound over complementarity")
+        if self._has_choices(s) and convex:
+            return Accept("global optimum: a convex program answers every choice of the leader")
         few = s.upper.domains.value <= {"discrete"} and not s.coupling.value
         if s.stance == "pessimistic" and not s.unique.value and not few:
             return Reject(
@@ -89,6 +93,14 @@ class Exact:
                 s.unsupported.get("pessimistic"),
             )
         return self._accepts_small(s)
+
+    @staticmethod
+    def _has_choices(s: Structure) -> bool:
+        """Whether the leader has few choices, and followers rows that convex programs take."""
+        rows = s.lower.constraints.value in ("none", "bounds", "linear")
+        whole = s.upper.domains.value <= {"discrete"} and not s.lower.discrete.value
+        other = s.unsupported.keys() & {"nash", "duals", "pessimistic"}
+        return rows and whole and s.dim_x <= FEW and not other
 
     def _accepts_small(self, s: Structure) -> Accept | Reject:
         """Followers that are settled by cuts and global solves."""

@@ -45,9 +45,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 MOST = 5000
 
 
-def few_choices(system: System) -> Array | None:
+def few_choices(system: System, *, coupled: bool = False) -> Array | None:
     """The points x that satisfy the leader's rows, one a row (over ``upper_columns``); None where
-    they are not finitely many, too many, or a row of the leader reads responses.
+    they are not finitely many, too many, or a row of the leader reads responses (unless these are
+    left to the caller, ``coupled``).
     """
     columns, own = system.columns, system.upper_columns
     low, high = columns.lower[own], columns.upper[own]
@@ -58,8 +59,10 @@ def few_choices(system: System) -> Array | None:
     if np.prod(np.where(low == high, 1.0, counts)) > MOST:
         return None
     rows, mine = system.upper_rows, set(own.tolist())
-    if any(not rows.functions.reads(r) <= mine for r in range(rows.count)):
+    alone = [r for r in range(rows.count) if rows.functions.reads(r) <= mine]
+    if len(alone) < rows.count and not coupled:
         return None
+    rows = rows.take(alone)
     ranges = [
         [float(a)] if a == b else np.arange(math.ceil(a), math.floor(b) + 1).tolist()
         for a, b in zip(low, high, strict=True)

@@ -19,7 +19,6 @@ from bilevelpy.numerics.constrained_certificate import Claim, Ties, certify_rows
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from bilevelpy.backends.exact import ExactOptions
     from bilevelpy.backends.exact_scip import Limits, Outcome
     from bilevelpy.options import SolveOptions
     from bilevelpy.reductions.conditions import KKT
@@ -51,7 +50,7 @@ class Proof:
     solved: Mapping[int, float] | None
     pessimistic: bool
     options: SolveOptions
-    settings: ExactOptions
+    ties: bool
     limits: Callable[[float], Limits]
     seconds: float
     began: float
@@ -161,7 +160,7 @@ class Proof:
     def _ties(self, v: Array) -> Ties | None:
         """F over all best responses at the returned x, in the units of the model."""
         # Writing two more programs takes its time too.
-        if not self.settings.ties or self.limits(1.0).seconds <= LATE:
+        if not self.ties or self.limits(1.0).seconds <= LATE:
             return None
         limits = self.limits(0.3)
         if self.settled:

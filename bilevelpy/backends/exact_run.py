@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilevelpy.backends.exact_beside import points_beside
+from bilevelpy.backends.exact_choices import answered_choices
 from bilevelpy.backends.exact_cuts import solve_by_cuts
 from bilevelpy.backends.exact_duality import write_duality
 from bilevelpy.backends.exact_enumerate import best_of, few_choices, worst_of_few
@@ -30,6 +31,7 @@ from bilevelpy.backends.exact_status import end_of, end_without_point
 from bilevelpy.backends.whole import Hooks, ProgramAnswer
 from bilevelpy.ir.walk import duals
 from bilevelpy.numerics.constrained_certificate import without_point
+from bilevelpy.numerics.interior_point import is_installed
 from bilevelpy.reductions.patience import TooLong, until
 from bilevelpy.reductions.pessimistic import Worst
 from bilevelpy.result import Status
@@ -79,6 +81,8 @@ class Run(Programs):
         free = math.isinf(options.time_limit) and not self.settled
         self.seconds = settings.patience if free else options.time_limit
         self.solved: dict[int, float] | None = None
+        # Whether the leader reads the same in all best responses.
+        self.told = False
         self.why = ""
 
     def limits(self, share: float = 1.0, until: float = math.inf) -> Limits:
@@ -175,6 +179,10 @@ class Run(Programs):
         reports = [r.value for r in self.system.bound.program.reports.values()]
         read = bool((self.system.columns.owner == -1).any())
         prices = read or bool(duals(reports))
+        if not games and not prices:
+            answered = self._answered_choices()
+            if answered is not None:
+                return answered
         if read and written.objective.degree > 1:
             # Products with prices have no bounds to branch on.
             few = few_choices(self.system)
@@ -213,6 +221,21 @@ class Run(Programs):
         if not limit or not limited or state.stopped:
             return found
         return self._search(found, state, [])
+
+    def _answered_choices(self) -> Outcome | None:
+        """Every choice of the leader answered by convex programs, where SCIP would have to solve
+        conditions that are no polynomials of degree two.
+        """
+        if not self.system.lower_objectives.trees or not is_installed():
+            return None
+        points = few_choices(self.system, coupled=True)
+        if points is None:
+            return None
+        rng = np.random.default_rng(self.options.seed)
+        found = answered_choices(self.system, points, lambda: self.limits(0.8), self.state, rng)
+        if found is not None:
+            self.solved, self.told = self.state.solved, True
+        return found
 
     def _answered(self, program: Relaxed, state: Progress) -> Array | None:
         """The start of the caller with best responses to its x, where they are found in time."""
@@ -303,7 +326,8 @@ class Run(Programs):
     def _proof(self) -> Proof:
         return Proof(
             self.program, self.units, self.given, self.settled, self.solved, self.pessimistic,
-            self.options, self.settings, self.limits, self.seconds, self.began,
+            self.options, self.settings.ties and not self.told, self.limits, self.seconds,
+            self.began,
         )  # fmt: skip
 
     def _without_point(self, found: Outcome) -> ProgramAnswer:

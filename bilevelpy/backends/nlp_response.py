@@ -16,16 +16,54 @@ from bilevelpy.numerics.interior_point import InteriorPoint
 from bilevelpy.reductions.intervals import column_ranges
 
 if TYPE_CHECKING:
+    from bilevelpy.numerics.smooth_program import Program
     from bilevelpy.reductions.rows import System
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # Starts of a follower that is not known to be convex, beside the given one.
 STARTS = 6
+# Further starts of one that is, where a run does not converge.
+AGAIN = 3
 # Where a variable has no bounds, starts lie in this half-width about the given point.
 SPREAD = 10.0
 # Seconds of a run at most.
 MOST = 60.0
+# Ends that cross by less (relative) do so by rounding.
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """Ends of a follower's own columns at fixed x, and those of its rows: rows of one column are
+    told as the ends of it. An interior-point method loses its digits between ``v <= 0`` as a row
+    and ``v >= 0`` as a bound.
+    """
+
+    low: Array
+    high: Array
+    row_low: Array
+    row_high: Array
+
+
+def _ends(program: Program) -> _Ends | None:
+    """None where such rows leave nothing of a column."""
+    rows, own = program.rows, program.free
+    ends = _Ends(
+        program.lower[own].copy(), program.upper[own].copy(), rows.lower.copy(), rows.upper.copy()
+    )
+    if rows.functions.trees:
+        return ends
+    matrix, constant = program.affine(rows.functions)
+    for r in np.flatnonzero(np.diff(matrix.indptr) == 1):
+        if int(r) in rows.functions.quadratic and rows.functions.quadratic[int(r)][own][:, own].nnz:
+            continue
+        j, a = int(matrix.indices[matrix.indptr[r]]), float(matrix.data[matrix.indptr[r]])
+        low, high = sorted(((rows.lower[r] - constant[r]) / a, (rows.upper[r] - constant[r]) / a))
+        ends.low[j], ends.high[j] = max(ends.low[j], low), min(ends.high[j], high)
+        ends.row_low[r], ends.row_high[r] = -math.inf, math.inf
+    off = ends.low - ends.high
+    return None if bool((off > ROUNDING * np.maximum(1.0, np.abs(ends.low))).any()) else ends
 
 
 @dataclass(slots=True)
@@ -61,21 +99,26 @@ class Responses:
             rows = follower_program(self.system, k, v).rows
             self._compiled[k] = InteriorPoint(objective, rows)
         run = self._compiled[k]
+        ends = _ends(program)
+        if ends is None:
+            return None
         best: tuple[Array, float] | None = None
         low, high = v.copy(), v.copy()
-        low[program.free], high[program.free] = (
-            self._ranges[0][program.free],
-            self._ranges[1][program.free],
-        )
+        own = program.free
+        low[own] = np.maximum(self._ranges[0][own], ends.low)
+        high[own] = np.minimum(self._ranges[1][own], ends.high)
         for start in self._starts(v, program.free):
             left = self.deadline - time.perf_counter()
             if best is not None and left < 0.0:
                 break
-            found = run.solve(start, low, high, seconds=min(left, MOST))
+            seconds = min(left, MOST)
+            found = run.solve(start, low, high, ends.row_low, ends.row_high, seconds=seconds)
             if found is None or not found.is_feasible:
                 continue
             if best is None or found.objective < best[1]:
                 best = found.values, found.objective
+            if self.convex and found.converged and not found.acceptable:
+                break
         return best
 
     def _starts(self, v: Array, own: Array) -> list[Array]:
@@ -84,7 +127,7 @@ class Responses:
         b = np.where(np.isfinite(high), high, np.maximum(v[own], low) + SPREAD)
         made = [np.clip(v, self._ranges[0], self._ranges[1])]
         made[0][np.setdiff1d(np.arange(v.size), own)] = v[np.setdiff1d(np.arange(v.size), own)]
-        for t in range(0 if self.convex else STARTS):
+        for t in range(AGAIN if self.convex else STARTS):
             start = v.copy()
             # The corners and the middle first: responses often lie at ends.
             share = (0.0, 1.0, 0.5)[t] if t < 3 else self.rng.random(own.size)

@@ -65,8 +65,8 @@ def is_installed() -> bool:
 @dataclass(frozen=True, slots=True)
 class Local:
     """``values`` of all columns at the end of a run, the objective there, and the multipliers of
-    rows and bounds (positive at an upper end). ``converged``: IPOPT's own conditions hold;
-    ``violation`` is the largest one of rows and bounds.
+    rows and bounds (positive at an upper end). ``converged``: IPOPT's own conditions hold, perhaps
+    to its ``acceptable`` level only; ``violation`` is the largest one of rows and bounds.
     """
 
     values: Array
@@ -76,6 +76,7 @@ class Local:
     bound_multipliers: Array
     converged: bool
     iterations: int
+    acceptable: bool = False
 
     @property
     def is_feasible(self) -> bool:
@@ -183,6 +184,7 @@ class InteriorPoint:
             np.asarray(found["lam_x"], dtype=float).reshape(-1),
             bool(stats["success"]),
             int(stats["iter_count"]),
+            stats["return_status"] == "Solved_To_Acceptable_Level",
         )
 
 

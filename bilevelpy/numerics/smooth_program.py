@@ -146,8 +146,8 @@ class Program:
         base[self.free] = 0.0
         return base
 
-    def _affine(self, functions: Functions) -> tuple[Any, Array]:
-        """Matrix over the free columns, and the values with these at 0."""
+    def affine(self, functions: Functions) -> tuple[Any, Array]:
+        """Affine functions: the matrix over the free columns, and the values with these at 0."""
         base = self._base()
         matrix = sp.csr_array(functions.linear[:, self.free])
         if functions.quadratic:
@@ -164,8 +164,8 @@ class Program:
         return v
 
     def _linear(self) -> Answer:
-        c, offset = self._affine(self.objective)
-        matrix, constant = self._affine(self.rows.functions)
+        c, offset = self.affine(self.objective)
+        matrix, constant = self.affine(self.rows.functions)
         low, high = self.rows.lower - constant, self.rows.upper - constant
         cost = np.asarray(c.todense()).reshape(-1)
         bounds = Bounds(self.lower[self.free], self.upper[self.free])
@@ -193,8 +193,8 @@ class Program:
         return Answer("optimal", self.full(found.x), float(found.fun + offset[0]), True)
 
     def _quadratic(self, deadline: float) -> Answer:
-        c, _ = self._affine(self.objective)
-        matrix, constant = self._affine(self.rows.functions)
+        c, _ = self.affine(self.objective)
+        matrix, constant = self.affine(self.rows.functions)
         low, high = self.rows.lower - constant, self.rows.upper - constant
         lb, ub = self.lower[self.free], self.upper[self.free]
         eye = sp.eye_array(self.free.size, format="csr")

@@ -1,0 +1,62 @@
+"""Lower bounds of convex programs by their slope at a point.
+
+A convex f lies above its tangent: with affine rows, the least value of ``f(v) + f'(v) (w - v)``
+over them is a linear program, and no w has a smaller f. At a minimiser it is f(v) itself (M. Frank
+and P. Wolfe, Naval Research Logistics Quarterly 3, 1956).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from bilevelpy.numerics.smooth_program import Program
+from bilevelpy.reductions import scalar as sc
+from bilevelpy.reductions.rows import Functions
+
+if TYPE_CHECKING:
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def tangent_bound(program: Program, v: Array) -> float:
+    """A value that the objective of a program which is known to be convex reaches nowhere below;
+    -inf where rows are not affine, where there is no slope at v, or the tangent has no least value.
+    """
+    program = program.reduced()
+    slope = _slope(program, v)
+    if slope is None:
+        return -math.inf
+    width = program.objective.linear.shape[1]
+    tangent = Functions(np.zeros(1), sp.csr_array(slope.reshape(1, width)))
+    linear = replace(program, objective=tangent, at=v)
+    if linear.degree != 1:
+        return -math.inf
+    found = linear.solve()
+    if found.status != "optimal":
+        return -math.inf
+    own = program.free
+    return program.value(v) + found.objective - float(slope[own].dot(v[own]))
+
+
+def _slope(program: Program, v: Array) -> Array | None:
+    """The derivatives by the free columns, 0 elsewhere."""
+    f, own = program.objective, program.free
+    slope = np.asarray(f.linear[[0]].todense(), dtype=float).reshape(-1)
+    if 0 in f.quadratic:
+        slope = slope + f.quadratic[0] @ v
+    out = np.zeros(slope.size)
+    out[own] = slope[own]
+    if 0 in f.trees:
+        parts = sc.gradient(f.trees[0], own.tolist())
+        for j, part in parts.items():
+            if part is None:
+                return None
+            try:
+                out[j] += sc.evaluate(part, v.tolist())
+            except (ValueError, ArithmeticError):
+                return None
+    return out if bool(np.isfinite(out).all()) else None
