@@ -112,7 +112,7 @@ def analyze(
                 ),
             )
         _refute(bound, levels, seen, constant)
-    curvature = combine(levels, seen, constant)
+    curvature = combine(levels, seen, constant, hessian.value in ("constant", "depends on x"))
     warnings = curvature_warnings(program, levels, curvature.convexity)
     steps = steps_fact(bound, signs.measured)
     return Structure(

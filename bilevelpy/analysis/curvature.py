@@ -114,11 +114,13 @@ class LowerCurvature:
     spectrum: Fact[tuple[float, float] | None]
 
 
-def combine(levels: Sequence[LevelVerdict], probe: Probe | None, constant: bool) -> LowerCurvature:
+def combine(
+    levels: Sequence[LevelVerdict], probe: Probe | None, constant: bool, quadratic: bool
+) -> LowerCurvature:
     """Join followers (the weakest decides) with what was seen.
 
     ``constant`` says that f_yy is the same everywhere, so that exact eigenvalues at one point
-    prove.
+    prove; ``quadratic`` that it does not depend on y.
     """
     exact = constant and probe is not None and bool(probe.spectra) and probe.spectra[0].exact
     weakest = min(levels, key=lambda v: (_RANK[v.kind], _SURE[v.evidence]), default=None)
@@ -132,7 +134,7 @@ def combine(levels: Sequence[LevelVerdict], probe: Probe | None, constant: bool)
         mu or None, convexity.evidence, convexity.reason, convexity.span
     )
     if probe is not None and probe.spectra:
-        convexity, modulus = _seen(convexity, modulus, probe, exact)
+        convexity, modulus = _seen(convexity, modulus, probe, exact, quadratic)
     elif probe is not None and probe.negative and convexity.value == UNKNOWN:
         convexity = _nonconvex(convexity, probe)
     spectrum = _spectrum(probe, exact)
@@ -152,7 +154,7 @@ def combine(levels: Sequence[LevelVerdict], probe: Probe | None, constant: bool)
 
 
 def _seen(
-    convexity: Fact[str], modulus: Fact[float | None], probe: Probe, exact: bool
+    convexity: Fact[str], modulus: Fact[float | None], probe: Probe, exact: bool, quadratic: bool
 ) -> tuple[Fact[str], Fact[float | None]]:
     """Refine what the text says by curvatures at points."""
     low, high = probe.low or 0.0, probe.high or 0.0
@@ -188,7 +190,7 @@ def _seen(
             None, Evidence.OBSERVED, "f curves downwards somewhere"
         )
     words = f"curvature {low:.3g} to {high:.3g} at {_points(len(probe.spectra))}"
-    if low > SINGULAR * size:
+    if low > _least(probe, quadratic) * size:
         return (
             Fact(STRONGLY, Evidence.OBSERVED, words, convexity.span),
             Fact(low, Evidence.OBSERVED, words, convexity.span),
@@ -198,6 +200,17 @@ def _seen(
             None, Evidence.OBSERVED, words
         )
     return convexity, modulus
+
+
+def _least(probe: Probe, quadratic: bool) -> float:
+    """The least curvature that is one, relative to the largest.
+
+    Where f is quadratic in y an eigenvalue above rounding is a modulus, however small: kernel
+    matrices are that ill-conditioned. Elsewhere a small one says that the next point has none.
+    """
+    if quadratic and all(s.exact for s in probe.spectra):
+        return ROUNDING * len(probe.spectra[0].y)
+    return SINGULAR
 
 
 def _nonconvex(convexity: Fact[str], probe: Probe) -> Fact[str]:

@@ -54,10 +54,17 @@ SUPPORT = (
 )
 
 
+LOCAL = (
+    "the lower level is not known to be convex: one of its minimisers is followed, and others may "
+    "be better"
+)
+
+
 def refuse_implicit(structure: Structure, *, groups: bool = False) -> Reject | None:
     """As :func:`refuse_common`, but semidefinite variables are taken, and weighted absolute values
     in convex lower levels over free and box variables; with ``groups`` norms of groups too, over
-    free variables.
+    free variables. Smooth lower levels that are not known to be convex are taken as well: near one
+    of their minimisers implicit differentiation holds.
     """
     s = structure
     if groups and s.lower.smooth.reason == GROUPS:
@@ -65,14 +72,24 @@ def refuse_implicit(structure: Structure, *, groups: bool = False) -> Reject | N
             return Reject("takes norms of groups of free variables", s.lower.domains)
         return refuse_nonconvex(with_smooth_lower(s))
     if s.lower.smooth.reason != ABSOLUTE:
-        return refuse_common(s, matrices=True)
+        return refuse_common(_near_a_minimiser(s), matrices=True)
     if s.lower.domains.value - {"free", "box"}:
         return Reject("takes `abs` terms over free and box variables", s.lower.domains)
     return refuse_nonconvex(with_smooth_lower(s))
 
 
-def warn_support(structure: Structure) -> tuple[str, ...]:
+def _near_a_minimiser(structure: Structure) -> Structure:
+    """The facts near one minimiser of a lower level that is not known to be convex."""
+    if structure.convexity.value in ("convex", "strongly convex") or structure.unique.value:
+        return structure
+    near = Fact("strongly convex", Evidence.DECLARED, "near one minimiser")
+    return replace(structure, convexity=near)
+
+
+def warn_implicit(structure: Structure) -> tuple[str, ...]:
     """What the theory of :func:`refuse_implicit` leaves open for this model."""
+    if structure.convexity.value not in ("convex", "strongly convex"):
+        return (LOCAL,)
     strong = structure.convexity.value == "strongly convex" or bool(structure.unique.value)
     return () if strong or structure.lower.smooth.reason not in (ABSOLUTE, GROUPS) else (SUPPORT,)
 

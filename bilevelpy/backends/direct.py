@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from bilevelpy.analysis.smooth import ABSOLUTE, GROUPS
 from bilevelpy.analysis.structure import Structure
-from bilevelpy.backends.acceptance import refuse_implicit, warn_support
+from bilevelpy.backends.acceptance import refuse_implicit, warn_implicit
 from bilevelpy.backends.base import Accept, Cost, Reject
 from bilevelpy.backends.implicit import DenseAdjoint, DenseLower, DenseSolver, Implicit
 from bilevelpy.backends.loop import check_range
@@ -97,7 +97,8 @@ class Direct(Implicit):
 
     def accepts(self, structure: Structure) -> Accept | Reject:
         """A smooth, strongly convex lower level over free, box, simplex, ball or semidefinite
-        variables, m <= 3000; or a convex one with weighted absolute values or norms of groups.
+        variables, m <= 3000; or a convex one with weighted absolute values or norms of groups. One
+        of the minimisers of a smooth lower level that is not known to be convex.
         """
         refusal = refuse_implicit(structure, groups=True)
         if refusal is not None:
@@ -112,7 +113,7 @@ class Direct(Implicit):
                 None,
             )
         return Accept(
-            "exact hypergradient from one dense factor per upper step", warn_support(structure)
+            "exact hypergradient from one dense factor per upper step", warn_implicit(structure)
         )
 
     def cost(self, structure: Structure) -> Cost:

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 # Further backends that a solve tries at most.
 MOST = 3
-# What follows one minimum of a lower level that is not convex: the certificate looks for others.
-FOLLOWERS = ("direct", "aid")
 # Ends that another backend may better. Limits, interruptions and proofs are final.
 FAILED = (Status.STALLED, Status.DIVERGED)
 
@@ -71,17 +69,6 @@ def _convex(s: Structure) -> Structure:
     shape = Fact(kind, Evidence.OBSERVED, "several lower solutions were met", s.convexity.span)
     several: Fact[bool | None] = Fact(False, Evidence.OBSERVED, shape.reason, s.convexity.span)
     return replace(s, convexity=shape, unique=several)
-
-
-def _local(s: Structure) -> Structure | None:
-    """The facts near one minimum of a lower level that is not convex, where implicit
-    differentiation holds; None for those that are.
-    """
-    if s.convexity.value in ("convex", "strongly convex") or s.unique.value:
-        return None
-    near = "near one local minimum"
-    shape = Fact("strongly convex", Evidence.DECLARED, near, s.convexity.span)
-    return replace(s, convexity=shape, unique=Fact(True, Evidence.DECLARED, near, shape.span))
 
 
 REACTIONS: tuple[Reaction, ...] = (
@@ -135,11 +122,6 @@ def successor(
         return None
     reached = f" at F = {result.F:.6g}" if math.isfinite(result.F) else ""
     seen = f"`{result.backend}` {reaction.words}{reached}"
-    near = _local(reaction.corrected(structure))
-    if near is not None and not set(FOLLOWERS) & set(tried):
-        follower = dispatch(near, backends=backends).chosen
-        if follower in FOLLOWERS:
-            return follower, f"{seen}; `{follower}` followed one minimum of the lower level"
     first = [n for n in reaction.first if n in decision.ranked]
     name = next((n for n in (*first, *decision.ranked) if n not in tried), None)
     return None if name is None else (name, f"{seen}; went on with `{name}`")

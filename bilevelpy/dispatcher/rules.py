@@ -239,6 +239,22 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         13,
+        "not convex, followed",
+        "direct",
+        (c.NOT_CONVEX, c.SMOOTH, c.SMALL),
+        "the lower level is not known to be convex: one of its minimisers is followed by Newton's "
+        "method; claims are local",
+    ),
+    Rule(
+        13,
+        "not convex, followed by products",
+        "aid",
+        (c.NOT_CONVEX, c.SMOOTH),
+        "the lower level is not known to be convex: one of its minimisers is followed by conjugate "
+        "gradients; claims are local",
+    ),
+    Rule(
+        13,
         "not convex",
         "pbgd",
         (c.NOT_CONVEX,),

@@ -298,15 +298,15 @@ class Loop:
         if finish.status not in (Status.CONVERGED, Status.STALLED):
             return None
         before = self.oracle.counts.as_dict()
-        x = search(self.last.x, self.last.y)
+        place = search(self.last.x, self.last.y)
         after = self.oracle.counts.as_dict()
         self.base = {name: self.base[name] + after[name] - before[name] for name in after}
-        if x is self.last.x:
+        if place is not None and place[0] is self.last.x and place[1] is self.last.y:
             # No lower ground, but not stationary: what ended for a flat stretch may go on, once.
             if self.again or finish.status is not Status.CONVERGED:
                 return None
             self.again = True
-        return None if x is None else (x, self.last.y)
+        return place
 
     def result(self, finish: Finish) -> RunResult:
         """Pack the last good point."""

@@ -24,7 +24,7 @@ from bilevelpy.numerics.certificate_upper import UpperCheck
 from bilevelpy.numerics.deadline import DeadlineOracle, OutOfTime
 from bilevelpy.numerics.driver import RunResult
 from bilevelpy.numerics.grouped import grouped_oracle
-from bilevelpy.numerics.halves import halves, split_oracle
+from bilevelpy.numerics.halves import halves, is_split, joined, split_oracle
 from bilevelpy.numerics.resolve import Resolver
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Certificate, Status
@@ -87,14 +87,20 @@ def examine(
     *,
     seconds: float = math.inf,
     patience: float = math.inf,
-) -> tuple[Certificate, Vec | None]:
-    """The certificate, and a lower point where all that is wrong is that a probe found one.
+) -> tuple[Certificate, tuple[Vec, Vec] | None]:
+    """The certificate, and where to go on from.
 
-    Such a point lies beside a maximum, a saddle or a kink at which every first-order method
-    stands still; it is where to go on from.
+    That is a lower point (with y) where all that is wrong is that a probe found one: it lies beside
+    a maximum, a saddle or a kink at which every first-order method stands still. Or it is a better
+    response to x, of a lower level that is not convex: the run has followed another minimiser.
     """
     certificate, case = _certified(oracle, x, y, structure, options, rng, True, seconds, patience)
-    return certificate, case.found.downhill if len(case.found.failures) == 1 else None
+    found = case.found
+    if found.better is not None:
+        return certificate, (x, joined(found.better) if is_split(case.oracle) else found.better)
+    if found.downhill is not None and len(found.failures) == 1:
+        return certificate, (found.downhill, y)
+    return certificate, None
 
 
 def settle(run: RunResult, certificate: Certificate) -> RunResult:

@@ -29,7 +29,7 @@ SMALL = 2000
 @dataclass(slots=True)
 class Findings:
     """``failures`` refute the point, ``notes`` qualify it, ``unchecked`` names what there was no
-    time for; ``downhill`` is a lower point that a probe met.
+    time for; ``downhill`` is a lower point that a probe met, ``better`` a response that refutes y.
     """
 
     failures: list[str] = field(default_factory=list)
@@ -37,6 +37,7 @@ class Findings:
     unchecked: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
     downhill: Vec | None = None
+    better: Vec | None = None
 
 
 @dataclass(slots=True)

@@ -128,6 +128,9 @@ class LowerCheck:
             case.fail(
                 f"the lower objective still falls by {gap:.2e} when the lower level is re-solved"
             )
+            solved = min((s for s in self.found if s.usable), key=lambda s: s.f, default=None)
+            if not case.convex and solved is not None and self.f_here - solved.f > 0.5 * gap:
+                case.found.better = solved.y
         return gap, relative
 
     def ties(self) -> None:

@@ -64,8 +64,8 @@ def run(
     rng
         Source of all randomness; made from ``options.seed`` where None.
     onward
-        Asked at the end for an x with lower F beside ``(x, y)``, or for x itself where it is not
-        stationary after all: the run then goes on from there.
+        Asked at the end for a point with lower F beside ``(x, y)`` or a better response to x, or
+        for ``(x, y)`` itself where it is not stationary after all: the run then goes on from there.
     keep
         Told of every iteration, and how to read off what the run carries on.
     carried

@@ -83,7 +83,7 @@ class RunResult:
 
 Callback = Callable[[IterationState], Any]
 Report = Callable[[Vec, Vec], Mapping[str, float]]
-Onward = Callable[[Vec, Vec], Vec | None]
+Onward = Callable[[Vec, Vec], tuple[Vec, Vec] | None]
 
 
 def is_end(answer: Any) -> bool:

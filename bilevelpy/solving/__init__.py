@@ -147,7 +147,7 @@ def _following(decision: Decision, limit: float) -> str | None:
     if decision.chosen != "exact":
         return None
     names = (*FOLLOWING, "nlp") if math.isinf(limit) else FOLLOWING
-    return next((name for name in names if name in decision.ranked), None)
+    return next((name for name in decision.ranked if name in names), None)
 
 
 def _attempt(

@@ -77,9 +77,9 @@ class Judge:
             return limit
         return max(limit - self.clock.elapsed() - self.share * limit, 1e-9)
 
-    def onward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor | None:
-        """A lower point beside (x, y), if the certificate fails for nothing else; x itself where
-        all that it misses is a smaller hypergradient.
+    def onward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """A point with lower F beside (x, y), if the certificate fails for nothing else, or a
+        better response to x; (x, y) itself where all that it misses is a smaller hypergradient.
         """
         if not self.verify:
             return None
@@ -90,48 +90,47 @@ class Judge:
             spent = min(limit, max(PATIENCE / TRAINED, began - self.began))
             left = min(left, max(TRAINED * spent, LEAST))
         try:
-            rng = torch.Generator().manual_seed(self.options.seed)
-            if self.facts.steps is not None:
-                certificate, downhill = examine_steps(
-                    self.compiled,
-                    x,
-                    y,
-                    self.facts.steps.value,
-                    self.facts,
-                    self.options,
-                    rng,
-                    seconds=left,
-                )
-            elif applies(self.compiled):
-                certificate, downhill = ConicCheck(
-                    self.compiled, x, y, self.facts, self.options, rng, left
-                ).run()
-            elif self.compiled.g.size:
-                certificate, downhill = examine_rows(
-                    self.compiled, x, y, self.facts, self.options, rng, seconds=left
-                )
-            else:
-                certificate, downhill = examine(
-                    self.functions,
-                    x if self.units is None else x / self.units.x,
-                    y if self.units is None else y / self.units.y,
-                    self.facts,
-                    self.options,
-                    rng,
-                    seconds=left,
-                    patience=max(PATIENCE, began - self.began),
-                )
+            certificate, place = self._examined(x, y, left, began)
         except KeyboardInterrupt:
             self.known = (x, y, None)
             return None
         finally:
             self.seconds += time.perf_counter() - began
         self.known = (x, y, certificate)
-        if downhill is None and _is_sloping(certificate, self.options.tol):
-            return x
-        if self.units is not None and downhill is not None:
-            return self.units.x * downhill
-        return downhill
+        if place is None and _is_sloping(certificate, self.options.tol):
+            return x, y
+        return place
+
+    def _examined(
+        self, x: torch.Tensor, y: torch.Tensor, left: float, began: float
+    ) -> tuple[Certificate, tuple[torch.Tensor, torch.Tensor] | None]:
+        """The certificate by the check that suits the model, and where to go on from."""
+        rng = torch.Generator().manual_seed(self.options.seed)
+        compiled, facts, options = self.compiled, self.facts, self.options
+        if facts.steps is not None:
+            certificate, downhill = examine_steps(
+                compiled, x, y, facts.steps.value, facts, options, rng, seconds=left
+            )
+        elif applies(compiled):
+            certificate, downhill = ConicCheck(compiled, x, y, facts, options, rng, left).run()
+        elif compiled.g.size:
+            certificate, downhill = examine_rows(compiled, x, y, facts, options, rng, seconds=left)
+        else:
+            units = self.units
+            certificate, place = examine(
+                self.functions,
+                x if units is None else x / units.x,
+                y if units is None else y / units.y,
+                facts,
+                options,
+                rng,
+                seconds=left,
+                patience=max(PATIENCE, began - self.began),
+            )
+            if place is None or units is None:
+                return certificate, place
+            return certificate, (units.x * place[0], units.y * place[1])
+        return certificate, None if downhill is None else (downhill, y)
 
     def verdict(self, raw: RunResult) -> tuple[RunResult, Certificate | None]:
         """The run with its final status; without a certificate it is never "converged"."""

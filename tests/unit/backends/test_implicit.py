@@ -257,7 +257,6 @@ def test_accepts_what_its_theory_covers(backend) -> None:
     ("changes", "word"),
     [
         ({"convexity": "convex", "unique": None}, "unique"),
-        ({"convexity": "nonconvex", "unique": None}, "strongly convex"),
         ({"lower_smooth": False}, "derivatives"),
         ({"lower_discrete": True}, "continuous"),
         ({"lower_constraints": 2}, "constraints"),

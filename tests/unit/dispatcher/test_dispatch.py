@@ -24,7 +24,6 @@ from tests.unit.analysis.models import (
     FIRMS,
     LINEAR,
     MERELY_CONVEX,
-    PL,
     QUADRATIC,
     RIDGE,
     RIDGE_DATA,
@@ -141,7 +140,7 @@ def test_unknown_condition_goes_to_aid(ridge):
     assert dispatch(s, backends=real()).chosen == "aid"
 
 
-@pytest.mark.parametrize("text", [MERELY_CONVEX, PL, KINKED, LINEAR])
+@pytest.mark.parametrize("text", [MERELY_CONVEX, KINKED, LINEAR])
 def test_models_outside_of_every_theory_are_refused_with_the_fact(text):
     s = facts(text)
     with pytest.raises(BackendError, match="BLV0601") as refusal:

@@ -1,12 +1,13 @@
-"""Lower levels that are not convex: one of their minima is followed where penalties fail."""
+"""Lower levels that are not convex: one of their minima is followed."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
 import bilevelpy as bl
-from bilevelpy.dispatcher.escalation import successor
-from bilevelpy.result import Status
+from bilevelpy.dispatcher.conditions import DENSE
 
 # The weight of a matrix factorisation, chosen on entries that it has not seen: the start is a
 # saddle of the lower level, whose minima are all turned factors.
@@ -34,19 +35,19 @@ def model() -> bl.Model:
     return bl.parse(FACTORS, data={"R": R, "K": K}, k=2)
 
 
-def test_a_minimum_is_followed_where_a_penalty_has_failed() -> None:
-    known = model()
-    facts = bl.analyze(known)
+def test_a_minimum_is_followed() -> None:
+    facts = bl.analyze(model())
     assert facts.convexity.value == "nonconvex"
-    failed = bl.solve(known, backend="pbgd", max_iter=3, progress=False)
-    failed.status = Status.STALLED
-    following = successor(facts, failed, ["pbgd"])
-    assert following is not None
-    assert following[0] == "direct"
-    assert "followed one minimum" in following[1]
-    # Once only: a follower that has failed is not asked again.
-    again = successor(facts, failed, ["pbgd", "direct"])
-    assert again is None or again[0] not in ("direct", "aid")
+    decision = bl.dispatch(facts)
+    assert decision.ranked[:3] == ("direct", "aid", "pbgd")
+    assert "others may be better" in " ".join(decision.warnings)
+    large = bl.dispatch(replace(facts, dim_y=DENSE + 1))
+    assert large.ranked[:2] == ("aid", "pbgd")
+
+
+def test_a_pessimistic_leader_is_refused() -> None:
+    facts = replace(bl.analyze(model()), stance="pessimistic")
+    assert not {"direct", "aid"} & set(bl.dispatch(facts, backend="exact", force=True).ranked[1:])
 
 
 def test_the_weight_of_a_factorisation_is_found() -> None:

@@ -92,7 +92,10 @@ def test_stochastic_methods_refuse_rows() -> None:
 def test_models_that_are_not_convex_get_local_claims_only_from_methods_made_for_them() -> None:
     decision = dispatch(facts(PL))
     assert decision.row == 13
-    assert not {"direct", "aid", "nbo", "qnbo", "itd"} & set(decision.ranked)
+    assert not {"nbo", "qnbo", "itd"} & set(decision.ranked)
+    # Implicit differentiation holds near one minimiser: these two say so, and the certificate looks
+    # for better ones.
+    assert decision.ranked.index("direct") < decision.ranked.index("pbgd")
 
 
 def test_large_models_leave_the_dense_solver() -> None:

@@ -192,10 +192,27 @@ def test_leaves_a_plateau_for_lower_ground() -> None:
         box(1, -100.0, 100.0),
     )
     rng = torch.Generator().manual_seed(1)
-    c, downhill = examine(o, vec(60.0), vec(60.0), None, SolveOptions(), rng)
+    c, place = examine(o, vec(60.0), vec(60.0), None, SolveOptions(), rng)
     assert c.kind == "none"
-    assert downhill is not None
-    assert float(downhill) < 0
+    assert place is not None
+    assert float(place[0]) < 0
+
+
+def test_goes_on_from_a_better_response_of_a_level_that_is_not_convex() -> None:
+    # Minima of (y^2 - 1)^2 + y/5 at about -1.02 and 0.97: the second one is no response.
+    o = AutoOracle(
+        lambda x, y: ((x - y) ** 2).sum(),
+        lambda x, y: ((y**2 - 1) ** 2 + 0.2 * y).sum(),
+        vec(0.97),
+        vec(-1.0),
+        box(1, -2.0, 2.0),
+    )
+    rng = torch.Generator().manual_seed(1)
+    c, place = examine(o, vec(0.9735), vec(0.9735), None, SolveOptions(), rng)
+    assert "still falls" in c.reasons[0]
+    assert place is not None
+    assert float(place[0]) == 0.9735
+    assert float(place[1]) < -1
 
 
 def test_accepts_the_flat_bottom_of_a_hinge() -> None:
