@@ -6,6 +6,7 @@ one side of every pair fixed at zero the program is smooth, and usually linear o
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,6 +57,7 @@ def polish(program: KKT, raw: Array) -> Array:
         return v
     value, before = smooth.value(better), smooth.value(v)
     worse = value > before + 1e-5 * max(1.0, abs(before))
-    if worse or smooth.violation(better) > max(SHARP, program.rows.violation(v).max(initial=0.0)):
+    off = float(program.rows.violation(v).max(initial=0.0))
+    if worse or smooth.violation(better) > max(SHARP, off if math.isfinite(off) else 0.0):
         return v
     return better

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -170,9 +171,21 @@ class Rows:
         )
 
     def violation(self, v: Array) -> Array:
-        """How far every row is violated at a point."""
-        value = self.functions.value(v)
-        return np.asarray(np.maximum(np.maximum(self.lower - value, value - self.upper), 0.0))
+        """How far every row is violated at a point; without end where it has no value there (the
+        derivative of an entropy at 0).
+        """
+        try:
+            value = self.functions.value(v)
+        except (ValueError, ArithmeticError):
+            value = np.array([self._at(row, v) for row in range(self.count)])
+        off = np.maximum(np.maximum(self.lower - value, value - self.upper), 0.0)
+        return np.asarray(np.where(np.isnan(off), math.inf, off))
+
+    def _at(self, row: int, v: Array) -> float:
+        try:
+            return self.functions.at(row, v)
+        except (ValueError, ArithmeticError):
+            return math.nan
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ __all__ = ["Clock", "Request", "check_unchanged", "oracle", "run", "structure"]
 WORTHWHILE = 0.05
 # Where one of these could follow it, a search for the global optimum leaves it this part of a time
 # limit, or goes on for so many seconds without one: it may end without any answer.
-FOLLOWING, LEFT, ALONE = ("direct", "aid"), 0.25, 60.0
+FOLLOWING, LEFT, ALONE = ("direct", "aid", "nlp"), 0.25, 60.0
 # How far a point may be off to count as bilevel feasible, and by how much F has to be better.
 FEASIBLE, BETTER = 1e-5, 1e-3
 # Differences of F that count as none, and seconds of a global search that checks a local end.
@@ -73,7 +73,7 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
     # A run that a report may end has its end there: nothing follows it.
     goes_on = options.backend == "auto" and request.verify and request.stop_by is None
     tried, results = [decision.chosen], list[Result]()
-    following = _following(decision, options.time_limit) if goes_on else None
+    following = _following(decision) if goes_on else None
     if following is not None:
         left = options.time_limit - clock.elapsed()
         share = ALONE if math.isinf(left) else (1.0 - LEFT) * left
@@ -140,14 +140,13 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
     return _of_all(results, kept, decision, clock)
 
 
-def _following(decision: Decision, limit: float) -> str | None:
+def _following(decision: Decision) -> str | None:
     """The local method that follows a global search which a limit ends; None where none takes the
-    model. `nlp` looks for no more than `exact` does on its way: it follows what might never end.
+    model.
     """
     if decision.chosen != "exact":
         return None
-    names = (*FOLLOWING, "nlp") if math.isinf(limit) else FOLLOWING
-    return next((name for name in decision.ranked if name in names), None)
+    return next((name for name in decision.ranked if name in FOLLOWING), None)
 
 
 def _attempt(

@@ -277,10 +277,40 @@ lower L { var y[n] in [0, 1]; minimize x * y[1] - entropy(y); subject to one: su
 """
 
 
-def test_without_a_limit_a_global_search_ends_where_a_local_method_takes_the_model() -> None:
+def test_a_global_search_ends_where_a_local_method_takes_the_model() -> None:
     decision = bl.dispatch(bl.analyze(bl.parse(CONSTRAINED)))
     assert decision.chosen == "exact"
-    assert solving._following(decision, math.inf) == "nlp"
-    assert solving._following(decision, 40.0) is None
+    assert solving._following(decision) == "nlp"
     whole = CONSTRAINED.replace("in [0, 2] start 1", "in binary")
-    assert solving._following(bl.dispatch(bl.analyze(bl.parse(whole))), math.inf) is None
+    assert solving._following(bl.dispatch(bl.analyze(bl.parse(whole)))) is None
+
+
+# Entropic transport whose costs the leader learns: SCIP ends with entries at 0, where conditions of
+# the follower have no value.
+TRANSPORT = """
+model transport; dim n = 3;
+param a[n] = [0.2, 0.3, 0.5], b[n] = [0.4, 0.35, 0.25];
+param T[n, n] = [[0.07, 0.13, 0.02], [0.02, 0.2, 0.15], [0.25, 0.1, 0.06]];
+upper { var C[n, n] in [0, 3] start 1; minimize sum((P - T)^2) + 0.001 * sumsq(C); }
+lower move {
+  var P[n, n] in [0, 1] start 0.1;
+  minimize sum(C * P) - 0.2 * sum(entropy(P));
+  subject to
+    rows[i in n]: sum(P[i, j] for j in n) == a[i];
+    columns[j in n]: sum(P[i, j] for i in n) == b[j];
+}
+"""
+
+
+def test_a_local_method_has_a_quarter_of_the_limit() -> None:
+    result = bl.solve(bl.parse(TRANSPORT), time_limit=12, progress=False)
+    assert (result.status, result.backend) == ("converged", "nlp")
+    assert "went on with `nlp`" in " ".join(result.decision.notes)
+    assert "failed" not in " ".join(result.decision.notes)
+    # Plans of the follower by Sinkhorn's scaling at the answer.
+    scaled = np.exp(-result["C"] / 0.2)
+    a, b = np.array([0.2, 0.3, 0.5]), np.array([0.4, 0.35, 0.25])
+    for _ in range(2000):
+        scaled *= (a / scaled.sum(1))[:, None]
+        scaled *= b / scaled.sum(0)
+    assert np.abs(scaled - result["P"]).max() < 1e-5
