@@ -15,7 +15,15 @@ from bilevelpy.backends.base import Accept
 from bilevelpy.backends.whole import takes_programs
 from bilevelpy.checkpoint import add_counts
 from bilevelpy.dispatcher import successor
-from bilevelpy.dispatcher.conditions import MERELY_CONVEX, POLYNOMIAL, SMOOTH, TINY, UNIQUE
+from bilevelpy.dispatcher.conditions import (
+    ABSOLUTE_VALUES,
+    GROUP_NORMS,
+    MERELY_CONVEX,
+    POLYNOMIAL,
+    SMOOTH,
+    TINY,
+    UNIQUE,
+)
 from bilevelpy.errors import BackendError, ExportError, MissingEngine
 from bilevelpy.ir.types import Sense
 from bilevelpy.model import Model
@@ -239,8 +247,10 @@ def _elsewhere(
     """What is to be tried after a local end of a small model: backend, start and options; ``known``
     is a backend that was at it when the solve was ended, and has its start.
 
-    Where responses are unique, points all over the upper set say whether one is better. Where they
-    are not, the leader's choice among them matters too: that is for a global search, for a while.
+    Where responses are unique, or as good as that on their supports, points all over the upper set
+    say whether one is better: a weight under which all is 0 from the start is moved by no slope.
+    Where they are not, the leader's choice among them matters too: that is for a global search, for
+    a while.
     """
     if takes_programs(registry.get(kept.backend)):
         return None
@@ -253,7 +263,8 @@ def _elsewhere(
     if known is not None:
         return known, {}, plain
     functions = oracle(model)
-    if not (UNIQUE(facts) and SMOOTH(facts) and is_small(functions)):
+    looked = (UNIQUE(facts) and SMOOTH(facts)) or ABSOLUTE_VALUES(facts) or GROUP_NORMS(facts)
+    if not (looked and is_small(functions)):
         return None
     x, y = start_vectors(functions, _start_at(kept.upper, kept.lower), None)
     found = better_elsewhere(functions, x, y, options.seed, clock.elapsed(), left)

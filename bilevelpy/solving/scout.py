@@ -18,7 +18,10 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
+from bilevelpy.errors import BackendError
 from bilevelpy.lowering.expansion import entries
+from bilevelpy.numerics.grouped import grouped_oracle
+from bilevelpy.numerics.halves import halves, joined, split_oracle
 from bilevelpy.numerics.resolve import Resolver
 
 if TYPE_CHECKING:
@@ -59,7 +62,9 @@ def better_elsewhere(
     none was met. ``spent`` are the seconds of the run that led to x, ``seconds`` those left.
     """
     rng = np.random.default_rng(seed)
-    scout = _Scout(oracle, x, y, time.perf_counter() + min(max(MOST, SHARE * spent), seconds))
+    until = time.perf_counter() + min(max(MOST, SHARE * spent), seconds)
+    seeable, split = _without_kinks(oracle, x)
+    scout = _Scout(seeable, x, halves(y) if split else y, until)
     here = scout.value(x)
     if here is None:
         return None
@@ -81,13 +86,29 @@ def better_elsewhere(
     if not best[0] < here - CLEARLY * size:
         return None
     response = scout.response(best[1])
-    return None if response is None else (best[1], response)
+    if response is None:
+        return None
+    return best[1], joined(response) if split else response
+
+
+def _without_kinks(oracle: TorchOracle, x: Vec) -> tuple[Any, bool]:
+    """The problem as Newton's method takes it: absolute values and norms of groups by their
+    support, or in halves (True).
+    """
+    try:
+        grouped = grouped_oracle(oracle)
+    except BackendError:  # norms of another form
+        grouped = None
+    if grouped is not None:
+        return grouped, False
+    split = split_oracle(oracle, x, torch.Generator().manual_seed(0))
+    return (oracle, False) if split is None else (split, True)
 
 
 class _Scout:
     """Values of Phi at points far from each other, until a deadline."""
 
-    def __init__(self, oracle: TorchOracle, x: Vec, y: Vec, deadline: float) -> None:
+    def __init__(self, oracle: Any, x: Vec, y: Vec, deadline: float) -> None:
         self.oracle, self.y, self.deadline = oracle, y, deadline
         self.solver = Resolver(oracle, x, y, torch.Generator().manual_seed(0))
 

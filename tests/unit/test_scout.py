@@ -56,3 +56,41 @@ def test_ranges_without_ends_are_looked_at_too() -> None:
     wanted = float(((grid + 1) ** 2 * (grid - 3) ** 2 / 10 - grid).min())
     res = bl.solve(bl.parse(text))
     assert pytest.approx(wanted, abs=1e-4) == res.F
+
+
+# Elastic nets with a weight for each of three groups. At the start all of the third group is 0, and
+# no slope tells that a smaller weight would let it in.
+GROUPS = """
+dim n, m, p, g = 3;
+param A[n, p], b[n], Av[m, p], bv[m], group[p];
+upper {
+  var l1[g] in [-8, 2] start -2, l2 in [-8, 2] start -3;
+  minimize mean((Av @ w - bv)^2) / 2;
+}
+lower fit {
+  var w[p] DOMAIN;
+  minimize mean((A @ w - b)^2) / 2 + sum(exp(l1[group][j]) * abs(w[j]) for j in p)
+    + exp(l2) * sumsq(w) / 2;
+}
+"""
+
+
+@pytest.mark.parametrize("domain", ["", "in [-4, 4]"])
+def test_weights_under_which_all_is_zero_are_looked_at(domain: str) -> None:
+    rng = np.random.default_rng(1)
+    truth = np.array([2.0, -1.0, 0, 0, 0, 1.0, 0, 0, 0])
+    data = {"group": np.repeat([1, 2, 3], 3)}
+    for x, y in (("A", "b"), ("Av", "bv")):
+        data[x] = rng.normal(size=(50, 9))
+        data[y] = data[x] @ truth + 0.5 * rng.normal(size=50)
+    model = bl.parse(GROUPS.replace("DOMAIN", domain), data=data)
+    one = bl.solve(model, backend="direct")
+    res = bl.solve(model)
+    assert res.success
+    starts = rng.uniform(-8, 0, (10, 4))
+    others = [
+        float(bl.solve(model, backend="direct", start={"l1": s[:3], "l2": s[3]}, verify=False).F)
+        for s in starts
+    ]
+    assert 1.005 * min(others) < one.F
+    assert 1.001 * min(others) > res.F
