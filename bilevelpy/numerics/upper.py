@@ -126,7 +126,7 @@ def measure(state: UpperState) -> Measure:
     f = p.lower.f if math.isfinite(p.lower.f) else state.response.oracle.f(p.x, p.y)
     warnings = state.warnings
     if p.adjoint is not None and p.adjoint.negative_curvature:
-        warnings = (*warnings, "the lower level has negative curvature in y at its solution")
+        warnings = (*warnings, "negative curvature of the lower level was met at a response")
     if p.lower.face.weak:
         warnings = (
             *warnings,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,7 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
             if options.backend != "auto" or not others:
                 raise
             tried.append(others[0])
-            decision = decision.noted(f"`{name}`: {error}; went on with `{others[0]}`")
+            decision = decision.noted(f"`{name}`: {_said(error)}; went on with `{others[0]}`")
             settings, following = replace(options, backend_options={}), None
     sign = -1.0 if model.program.upper.sense is Sense.MAXIMIZE else 1.0
     while goes_on and _time_is_left(options, clock):
@@ -130,7 +131,7 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
                 )
             )
         except (BackendError, ExportError) as error:  # what was found before is not lost
-            decision = decision.noted(str(error))
+            decision = decision.noted(f"`{name}`: {_said(error)}")
     kept = _kept(results, sign)
     following_up = goes_on and kept.success and not request.start and course.note is None
     if following_up and _time_is_left(options, clock):
@@ -155,6 +156,11 @@ def _following(decision: Decision) -> str | None:
     if decision.chosen != "exact":
         return None
     return next((name for name in decision.ranked if name in FOLLOWING), None)
+
+
+def _said(error: BackendError | ExportError) -> str:
+    """The sentence of an error, without its code and place: notes are lines of their own."""
+    return re.sub(r"^error\[BLV\d+\]: ", "", str(error).partition("\n")[0])
 
 
 def _attempt(

@@ -138,7 +138,7 @@ def test_a_solved_model_has_no_successor(solved) -> None:
 
 
 def test_negative_curvature_leads_to_a_method_without_convexity(solved) -> None:
-    seen = "the lower level has negative curvature in y at its solution"
+    seen = "negative curvature of the lower level was met at a response"
     result = replace(bl.solve(solved), status=Status.STALLED, warnings=(seen,))
     found = successor(bl.analyze(solved), result, ["direct"])
     assert found is not None
