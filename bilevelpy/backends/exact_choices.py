@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bilevelpy.backends.exact_enumerate import few_choices
 from bilevelpy.backends.exact_scip import LEAST, Limits, Outcome
 from bilevelpy.backends.nlp_response import Responses
 from bilevelpy.numerics.constrained_certificate import (
@@ -24,6 +25,7 @@ from bilevelpy.numerics.constrained_certificate import (
     objective_scale,
     row_scales,
 )
+from bilevelpy.numerics.interior_point import is_installed
 from bilevelpy.numerics.linearised import tangent_bound
 from bilevelpy.reductions.determined import determined
 
@@ -35,6 +37,15 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # A response is the best one where the tangent allows less than this, relative to the terms of f.
 BEST = 1e-7
+
+
+def convex_choices(system: System) -> Array | None:
+    """The points x that are tried, for convex followers whose conditions are no polynomials of
+    degree two; None where they are too many, or nothing solves such followers.
+    """
+    if not system.lower_objectives.trees or not is_installed():
+        return None
+    return few_choices(system, coupled=True)
 
 
 def answered_choices(

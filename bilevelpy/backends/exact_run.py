@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilevelpy.backends.exact_beside import points_beside
-from bilevelpy.backends.exact_choices import answered_choices
+from bilevelpy.backends.exact_choices import answered_choices, convex_choices
 from bilevelpy.backends.exact_cuts import solve_by_cuts
 from bilevelpy.backends.exact_duality import write_duality
 from bilevelpy.backends.exact_enumerate import best_of, few_choices, worst_of_few
@@ -31,7 +31,6 @@ from bilevelpy.backends.exact_status import end_of, end_without_point
 from bilevelpy.backends.whole import Hooks, ProgramAnswer
 from bilevelpy.ir.walk import duals
 from bilevelpy.numerics.constrained_certificate import without_point
-from bilevelpy.numerics.interior_point import is_installed
 from bilevelpy.reductions.patience import TooLong, until
 from bilevelpy.reductions.pessimistic import Worst
 from bilevelpy.result import Status
@@ -223,12 +222,8 @@ class Run(Programs):
         return self._search(found, state, [])
 
     def _answered_choices(self) -> Outcome | None:
-        """Every choice of the leader answered by convex programs, where SCIP would have to solve
-        conditions that are no polynomials of degree two.
-        """
-        if not self.system.lower_objectives.trees or not is_installed():
-            return None
-        points = few_choices(self.system, coupled=True)
+        """Every choice of the leader answered by convex programs, where there are such."""
+        points = convex_choices(self.system)
         if points is None:
             return None
         rng = np.random.default_rng(self.options.seed)
