@@ -40,7 +40,7 @@ class Leaves:
         axes: Axes,
         children: Sequence[Expr] = (),
     ) -> E:
-        full = (kind, text, key, tuple(id(a) for a in axes), tuple(id(c) for c in children))
+        full = (kind, text, key, axes, tuple(children))  # nodes and axes are equal to themselves
         found = self._nodes.get(full)
         if found is not None:
             return found  # type: ignore[return-value]

@@ -8,17 +8,16 @@ always taking the pair with the smallest result. The choice looks at ranks only:
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
+from bilevelpy.ir.contraction import Contraction, Factor, Labels
 from bilevelpy.ir.expr import Align, Apply, Const, Einsum, Expr, Fill
 
 if TYPE_CHECKING:
     from bilevelpy.diagnostics import Span
     from bilevelpy.ir.build import Builder
     from bilevelpy.ir.types import Axis
-
-Labels = tuple[int, ...]
-Factor = tuple[Expr, Labels]
 
 
 def product(
@@ -51,12 +50,13 @@ def _relabel(
 ) -> tuple[list[Factor], Labels, dict[int, Axis]]:
     """Number the labels by where they stand, so that the caller's numbering leaves no trace."""
     digests = [builder.digest(node) for node, _ in factors]
+    times = Counter(digests)
     rename = {label: k for k, label in enumerate(output)}
 
     def key(k: int) -> tuple[int, str, tuple[int, ...]]:
         # Factors that occur once come first: they tell the labels of equal factors apart.
         return (
-            digests.count(digests[k]),
+            times[digests[k]],
             digests[k],
             tuple(rename.get(s, len(axis_of)) for s in factors[k][1]),
         )
@@ -102,7 +102,7 @@ def _flatten(factors: list[Factor]) -> tuple[float, list[Factor]]:
 
 def _squares(builder: Builder, factors: list[Factor]) -> list[Factor]:
     """Replace pairs of the same factor by its square; order the factors canonically."""
-    ordered = sorted(factors, key=lambda f: (builder.digest(f[0]), f[1]))
+    ordered = sorted(factors, key=lambda f: _key(builder, f))
     result: list[Factor] = []
     for factor in ordered:
         if result and result[-1] == factor:
@@ -110,7 +110,7 @@ def _squares(builder: Builder, factors: list[Factor]) -> list[Factor]:
             result.append((builder.apply("square", node), labels))
         else:
             result.append(factor)
-    return sorted(result, key=lambda f: (builder.digest(f[0]), f[1]))
+    return sorted(result, key=lambda f: _key(builder, f))
 
 
 def _contract(
@@ -126,57 +126,50 @@ def _contract(
         len(set(labels)) < len(labels) or not keep.issuperset(labels) for _, labels in factors
     ):
         return factors
-    while True:
-        factors = [_sum_alone(builder, k, factors, keep, span) for k in range(len(factors))]
-        best: tuple[tuple[int, int, int], int, int] | None = None
-        for a in range(len(factors)):
-            for b in range(a + 1, len(factors)):
-                shared = (set(factors[a][1]) & set(factors[b][1])) - keep
-                if not shared:
-                    continue
-                elsewhere = {
-                    s for k, f in enumerate(factors) if k not in (a, b) for s in f[1]
-                } | keep
-                rest = (set(factors[a][1]) | set(factors[b][1])) & elsewhere
-                cost = (
-                    len(rest),
-                    -len(shared - elsewhere),
-                    max(len(factors[a][1]), len(factors[b][1])),
-                )
-                if best is None or cost < best[0]:
-                    best = (cost, a, b)
-        if best is None:
-            return factors
-        _, a, b = best
-        pair = [factors[a], factors[b]]
-        factors = [f for k, f in enumerate(factors) if k not in (a, b)]
-        elsewhere = {s for f in factors for s in f[1]} | keep
-        rest_labels = tuple(s for s in dict.fromkeys((*pair[0][1], *pair[1][1])) if s in elsewhere)
-        rest_labels = tuple(
-            sorted(rest_labels, key=lambda s: (output.index(s) if s in keep else len(output), s))
+    carriers = Counter(label for _, labels in factors for label in set(labels))
+    factors = [_sum_alone(builder, f, carriers, keep, span) for f in factors]
+    # The first choice is made in the order given, each further one in the canonical order.
+    run = Contraction(enumerate(factors), keep)
+    first = run.take()
+    if first is None:
+        return factors
+    pair: tuple[Factor, Factor] | None = first
+    canonical = Contraction(((_key(builder, f), f) for f in run.rest()), keep)
+    while pair is not None:
+        both = dict.fromkeys((*pair[0][1], *pair[1][1]))
+        rest = sorted(
+            (s for s in both if canonical.carried(s)),
+            key=lambda s: (output.index(s) if s in keep else len(output), s),
         )
-        contracted = (set(pair[0][1]) | set(pair[1][1])) - set(rest_labels)
-        if contracted:
-            node: Expr = builder.einsum(pair, rest_labels, span)
+        if len(rest) < len(both):
+            node: Expr = builder.einsum(pair, tuple(rest), span)
         else:
-            node = _elementwise(builder, 1.0, _squares(builder, pair), rest_labels, axis_of, span)
-        factors.append((node, rest_labels))
-        factors.sort(key=lambda f: (builder.digest(f[0]), f[1]))
+            squares = _squares(builder, list(pair))
+            node = _elementwise(builder, 1.0, squares, tuple(rest), axis_of, span)
+        made = (node, tuple(rest))
+        canonical.put(_key(builder, made), made, pair)
+        pair = canonical.take()
+    return canonical.rest()
+
+
+def _key(builder: Builder, factor: Factor) -> tuple[str, Labels]:
+    """The canonical place of a factor."""
+    return builder.digest(factor[0]), factor[1]
 
 
 def _sum_alone(
-    builder: Builder, position: int, factors: list[Factor], keep: set[int], span: Span | None
+    builder: Builder, factor: Factor, carriers: Counter[int], keep: set[int], span: Span | None
 ) -> Factor:
     """Sum a factor over labels that only it carries; a repeated label becomes a diagonal first."""
-    node, labels = factors[position]
-    others = {s for k, f in enumerate(factors) if k != position for s in f[1]} | keep
+    node, labels = factor
     if len(set(labels)) < len(labels):
         unique = tuple(dict.fromkeys(labels))
         node, labels = builder.einsum([(node, labels)], unique, span), unique
-    dims = tuple(d for d, s in enumerate(labels) if s not in others)
+    dims = tuple(d for d, s in enumerate(labels) if carriers[s] == 1 and s not in keep)
     if not dims:
         return node, labels
-    return builder.raw_reduce("sum", node, dims, span), tuple(s for s in labels if s in others)
+    kept = tuple(s for d, s in enumerate(labels) if d not in dims)
+    return builder.raw_reduce("sum", node, dims, span), kept
 
 
 def _elementwise(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from bilevelpy.diagnostics import Diagnostic, Severity, Source, Span
+from bilevelpy.garbage import undisturbed
 from bilevelpy.ir.program import Expect, Level, Program, Report
 from bilevelpy.ir.types import Stance
 from bilevelpy.sema.collect import Outline, collect
@@ -16,7 +17,7 @@ from bilevelpy.sema.frames import Frame
 from bilevelpy.sema.include import read_all
 from bilevelpy.sema.levels import let, level, open_level, shapes
 from bilevelpy.sema.order import in_order
-from bilevelpy.sema.scope import DATA_KINDS, REPORTS, UPPER, Context, Kind, State
+from bilevelpy.sema.scope import DATA_KINDS, REPORTS, UPPER, Context, Declaration, Kind, State
 from bilevelpy.sema.warnings import warn
 from bilevelpy.syntax import ast
 
@@ -61,6 +62,11 @@ def check(source: Source, *, loader: Callable[[str], Source] | None = None) -> C
 
 def examine(source: Source, *, loader: Callable[[str], Source] | None = None) -> Examination:
     """Check ``source`` as :func:`check` does, and keep declarations, shapes and trees."""
+    with undisturbed():
+        return _examined(source, loader)
+
+
+def _examined(source: Source, loader: Callable[[str], Source] | None) -> Examination:
     state = State(sources={source.name: source})
     items, files = read_all(state, source, loader)
     broken = bool(state.diagnostics)
@@ -123,14 +129,16 @@ def _elaborate(state: State, outline: Outline) -> Program | None:
     frames = [open_level(state, name, block) for name, block in blocks]
     for frame in frames:
         shapes(state, frame)
-    by_name = {f.name: f for f in frames}
+    lets: dict[str, list[Declaration]] = {}
+    for declaration in order:
+        if declaration.kind is Kind.LET:
+            lets.setdefault(declaration.level, []).append(declaration)
     # An upper `let` may read duals, whose axes are those of the followers' constraints: followers
     # first.
     made: dict[str, Level | None] = {}
     for frame in sorted(frames, key=lambda f: f.name == UPPER):
-        for declaration in order:
-            if declaration.kind is Kind.LET and declaration.level == frame.name:
-                let(state, by_name[frame.name], declaration)
+        for declaration in lets.get(frame.name, ()):
+            let(state, frame, declaration)
         made[frame.name] = level(state, frame)
     reports = _reports(state)
     expects = _expects(state, outline)

@@ -127,6 +127,8 @@ def _declare(
     if outer is not None:
         _hides(state, made, outer)
     table[name] = made
+    if level in state.lowers:
+        state.below.setdefault(name, []).append(made)
 
 
 def _parameters(state: State, node: ast.DefDecl) -> None:

@@ -260,7 +260,7 @@ def _check_key(state: State, key: Element, span: Span, axes: Axes, node: ast.Par
         return
     if len(axes) > 1:
         for item, axis in zip(parts, axes, strict=True):
-            if axis.labels is not None and item not in axis.labels:
+            if state.excludes(axis, item):
                 _not_in(state, item, span, axis)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from bilevelpy.diagnostics import Label
 from bilevelpy.ir.atoms import CALLS
 from bilevelpy.sema.scope import (
@@ -11,7 +13,6 @@ from bilevelpy.sema.scope import (
     Declaration,
     State,
     axes_text,
-    closest,
     wrong_arguments,
 )
 from bilevelpy.sema.values import Value
@@ -19,20 +20,21 @@ from bilevelpy.syntax import ast
 
 
 def _lower_constraints(state: State) -> str:
+    """The first few constraints that have a shadow price."""
     shown = []
-    for level in state.lowers:
-        for name, declaration in state.constraints.get(level, {}).items():
-            rows = state.rows.get(declaration)
-            kind = "equality" if "==" in declaration.node.operators else "inequality"
-            axes = (
-                f"axis {rows[0].name}, "
-                if rows and len(rows) == 1
-                else f"axes {axes_text(rows)}, "
-                if rows
-                else ""
-            )
-            shown.append(f"`{level}.{name}` ({axes}{kind})")
-    return ", ".join(shown[:6])
+    below = (d for level in state.lowers for d in state.constraints.get(level, {}).values())
+    for declaration in islice(below, 6):
+        rows = state.rows.get(declaration)
+        kind = "equality" if "==" in declaration.node.operators else "inequality"
+        axes = (
+            f"axis {rows[0].name}, "
+            if rows and len(rows) == 1
+            else f"axes {axes_text(rows)}, "
+            if rows
+            else ""
+        )
+        shown.append(f"`{declaration.level}.{declaration.name}` ({axes}{kind})")
+    return ", ".join(shown)
 
 
 def dual(state: State, context: Context, node: ast.Call) -> Value | None:
@@ -64,6 +66,16 @@ def dual(state: State, context: Context, node: ast.Call) -> Value | None:
         )
         return None
     found = dual_target(state, argument)
+    if found is not None:
+        axes = state.rows.get(found)
+        if axes is None:
+            return None
+        return Value(state.builder.dual(found.level, found.name, axes, node.span))
+    _no_such_price(state, context, argument)
+    return None
+
+
+def _no_such_price(state: State, context: Context, argument: ast.Expr) -> None:
     listed = _lower_constraints(state)
     hint = (
         f"lower constraints in this file: {listed}"
@@ -71,38 +83,28 @@ def dual(state: State, context: Context, node: ast.Call) -> Value | None:
         else "this file has no constraint in a `lower`"
     )
     note = "a dual is the shadow price of the row as written; see docs/global.md"
-    if found is None:
-        text = state.text(argument.span)
-        upper = isinstance(argument, ast.Name) and argument.name in state.constraints.get(UPPER, {})
-        if upper and isinstance(argument, ast.Name):
-            declared = state.constraints[UPPER][argument.name]
-            label, secondary = (
-                "this is a constraint of `upper`",
-                [Label(declared.span, "declared here")],
-            )
-        else:
-            label, secondary = f"no lower level has a constraint `{text.rpartition('.')[2]}`", []
-            names = {f"{k}.{n}" for k in state.lowers for n in state.constraints.get(k, {})}
-            guess = closest(text, names)
-            if guess:
-                note, hint = hint, f"did you mean `{guess}`?"
-            if text.rpartition(".")[2] in state.missing:
-                return None
-        state.error(
-            "BLV0216",
-            argument.span,
-            label,
-            context=context,
-            secondary=secondary,
-            hint=hint,
-            notes=(note,),
-        )
-        return None
-    axes = state.rows.get(found)
-    return (
-        None
-        if axes is None
-        else Value(state.builder.dual(found.level, found.name, axes, node.span))
+    text = state.text(argument.span)
+    if isinstance(argument, ast.Name) and argument.name in state.constraints.get(UPPER, {}):
+        declared = state.constraints[UPPER][argument.name]
+        label = "this is a constraint of `upper`"
+        secondary = [Label(declared.span, "declared here")]
+    else:
+        last = text.rpartition(".")[2]
+        label, secondary = f"no lower level has a constraint `{last}`", []
+        if last in state.missing:
+            return
+        names = (f"{k}.{n}" for k in state.lowers for n in state.constraints.get(k, {}))
+        guess = state.guess(text, names)
+        if guess:
+            note, hint = hint, f"did you mean `{guess}`?"
+    state.error(
+        "BLV0216",
+        argument.span,
+        label,
+        context=context,
+        secondary=secondary,
+        hint=hint,
+        notes=(note,),
     )
 
 

@@ -47,21 +47,21 @@ def element(
     if isinstance(content, Point):
         return climb(state, content, axis)
     if isinstance(content, str):
-        if axis.is_numeric or (axis.labels is not None and content not in axis.labels):
+        if axis.is_numeric or state.excludes(axis, content):
             _no_element(state, context, axis, f'"{content}"', content, subscript.span)
             return None
         return Value(builder.label_position(axis, content, subscript.span))
     assert isinstance(content, Value)
     node = content.expr
     if axis.is_numeric:
-        if isinstance(node, ir.Const) and not _within(axis, node.value):
+        if isinstance(node, ir.Const) and not _within(state, axis, node.value):
             _no_element(state, context, axis, f"{node.value:g}", "", subscript.span)
             return None
         place = _guarded(state, context, axis, content, subscript.span)
         return Value(builder.locate(axis, (place.expr,), True, subscript.span), place.iters)
     if isinstance(node, ir.Const):
         label = int(node.value) if node.value % 1 == 0 else node.value
-        if axis.labels is not None and label not in axis.labels:
+        if state.excludes(axis, label):
             _no_element(state, context, axis, f"{label}", "", subscript.span)
             return None
         return Value(builder.label_position(axis, label, subscript.span))
@@ -92,13 +92,13 @@ def _guarded(state: State, context: Context, axis: Axis, number: Value, span: Sp
     return number
 
 
-def _within(axis: Axis, number: float) -> bool:
+def _within(state: State, axis: Axis, number: float) -> bool:
     """Whether the text alone allows ``number`` as an element of ``axis``."""
     # Infinities and NaN leave no zero either.
     if number % 1 != 0:
         return False
     if axis.kind is AxisKind.SUBSET:
-        return axis.labels is None or number in axis.labels
+        return not state.excludes(axis, number)
     if axis.kind is AxisKind.RANGE:
         low, high = axis.low, axis.high
         return (not isinstance(low, ir.Const) or number >= low.value) and (
@@ -150,7 +150,7 @@ def pair(
     contents = [s.content for s in group]
     if all(isinstance(c, str) for c in contents):
         label = tuple(str(c) for c in contents)
-        if axis.labels is not None and label not in axis.labels:
+        if state.excludes(axis, label):
             _no_element(
                 state,
                 context,

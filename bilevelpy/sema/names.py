@@ -9,6 +9,7 @@ from bilevelpy.ir import expr as ir
 from bilevelpy.ir.types import Axis, AxisKind
 from bilevelpy.sema.scope import (
     REPORTS,
+    SHOWN,
     TOP,
     UPPER,
     Ambiguous,
@@ -51,14 +52,15 @@ def name_value(state: State, context: Context, node: ast.Name) -> Value | None:
         _no_such_name(state, context, name, node.span)
         return None
     if isinstance(found, Ambiguous):
-        choices = [d.place for d in found.candidates]
+        some = found.candidates[:SHOWN]
+        choices = [d.place for d in some] + ["..."] * (len(found.candidates) > SHOWN)
         state.error(
             "BLV0213",
             node.span,
             "which one?",
             context=context,
-            secondary=[Label(d.span, f"`{d.place}`") for d in found.candidates],
-            hint="write " + " or ".join(f"`{c}`" for c in choices),
+            secondary=[Label(d.span, f"`{d.place}`") for d in some],
+            hint="write " + " or ".join(c if c == "..." else f"`{c}`" for c in choices),
             name=name,
         )
         return None
@@ -172,14 +174,9 @@ def other_follower(state: State, context: Context, found: Declaration, span: Spa
     same = found.level == context.level
     owner = f"another element of `{found.level}`" if same else f"follower `{found.level}`"
     label = f"belongs to {owner}, decided at the same time"
-    if any(
-        d.code == "BLV0214"
-        and d.primary is not None
-        and d.primary.text == label
-        and d.secondary[0].span == reader.node.head_span
-        for d in state.diagnostics
-    ):
+    if (label, reader.node.head_span) in state.games:
         return  # one missing word, however often the other follower is read
+    state.games.add((label, reader.node.head_span))
     notes = ["followers that react to each other play a Nash game"]
     if not same:
         notes.append(
@@ -284,19 +281,17 @@ def member_declaration(
             "BLV0230", node.span, "an objective value", context=context, name=f"{level}.objective"
         )
         return None
-    table = (
-        state.lowers[level]
-        if level != UPPER
-        else {n: d for n, d in state.top.items() if d.level == UPPER}
-    )
-    if node.name in table:
-        return table[node.name]
+    declared = state.lowers.get(level, state.top).get(node.name)
+    if declared is not None and declared.level == level:
+        return declared
     constraint = state.constraints.get(level, {}).get(node.name)
     if constraint is not None:
         hint = f"its shadow price is `dual({level}.{node.name})`" if level != UPPER else None
         _not_a_value(state, context, constraint, node.span, hint)
         return None
     if node.name not in state.missing:
+        known_here = state.lowers.get(level, state.top)
+        table = {n: d for n, d in known_here.items() if d.level == level}
         guess = closest(node.name, table)
         secondary = [Label(table[guess].span, f"`{guess}` is declared here")] if guess else []
         names = ", ".join(f"`{n}`" for n in list(table)[:6])

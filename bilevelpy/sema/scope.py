@@ -6,12 +6,14 @@ from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from enum import StrEnum
+from itertools import islice
 from typing import Any
 
-from bilevelpy.diagnostics import Diagnostic, Fix, Label, Source, Span, diagnostic
+from bilevelpy.diagnostics import Diagnostic, Fix, Source, Span, diagnostic
+from bilevelpy.diagnostics import Label as Place
 from bilevelpy.ir import program as model
 from bilevelpy.ir.build import Builder
-from bilevelpy.ir.types import Axes, Axis
+from bilevelpy.ir.types import Axes, Axis, Label
 from bilevelpy.sema.values import Iterator, Iterators, Point, Value, move, plain
 from bilevelpy.syntax import ast
 
@@ -34,6 +36,8 @@ class Kind(StrEnum):
 DATA_KINDS = (Kind.DIM, Kind.SET, Kind.PARAM, Kind.DEF, Kind.EXTERN)
 # Guessing compares a name with all others: beyond this many errors nobody reads it.
 MAX_GUESSES = 50
+# Of many followers that declare the same name, so many are shown.
+SHOWN = 6
 # Unknown names of so few letters are indices more often than anything else.
 LETTERS = 2
 TOP, UPPER, REPORTS = "top", "upper", "reports"
@@ -115,8 +119,12 @@ class State:
     folders: dict[str, str | None] = field(default_factory=dict)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     reported: set[Diagnostic] = field(default_factory=set)
+    # Labels and heads of followers that read each other, of which one message is enough.
+    games: set[tuple[str, Span]] = field(default_factory=set)
     top: dict[str, Declaration] = field(default_factory=dict)
     lowers: dict[str, dict[str, Declaration]] = field(default_factory=dict)
+    # By name, what the followers declare, in their order.
+    below: dict[str, list[Declaration]] = field(default_factory=dict)
     constraints: dict[str, dict[str, Declaration]] = field(default_factory=dict)
     axes: dict[Declaration, Axis | None] = field(default_factory=dict)
     shapes: dict[Declaration, Axes | None] = field(default_factory=dict)
@@ -128,6 +136,7 @@ class State:
     externs: dict[str, model.Extern] = field(default_factory=dict)
     circular: set[Declaration] = field(default_factory=set)
     doubtful: set[Declaration] = field(default_factory=set)
+    elements: dict[Axis, frozenset[Label]] = field(default_factory=dict)
     anonymous: dict[object, Axis] = field(default_factory=dict)
     inlined: dict[object, Value | None] = field(default_factory=dict)
     expansion: int = 0
@@ -143,7 +152,7 @@ class State:
         label: str = "",
         *,
         context: Context | None = None,
-        secondary: Iterable[Label] = (),
+        secondary: Iterable[Place] = (),
         notes: Iterable[str] = (),
         hint: str | None = None,
         fix: Fix | None = None,
@@ -153,7 +162,7 @@ class State:
         places, facts = tuple(secondary), tuple(notes)
         if context is not None and context.trail:
             call = context.trail[-1]
-            places += (Label(call.span, f"in this call of `{call.name}`"),)
+            places += (Place(call.span, f"in this call of `{call.name}`"),)
             facts += (call.note,) if call.note else ()
         found = diagnostic(
             code, span, label, secondary=places, notes=facts, hint=hint, fix=fix, **values
@@ -187,6 +196,14 @@ class State:
         self.guesses += 1
         return closest(name, candidates) if self.guesses <= MAX_GUESSES else None
 
+    def excludes(self, axis: Axis, label: Label | float) -> bool:
+        """Whether the text lists the elements of ``axis``, and ``label`` is none of them."""
+        if axis.labels is None:
+            return False
+        if axis not in self.elements:
+            self.elements[axis] = frozenset(axis.labels)
+        return label not in self.elements[axis]
+
     def text(self, span: Span) -> str:
         """The source under ``span``, on one line."""
         source = self.sources.get(span.file)
@@ -195,7 +212,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Ambiguous:
-    """A plain name that several followers declare."""
+    """A plain name that several followers declare: the first of them."""
 
     candidates: tuple[Declaration, ...]
 
@@ -207,8 +224,8 @@ def lookup(state: State, level: str, name: str) -> Declaration | Ambiguous | Non
         return own
     if name in state.top:
         return state.top[name]
-    others = tuple(t[name] for t in state.lowers.values() if name in t)
-    readable = tuple(d for d in others if d.kind is Kind.VAR)
+    others = state.below.get(name, ())
+    readable = tuple(islice((d for d in others if d.kind is Kind.VAR), SHOWN + 1))
     if len(readable) > 1:
         return Ambiguous(readable)
     return readable[0] if readable else (others[0] if others else None)
@@ -279,9 +296,9 @@ def unknown(
     names = {} if flood else visible(state, context)
     known = {n: d for n, d in names.items() if d.kind in kinds}
     guess = state.guess(name, [*known, *context.names])
-    secondary: tuple[Label, ...] = ()
+    secondary: tuple[Place, ...] = ()
     if guess is not None and guess in known and guess not in context.names:
-        secondary = (Label(known[guess].span, f"`{guess}` is declared here"),)
+        secondary = (Place(known[guess].span, f"`{guess}` is declared here"),)
     hint = f"did you mean `{guess}`?" if guess else None
     fix = Fix(f"replace `{name}` with `{guess}`", span, guess) if guess else None
     where, note = READERS.get(
@@ -336,7 +353,7 @@ def wrong_arguments(
         node.span,
         label,
         context=context,
-        secondary=[Label(place, "declared here")] if place else [],
+        secondary=[Place(place, "declared here")] if place else [],
         hint=f"it is called as `{signature}`",
         name=node.function,
     )

@@ -5,6 +5,7 @@ nothing.
 from __future__ import annotations
 
 from bilevelpy.diagnostics import Label
+from bilevelpy.ir.expr import Expr, VarRef
 from bilevelpy.ir.program import Level, Program
 from bilevelpy.ir.walk import postorder, variables
 from bilevelpy.sema.scope import State
@@ -19,9 +20,14 @@ def warn(state: State, program: Program) -> None:
 
 
 def _idle_constraints(state: State, level: Level) -> None:
-    own = {(level.name, v.name) for v in level.variables}
+    own = {v.name for v in level.variables}
+    # In one walk: constraints may share what they read, and that may be long.
+    reads: dict[Expr, bool] = {}
+    for node in postorder(t for c in level.constraints for t in c.terms):
+        mine = isinstance(node, VarRef) and node.level == level.name and node.name in own
+        reads[node] = mine or any(reads[c] for c in node.children)
     for constraint in level.constraints:
-        if not variables(constraint.terms) & own:
+        if not any(reads[t] for t in constraint.terms):
             state.error(
                 "BLV0530",
                 constraint.span,

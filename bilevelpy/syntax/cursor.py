@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from contextlib import suppress
 from typing import Any
 
 from lark.exceptions import UnexpectedToken
@@ -162,20 +163,14 @@ class Cursor:
         The node; or nothing, the index of the failing token and what could stand there.
         """
         self.loaded.builder.diagnostics = []
-        cursor = self.loaded.cursor(symbol)
-        k = 0
-        try:
-            while k < len(tokens):
-                cursor.feed_token(tokens[k])
-                k += 1
-            return cursor.feed_eof(tokens[-1] if tokens else None), k, set()
-        except UnexpectedToken:
-            # The failed step may have reduced already: ask again from the state before it.
-            again = self.loaded.cursor(symbol)
-            for token in tokens[:k]:
-                again.feed_token(token)
-            accepts: set[str] = again.accepts()
-            return None, k, accepts
+        cursor, k = self.loaded.shifted(symbol, tokens)
+        if k == len(tokens):
+            with suppress(UnexpectedToken):
+                return cursor.feed_eof(tokens[-1] if tokens else None), k, set()
+        # The failed step may have reduced already: ask again from the state before it.
+        again, _ = self.loaded.shifted(symbol, tokens[:k])
+        accepts: set[str] = again.accepts()
+        return None, k, accepts
 
     def parse(self, symbol: str, start: int, end: int, where: str) -> Head | None:
         """The head of a level."""

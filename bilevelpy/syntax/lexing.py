@@ -35,6 +35,8 @@ class Lexed:
     diagnostics: list[Diagnostic] = field(default_factory=list)
     tainted: list[int] = field(default_factory=list)
     unreadable: list[int] = field(default_factory=list)
+    # Start and end of the last line with a `|`, and how many stand on it.
+    bars: tuple[int, int, int] = (0, 0, 0)
 
     def docs(self) -> dict[int, str]:
         """The text of the `##` lines right before a token, by the token's offset."""
@@ -124,7 +126,7 @@ def _foreign_comment(out: Lexed, text: str, span: Span) -> None:
 
 def _foreign_operator(out: Lexed, source: Source, token: Token, span: Span) -> None:
     found = str(token)
-    if found == "|" and _bars(source, span.start) > 1:
+    if found == "|" and _bars(out, source, span.start) > 1:
         out.tainted.append(span.start)
         hint = "an absolute value is written `abs(x)`, a norm `norm2(x)`"
         out.diagnostics.append(diagnostic("BLV0107", span, hint=hint, character="`|`"))
@@ -146,10 +148,15 @@ def _foreign_operator(out: Lexed, source: Source, token: Token, span: Span) -> N
         out.tokens.append(retype(token, kind, right))
 
 
-def _bars(source: Source, at: int) -> int:
+def _bars(out: Lexed, source: Source, at: int) -> int:
     """How many single bars stand on the line of ``at``."""
-    line = source.text[source.text.rfind("\n", 0, at) + 1 :].partition("\n")[0]
-    return line.replace("||", "").count("|")
+    start, end, bars = out.bars
+    if not start <= at < end:
+        start, end = source.text.rfind("\n", 0, at) + 1, source.text.find("\n", at)
+        end = len(source.text) if end < 0 else end
+        bars = source.text[start:end].replace("||", "").count("|")
+        out.bars = (start, end, bars)
+    return bars
 
 
 def _open_string(out: Lexed, source: Source, token: Token, span: Span) -> None:

@@ -61,12 +61,11 @@ def lex(source: Source) -> Lexed:
 def _whole(loaded: Tables, lexed: Lexed) -> tuple[ast.File | None, Token | None]:
     """The tree of a file without errors; else nothing, and the token that could not stand."""
     loaded.builder.diagnostics = []
-    cursor = loaded.cursor("start")
-    feed = cursor.parser_state.feed_token
+    cursor, read = loaded.shifted("start", lexed.tokens)
+    if read < len(lexed.tokens):
+        return None, lexed.tokens[read]
+    last = lexed.tokens[-1] if lexed.tokens else Token("SEMICOLON", "", 0, 1, 1, 1, 1, 0)
     try:
-        for token in lexed.tokens:
-            feed(token)
-        last = lexed.tokens[-1] if lexed.tokens else Token("SEMICOLON", "", 0, 1, 1, 1, 1, 0)
         file: ast.File = cursor.feed_eof(last)
     except UnexpectedToken as stop:
         return None, stop.token

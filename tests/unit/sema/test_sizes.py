@@ -1,0 +1,115 @@
+"""Reading takes work in proportion to the text, whatever there are many of."""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+import pytest
+
+from bilevelpy.diagnostics import Source
+from bilevelpy.garbage import undisturbed
+from bilevelpy.sema import check
+
+UPPER = "upper { var x in [0, 1]; minimize x; }"
+
+
+def many(head: str, each: str, tail: str, between: str = "\n"):
+    """A text with ``each`` written ``n`` times, counted by ``{k}``."""
+
+    return lambda n: head + joined(each, n, between) + tail
+
+
+def joined(each: str, n: int, between: str = "\n") -> str:
+    return between.join(each.replace("{k}", str(k)) for k in range(n))
+
+
+ROWS = "lower f { var y[n] in [0, 9]; minimize sum(y); subject to "
+ONE = "lower f { var y in [0, 9]; minimize y; "
+TEXTS = {
+    "rows": many(f"dim n = 9; {UPPER} {ROWS}", "c{k}: y[{k} - {k} + 1] >= {k} * x;", "}"),
+    "params": many("", "param p{k} = {k};", f" {UPPER} {ONE} }}"),
+    "followers": many(
+        UPPER, "lower f{k} { var y{k} in [0, 1]; let a = 2 * y{k}; minimize a + y{k}; }", ""
+    ),
+    "prices": lambda n: (
+        f"{UPPER} {ONE} subject to {joined('c{k}: y >= {k} * x;', n)} }}"
+        f"report r = {joined('dual(f.c{k})', n, ' + ')};"
+    ),
+    "rows that share": lambda n: (
+        f"{UPPER} {ONE} let a = {joined('exp({k} * y)', n, ' + ')}; subject to "
+        f"{joined('c{k}: a >= {k} * x;', n)} }}"
+    ),
+    "members of upper": many(
+        "upper { var x; var z; minimize x; } lower f { var y; minimize ",
+        "(upper.x - {k} * y)^2",
+        "; }",
+        " + ",
+    ),
+    "factors of a sum": many(
+        f"dim n = 3; param A[n, n]; {UPPER} lower f {{ var y[n]; minimize y @ ",
+        "A",
+        " @ y; }",
+        " @ ",
+    ),
+    "bars on a line": many("model m; ", "report r{k} = |x|;", "", " "),
+    "followers with one name": many(
+        "upper { var x; minimize x; } ", "lower f{k} { var y; minimize y; }", " report r = y + y;"
+    ),
+}
+
+
+def work(text: str) -> int:
+    """Steps of the interpreter that a check of ``text`` takes."""
+    steps = 0
+
+    def count(frame, event, argument):
+        nonlocal steps
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        steps += event == "opcode"
+        return count
+
+    source = Source("<text>", text)
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        check(source)
+    finally:
+        sys.settrace(before)
+    return steps
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_work_grows_with_the_text(name):
+    text = TEXTS[name]
+    work(text(2))  # tables are loaded
+    short, long = work(text(40)), work(text(160))
+    assert long < 4.8 * short, (short, long)
+
+
+def test_rows_are_told_apart_by_what_they_read():
+    text = f"{UPPER} {ONE} let a = y + x; subject to c: a >= 0; d: x >= 0; e: a * x <= 1; }}"
+    found = [d for d in check(Source("<text>", text)).diagnostics if d.code == "BLV0530"]
+    assert [text[d.primary.span.start] for d in found] == ["d"]
+
+
+def test_of_many_followers_with_one_name_a_few_are_shown():
+    text = TEXTS["followers with one name"](20)
+    (found, *_) = check(Source("<text>", text)).diagnostics
+    assert found.code == "BLV0213"
+    assert len(found.secondary) == 6
+    assert found.hint.endswith("or `f5.y` or ...")
+
+
+def test_the_collector_is_as_it_was_before():
+    assert gc.isenabled()
+    with undisturbed(), undisturbed():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with undisturbed():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
