@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 
 from bilevelpy.diagnostics import Span, diagnostic
 from bilevelpy.errors import ModelError
@@ -16,6 +15,7 @@ from bilevelpy.ir.mapped import VARIABLE, budget, is_mapped, streamed_bytes
 from bilevelpy.ir.objectives import lower_objective, upper_objective
 from bilevelpy.ir.program import BoundProgram
 from bilevelpy.ir.walk import params, postorder
+from bilevelpy.machine import in_words, machine_memory
 
 # Leaves that exist anyway, and broadcasts, which are never stored.
 _FREE = (ir.ParamRef, ir.VarRef, ir.Const, ir.Fill, ir.Align)
@@ -26,7 +26,6 @@ LONG, SHARE = 1 << 27, 32
 # Vectors over all variables that every run holds: the point, its start, two bounds, a gradient, and
 # a step.
 VECTORS = 6
-_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +87,6 @@ def _bytes(array: object) -> int:
     parts = [array, *(getattr(array, name, None) for name in ("data", "indices", "indptr"))]
     sparse = hasattr(array, "indptr")
     return sum(int(getattr(p, "nbytes", 0) or 0) for p in (parts[1:] if sparse else parts[:1]))
-
-
-def machine_memory() -> int:
-    """Bytes that this process may have: of the machine, or of its container where that is less."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        return min(total, int(_LIMIT.read_text("ascii")))
-    except (OSError, ValueError):
-        return total
 
 
 def check_memory(bound: BoundProgram) -> None:
@@ -210,12 +200,3 @@ def memory_words(bound: BoundProgram, backend: float) -> str:
         f"about {in_words(total)} of {in_words(machine_memory())} ({in_words(found.data)} of data, "
         f"up to {in_words(found.evaluation)} for an evaluation, {in_words(backend)} for the method)"
     )
-
-
-def in_words(count: float) -> str:
-    """Bytes with a unit that suits them."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 1000 or unit == "TB":
-            return f"{count:,.0f} {unit}" if unit in ("B", "kB", "MB") else f"{count:,.1f} {unit}"
-        count /= 1000
-    return f"{count:,.1f} TB"

@@ -14,17 +14,27 @@ import numpy as np
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.ir.walk import postorder
+from bilevelpy.machine import in_words, machine_memory
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.expand_forms import FORMS
 from bilevelpy.reductions.expand_moves import place
 from bilevelpy.reductions.expand_trees import TREES
 from bilevelpy.reductions.patience import check
-from bilevelpy.reductions.polynomial import Form, Products, fixed, hessians
+from bilevelpy.reductions.polynomial import (
+    ENTRY,
+    Form,
+    Oversized,
+    Products,
+    Sparse,
+    fixed,
+    hessians,
+)
 from bilevelpy.reductions.refusal import refuse
 from bilevelpy.reductions.tables import Functions
 from bilevelpy.reductions.trees import quadratic_terms
 
 if TYPE_CHECKING:
+    from bilevelpy.diagnostics import Span
     from bilevelpy.ir.program import BoundProgram
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -66,6 +76,27 @@ class Expander:
         check()
         self._walk(root)
         return self._forms[root]
+
+    def quadratic(self, form: Form, span: Span | None) -> dict[int, Sparse]:
+        """The quadratic parts of a form, which is written at ``span``.
+
+        Raises
+        ------
+        Refused
+            BLV0603, where their coefficients do not fit into memory.
+        """
+        try:
+            return hessians(form)
+        except Oversized as error:
+            raise refuse(
+                self.bound.program,
+                "BLV0603",
+                span,
+                f"{error.pairs:,} products of two variables",
+                hint="a backend that takes steps evaluates it as it is written",
+                size=in_words(ENTRY * error.pairs),
+                memory=in_words(machine_memory()),
+            ) from None
 
     def trees(self, root: ir.Expr) -> list[sc.Scalar]:
         """A scalar tree for every entry, row by row."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from bilevelpy.machine import machine_memory
 from bilevelpy.reductions.patience import check
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -22,6 +23,16 @@ MANY = 64
 """Tensors from which on a sum is made at once: one by one takes the square of their number."""
 DENSE = 0.25
 """Share of stored entries from which on a product of matrices is one of dense ones."""
+ENTRY = 16
+"""Bytes of a stored entry with its place."""
+
+
+class Oversized(Exception):
+    """Products of so many ``pairs`` of columns do not fit into memory."""
+
+    def __init__(self, pairs: int) -> None:
+        super().__init__(pairs)
+        self.pairs = pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +157,13 @@ def stack(forms: list[Form]) -> Form:
 
 
 def hessians(form: Form, only: int | None = None) -> dict[int, Sparse]:
-    """Row -> symmetric Q with ``v' Q v / 2`` its quadratic part; rows without one are absent."""
+    """Row -> symmetric Q with ``v' Q v / 2`` its quadratic part; rows without one are absent.
+
+    Raises
+    ------
+    Oversized
+        Where a Q has more entries than fit into memory: the square of a sum of a million columns.
+    """
     found: dict[int, Sparse] = {}
     for p in form.products:
         outer = sp.csr_array(p.outer)
@@ -166,6 +183,10 @@ def hessians(form: Form, only: int | None = None) -> dict[int, Sparse]:
 def _crossed(left: Sparse, weights: Array, right: Sparse) -> Sparse:
     """``left' diag(weights) right``; rows of a data matrix are multiplied as dense ones."""
     used = [np.unique(m.indices) for m in (left, right)]
+    made = int(np.diff(left.indptr).astype(np.int64) @ np.diff(right.indptr).astype(np.int64))
+    pairs = min(made, used[0].size * used[1].size)
+    if ENTRY * pairs > machine_memory():
+        raise Oversized(pairs)
     area = left.shape[0] * max(1, max(u.size for u in used))
     if min(left.nnz, right.nnz) < max(DENSE * area, 1_000):
         return sp.csr_array(left.T @ _scale_rows(weights, right))

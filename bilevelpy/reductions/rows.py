@@ -17,7 +17,8 @@ from bilevelpy.ir.types import DomainKind, Relation, Sense
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.columns import entry_names, followers, make_columns
 from bilevelpy.reductions.expand import Expander
-from bilevelpy.reductions.polynomial import Form, apply_linear, hessians, plus, spread
+from bilevelpy.reductions.expand_moves import place
+from bilevelpy.reductions.polynomial import Form, apply_linear, plus, spread
 from bilevelpy.reductions.tables import (
     Follower,
     Functions,
@@ -28,6 +29,7 @@ from bilevelpy.reductions.tables import (
 )
 
 if TYPE_CHECKING:
+    from bilevelpy.diagnostics import Span
     from bilevelpy.ir.expr import Expr
     from bilevelpy.ir.program import BoundProgram, Constraint, Level, Variable
 
@@ -78,12 +80,14 @@ def system(bound: BoundProgram) -> System:
     )
 
 
-def _functions(run: Expander, node: Expr, count: int) -> Functions:
+def _functions(run: Expander, node: Expr, count: int, span: Span | None = None) -> Functions:
     """The entries of an expression as functions."""
     form = run.form(node)
     if form is not None:
         form = spread(form, count)
-        return Functions(form.constant.copy(), form.linear, hessians(form))
+        return Functions(
+            form.constant.copy(), form.linear, run.quadratic(form, span or place(node))
+        )
     trees = run.trees(node)
     trees = trees * count if len(trees) == 1 else trees
     return Functions(np.zeros(count), sp.csr_array((count, run.width)), {}, dict(enumerate(trees)))
@@ -115,12 +119,12 @@ def _constraint(
             for t in (terms[0], terms[2])
         ]
         low, high = ends if relations[0] is Relation.LE else ends[::-1]
-        pieces = [(_functions(run, terms[1], count), low, high, "")]
+        pieces = [(_functions(run, terms[1], count, constraint.span), low, high, "")]
     else:
         pieces = []
         for k, relation in enumerate(relations):
             part = f".{k + 1}" if len(relations) == 2 else ""
-            body = _difference(run, terms[k], terms[k + 1], count)
+            body = _difference(run, terms[k], terms[k + 1], count, constraint.span)
             zero, inf = np.zeros(count), np.full(count, np.inf)
             low = zero if relation is not Relation.LE else -inf
             high = zero if relation is not Relation.GE else inf
@@ -142,12 +146,12 @@ def _constraint(
     return found[0] if len(found) == 1 else join_rows(found, run.width)
 
 
-def _difference(run: Expander, left: Expr, right: Expr, count: int) -> Functions:
+def _difference(run: Expander, left: Expr, right: Expr, count: int, span: Span | None) -> Functions:
     a, b = run.form(left), run.form(right)
     if a is not None and b is not None:
         minus = _negated(b)
         form = plus(spread(a, count), spread(minus, count))
-        return Functions(form.constant.copy(), form.linear, hessians(form))
+        return Functions(form.constant.copy(), form.linear, run.quadratic(form, span))
     first, second = run.trees(left), run.trees(right)
     pairs = zip(
         first * (count if len(first) == 1 else 1),

@@ -13,9 +13,10 @@ import pytest
 import bilevelpy as bl
 from bilevelpy.errors import ModelError
 from bilevelpy.lowering import memory
-from bilevelpy.lowering.memory import forecast, in_words, memory_words
+from bilevelpy.lowering.memory import forecast, memory_words
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.lowering.streaming import StreamedOracle, make_oracle
+from bilevelpy.machine import in_words
 from bilevelpy.model import Given, read_model
 from tests.unit.lowering.programs import RIDGE, bound, ridge_data
 
