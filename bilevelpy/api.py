@@ -20,6 +20,7 @@ from bilevelpy.loading import parse as parse
 from bilevelpy.loading import read as read
 from bilevelpy.model import Model
 from bilevelpy.options import SolveOptions, dtype_name, names_of
+from bilevelpy.patience import reading
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure
@@ -151,7 +152,8 @@ def solve(
     tol
         Relative tolerance of the projected hypergradient and of the lower problem.
     max_iter, time_limit
-        Limits: outer iterations, seconds of wall time.
+        Limits: outer iterations, seconds of wall time; to read, compile and judge the model
+        belongs to them (where a path is given, and but for a second in any case).
     seed
         Of everything random.
     start
@@ -210,7 +212,8 @@ def solve(
         device,
         dtype_name(dtype),
     )
-    bound = _model(model, data, externs, keywords)
+    with reading(began, settings.time_limit):
+        bound = _model(model, data, externs, keywords)
     request = Request(
         {} if start is None else start,
         callback,

@@ -17,6 +17,7 @@ from bilevelpy.analysis.stand_ins import (
 from bilevelpy.analysis.structure import Evidence
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.walk import postorder
+from bilevelpy.patience import check
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.form import Forms
@@ -43,6 +44,7 @@ class Verdict:
 
 def judge(forms: Forms, signs: Signs, term: Term) -> Verdict:
     """Judge one term: without signs of affine parts first, since finding those may read data."""
+    check()
     if forms.is_affine(term.core):
         return Verdict(term, True, affine=True)
     sign = _coefficient_sign(signs, term)

@@ -59,7 +59,8 @@ def judge_level(
     """Judge a follower by its text; assumptions fill what the text leaves open."""
     scope = forms.scope
     sign = 1.0 if level.sense is Sense.MINIMIZE else -1.0
-    verdicts = tuple(judge(forms, signs, term) for term in split(scope, level.objective, sign))
+    terms = split(scope, level.objective, sign)
+    verdicts = tuple(judge(forms, signs, term) for term in terms)
     found = tuple(shares(scope, signs.measured, [v.term for v in verdicts]))
     read = {(n.level, n.name) for n in postorder(level.objective) if isinstance(n, VarRef)}
     absent = tuple(v for v in level.variables if (v.level, v.name) not in read)

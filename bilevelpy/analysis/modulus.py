@@ -23,6 +23,7 @@ from bilevelpy.analysis.terms import Term
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.program import Level
 from bilevelpy.ir.walk import fold, postorder
+from bilevelpy.patience import check
 
 # Rounding in interval arithmetic is far below this; proved moduli are rounded down by it.
 SHAVE = 1e-12
@@ -49,6 +50,7 @@ def shares(scope: Scope, ranges: Ranges, terms: Iterable[Term]) -> list[Share]:
     """The shares of all terms that have one."""
     found = []
     for term in terms:
+        check()
         share = _share(scope, ranges, term)
         if share is not None and share.value > 0:
             found.append(share)
@@ -58,8 +60,10 @@ def shares(scope: Scope, ranges: Ranges, terms: Iterable[Term]) -> list[Share]:
 def proved_modulus(levels: Iterable[Level], found: list[Share]) -> float:
     """The least total share over the variables: 0 where one has none."""
     keys = [(level.name, v.name) for level in levels for v in level.variables]
-    totals = [sum(s.value for s in found if s.variable == key) for key in keys]
-    least = min(totals, default=0.0)
+    totals = dict.fromkeys(keys, 0.0)
+    for share in found:
+        totals[share.variable] = totals.get(share.variable, 0.0) + share.value
+    least = min((totals[key] for key in keys), default=0.0)
     return least * (1 - SHAVE) if math.isfinite(least) else 0.0
 
 

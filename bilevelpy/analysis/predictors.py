@@ -97,22 +97,21 @@ def find_predictors(
             depends[c] for c in node.children
         )
         affine[node] = _is_affine(builder, node, depends, affine)
-    frontier: list[Expr] = []
+    found: dict[Expr, None] = {}  # in the order of the walk
     for node in order:
-        if not depends[node] or affine[node]:
-            continue
-        for child in node.children:
-            if depends[child] and affine[child] and child not in frontier:
-                frontier.append(child)
+        if depends[node] and not affine[node]:
+            found.update(dict.fromkeys(c for c in node.children if depends[c] and affine[c]))
+    frontier = list(found)
     spread = _Spread(builder, frontier, depends)
     for node in order:
         if depends[node] and (node in spread.index or not affine[node]) and not spread.visit(node):
             return None
+    entangled = {k for pair in spread.coupled if pair[0] != pair[1] for k in pair}
     predictors = []
     for k, node in enumerate(frontier):
         if (k, k) not in spread.coupled:
             continue
-        if any(k in pair and pair[0] != pair[1] for pair in spread.coupled):
+        if k in entangled:
             return None
         mixed = spread.mixed[k]
         predictor = _factor(builder, node, mixed, depends)

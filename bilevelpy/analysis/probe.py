@@ -13,6 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
+from bilevelpy.patience import check
+
 Vec = np.ndarray
 
 # A Hessian of this size is decomposed instead of probed: 500 products and 0.1 s at most.
@@ -141,6 +143,7 @@ def lanczos(
     vector = rng.standard_normal(size)
     vector /= np.linalg.norm(vector)
     for _ in range(min(LANCZOS_STEPS, size)):
+        check()
         basis.append(vector)
         image = product(vector)
         diagonal.append(float(image @ vector))
@@ -208,6 +211,7 @@ def probe(
     large = oracle.m > DENSE
     if curvature:
         for x, y in points:
+            check()
             seen = spectrum(
                 oracle, x, y, rng, dense=oracle.m <= DENSE and (constant or oracle.m <= DENSE // 4)
             )
@@ -229,6 +233,7 @@ def _monotonicity(oracle: ProbeOracle, rng: np.random.Generator) -> tuple[Witnes
     worst: Witness | None = None
     steepest = 0.0
     for k in range(PAIRS):
+        check()
         x = oracle.x0 if k < 2 else oracle.sample_x(rng)
         scale = (0.1, 1.0, 10.0)[k % 3]
         a, b = oracle.sample_y(x, rng, scale), oracle.sample_y(x, rng, scale)

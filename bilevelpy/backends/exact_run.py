@@ -31,7 +31,7 @@ from bilevelpy.backends.exact_status import end_of, end_without_point
 from bilevelpy.backends.whole import Hooks, ProgramAnswer
 from bilevelpy.ir.walk import duals
 from bilevelpy.numerics.constrained_certificate import without_point
-from bilevelpy.reductions.patience import TooLong, until
+from bilevelpy.patience import TooLong, until
 from bilevelpy.reductions.pessimistic import Worst
 from bilevelpy.result import Status
 

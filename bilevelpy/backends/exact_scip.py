@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from bilevelpy.backends.exact_expressions import constant, engine, moves, tree_expression
-from bilevelpy.reductions.patience import TooLong
+from bilevelpy.patience import TooLong
 from bilevelpy.reductions.trees import linear_terms, quadratic_terms
 
 if TYPE_CHECKING:

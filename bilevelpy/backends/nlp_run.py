@@ -41,9 +41,9 @@ from bilevelpy.numerics.joint_response import JointResponse
 from bilevelpy.numerics.local_certificate import certify_local
 from bilevelpy.numerics.local_probe import Probe, probe
 from bilevelpy.options import SolveOptions
+from bilevelpy.patience import TooLong, until
 from bilevelpy.reductions.conditions import KKT
 from bilevelpy.reductions.lift import lift
-from bilevelpy.reductions.patience import TooLong, until
 from bilevelpy.reductions.refusal import Refused
 from bilevelpy.reductions.rows import system
 from bilevelpy.reductions.separate import separate

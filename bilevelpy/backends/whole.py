@@ -14,13 +14,13 @@ import numpy as np
 
 from bilevelpy.errors import BackendError, UsageError
 from bilevelpy.options import SolveOptions, did_you_mean
-from bilevelpy.reductions.patience import TooLong, until
+from bilevelpy.patience import TooLong, until
 from bilevelpy.result import Certificate, Status
 
 if TYPE_CHECKING:
-    from bilevelpy.ir.program import BoundProgram
+    from bilevelpy.ir.program import BoundProgram, Program
     from bilevelpy.numerics.carried import Carried
-    from bilevelpy.reductions.columns import Block
+    from bilevelpy.reductions.columns import Block, Columns
     from bilevelpy.reductions.rows import System
 
 Named = dict[str, np.ndarray]
@@ -50,15 +50,7 @@ class ProgramAnswer:
 
     def variables(self) -> tuple[Named, dict[str, Named]]:
         """Upper variables by name, lower ones by level and name."""
-        upper: Named = {}
-        lower: dict[str, Named] = {level.name: {} for level in self.system.bound.program.lowers}
-        for block in self.system.columns.blocks:
-            if not block.is_dual:
-                part = self.values[block.offset : block.offset + block.size] + 0.0  # no -0
-                (upper if block.level == "upper" else lower[block.level])[block.name] = (
-                    part.reshape(block.shape)
-                )
-        return upper, lower
+        return by_name(self.system.bound.program, self.system.columns.blocks, self.values)
 
     def objectives(self) -> tuple[float, dict[str, float]]:
         """F and the objective of every follower, in the senses of the model; of a family, the
@@ -113,18 +105,21 @@ def writing(name: str, seconds: float) -> Iterator[None]:
 
 
 def with_start(system: System, values: Mapping[str, Any]) -> System:
-    """The program with other start values, given by the names of variables (``x``, ``fit.w``).
+    """The program with other start values, as :func:`started` takes them."""
+    return replace(system, columns=started(system.columns, values)) if values else system
+
+
+def started(columns: Columns, values: Mapping[str, Any]) -> Columns:
+    """Columns with other start values, given by the names of variables (``x``, ``fit.w``).
 
     Raises
     ------
     UsageError
         For a name that there is not, or values of another shape.
     """
-    if not values:
-        return system
-    start = system.columns.start.copy()
+    start = columns.start.copy()
     places: dict[str, list[Block]] = {}
-    for block in system.columns.blocks:
+    for block in columns.blocks:
         if not block.is_dual:
             for name in (block.name, f"{block.level}.{block.name}"):
                 places.setdefault(name, []).append(block)
@@ -144,9 +139,22 @@ def with_start(system: System, values: Mapping[str, Any]) -> System:
             raise UsageError(f"start: `{name}` must be finite")
         part = np.broadcast_to(given, block.shape).reshape(-1)
         start[block.offset : block.offset + block.size] = part
-    columns = system.columns
-    start = np.clip(start, columns.lower, columns.upper)
-    return replace(system, columns=replace(columns, start=start))
+    return replace(columns, start=np.clip(start, columns.lower, columns.upper))
+
+
+def by_name(
+    program: Program, blocks: Sequence[Block], values: np.ndarray
+) -> tuple[Named, dict[str, Named]]:
+    """Upper variables by name, lower ones by level and name."""
+    upper: Named = {}
+    lower: dict[str, Named] = {level.name: {} for level in program.lowers}
+    for block in blocks:
+        if not block.is_dual:
+            part = values[block.offset : block.offset + block.size] + 0.0  # no -0
+            (upper if block.level == "upper" else lower[block.level])[block.name] = part.reshape(
+                block.shape
+            )
+    return upper, lower
 
 
 def parts_of(blocks: Sequence[Block], values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,7 @@ from bilevelpy.cli.ranks import rank, world
 from bilevelpy.cli.sources import load, start_values
 from bilevelpy.errors import UsageError
 from bilevelpy.options import SolveOptions
+from bilevelpy.patience import reading
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure
@@ -107,7 +108,8 @@ def solve(
 
         meet()
     began = time.perf_counter()
-    loaded = load(model, data, param, extern)
+    with reading(began, limit):
+        loaded = load(model, data, param, extern)
     if loaded.warnings and not quiet and not rank():
         print_diagnostics(loaded.warnings, loaded.sources, sys.stderr)
     # Only now, when the model is known to be right, the libraries that take seconds to load.

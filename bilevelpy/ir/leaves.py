@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.types import Axes, Axis, AxisKind, Label
+from bilevelpy.patience import check
 
 if TYPE_CHECKING:
     from bilevelpy.diagnostics import Span
@@ -44,6 +45,7 @@ class Leaves:
         found = self._nodes.get(full)
         if found is not None:
             return found  # type: ignore[return-value]
+        check()
         node = make()
         self._nodes[full] = node
         parts = [

@@ -20,6 +20,7 @@ from bilevelpy.ir import expr as ir
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.walk import postorder
 from bilevelpy.lowering.kernels import TINY
+from bilevelpy.patience import check
 
 if TYPE_CHECKING:
     from bilevelpy.ir.build import Builder
@@ -39,6 +40,7 @@ def derivatives(
 
     None where a function between the root and a variable has no rule.
     """
+    check()
     reached = _reached(root, frozenset(wanted))
     if root not in reached:
         return tuple(builder.fill(0.0, v.axes) for v in wanted)

@@ -32,6 +32,7 @@ from bilevelpy.lowering.externs import call_extern
 from bilevelpy.lowering.fusing import fold_factors, squared, takes_sign, terms_of
 from bilevelpy.lowering.recording import Recorder, Value, Variables, broadcast
 from bilevelpy.lowering.slots import Slot, SlotKind, sparse_node
+from bilevelpy.patience import check
 
 if TYPE_CHECKING:
     from bilevelpy.ir.build import Builder
@@ -85,6 +86,7 @@ class _Lowering(Recorder):
     def compile(self, roots: tuple[Expr, ...]) -> Compiled:
         wanted = set(roots)
         for node in self._order(roots):
+            check()
             self.values[node] = self._lower(node)
             if node in wanted:
                 # What is returned is also what later nodes use: results can be differentiated by

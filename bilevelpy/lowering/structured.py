@@ -241,13 +241,14 @@ class _Weights:
         back: dict[Expr, Expr] = {v: node for node, v in cuts.items()}
         roots: list[Expr] = []
         directions: list[VarRef | None] = []
-        for cut, shape in zip(cuts.values(), shapes, strict=True):
+        # In one pass: thousands of predictors of a long sum would each walk all of it.
+        gradient = derivatives(builder, g, tuple(cuts.values()))
+        if gradient is None:
+            return None
+        for cut, first, shape in zip(cuts.values(), gradient, shapes, strict=True):
             along = builder.var("along", cut.name, cut.axes) if shape.classes > 1 else None
-            first = derivatives(builder, g, (cut,))
-            if first is None:
-                return None
             unit = builder.fill(1.0, cut.axes) if along is None else along
-            second = derivatives(builder, inner(builder, first[0], unit), (cut,))
+            second = derivatives(builder, inner(builder, first, unit), (cut,))
             if second is None:
                 return None
             roots.append(substitute(builder, second[0], back))

@@ -18,8 +18,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from bilevelpy.errors import BackendError
+from bilevelpy.patience import check
 from bilevelpy.reductions import scalar as sc
-from bilevelpy.reductions.patience import check
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.rows import Functions, Rows

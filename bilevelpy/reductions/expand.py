@@ -15,11 +15,11 @@ from bilevelpy.ir import expr as ir
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.ir.walk import postorder
 from bilevelpy.machine import in_words, machine_memory
+from bilevelpy.patience import check
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.expand_forms import FORMS
 from bilevelpy.reductions.expand_moves import place
 from bilevelpy.reductions.expand_trees import TREES
-from bilevelpy.reductions.patience import check
 from bilevelpy.reductions.polynomial import (
     ENTRY,
     Form,

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from bilevelpy.machine import machine_memory
-from bilevelpy.reductions.patience import check
+from bilevelpy.patience import check
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Sparse = Any  # SciPy ships no types

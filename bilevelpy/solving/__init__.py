@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from bilevelpy.errors import BackendError, ExportError, MissingEngine
 from bilevelpy.ir.types import Sense
 from bilevelpy.model import Model
 from bilevelpy.options import SolveOptions
+from bilevelpy.patience import LEAST, TooLong, until
 from bilevelpy.result import Record, Result, Status
 from bilevelpy.solving.course import Course, from_saved
 from bilevelpy.solving.driven import solve_driven
@@ -36,6 +38,7 @@ from bilevelpy.solving.facts import check_unchanged, chosen, oracle, structure
 from bilevelpy.solving.request import Clock, Request
 from bilevelpy.solving.scout import better_elsewhere, is_small
 from bilevelpy.solving.starts import start_vectors
+from bilevelpy.solving.unbegun import unbegun
 from bilevelpy.solving.whole import solve_whole
 
 if TYPE_CHECKING:
@@ -60,15 +63,22 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
 
     A backend that was asked for by name is the only one that runs. A chosen one that stalls,
     diverges or is refuted by its certificate is followed by the next of the decision, which is
-    made anew where the run has shown facts to be wrong; ``decision.notes`` tell.
+    made anew where the run has shown facts to be wrong; ``decision.notes`` tell. Where the time is
+    up before one could be chosen, the answer is the point to start from.
     """
     clock = Clock(began)
     check_unchanged(model)
-    with contextlib.suppress(BackendError):
-        oracle(model, options.time_limit - clock.elapsed())
-    clock.lap("compile")
-    facts = structure(model, options.seed)
-    decision = chosen(model, options)
+    doing = "compiled"
+    try:
+        with until(max(began + options.time_limit, time.perf_counter() + LEAST)):
+            with contextlib.suppress(BackendError):
+                oracle(model, options.time_limit - clock.elapsed())
+            clock.lap("compile")
+            doing = "analysed"
+            facts = structure(model, options.seed)
+            decision = chosen(model, options)
+    except TooLong:
+        return unbegun(model, options, request, clock, doing)
     clock.lap("analyze")
     if request.decided is not None:
         request.decided(facts, decision)

@@ -131,16 +131,17 @@ def units(model: Model) -> Units | None:
     pass over the data means reading files.
     """
     if "units" not in model.cache:
-        model.cache["units"] = None
+        found: Units | None = None
         functions, program = oracle(model), model.program
         rows = any(level.constraints for level in program.levels)
         if not rows and not is_streamed(functions.bound):
             with contextlib.suppress(BackendError):  # functions without second derivatives
-                model.cache["units"] = find_units(
+                found = find_units(
                     functions,
                     [(p.start, p.stop) for p in functions.upper.pieces],
                     [(p.start, p.stop) for p in functions.lower.pieces],
                     torch.Generator().manual_seed(0),
                 )
-    found: Units | None = model.cache["units"]
-    return found
+        model.cache["units"] = found  # only now: the time may be up while it is looked for
+    known: Units | None = model.cache["units"]
+    return known

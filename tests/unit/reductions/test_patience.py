@@ -12,8 +12,8 @@ import bilevelpy as bl
 from bilevelpy.backends.exact import Exact, ExactOptions
 from bilevelpy.backends.nlp import NLP, NLPOptions
 from bilevelpy.options import SolveOptions
+from bilevelpy.patience import TooLong, check, until
 from bilevelpy.reductions import scalar as sc
-from bilevelpy.reductions.patience import TooLong, check, until
 
 TREE = sc.mul(sc.Num(2.0), sc.Col(0), sc.Col(1))
 
