@@ -131,8 +131,9 @@ def _matrix(highs: Any) -> Matrix:
                 i, c = indices[p], float(values[p])
                 hessian.append((int(i), int(j), c / 2 if i == j else c))
     kinds = [str(k) for k in lp.integrality_] or ["kContinuous"] * lp.num_col_
-    names = [lp.col_names_[j] if lp.col_names_ else f"c{j}" for j in range(lp.num_col_)]
-    row_names = [lp.row_names_[r] if lp.row_names_ else f"r{r}" for r in range(lp.num_row_)]
+    # Each look at such a list copies all of it.
+    names = list(lp.col_names_) or [f"c{j}" for j in range(lp.num_col_)]
+    row_names = list(lp.row_names_) or [f"r{r}" for r in range(lp.num_row_)]
     return Matrix(
         tuple(names),
         np.array(lp.col_cost_, dtype=float),

@@ -3,11 +3,14 @@
 import gzip
 import math
 import warnings
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import bilevelpy as bl
+from bilevelpy.importers.mps_file import _matrix
 from bilevelpy.importers.read import read_text
 from bilevelpy.reductions.rows import system
 
@@ -420,3 +423,31 @@ def test_broken_lp_files(change, line, message, tmp_path):
         bl.read(lp_files(tmp_path, LP.replace(*change)))
     assert message in str(caught.value)
     assert f"p1.lp:{line}:" in str(caught.value)
+
+
+class Looks:
+    """Forwards to an object and counts what is asked of it."""
+
+    def __init__(self, of):
+        self.of, self.counts = of, Counter()
+
+    def __getattr__(self, name):
+        self.counts[name] += 1
+        return getattr(self.of, name)
+
+
+def test_names_are_taken_over_once(tmp_path):
+    """Each look at the names copies all of them."""
+    import highspy._core
+
+    path = files(tmp_path)
+    highs = highspy._core._Highs()
+    highs.setOptionValue("output_flag", False)
+    highs.readModel(str(path))
+    model = highs.getModel()
+    lp = Looks(model.lp_)
+    shown = SimpleNamespace(lp_=lp, hessian_=model.hessian_)
+    found = _matrix(SimpleNamespace(getModel=lambda: shown))
+    assert found.names[0] == "x"
+    assert lp.counts["col_names_"] == 1
+    assert lp.counts["row_names_"] == 1
