@@ -4,7 +4,7 @@ once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from bilevelpy.ir.expr import DualRef, Expr, ParamRef, VarRef
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-def postorder(roots: Expr | Iterable[Expr]) -> Iterator[Expr]:
-    """Every node below the roots once, operands before the nodes that use them."""
+def postorder(roots: Expr | Iterable[Expr], done: Container[Expr] = frozenset()) -> Iterator[Expr]:
+    """Every node below the roots once, operands before the nodes that use them; nodes that are
+    ``done`` are passed over with all below them.
+    """
     seen: set[Expr] = set()
     start = [roots] if isinstance(roots, Expr) else list(roots)
     stack: list[tuple[Expr, bool]] = [(root, False) for root in reversed(start)]
@@ -24,7 +26,7 @@ def postorder(roots: Expr | Iterable[Expr]) -> Iterator[Expr]:
         node, ready = stack.pop()
         if ready:
             yield node
-        elif node not in seen:
+        elif node not in seen and node not in done:
             seen.add(node)
             stack.append((node, True))
             stack.extend((child, False) for child in reversed(node.children) if child not in seen)

@@ -6,7 +6,7 @@ apart, and only what is neither becomes a tree for every entry.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,9 +101,9 @@ class Expander:
     def trees(self, root: ir.Expr) -> list[sc.Scalar]:
         """A scalar tree for every entry, row by row."""
         self._walk(root)
-        for node in self._moving(root):
+        for node in self._moving(root, self._trees):
             check()
-            if self._forms[node] is None and node not in self._trees:
+            if self._forms[node] is None:
                 self._trees[node] = TREES[type(node)](self, node)
         return self.operand(root)
 
@@ -135,8 +135,9 @@ class Expander:
                 limit=f"{TREE_LIMIT:,}",
             )
 
-    def _moving(self, root: ir.Expr) -> list[ir.Expr]:
-        return [n for n in postorder(root) if not self._is_data(n)]
+    def _moving(self, root: ir.Expr, done: Mapping[ir.Expr, Any]) -> Iterator[ir.Expr]:
+        """What has to be written out below a root: rows may share most of what they read."""
+        return (n for n in postorder(root, done) if not self._is_data(n))
 
     def _walk(self, root: ir.Expr) -> None:
         if root in self._forms:
@@ -144,11 +145,10 @@ class Expander:
         if self._is_data(root):
             self._forms[root] = fixed(self._values(root), self.width)
             return
-        for node in self._moving(root):
+        for node in self._moving(root, self._forms):
             check()
-            if node not in self._forms:
-                made = FORMS.get(type(node))
-                self._forms[node] = None if made is None else made(self, node)
+            made = FORMS.get(type(node))
+            self._forms[node] = None if made is None else made(self, node)
 
     def _values(self, node: ir.Expr) -> Array:
         return np.asarray(self.interpreter.value(node))
