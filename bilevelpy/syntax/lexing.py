@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from lark.lexer import Token
 
 from bilevelpy.diagnostics import Diagnostic, Fix, Source, Span, diagnostic
+from bilevelpy.patience import check
 from bilevelpy.syntax import tokens as table
 from bilevelpy.syntax.ast import MAX_DEPTH
 
@@ -69,7 +70,7 @@ def retype(token: Token, kind: str, text: str | None = None) -> Token:
     return Token.new_borrow_pos(kind, str(token) if text is None else text, token)
 
 
-def prepare(source: Source, lex: Callable[[str], list[Token]]) -> Lexed:
+def prepare(source: Source, lex: Callable[[str], Iterable[Token]]) -> Lexed:
     """Lex ``source`` and repair what belongs to no terminal of the grammar."""
     out = Lexed()
     skipped = 0
@@ -77,6 +78,8 @@ def prepare(source: Source, lex: Callable[[str], list[Token]]) -> Lexed:
         kind, start, end = token.type, token.start_pos or 0, token.end_pos or 0
         if start < skipped:
             continue
+        if kind == "SEMICOLON":
+            check()
         if kind == "COMMENT":
             before = source.text[source.text.rfind("\n", 0, start) + 1 : start]
             text = str(token).rstrip()

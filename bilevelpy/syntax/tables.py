@@ -8,7 +8,7 @@ import marshal
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import copy
 from functools import lru_cache
 from importlib import resources
@@ -20,6 +20,7 @@ from lark.lexer import BasicLexer, LexerThread, Token
 from lark.parse_tree_builder import ExpandSingleChild
 from lark.parsers.lalr_analysis import Shift
 
+from bilevelpy.patience import check
 from bilevelpy.syntax.build import Builder
 
 STARTS = ["start", "item", "stmt", "constraint", "upper_head", "lower_head", "foreign"]
@@ -66,10 +67,10 @@ class Tables:
         # of its symbols and the symbol that it stands for.
         self._rules: dict[int, tuple[Callable[[list[Any]], Any] | None, int, str]] = {}
 
-    def lex(self, text: str) -> list[Token]:
+    def lex(self, text: str) -> Iterator[Token]:
         """All tokens of ``text``, comments included; every character belongs to some terminal."""
         thread: Any = LexerThread.from_text(self._lexer, text)
-        return list(thread.lex(None))
+        yield from thread.lex(None)
 
     def cursor(self, start: str) -> Any:
         """A parser that waits for the first token of a ``start``."""
@@ -86,6 +87,8 @@ class Tables:
         known = self._rules
         for k, token in enumerate(tokens):
             kind = token.type
+            if kind == "SEMICOLON":
+                check()
             while True:
                 step = table[states[-1]].get(kind)
                 if step is None:

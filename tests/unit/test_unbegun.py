@@ -121,3 +121,16 @@ def test_second_derivatives_by_predictors_take_work_in_proportion_to_the_sum():
 
     found(3)
     assert found(160) < 4.8 * found(40)
+
+
+@pytest.mark.parametrize("module", ["lexing", "tables"])
+def test_the_time_is_looked_at_with_every_statement(module, monkeypatch):
+    looks = 0
+
+    def count():
+        nonlocal looks
+        looks += 1
+
+    monkeypatch.setattr(f"bilevelpy.syntax.{module}.check", count)
+    bilevelpy.parse(TEXT)
+    assert looks == TEXT.count(";")
