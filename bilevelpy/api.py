@@ -152,8 +152,7 @@ def solve(
     tol
         Relative tolerance of the projected hypergradient and of the lower problem.
     max_iter, time_limit
-        Limits: outer iterations, seconds of wall time; to read, compile and judge the model
-        belongs to them (where a path is given, and but for a second in any case).
+        Limits: outer iterations, seconds of wall time (all that is done here, reading included).
     seed
         Of everything random.
     start
@@ -215,16 +214,9 @@ def solve(
     with reading(began, settings.time_limit):
         bound = _model(model, data, externs, keywords)
     request = Request(
-        {} if start is None else start,
-        callback,
-        progress,
-        checkpoint,
-        resume,
-        verify,
-        names_of(watch, "watch"),
-        stop_by,
-        patience,
-    )
+        {} if start is None else start, callback, progress, checkpoint, resume, verify,
+        names_of(watch, "watch"), stop_by, patience,
+    )  # fmt: skip
     # Another device, and single precision, are torch's.
     alone = settings.device == "cpu" and settings.dtype == "float64"
     with few_threads(bound.bound) if alone else nullcontext():

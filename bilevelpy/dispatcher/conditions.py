@@ -33,6 +33,8 @@ SOME_LOWER = 10
 # Lower variables from which a sum that is not convex is a trained model: no solve of it ends, and
 # batches move both levels meanwhile.
 MANY_LOWER = 200
+# The same below few upper variables: their few, accurate steps are worth longer solves.
+TRAINED = 2000
 # Lower variables and rows (complementarity pairs) up to which branch and bound ends within seconds.
 PAIRS = 150
 # Entries of semidefinite matrices, whose faces are dense projectors: products beyond.
@@ -174,7 +176,10 @@ NOT_CONVEX = Condition(
         s.convexity.value == "nonconvex" or (s.convexity.value == "unknown" and not s.unique.value)
     ),
 )
-MANY_LOWERS = Condition(f"at least {MANY_LOWER:,} lower variables", lambda s: s.dim_y >= MANY_LOWER)
+MANY_LOWERS = Condition(
+    f"at least {MANY_LOWER:,} lower variables ({TRAINED:,} below {FEW_UPPER} upper ones or fewer)",
+    lambda s: s.dim_y >= (TRAINED if s.dim_x <= FEW_UPPER else MANY_LOWER),
+)
 STEPS = Condition("the answer below is what some steps reach", lambda s: s.steps is not None)
 STREAMED = Condition(
     "data larger than memory, in sums over its rows below",

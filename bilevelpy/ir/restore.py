@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from bilevelpy.ir.program import (
     Table,
     Variable,
 )
+from bilevelpy.ir.restore_nodes import MAKE, Document, label_of
 from bilevelpy.ir.serial import FORMAT, VERSION, digest
 from bilevelpy.ir.types import (
     Axes,
@@ -40,8 +41,6 @@ from bilevelpy.ir.types import (
     Stance,
 )
 from bilevelpy.storage import number
-
-Document = Mapping[str, Any]
 
 
 def decode(
@@ -154,7 +153,7 @@ class _Reader:
             size,
             self.expr(entry["low"]),
             self.expr(entry["high"]),
-            None if entry["labels"] is None else tuple(_label(v) for v in entry["labels"]),
+            None if entry["labels"] is None else tuple(label_of(v) for v in entry["labels"]),
             self.axes(entry["parents"]),
             self.expr(entry["condition"]),
             entry["operation"],
@@ -164,9 +163,9 @@ class _Reader:
 
     def _node(self, entry: Document) -> Expr:
         operands = [self.expr(p) for p in entry["operands"]]
-        if entry["node"] not in _MAKE:
+        if entry["node"] not in MAKE:
             raise Damage(f"there is no node of the kind {entry['node']!r}")
-        return _MAKE[entry["node"]](self, entry, operands)
+        return MAKE[entry["node"]](self, entry, operands)
 
     def _domain(self, entry: Document) -> Domain:
         ends = [self.expr(entry[k]) for k in ("lower", "upper", "radius")]
@@ -184,7 +183,7 @@ class _Reader:
         if "read" in entry:
             form, path, key = entry["read"]
             return Read(form, path, key, entry["folder"], span)
-        return Table({_label(k): number(v) for k, v in entry["table"]}, span)
+        return Table({label_of(k): number(v) for k, v in entry["table"]}, span)
 
     def _program(self, entry: Document) -> Program:
         levels = [self._level(level) for level in entry["levels"]]
@@ -280,7 +279,7 @@ class _Reader:
     def _data(self, entry: Document, externs: Mapping[str, Any]) -> Data:
         return Data(
             {self.axis(p): int(n) for p, n in entry["sizes"]},
-            {self.axis(p): tuple(_label(v) for v in values) for p, values in entry["labels"]},
+            {self.axis(p): tuple(label_of(v) for v in values) for p, values in entry["labels"]},
             {
                 self.axis(p): self._numbers(values, np.int64).reshape(-1, len(self.axis(p).parents))
                 for p, values in entry["members"]
@@ -311,69 +310,3 @@ class _Reader:
             self._numbers(entry["indptr"], np.int64),
         )
         return csr_matrix(parts, shape=shape)
-
-
-def _label(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _gather(r: _Reader, e: Document, o: list[Expr]) -> Expr:
-    return r.builder.gather(o[0], [r.expr(i) for i in e["index"]], r.span(e.get("span")))
-
-
-def _einsum(r: _Reader, e: Document, o: list[Expr]) -> Expr:
-    pairs = [(node, tuple(labels)) for node, labels in zip(o, e["subscripts"], strict=True)]
-    return r.builder.einsum(pairs, tuple(e["output"]), r.span(e.get("span")))
-
-
-def _scatter(r: _Reader, e: Document, o: list[Expr]) -> Expr:
-    axes = r.axes(e["axes"])[: len(o) - 1]
-    return r.builder.scatter_sum(o[0], o[1:], axes, r.span(e.get("span")))
-
-
-_MAKE: dict[str, Callable[[_Reader, Document, list[Expr]], Expr]] = {
-    "Const": lambda r, e, o: r.builder.const(number(e["value"]), r.span(e.get("span"))),
-    "Array": lambda r, e, o: r.builder.array(
-        [number(v) for v in e["values"]], r.axes(e["axes"]), r.span(e.get("span"))
-    ),
-    "Fill": lambda r, e, o: r.builder.fill(
-        number(e["value"]), r.axes(e["axes"]), r.span(e.get("span"))
-    ),
-    "Eye": lambda r, e, o: r.builder.eye(r.axis(e["axes"][0]), r.span(e.get("span"))),
-    "ParamRef": lambda r, e, o: r.builder.param(
-        e["name"], r.axes(e["axes"]), r.span(e.get("span"))
-    ),
-    "VarRef": lambda r, e, o: r.builder.var(
-        e["level"], e["name"], r.axes(e["axes"]), r.span(e.get("span"))
-    ),
-    "DualRef": lambda r, e, o: r.builder.dual(
-        e["level"], e["constraint"], r.axes(e["axes"]), r.span(e.get("span"))
-    ),
-    "Size": lambda r, e, o: r.builder.size(r.axis(e["axis"]), r.span(e.get("span"))),
-    "Position": lambda r, e, o: r.builder.position(r.axis(e["axis"])),
-    "Coordinate": lambda r, e, o: r.builder.coordinate(r.axis(e["axis"])),
-    "Component": lambda r, e, o: r.builder.component(r.axis(e["axis"]), int(e["part"])),
-    "LabelPosition": lambda r, e, o: r.builder.label_position(
-        r.axis(e["axis"]), _label(e["label"]), r.span(e.get("span"))
-    ),
-    "Locate": lambda r, e, o: r.builder.locate(
-        r.axis(e["axis"]), o, bool(e["by_number"]), r.span(e.get("span"))
-    ),
-    "Apply": lambda r, e, o: r.builder.raw_apply(e["function"], tuple(o), r.span(e.get("span"))),
-    "Einsum": _einsum,
-    "Align": lambda r, e, o: r.builder.align(
-        o[0], tuple(e["source"]), r.axes(e["axes"]), r.span(e.get("span"))
-    ),
-    "Reduce": lambda r, e, o: r.builder.raw_reduce(
-        e["function"], o[0], tuple(e["dims"]), r.span(e.get("span"))
-    ),
-    "MapLast": lambda r, e, o: r.builder.map_last(e["function"], o[0], r.span(e.get("span"))),
-    "Matrix": lambda r, e, o: r.builder.matrix(e["function"], o[0], r.span(e.get("span"))),
-    "Gather": _gather,
-    "ScatterSum": _scatter,
-    "Concat": lambda r, e, o: r.builder.concat(o, r.axis(e["axes"][0]), r.span(e.get("span"))),
-    "Diag": lambda r, e, o: r.builder.diag(o[0], r.span(e.get("span"))),
-    "ExternCall": lambda r, e, o: r.builder.extern(
-        e["name"], o, r.axes(e["axes"]), r.span(e.get("span"))
-    ),
-}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bilevelpy.analysis.predictors import Factors, linear_terms, owned
+from bilevelpy.analysis.linear_terms import Factors, linear_terms, owned
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.ir.expr import Expr

@@ -12,17 +12,8 @@ from bilevelpy.lsp import datafiles
 from bilevelpy.lsp.datafiles import Entry
 from bilevelpy.lsp.document import Document, level_at, statement
 from bilevelpy.sema.include import STANDARD, standard_names
-from bilevelpy.sema.scope import (
-    REPORTS,
-    TOP,
-    UPPER,
-    Context,
-    Declaration,
-    Kind,
-    State,
-    axes_text,
-    visible,
-)
+from bilevelpy.sema.lookup import axes_text, visible
+from bilevelpy.sema.scope import REPORTS, TOP, UPPER, Context, Declaration, Kind, State
 from bilevelpy.syntax import tokens as table
 
 Item = types.CompletionItem

@@ -18,7 +18,8 @@ from bilevelpy.lsp.datafiles import Entry
 from bilevelpy.lsp.document import Document
 from bilevelpy.lsp.index import ITERATOR, Symbol, Use
 from bilevelpy.sema.check import check
-from bilevelpy.sema.scope import TOP, UPPER, Kind, axes_text
+from bilevelpy.sema.lookup import axes_text
+from bilevelpy.sema.scope import TOP, UPPER, Kind
 from bilevelpy.syntax import ast
 
 _MAX_CODE, _MAX_FORMULA = 400, 4000

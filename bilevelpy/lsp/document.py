@@ -18,7 +18,8 @@ from bilevelpy.lsp.index import Index, Use, build
 from bilevelpy.lsp.positions import Positions
 from bilevelpy.sema.check import Examination, examine
 from bilevelpy.sema.include import STANDARD
-from bilevelpy.sema.scope import TOP, UPPER, Declaration, State, lookup
+from bilevelpy.sema.lookup import lookup
+from bilevelpy.sema.scope import TOP, UPPER, Declaration, State
 from bilevelpy.syntax import ast
 from bilevelpy.syntax.lexing import Lexed
 from bilevelpy.syntax.parser import lex, parse

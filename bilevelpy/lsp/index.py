@@ -9,7 +9,8 @@ from typing import Any
 
 from bilevelpy.diagnostics import Span
 from bilevelpy.ir.atoms import CALLS
-from bilevelpy.sema.scope import REPORTS, TOP, UPPER, Declaration, Kind, State, lookup
+from bilevelpy.sema.lookup import lookup
+from bilevelpy.sema.scope import REPORTS, TOP, UPPER, Declaration, Kind, State
 from bilevelpy.syntax import ast
 
 ITERATOR, ARGUMENT = "an iterator", "an argument"

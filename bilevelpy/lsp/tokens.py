@@ -7,7 +7,8 @@ from lsprotocol import types
 from bilevelpy.ir.atoms import CALLS
 from bilevelpy.lsp.document import Document
 from bilevelpy.lsp.index import ARGUMENT, ITERATOR
-from bilevelpy.sema.scope import TOP, UPPER, Declaration, Kind, State, lookup
+from bilevelpy.sema.lookup import lookup
+from bilevelpy.sema.scope import TOP, UPPER, Declaration, Kind, State
 from bilevelpy.syntax import tokens as table
 
 TYPES = [

@@ -5,15 +5,9 @@ from __future__ import annotations
 from bilevelpy.diagnostics import Label, Span
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.types import Axis
+from bilevelpy.sema.lookup import axes_text, visible
 from bilevelpy.sema.names import place_of
-from bilevelpy.sema.scope import (
-    Context,
-    Kind,
-    State,
-    Steps,
-    axes_text,
-    visible,
-)
+from bilevelpy.sema.scope import Context, Kind, State, Steps
 from bilevelpy.sema.values import Chain, Value, elementwise, total
 from bilevelpy.syntax import ast
 

@@ -9,8 +9,9 @@ from bilevelpy.diagnostics import Label, Span
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.types import Axes, Axis, AxisKind
 from bilevelpy.ir.types import Label as Element
+from bilevelpy.sema.lookup import unknown
 from bilevelpy.sema.names import has_numbers, resolve
-from bilevelpy.sema.scope import Context, Declaration, Kind, Request, State, unknown
+from bilevelpy.sema.scope import Context, Declaration, Kind, Request, State
 from bilevelpy.sema.values import Point, Value
 from bilevelpy.syntax import ast
 

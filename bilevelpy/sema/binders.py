@@ -11,20 +11,11 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 from bilevelpy.diagnostics import Label
-from bilevelpy.ir.types import Axis
-from bilevelpy.sema.axes import axis_of, counted
-from bilevelpy.sema.points import part, parts_of
+from bilevelpy.sema.axes import axis_of
+from bilevelpy.sema.binder_names import check_names, check_width, points_of
+from bilevelpy.sema.lookup import axes_text
 from bilevelpy.sema.reductions import COMPREHENSIONS, reduce_over
-from bilevelpy.sema.scope import (
-    Context,
-    Declaration,
-    Local,
-    Request,
-    State,
-    Steps,
-    axes_text,
-    closest,
-)
+from bilevelpy.sema.scope import Context, Local, Request, State, Steps, closest
 from bilevelpy.sema.values import (
     Iterator,
     Iterators,
@@ -71,9 +62,9 @@ def bind(state: State, context: Context, node: ast.Generators, mode: str) -> Bou
     wrong = False
     for binder in node.binders:
         axis = yield from axis_of(state, context.bind(names), binder.set)
-        if not _check_names(state, context, binder, names):
+        if not check_names(state, context, binder, names):
             wrong = True
-        if axis is not None and not _check_width(state, context, binder, axis):
+        if axis is not None and not check_width(state, context, binder, axis):
             axis = None
         if axis is None:
             wrong = True
@@ -81,7 +72,7 @@ def bind(state: State, context: Context, node: ast.Generators, mode: str) -> Bou
             continue
         iterator = state.iterator(binder.names[0], axis, binder.name_spans[0])
         raw.append(iterator)
-        names.update(_points(state, binder.names, plain(state.builder, iterator)))
+        names.update(points_of(state, binder.names, plain(state.builder, iterator)))
     inner = context.bind(names)
     conjuncts: list[Value] = []
     for item in _conjuncts(node.condition):
@@ -106,67 +97,6 @@ def bind(state: State, context: Context, node: ast.Generators, mode: str) -> Bou
     if not conjuncts:
         return Bound(inner, tuple(raw))
     return _restrict(state, context, node, raw, conjuncts, mode)
-
-
-def _points(state: State, names: tuple[str, ...], point: Point) -> dict[str, Local]:
-    if len(names) == 1:
-        return {names[0]: point}
-    return {name: part(state, point, k) for k, name in enumerate(names)}
-
-
-def _check_names(
-    state: State, context: Context, binder: ast.Binder, names: dict[str, Local]
-) -> bool:
-    for k, (name, span) in enumerate(zip(binder.names, binder.name_spans, strict=True)):
-        taken: Label | None = None
-        if name in names or name in binder.names[:k]:
-            taken = Label(binder.name_spans[0], "bound in this list already")
-        elif name in context.names:
-            local = context.names[name]
-            place = local.iterator.span if isinstance(local, Point) and local.iterator else None
-            taken = Label(place or span, "bound here already")
-        else:
-            own = state.lowers.get(context.level, {}).get(name) or state.top.get(name)
-            # A function sees its arguments and data only, so names of the levels are no danger to
-            # it.
-            if isinstance(own, Declaration) and not (context.trail and own.level != "top"):
-                taken = Label(own.span, f"{own.kind}")
-        if taken is not None:
-            state.error(
-                "BLV0203",
-                span,
-                "an iterator of the same name",
-                context=context,
-                secondary=[taken],
-                hint="rename the iterator",
-                name=name,
-            )
-            return False
-    return True
-
-
-def _check_width(state: State, context: Context, binder: ast.Binder, axis: Axis) -> bool:
-    width = len(parts_of(axis)) or 1
-    if len(binder.names) in (1, width):
-        return True
-    state.error(
-        "BLV0317",
-        binder.span,
-        f"{len(binder.names)} names",
-        context=context,
-        secondary=[
-            Label(
-                axis.span,
-                f"{'pairs' if width == 2 else 'plain elements' if width == 1 else f'{width} each'}",
-            )
-        ]
-        if axis.span
-        else [],
-        axis=axis.name,
-        width=counted(width, "part"),
-        found=counted(len(binder.names), "name"),
-    )
-    return False
 
 
 def _conjuncts(condition: ast.Expr | None) -> list[ast.Expr]:
@@ -290,7 +220,7 @@ def _body_context(
             # parent.
             single = len(made.axis.parents) == 1
             point = plain(state.builder, made) if single else Point(iterator.axis, position)
-        names.update(_points(state, binder.names, point))
+        names.update(points_of(state, binder.names, point))
     outside = {i: v for i, v in stage.items() if i not in raw}
     # Conditions further out are about iterators that are no longer there.
     moved = replace(context, moves=(*context.moves, outside), guards=()) if outside else context

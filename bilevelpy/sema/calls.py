@@ -10,21 +10,9 @@ from bilevelpy.ir.types import Axes
 from bilevelpy.sema.axes import axis_of
 from bilevelpy.sema.duals import dual
 from bilevelpy.sema.functions import BUILTINS
+from bilevelpy.sema.lookup import axes_text, shape_text, wrong_arguments
 from bilevelpy.sema.names import resolve
-from bilevelpy.sema.scope import (
-    TOP,
-    Call,
-    Context,
-    Declaration,
-    Kind,
-    Local,
-    Request,
-    State,
-    Steps,
-    axes_text,
-    shape_text,
-    wrong_arguments,
-)
+from bilevelpy.sema.scope import TOP, Call, Context, Declaration, Kind, Local, Request, State, Steps
 from bilevelpy.sema.values import Point, Value, spread, union
 from bilevelpy.syntax import ast
 

@@ -6,9 +6,10 @@ from bilevelpy.diagnostics import Span
 from bilevelpy.ir.types import Axis
 from bilevelpy.sema.elements import Subscript, element
 from bilevelpy.sema.kin import kin_hint
+from bilevelpy.sema.lookup import axes_text
 from bilevelpy.sema.names import has_numbers, number
 from bilevelpy.sema.points import ancestors, climb
-from bilevelpy.sema.scope import Context, State, Steps, axes_text
+from bilevelpy.sema.scope import Context, State, Steps
 from bilevelpy.sema.values import Iterator, Point, Value, elementwise
 from bilevelpy.syntax import ast
 

@@ -25,9 +25,10 @@ from bilevelpy.sema.axes import (
 from bilevelpy.sema.calls import READS
 from bilevelpy.sema.domains import domain_of, fitted, unknown_word
 from bilevelpy.sema.elaborate import drive, evaluate
+from bilevelpy.sema.lookup import axes_text
 from bilevelpy.sema.paths import leaves_folder
 from bilevelpy.sema.points import parts_of
-from bilevelpy.sema.scope import TOP, Context, Declaration, Kind, Request, State, axes_text, closest
+from bilevelpy.sema.scope import TOP, Context, Declaration, Kind, Request, State, closest
 from bilevelpy.sema.values import Value
 from bilevelpy.syntax import ast
 

@@ -10,8 +10,9 @@ from bilevelpy.ir.emptiness import NAMES, REASONS, is_empty
 from bilevelpy.ir.types import FREE, Axes, Domain, DomainKind
 from bilevelpy.sema.axes import counted
 from bilevelpy.sema.elaborate import evaluate
+from bilevelpy.sema.lookup import axes_text, shape_text
 from bilevelpy.sema.names import DOMAIN_ONLY, known_size
-from bilevelpy.sema.scope import Context, State, axes_text, closest, shape_text
+from bilevelpy.sema.scope import Context, State, closest
 from bilevelpy.sema.values import Iterators, Value, spread
 from bilevelpy.syntax import ast
 

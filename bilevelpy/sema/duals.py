@@ -6,15 +6,8 @@ from itertools import islice
 
 from bilevelpy.diagnostics import Label
 from bilevelpy.ir.atoms import CALLS
-from bilevelpy.sema.scope import (
-    REPORTS,
-    UPPER,
-    Context,
-    Declaration,
-    State,
-    axes_text,
-    wrong_arguments,
-)
+from bilevelpy.sema.lookup import axes_text, wrong_arguments
+from bilevelpy.sema.scope import REPORTS, UPPER, Context, Declaration, State
 from bilevelpy.sema.values import Value
 from bilevelpy.syntax import ast
 

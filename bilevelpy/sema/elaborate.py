@@ -18,14 +18,10 @@ from bilevelpy.sema.binders import comprehension
 from bilevelpy.sema.calls import call
 from bilevelpy.sema.conditions import boolean, compare, if_else, negation
 from bilevelpy.sema.indexing import index
-from bilevelpy.sema.names import member_value, name_value
-from bilevelpy.sema.scope import (
-    Context,
-    Request,
-    State,
-    Steps,
-    shape_text,
-)
+from bilevelpy.sema.lookup import shape_text
+from bilevelpy.sema.members import member_value
+from bilevelpy.sema.names import name_value
+from bilevelpy.sema.scope import Context, Request, State, Steps
 from bilevelpy.sema.values import Chain, Value, total
 from bilevelpy.syntax import ast
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from bilevelpy.diagnostics import Label
 from bilevelpy.ir.types import Axis, AxisKind
+from bilevelpy.sema.lookup import axes_text, shape_text
 from bilevelpy.sema.reductions import reduce_all
-from bilevelpy.sema.scope import Context, State, axes_text, shape_text
+from bilevelpy.sema.scope import Context, State
 from bilevelpy.sema.values import Chain, Value, elementwise, spread, take, total, union
 from bilevelpy.syntax import ast
 

@@ -9,19 +9,11 @@ from collections.abc import Sequence
 from bilevelpy.diagnostics import Fix, Label
 from bilevelpy.sema.elements import Subscript, element, pair
 from bilevelpy.sema.kin import kin_hint
-from bilevelpy.sema.names import (
-    declared_value,
-    member_declaration,
-    place_of,
-)
+from bilevelpy.sema.members import member_declaration
+from bilevelpy.sema.names import declared_value, place_of
 from bilevelpy.sema.points import climb, parts_of
 from bilevelpy.sema.scope import Context, Declaration, State, Steps
-from bilevelpy.sema.values import (
-    Iterator,
-    Point,
-    Value,
-    take,
-)
+from bilevelpy.sema.values import Iterator, Point, Value, take
 from bilevelpy.syntax import ast
 
 Spec = Iterator | Value | None

@@ -7,20 +7,8 @@ import math
 from bilevelpy.diagnostics import Label, Span
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.types import Axis, AxisKind
-from bilevelpy.sema.scope import (
-    REPORTS,
-    SHOWN,
-    TOP,
-    UPPER,
-    Ambiguous,
-    Context,
-    Declaration,
-    Kind,
-    State,
-    closest,
-    lookup,
-    unknown,
-)
+from bilevelpy.sema.lookup import SHOWN, Ambiguous, lookup, unknown
+from bilevelpy.sema.scope import REPORTS, TOP, UPPER, Context, Declaration, Kind, State
 from bilevelpy.sema.values import Point, Value, take
 from bilevelpy.syntax import ast
 
@@ -71,14 +59,15 @@ def _no_such_name(state: State, context: Context, name: str, span: Span) -> None
     for level, table in state.constraints.items():
         if name in table:
             hint = f"its shadow price is `dual({level}.{name})`" if level != UPPER else None
-            _not_a_value(state, context, table[name], span, hint)
+            not_a_value(state, context, table[name], span, hint)
             return
     unknown(state, context, name, span)
 
 
-def _not_a_value(
+def not_a_value(
     state: State, context: Context, found: Declaration, span: Span, hint: str | None
 ) -> None:
+    """Report a name that stands for no value where one is read."""
     state.error(
         "BLV0220",
         span,
@@ -119,7 +108,7 @@ def declared_value(state: State, context: Context, found: Declaration, span: Spa
             hint = "its variables are " + ", ".join(f"`{n}`" for n in names[:4]) if names else None
         case _:
             hint = "reports are evaluated at the end and are not read by anything else"
-    _not_a_value(state, context, found, span, hint)
+    not_a_value(state, context, found, span, hint)
     return None
 
 
@@ -227,86 +216,6 @@ def _let(state: State, context: Context, found: Declaration, span: Span) -> Valu
         _data_only(state, context, found, span)
         return None
     return state.moved(context, value)
-
-
-def member_value(state: State, context: Context, node: ast.Member) -> Value | None:
-    """The value of `level.name`."""
-    found = member_declaration(state, context, node)
-    if found is None:
-        return None
-    if isinstance(found, Value):
-        return found
-    if found.kind is Kind.LET or found.level not in state.lowers or found.level != context.level:
-        return declared_value(state, context, found, node.span)
-    # Inside its own follower, `firm.q` means the whole family, which is a game unless it is indexed
-    # by the own element.
-    if state.families.get(found.level) == () or context.reads_only:
-        return declared_value(state, context, found, node.span)
-    if not context.nash:
-        other_follower(state, context, found, node.span)
-        return None
-    axes = state.shapes.get(found)
-    return (
-        None if axes is None else Value(state.builder.var(found.level, found.name, axes, node.span))
-    )
-
-
-def member_declaration(
-    state: State, context: Context, node: ast.Member
-) -> Declaration | Value | None:
-    """The declaration behind `level.name`; in reports also the value of `level.objective`."""
-    level = node.base.name if isinstance(node.base, ast.Name) else None
-    if level is None or (level != UPPER and level not in state.lowers):
-        if level in state.missing:
-            return None
-        known = sorted([*state.lowers, UPPER])
-        guess = closest(level, known) if level else None
-        hint = f"did you mean `{guess}.{node.name}`?" if guess else None
-        if node.name in ("T", "transpose") and guess is None:
-            hint = f"the transpose is written `{state.text(node.base.span)}'`"
-        state.error(
-            "BLV0229",
-            node.base.span,
-            "no level of this name" if level else "not a level",
-            context=context,
-            hint=hint,
-            name=state.text(node.base.span),
-            levels=", ".join(f"`{k}`" for k in known),
-        )
-        return None
-    if node.name == "objective":
-        if context.level == REPORTS and not context.reads_only:
-            return state.objectives.get(level)
-        state.error(
-            "BLV0230", node.span, "an objective value", context=context, name=f"{level}.objective"
-        )
-        return None
-    declared = state.lowers.get(level, state.top).get(node.name)
-    if declared is not None and declared.level == level:
-        return declared
-    constraint = state.constraints.get(level, {}).get(node.name)
-    if constraint is not None:
-        hint = f"its shadow price is `dual({level}.{node.name})`" if level != UPPER else None
-        _not_a_value(state, context, constraint, node.span, hint)
-        return None
-    if node.name not in state.missing:
-        known_here = state.lowers.get(level, state.top)
-        table = {n: d for n, d in known_here.items() if d.level == level}
-        guess = closest(node.name, table)
-        secondary = [Label(table[guess].span, f"`{guess}` is declared here")] if guess else []
-        names = ", ".join(f"`{n}`" for n in list(table)[:6])
-        state.error(
-            "BLV0231",
-            node.name_span,
-            f"not declared in `{level}`",
-            context=context,
-            secondary=secondary,
-            notes=(f"names of `{level}`: {names}",) if names else (),
-            hint=f"did you mean `{level}.{guess}`?" if guess else None,
-            level=level,
-            name=node.name,
-        )
-    return None
 
 
 def has_numbers(axis: Axis) -> bool:

@@ -73,7 +73,9 @@ def test_sums_that_are_not_convex_leave_one_stochastic_method() -> None:
     assert "f2sa" in decision.ranked
     assert not {"saba", "soba", "srba", "stocbio", "pzobo_s"} & set(decision.ranked)
     trained = replace(seen, dim_y=c.MANY_LOWER)
-    assert (dispatch(trained).row, dispatch(trained).chosen) == (16, "f2sa")
+    assert dispatch(trained).row == 13  # few upper variables: accurate steps
+    for large in (replace(trained, dim_x=c.FEW_UPPER + 1), replace(seen, dim_y=c.TRAINED)):
+        assert (dispatch(large).row, dispatch(large).chosen) == (16, "f2sa")
     found = dispatch(replace(seen, streamed=Fact(10**12, Evidence.PROVED, "in files")))
     assert (found.row, found.chosen) == (16, "f2sa")
     assert "not known to be strongly convex" in " ".join(found.warnings)
