@@ -34,7 +34,7 @@ SOME_LOWER = 10
 # batches move both levels meanwhile.
 MANY_LOWER = 200
 # The same below few upper variables: their few, accurate steps are worth longer solves.
-TRAINED = 2000
+TRAINED = 10_000
 # Lower variables and rows (complementarity pairs) up to which branch and bound ends within seconds.
 PAIRS = 150
 # Entries of semidefinite matrices, whose faces are dense projectors: products beyond.

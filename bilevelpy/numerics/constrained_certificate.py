@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.numerics.linearised import tangent_bound
-from bilevelpy.numerics.smooth_program import Answer, Program
+from bilevelpy.numerics.linearised import confirmed_by_tangent
+from bilevelpy.numerics.smooth_program import Program
 from bilevelpy.result import Certificate
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # Relative to the terms of a row or an objective: the engine's own tolerance with some room.
 FEASIBLE = 2e-6
 LOWER_GAP = 2e-6
+# Objectives in the units of an engine have slopes of 0.1 and more: so little is its rounding.
+ENGINE = 1e-8
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,8 @@ def certify_rows(
     for k in range(len(system.followers)):
         unit = 1.0 if units is None else float(units[k])
         known = (solved or {}).get(k)
-        check_follower(system, k, v, found, rng, known, deadline, unit, convex=convex)
+        floor = 0.0 if units is None else ENGINE
+        check_follower(system, k, v, found, rng, known, deadline, unit, convex=convex, floor=floor)
     if convex:
         found.details.pop("not_proved", None)
     if ties is not None:
@@ -202,9 +205,11 @@ def check_follower(
     unit: float = 1.0,
     *,
     convex: bool = False,
+    floor: float = 0.0,
 ) -> None:
     """Rows and bounds of a follower, and its objective against that of an own solve, which also
-    looks far away where the follower is not known to be ``convex``.
+    looks far away where the follower is not known to be ``convex``; differences below ``floor``
+    (in ``unit``) are none.
     """
     name = system.followers[k].name
     program = follower_program(system, k, v)
@@ -222,7 +227,7 @@ def check_follower(
         if off > FEASIBLE * max(1.0, abs(v[j])):
             found.failures.append(f"`{system.columns.names[j]}` leaves its bounds by {off:.1e}")
     here = program.value(v)
-    answer = _by_tangent(program, v, here) if convex else None
+    answer = confirmed_by_tangent(program, v, 0.1 * LOWER_GAP) if convex else None
     if answer is None:
         answer = program.solve(rng, deadline, far=not convex)
     values = [x for x in (answer.objective, known) if x is not None and not math.isnan(x)]
@@ -248,23 +253,12 @@ def check_follower(
     gap = max(here - best, 0.0)
     found.gap, found.relative = max(found.gap, unit * gap), max(found.relative, gap / size)
     off = program.violation(answer.values) if answer.values is not None else 0.0
-    if gap > LOWER_GAP * size + 10.0 * min(off, FEASIBLE) / coarse:
+    if gap > LOWER_GAP * size + floor + 10.0 * min(off, FEASIBLE) / coarse:
         found.failures.append(
             f"the objective of `{name}` still falls by {unit * gap:.2e} when it is solved again"
         )
     elif not answer.proved and known is None:
         found.details.setdefault("not_proved", []).append(name)
-
-
-def _by_tangent(program: Program, v: Array, here: float) -> Answer | None:
-    """The least value that a convex follower can have by its slope at a point, where that confirms
-    the point; None for classes that have solvers of their own.
-    """
-    if program.reduced().degree < 3:
-        return None
-    least = tangent_bound(program, v)
-    close = here - least <= 0.1 * LOWER_GAP * max(abs(here), 1e-3)
-    return Answer("optimal", None, min(least, here), True) if close else None
 
 
 def _ties(

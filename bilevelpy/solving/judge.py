@@ -77,15 +77,19 @@ class Judge:
             return limit
         return max(limit - self.clock.elapsed() - self.share * limit, 1e-9)
 
-    def onward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def onward(
+        self, x: torch.Tensor, y: torch.Tensor, most: float = math.inf
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
         """A point with lower F beside (x, y), if the certificate fails for nothing else, or a
         better response to x; (x, y) itself where all that it misses is a smaller hypergradient.
+        The certificate takes ``most`` seconds at most.
         """
         if not self.verify:
             return None
         began = time.perf_counter()
         limit = self.options.time_limit
         left = limit if math.isinf(limit) else max(limit - self.clock.elapsed(), LEAST)
+        left = min(left, most)
         if self.trained:
             spent = min(limit, max(PATIENCE / TRAINED, began - self.began))
             left = min(left, max(TRAINED * spent, LEAST))
@@ -140,7 +144,9 @@ class Judge:
             message = f"{raw.message}; not verified"
             return (replace(raw, status=Status.STALLED, message=message) if done else raw), None
         if self.known is None or self.known[0] is not raw.x or self.known[1] is not raw.y:
-            self.onward(raw.x, raw.y)
+            # Who has interrupted a run does not wait much longer than it has taken.
+            stopped = raw.status is Status.INTERRUPTED
+            self.onward(raw.x, raw.y, max(PATIENCE, raw.time) if stopped else math.inf)
         certificate = self.known[2] if self.known is not None else None
         if certificate is None:
             message = "interrupted while the certificate was computed; the point is kept"
