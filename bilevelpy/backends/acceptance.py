@@ -60,11 +60,36 @@ LOCAL = (
 )
 
 
+ALMOST = (
+    "kinks of a level that is not convex (networks of `relu`): slopes are those of one side of "
+    "each, and claims hold between them"
+)
+
+
+def is_almost_smooth(structure: Structure) -> bool:
+    """Whether kinks may be left to slopes of one side: those of lower levels that are not convex,
+    where no point of interest lies on them. Absolute values and norms of variables draw solutions
+    onto their kinks.
+    """
+    s = structure
+    convex = s.convexity.value in ("convex", "strongly convex") or bool(s.unique.value)
+    return not (convex or s.lower.smooth.value or s.lower.smooth.reason in (ABSOLUTE, GROUPS))
+
+
+def without_kinks(structure: Structure) -> Structure:
+    """The facts of almost smooth levels with their kinks left to the backend."""
+    if not is_almost_smooth(structure):
+        return structure
+    smooth = Fact(True, Evidence.DECLARED, "left to the backend")
+    upper = replace(structure.upper, smooth=smooth)
+    return replace(with_smooth_lower(structure), upper=upper)
+
+
 def refuse_implicit(structure: Structure, *, groups: bool = False) -> Reject | None:
     """As :func:`refuse_common`, but semidefinite variables are taken, and weighted absolute values
     in convex lower levels over free and box variables; with ``groups`` norms of groups too, over
-    free variables. Smooth lower levels that are not known to be convex are taken as well: near one
-    of their minimisers implicit differentiation holds.
+    free variables. Lower levels that are not known to be convex, smooth or almost, are taken as
+    well: near one of their minimisers implicit differentiation holds.
     """
     s = structure
     if groups and s.lower.smooth.reason == GROUPS:
@@ -72,7 +97,7 @@ def refuse_implicit(structure: Structure, *, groups: bool = False) -> Reject | N
             return Reject("takes norms of groups of free variables", s.lower.domains)
         return refuse_nonconvex(with_smooth_lower(s))
     if s.lower.smooth.reason != ABSOLUTE:
-        return refuse_common(_near_a_minimiser(s), matrices=True)
+        return refuse_common(_near_a_minimiser(without_kinks(s)), matrices=True)
     if s.lower.domains.value - {"free", "box"}:
         return Reject("takes `abs` terms over free and box variables", s.lower.domains)
     return refuse_nonconvex(with_smooth_lower(s))
@@ -89,7 +114,7 @@ def _near_a_minimiser(structure: Structure) -> Structure:
 def warn_implicit(structure: Structure) -> tuple[str, ...]:
     """What the theory of :func:`refuse_implicit` leaves open for this model."""
     if structure.convexity.value not in ("convex", "strongly convex"):
-        return (LOCAL,)
+        return (LOCAL, ALMOST) if is_almost_smooth(structure) else (LOCAL,)
     strong = structure.convexity.value == "strongly convex" or bool(structure.unique.value)
     return () if strong or structure.lower.smooth.reason not in (ABSOLUTE, GROUPS) else (SUPPORT,)
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 
 from bilevelpy.analysis.structure import Structure
-from bilevelpy.backends.acceptance import refuse_shape
+from bilevelpy.backends.acceptance import ALMOST, is_almost_smooth, refuse_shape, without_kinks
 from bilevelpy.backends.base import Accept, Reject
 from bilevelpy.backends.loop import check_range
 from bilevelpy.backends.sampled_loop import SampledBackend, accept_sums
@@ -93,10 +93,11 @@ class F2SA(SampledBackend):
     products: ClassVar[bool] = False
 
     def accepts(self, structure: Structure) -> Accept | Reject:
-        """A smooth lower level without bounds, that is a sum over a data axis."""
-        found = accept_sums(structure, refuse_shape(structure))
+        """A lower level without bounds, smooth or almost, that is a sum over a data axis."""
+        found = accept_sums(structure, refuse_shape(without_kinks(structure)))
         if isinstance(found, Accept) and structure.convexity.value != "strongly convex":
-            return replace(found, warnings=(LOCAL,), options=PLAIN)
+            kinks = (ALMOST,) if is_almost_smooth(structure) else ()
+            return replace(found, warnings=(LOCAL, *kinks), options=PLAIN)
         return found
 
     def prepare(self, oracle: Oracle, state: SampledState, options: F2SAOptions) -> None:

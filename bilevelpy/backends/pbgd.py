@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from bilevelpy.analysis.structure import Structure
-from bilevelpy.backends.acceptance import refuse_shape
+from bilevelpy.backends.acceptance import ALMOST, is_almost_smooth, refuse_shape, without_kinks
 from bilevelpy.backends.base import Accept, Cost, Reject
 from bilevelpy.backends.joint import JointPenalty, measure_joint, start_joint, step_joint
 from bilevelpy.backends.joint_space import Joint
@@ -76,14 +76,15 @@ class PBGD:
     perturbed_start: ClassVar[bool] = True
 
     def accepts(self, structure: Structure) -> Accept | Reject:
-        """A smooth lower level over variables with a cheap projection; convexity is not needed for
-        local claims.
+        """A lower level, smooth or almost, over variables with a cheap projection; convexity is not
+        needed for local claims.
         """
-        refusal = refuse_shape(structure)
+        refusal = refuse_shape(without_kinks(structure))
         if refusal is not None:
             return refusal
         convex = structure.convexity.value in ("convex", "strongly convex")
-        return Accept("needs gradients only", () if convex else (LOCAL,))
+        kinks = (ALMOST,) if is_almost_smooth(structure) else ()
+        return Accept("needs gradients only", () if convex else (LOCAL, *kinks))
 
     def cost(self, structure: Structure) -> Cost:
         """The penalised problem is as badly conditioned as gamma is large."""

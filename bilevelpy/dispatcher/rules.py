@@ -230,6 +230,22 @@ RULES: tuple[Rule, ...] = (
         "local",
     ),
     Rule(
+        13,
+        "kinks, not convex, followed",
+        "aid",
+        (c.NOT_CONVEX, c.NONSMOOTH, c.FEW_UPPERS),
+        "the lower level has kinks and is not known to be convex: one of its minimisers is "
+        "followed by conjugate gradients, slopes on one side of a kink; claims are local",
+    ),
+    Rule(
+        16,
+        "finite sum, not convex, kinks",
+        "f2sa",
+        (c.NOT_CONVEX, c.FINITE_SUM, c.NONSMOOTH, c.FREE_BELOW),
+        "a sum over data with kinks that is not known to be convex: slopes of batches; nothing is "
+        "claimed beyond the certificate",
+    ),
+    Rule(
         16,
         "finite sum, not convex, large",
         "f2sa",
