@@ -55,6 +55,7 @@ def _ends(program: Program) -> _Ends | None:
     if rows.functions.trees:
         return ends
     matrix, constant = program.affine(rows.functions)
+    matrix.eliminate_zeros()  # a coefficient may vanish at this x
     for r in np.flatnonzero(np.diff(matrix.indptr) == 1):
         if int(r) in rows.functions.quadratic and rows.functions.quadratic[int(r)][own][:, own].nnz:
             continue

@@ -160,3 +160,19 @@ def test_more_than_sixty_variables():
     assert found.backend == "exact"
     assert found.success
     assert pytest.approx(expected, rel=1e-6) == found.F
+
+
+def test_rows_whose_coefficient_vanishes_at_a_choice():
+    found = solve(
+        """
+        model vanishing;
+        upper { var x in integers(0, 2); minimize (y - 1)^2 + 0.1 * x; }
+        lower f {
+          var y in [0, 3], w in [0, 3];
+          minimize y^4 + exp(w) - 2 * y;
+          subject to a: x * y <= 1; b: (1 - x) * w >= -5; c: y + w >= 0.2;
+        }
+        """
+    )
+    assert found.success
+    assert found["y"] == pytest.approx(0.5 ** (1 / 3), abs=1e-6)
