@@ -10,8 +10,8 @@ does not depend on which of several best responses it is: what she reads must be
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+import time
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from bilevelpy.reductions.determined import determined
 
 if TYPE_CHECKING:
     from bilevelpy.backends.exact_followers import Progress
+    from bilevelpy.numerics.smooth_program import Program
     from bilevelpy.reductions.rows import System
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -66,15 +67,17 @@ def answered_choices(
             return Outcome("time_limit", values, best, -math.inf, tried, 0.0)
         at[own] = x
         tried += 1
+        responses.deadline = time.perf_counter() + limits().seconds
         answer = responses.all(at)
         if answer is None:
             if not _has_no_response(system, at):
                 status = "trouble"
             continue
         at, least = answer
-        if not _is_told(system, at):
+        programs = {k: follower_program(system, k, at).reduced() for k in least}
+        if not _is_told(system, programs):
             return None
-        if not all(_is_best(system, k, at, least[k]) for k in least):
+        if not all(_is_best(system, k, programs[k], least[k]) for k in least):
             status = "trouble"
             continue
         rows = system.upper_rows
@@ -91,30 +94,24 @@ def answered_choices(
     return Outcome(status, values, best, bound, tried, 0.0)
 
 
-def _is_told(system: System, v: Array) -> bool:
+def _is_told(system: System, programs: Mapping[int, Program]) -> bool:
     """Whether all that the leader reads is the same in every best response."""
     known = set(system.upper_columns.tolist())
-    for k in range(len(system.followers)):
-        program = follower_program(system, k, v).reduced()
+    for program in programs.values():
         known |= determined(program.objective, program.free)
     rows = system.upper_rows.functions
     read = set(system.objective.reads(0)).union(*(rows.reads(r) for r in range(rows.count)))
     return read <= known
 
 
-def _is_best(system: System, k: int, v: Array, least: float) -> bool:
-    program = follower_program(system, k, v)
+def _is_best(system: System, k: int, program: Program, least: float) -> bool:
+    v = program.at
     size = max(objective_scale(system.lower_objectives, k, v, program.free), abs(least), 1e-3)
     return least - tangent_bound(program, v) <= BEST * size
 
 
 def _has_no_response(system: System, v: Array) -> bool:
     """Whether a follower has no feasible point: a linear program without an objective."""
-    for k in range(len(system.followers)):
-        program = follower_program(system, k, v)
-        idle = program.objective.scaled(0.0)
-        if replace(program, objective=replace(idle, trees={}, quadratic={})).solve().status == (
-            "infeasible"
-        ):
-            return True
-    return False
+    nothing = np.zeros(v.size)
+    programs = (follower_program(system, k, v) for k in range(len(system.followers)))
+    return any(p.with_slope(nothing).solve().status == "infeasible" for p in programs)

@@ -8,31 +8,26 @@ and P. Wolfe, Naval Research Logistics Quarterly 3, 1956).
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from bilevelpy.numerics.smooth_program import Answer, Program
 from bilevelpy.reductions import scalar as sc
-from bilevelpy.reductions.rows import Functions
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def tangent_bound(program: Program, v: Array) -> float:
-    """A value that the objective of a program which is known to be convex reaches nowhere below;
-    -inf where rows are not affine, where there is no slope at v, or the tangent has no least value.
+    """A value that the objective of a reduced program which is known to be convex reaches nowhere
+    below; -inf where rows are not affine, where there is no slope at v, or the tangent has no least
+    value.
     """
-    program = program.reduced()
     slope = _slope(program, v)
     if slope is None:
         return -math.inf
-    width = program.objective.linear.shape[1]
-    tangent = Functions(np.zeros(1), sp.csr_array(slope.reshape(1, width)))
-    linear = replace(program, objective=tangent, at=v)
+    linear = program.with_slope(slope)
     if linear.degree != 1:
         return -math.inf
     found = linear.solve()
@@ -47,7 +42,8 @@ def confirmed_by_tangent(program: Program, v: Array, gap: float) -> Answer | Non
     ``gap`` (relative to the value) of the one at v; None otherwise, and for classes that have
     solvers of their own.
     """
-    if program.reduced().degree < 3:
+    program = program.reduced()
+    if program.degree < 3:
         return None
     here, least = program.value(v), tangent_bound(program, v)
     close = here - least <= gap * max(abs(here), 1e-3)

@@ -21,10 +21,11 @@ from bilevelpy.numerics.slsqp import Slsqp
 from bilevelpy.numerics.two_sided import solve_two_sided
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.fixing import fix
+from bilevelpy.reductions.rows import Functions
 from bilevelpy.reductions.validity import least_eigenvalue
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.rows import Functions, Rows
+    from bilevelpy.reductions.rows import Rows
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -90,6 +91,11 @@ class Program:
             objective=fix(self.objective, self.free, self.at),
             rows=replace(self.rows, functions=functions),
         )
+
+    def with_slope(self, slope: Array) -> Program:
+        """The same rows and bounds with a linear objective: a slope for every column."""
+        row = sp.csr_array(slope.reshape(1, -1))
+        return replace(self, objective=Functions(np.zeros(1), row))
 
     def solve(
         self,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 
@@ -14,6 +12,7 @@ from bilevelpy.errors import BackendError
 from bilevelpy.ir.objectives import lower_objective
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.lowering.structured import structured_hessian
+from tests.steps import steps
 
 TEXT = """
 dim n = 3;
@@ -83,25 +82,6 @@ def factors(n: int) -> bilevelpy.Model:
     return bilevelpy.parse(
         f"upper {{ var x in [0, 1]; minimize y; }} lower f {{ var y; minimize {total}; }}"
     )
-
-
-def steps(call) -> int:
-    """Steps of the interpreter that a call takes."""
-    taken = 0
-
-    def count(frame, event, argument):
-        nonlocal taken
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        taken += event == "opcode"
-        return count
-
-    before = sys.gettrace()
-    sys.settrace(count)
-    try:
-        call()
-    finally:
-        sys.settrace(before)
-    return taken
 
 
 def test_predictors_take_work_in_proportion_to_the_sum():

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import sys
 
 import pytest
 
 from bilevelpy.diagnostics import Source
 from bilevelpy.garbage import undisturbed
 from bilevelpy.sema import check
+from tests.steps import steps
 
 UPPER = "upper { var x in [0, 1]; minimize x; }"
 
@@ -61,22 +61,8 @@ TEXTS = {
 
 def work(text: str) -> int:
     """Steps of the interpreter that a check of ``text`` takes."""
-    steps = 0
-
-    def count(frame, event, argument):
-        nonlocal steps
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        steps += event == "opcode"
-        return count
-
     source = Source("<text>", text)
-    before = sys.gettrace()
-    sys.settrace(count)
-    try:
-        check(source)
-    finally:
-        sys.settrace(before)
-    return steps
+    return steps(lambda: check(source))
 
 
 @pytest.mark.parametrize("name", TEXTS)
