@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bilevelpy.errors import UsageError
+from bilevelpy.garbage import undisturbed
 from bilevelpy.loading import load as load
 from bilevelpy.loading import model_of
 from bilevelpy.loading import parse as parse
@@ -196,8 +197,9 @@ def solve(
     BackendError
         No backend accepts the model, or the backend failed.
     """
-    from bilevelpy.lowering.threads import few_threads
-    from bilevelpy.solving import Request, run
+    with undisturbed():
+        from bilevelpy.lowering.threads import few_threads
+        from bilevelpy.solving import Request, run
 
     began = time.perf_counter()
     settings = SolveOptions(

@@ -13,6 +13,7 @@ from typing import Any
 
 from bilevelpy.backends.base import Backend
 from bilevelpy.errors import BackendError, UsageError
+from bilevelpy.garbage import undisturbed
 from bilevelpy.options import did_you_mean
 
 GROUP = "bilevelpy.backends"
@@ -91,7 +92,8 @@ def _present() -> tuple[str, ...]:
 @cache
 def _builtin(name: str) -> Backend[Any]:
     module, _, attribute = BUILTIN[name].partition(":")
-    made: Backend[Any] = getattr(import_module(module), attribute)()
+    with undisturbed():
+        made: Backend[Any] = getattr(import_module(module), attribute)()
     return made
 
 

@@ -25,6 +25,7 @@ from bilevelpy.cli import (
     test,
 )
 from bilevelpy.cli.guard import INTERRUPTED, guarded
+from bilevelpy.garbage import seldom
 
 app = typer.Typer(
     name="bilevelpy",
@@ -77,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A terminal that cannot show a character gets a substitute, not a crash.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    if arguments is None:
+        seldom()  # the process is ours alone
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         if given[:1] == ["check"] and len(given) > 1 and not any(a[:1] == "-" for a in given):
