@@ -9,7 +9,7 @@ import numpy as np
 from bilevelpy.analysis.adapt import as_probe
 from bilevelpy.analysis.convexity import judge
 from bilevelpy.analysis.curvature import STRONGLY, LevelVerdict, combine, judge_level
-from bilevelpy.analysis.declared import declared_facts, refute
+from bilevelpy.analysis.declared import declared_facts, negative, refute
 from bilevelpy.analysis.feasible import (
     coupling_fact,
     discrete_fact,
@@ -89,6 +89,9 @@ def analyze(
     levels = [
         judge_level(low, signs, level, declared_facts(signs.measured, level)) for level in lowers
     ]
+    wrong = negative(fact for v in levels for fact in v.declared.values())
+    if wrong:
+        raise ModelError(wrong, program.sources)
     constant = hessian.value == "constant"
     coupling = coupling_fact(upper, lowers)
     seen: Probe | None = None

@@ -4,6 +4,7 @@ probed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from bilevelpy.analysis.probe import SINGULAR, Probe
 from bilevelpy.analysis.ranges import Ranges
 from bilevelpy.diagnostics import Diagnostic, diagnostic
-from bilevelpy.ir.program import Assumption, Level
+from bilevelpy.ir.program import MODULI, Assumption, Level
 
 # A declared number is refuted by a measured one beyond this relative margin.
 MARGIN = 1e-6
@@ -38,6 +39,22 @@ def declared_facts(ranges: Ranges, level: Level) -> dict[str, Declared]:
         ):
             found[assumption.name] = Declared(assumption.name, value, level, assumption)
     return found
+
+
+def negative(facts: Iterable[Declared]) -> list[Diagnostic]:
+    """One BLV0504 for each modulus whose data make it negative: it would promise nothing."""
+    return [
+        diagnostic(
+            "BLV0504",
+            fact.assumption.span,
+            "a modulus is a number from 0 on",
+            hint="correct the data, or drop the assumption",
+            fact=_written(fact),
+            level=fact.level.name,
+        )
+        for fact in facts
+        if fact.name in MODULI and fact.value is not None and fact.value < 0
+    ]
 
 
 def refute(facts: list[Declared], probe: Probe, exact: bool, free: bool) -> list[Diagnostic]:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from bilevelpy.ir.expr import Expr
 
 
+# Facts with a number from 0 on.
+MODULI = ("strongly_convex", "smooth")
+
+
 @dataclass(frozen=True, slots=True)
 class Read:
     """A default read from a file: ``file("a.npz", "X")``, ``csv("a.csv", "col")``, ``json(...)``.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bilevelpy.ir import expr as ir
-from bilevelpy.ir.program import Assumption
+from bilevelpy.ir.program import MODULI, Assumption
 from bilevelpy.sema.domains import domain_of
 from bilevelpy.sema.duals import dual_target
 from bilevelpy.sema.elaborate import evaluate
@@ -13,7 +13,6 @@ from bilevelpy.sema.scope import UPPER, Declaration, State, closest
 from bilevelpy.syntax import ast
 
 FACTS = {"convex": 0, "strongly_convex": 1, "smooth": 1, "unique": 0, "licq": 0, "steps": 2}
-MODULI = ("strongly_convex", "smooth")
 _FORMS = {"strongly_convex": "(mu)", "smooth": "(L)", "steps": "(T, s)"}
 
 

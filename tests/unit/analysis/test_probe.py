@@ -141,6 +141,17 @@ def test_false_assumptions_are_refuted_with_numbers(f, fact, shown):
     assert len(refusal.value.diagnostics) == 1
 
 
+def test_moduli_of_data_are_not_negative():
+    text = """
+    param mu = -1;
+    upper { var x; minimize x^2 + y; }
+    lower f { var y; minimize y^2; assume strongly_convex(mu); }
+    """
+    with pytest.raises(ModelError, match="BLV0504") as refusal:
+        facts(text)
+    assert "a modulus is a number from 0 on" in str(refusal.value)
+
+
 @pytest.mark.parametrize("domain", ["in simplex", "in [0, 1]"])
 def test_bounds_can_make_a_solution_unique(domain):
     """Of a linear objective, at a vertex: no curvature is needed."""
