@@ -6,17 +6,20 @@ A'A``, whose eigenvectors are products of those of two small matrices: it is inv
 one eigendecomposition of ``A'A`` in a run (J. Martens and R. Grosse, "Optimizing neural networks
 with Kronecker-factored approximate curvature", ICML 2015). Where the diagonal is far from a
 multiple of the identity (a penalty per feature), and where A is sparse or wide, the diagonal of
-f_yy serves.
+f_yy serves; where there are few samples, the inverse by them
+(:mod:`bilevelpy.lowering.wide_inverse`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from bilevelpy.lowering.wide_inverse import WideInverse, is_wide
 
 if TYPE_CHECKING:
     from bilevelpy.lowering.structured import StructuredHessian
@@ -38,6 +41,7 @@ class Preconditioning:
     def __init__(self, hessian: StructuredHessian, m: int) -> None:
         self._hessian, self._m = hessian, m
         self._main = self._largest()
+        self._wide = self._widest()
         self._known: tuple[Array, Array] | None = None
         self._index: Array | None = None
 
@@ -58,10 +62,27 @@ class Preconditioning:
                 best = max(best, (size, k)) if best is not None else (size, k)
         return None if best is None else best[1]
 
+    def _widest(self) -> tuple[int, WideInverse] | None:
+        """The predictor with fewer samples than variables, the one with the most data."""
+        curvature = self._hessian.curvature
+        best: tuple[int, int] | None = None
+        for k, shape in enumerate(curvature.shapes):
+            if shape.batch != 1 or shape.samples == 1:
+                continue
+            width = sum(int(b.index.shape[1]) for b in curvature.blocks(k))
+            if is_wide(shape.samples, width, shape.classes):
+                size = shape.samples * width
+                best = max(best, (size, k)) if best is not None else (size, k)
+        return None if best is None else (best[1], WideInverse(curvature.blocks(best[1])))
+
     def at(self, x: Tensor, y: Tensor) -> Apply | None:
         """A preconditioner at a point; None where the identity is as good."""
         curvature, weights = self._hessian.curvature, self._hessian.at(x, y)
         rest = np.zeros(self._m)
+        if self._wide is not None:
+            found = self._by_samples(*self._wide, weights)
+            if found is not None:
+                return found
         for k, G in enumerate(weights):
             if k != self._main:
                 curvature.add_diagonal(rest, k, curvature.blocks(k), G)
@@ -73,6 +94,14 @@ class Preconditioning:
                 rest, self._main, curvature.blocks(self._main), weights[self._main]
             )
         return jacobi(rest)
+
+    def _by_samples(self, main: int, wide: WideInverse, weights: Sequence[Tensor]) -> Apply | None:
+        """The inverse of what one predictor makes of f_yy, with the diagonal of the others."""
+        curvature, rest, data = self._hessian.curvature, np.zeros(self._m), np.zeros(self._m)
+        for k, G in enumerate(weights):
+            curvature.add_diagonal(data if k == main else rest, k, curvature.blocks(k), G)
+        found = wide.at(weights[main], rest, data)
+        return None if found is None else lambda r: torch.from_numpy(found.solve(r.numpy()))
 
     def _kronecker(self, G: Tensor, rest: Array) -> Apply | None:
         """The inverse of ``mean(G) (x) A'A + r I``; None where the rest is no multiple of I."""
