@@ -35,6 +35,7 @@ BUILTIN = {
     "slbamm": "bilevelpy.backends.slbamm:SLBAMM",
     "bvfsm": "bilevelpy.backends.bvfsm:BVFSM",
     "zo": "bilevelpy.backends.zo:ZO",
+    "kkt": "bilevelpy.backends.kkt:KKT",
     "blocc": "bilevelpy.backends.blocc:BLOCC",
     "gaffa": "bilevelpy.backends.gaffa:GAFFA",
     "lvhba": "bilevelpy.backends.lvhba:LVHBA",

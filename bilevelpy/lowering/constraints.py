@@ -13,7 +13,7 @@ from torch import Tensor
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.program import BoundProgram, Constraint, Level
 from bilevelpy.ir.types import Relation
-from bilevelpy.lowering.differentiate import gradient, gradients
+from bilevelpy.lowering.differentiate import batched_gradients, gradient, gradients
 from bilevelpy.lowering.layout import Layout
 
 if TYPE_CHECKING:
@@ -114,6 +114,31 @@ class ConstraintFunction:
             along = [*self._upper.split(dx), *self._lower.split(dy)]
             total = gradients(back, [u], along)[0]
             return torch.zeros_like(u).detach() if total is None else total
+
+        return product
+
+    def jacobian_y(self, x: Tensor, y: Tensor) -> tuple[Tensor, bool]:
+        """``c_y`` as a dense (p, m) matrix, and whether it may depend on x."""
+        xs, ys = self._upper.leaves(x), self._lower.leaves(y)
+        flat = self._flat(x, xs, ys)
+        weights = torch.eye(self.size, dtype=x.dtype)
+        parts = batched_gradients([flat], ys, [weights])
+        rows = [
+            self._lower.join([None if p is None else p[k] for p in parts], y)
+            for k in range(self.size)
+        ]
+        back = gradient(flat, ys, torch.ones_like(flat), retain=True, create=True)
+        live = [b for b in back if b is not None]
+        moves = any(g is not None for g in gradients(live, xs, [torch.ones_like(b) for b in live]))
+        return torch.stack(rows), moves
+
+    def twice(self, x: Tensor, y: Tensor, u: Tensor) -> Callable[[Tensor], Tensor]:
+        """``v -> (u'c)_xy v``."""
+        xs, ys = self._upper.leaves(x), self._lower.leaves(y)
+        back = gradient(self._flat(x, xs, ys), ys, u, retain=True, create=True)
+
+        def product(v: Tensor) -> Tensor:
+            return self._upper.join(gradients(back, xs, self._lower.split(v)), x)
 
         return product
 

@@ -229,7 +229,7 @@ def check_follower(
     here = program.value(v)
     answer = confirmed_by_tangent(program, v, 0.1 * LOWER_GAP) if convex else None
     if answer is None:
-        answer = program.solve(rng, deadline, far=not convex)
+        answer = program.solve(rng, deadline, far=not convex, convex=convex)
     values = [x for x in (answer.objective, known) if x is not None and not math.isnan(x)]
     best = min(values, default=math.nan)
     if answer.status == "unbounded":

@@ -18,7 +18,10 @@ import torch
 from bilevelpy.numerics.certificate_case import tolerance
 from bilevelpy.numerics.constrained_certificate import Claim, certify_rows, follower_program
 from bilevelpy.numerics.linear_solve import norm
+from bilevelpy.numerics.linearised import confirmed_by_tangent
+from bilevelpy.numerics.row_program import simplex_sums
 from bilevelpy.options import SolveOptions
+from bilevelpy.patience import TooLong, until
 from bilevelpy.reductions.refusal import Refused
 from bilevelpy.reductions.rows import System, system
 from bilevelpy.result import Certificate
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 Vec = torch.Tensor
 Array = np.ndarray[Any, np.dtype[Any]]
 
+# A point whose slope proves its value to this fraction is a response.
+CONFIRMED = 1e-9
 # Radius of probes.
 PROBE = 1e-3
 # Rows this close to their bound, relative to the size of y, are active.
@@ -55,12 +60,15 @@ def examine_rows(
     out.
     """
     try:
-        rows = system(oracle.bound)
+        with until(time.perf_counter() + seconds):
+            rows = system(oracle.bound)
+            return _Check(oracle, rows, x, y, structure, options, rng, seconds).run()
     except Refused as error:
         reason = f"the constraints cannot be checked: {error}"
-        nothing = (math.nan,) * 6
-        return Certificate("none", *nothing, None, (reason,), {}), None
-    return _Check(oracle, rows, x, y, structure, options, rng, seconds).run()
+    except TooLong:
+        reason = "there was no time to solve the followers again"
+    nothing = (math.nan,) * 6
+    return Certificate("none", *nothing, None, (reason,), {}), None
 
 
 class _Check:
@@ -93,7 +101,8 @@ class _Check:
         known = None
         if solved is not None and self.convex:  # a local solution of a convex program is global
             known = {k: float(f) for k, f in enumerate(self.rows.lower_objectives.value(solved))}
-        base = certify_rows(self.rows, v, Claim(True, math.nan, 0.0), solved=known, seed=self.seed)
+        claim = Claim(True, math.nan, 0.0)
+        base = certify_rows(self.rows, v, claim, solved=known, seed=self.seed, convex=self.convex)
         if base.kind != "global" or solved is None:
             why = base.reasons if base.kind != "global" else ("the followers have no solution",)
             return replace(base, kind="none", reasons=why, details={}), None
@@ -141,7 +150,9 @@ class _Check:
         new = v.copy()
         for k in range(len(self.rows.followers)):
             program = follower_program(self.rows, k, new)
-            answer = program.solve(np.random.default_rng(self.seed))
+            if self.convex and confirmed_by_tangent(program, new, CONFIRMED) is not None:
+                continue  # what is there is the response
+            answer = program.solve(np.random.default_rng(self.seed), convex=self.convex)
             if answer.values is None:
                 return None
             new[program.free] = answer.values[program.free]
@@ -190,13 +201,14 @@ class _Check:
         zero = torch.zeros(o.n, dtype=torch.float64)
         units = torch.eye(o.m, dtype=torch.float64)
         nothing = torch.zeros(0, o.m, dtype=torch.float64), torch.zeros(0, o.n, dtype=torch.float64)
+        sums = torch.from_numpy(simplex_sums(o.domain_y))
         C, Cx = (
             torch.cat([none, torch.stack(some)]) if some else none
             for none, some in zip(
                 nothing,
                 (
-                    [*(parts[i][1] for i in active), *(units[j] for j in held)],
-                    [*(parts[i][0] for i in active), *(zero for _ in held)],
+                    [*(parts[i][1] for i in active), *(units[j] for j in held), *sums],
+                    [*(parts[i][0] for i in active), *(zero for _ in held), *(zero for _ in sums)],
                 ),
                 strict=True,
             )

@@ -6,8 +6,7 @@ With ``f`` quadratic and ``g`` affine in y for fixed x, the program at x is
     min_y  y' f_yy(x, 0) y / 2 + f_y(x, 0)' y    s.t.   g(x, 0) + g_y(x, 0) y  between ends,
 
 and the KKT adjoint is that of :mod:`bilevelpy.numerics.joint_response` with the second derivatives
-of the Lagrangian ``f + lam'g`` at the response. All derivatives are CasADi's; F may be any smooth
-function.
+of the Lagrangian ``f + lam'g`` at the response. Derivatives of f and g are CasADi's.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from bilevelpy.numerics.interior_point import expressions, is_installed, library
 from bilevelpy.numerics.joint_response import JointResponse, Response
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.rows import Functions, System
+    from bilevelpy.reductions.rows import System
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Sparse = Any
@@ -51,7 +50,6 @@ class ParametricResponse(JointResponse):
         self._slope = ca.Function("slope", [v], [slope])
         self._block = ca.Function("block", [v], [ca.jacobian(slope, v[own])])
         self._second = ca.Function("second", [v, weights], [ca.jacobian(lagrangian, v)])
-        self._known: dict[int, tuple[Functions, Any]] = {}
 
     @staticmethod
     def fits(system: System) -> bool:
@@ -78,19 +76,6 @@ class ParametricResponse(JointResponse):
     def block_at(self, v: Array) -> Sparse:
         """Their Hessian in the lower columns."""
         return _matrix(self._block(v))
-
-    def jacobian(self, functions: Functions, v: Array) -> Sparse:
-        """First derivatives of functions of the system by all columns."""
-        if not functions.trees:
-            return super().jacobian(functions, v)
-        known = self._known.get(id(functions))
-        if known is None or known[0] is not functions:
-            ca = library()
-            u = ca.SX.sym("v", self.width)
-            body = expressions(functions, u, [u[j] for j in range(self.width)])
-            known = (functions, ca.Function("jacobian", [u], [ca.jacobian(body, u)]))
-            self._known[id(functions)] = known
-        return sp.csr_array(_matrix(known[1](v)))
 
     def curvature(self, response: Response) -> Sparse:
         """Second derivatives of the Lagrangian: lower columns by all columns."""

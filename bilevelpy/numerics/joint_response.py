@@ -23,7 +23,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 
 from bilevelpy.numerics.joint_batch import Batch
-from bilevelpy.numerics.two_sided import sharpened, solve_two_sided
+from bilevelpy.numerics.two_sided import TwoSided, continued, sharpened, solve_two_sided
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.conditions import KKT
@@ -50,7 +50,8 @@ class Response:
 
 
 class JointResponse:
-    """The followers of a system without trees, whose rows are affine in their own variables.
+    """The followers of a system without trees, whose rows are affine in their own variables; the
+    leader's functions may be any.
 
     Independent followers are one separable program; a game is not (its players do not share an
     objective).
@@ -67,6 +68,8 @@ class JointResponse:
         self.block = sp.csc_array(own[:, self.own])
         self.batch = Batch.of(system, self.block)
         self._fixed: Sparse | None = None
+        # The latest solution, where its rows are known for sure: others are near it.
+        self._last: TwoSided | None = None
         # Of ``time.perf_counter``.
         self.deadline = math.inf
 
@@ -76,9 +79,9 @@ class JointResponse:
         if any(f.nash for f in system.followers) or bool((system.columns.owner == -1).any()):
             return False
         rows, owner = system.lower_rows, system.columns.owner
-        if system.lower_objectives.trees or rows.functions.trees or system.objective.trees:
+        if system.lower_objectives.trees or rows.functions.trees:
             return False
-        if system.upper_rows.functions.trees or bool(system.columns.integer.any()):
+        if bool(system.columns.integer.any()):
             return False
         below = owner > 0
         return not any(q[below][:, below].nnz for q in rows.functions.quadratic.values())
@@ -101,11 +104,17 @@ class JointResponse:
                 values[own] = np.clip(known[0], lb, ub)
                 return self._response(values, known[1])
         upper = sp.csc_matrix(sp.triu(self.block_at(base), format="csc"))
-        left = self.deadline - time.perf_counter()
-        found = solve_two_sided(upper, cost, whole, low, high, 1e-10, left)
-        if not found.is_solved:
-            return None
-        found = sharpened(upper, cost, whole, low, high, found)
+        program = upper, cost, whole, low, high
+        found = None if self._last is None else continued(*program, self._last)
+        if found is None:
+            left = self.deadline - time.perf_counter()
+            raw = solve_two_sided(*program, 1e-10, left)
+            if not raw.is_solved:
+                return None
+            found = sharpened(*program, raw)
+            self._last = None if found is raw else found
+        else:
+            self._last = found
         values[own] = np.clip(found.values, lb, ub)
         return self._response(values, found.multipliers)
 
@@ -249,12 +258,13 @@ def _loss(multipliers: Array, value: Array, low: Array, high: Array) -> Array:
 
 
 def jacobian_of(functions: Functions, v: Array) -> Sparse:
-    """First derivatives of functions without trees."""
-    if not functions.quadratic:
+    """First derivatives of functions."""
+    if functions.degree == 1:
         return sp.csr_array(functions.linear)
     rows, columns, data = [], [], []
-    for r, q in functions.quadratic.items():
-        slope = q @ v
+    slopes = [(r, q @ v) for r, q in functions.quadratic.items()]
+    slopes += [(r, functions.tree(r).gradient(v)) for r in functions.trees]
+    for r, slope in slopes:
         chosen = np.flatnonzero(slope)
         rows.append(np.full(chosen.size, r))
         columns.append(chosen)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilevelpy.numerics.smooth_program import Answer, Program
-from bilevelpy.reductions import scalar as sc
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -59,12 +58,11 @@ def _slope(program: Program, v: Array) -> Array | None:
     out = np.zeros(slope.size)
     out[own] = slope[own]
     if 0 in f.trees:
-        parts = sc.gradient(f.trees[0], own.tolist())
-        for j, part in parts.items():
-            if part is None:
-                return None
-            try:
-                out[j] += sc.evaluate(part, v.tolist())
-            except (ValueError, ArithmeticError):
-                return None
+        tree = f.tree(0)
+        if tree.has_kinks(own.tolist()):
+            return None
+        try:
+            out[own] += tree.gradient(v)[own]
+        except (ValueError, ArithmeticError):
+            return None
     return out if bool(np.isfinite(out).all()) else None

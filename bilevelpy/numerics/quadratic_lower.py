@@ -15,6 +15,7 @@ from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.hypergradient import Adjoint
 from bilevelpy.numerics.lower_solve import LowerSolution
 from bilevelpy.numerics.response import Accuracy, AdjointMethod, LowerMethod, Point
+from bilevelpy.numerics.row_program import simplex_sums
 from bilevelpy.numerics.working_set import Factor, Program, Solution, WorkingSet
 
 if TYPE_CHECKING:
@@ -49,14 +50,9 @@ def quadratic_lower(
 
 def _working_set(domain: ProductSet) -> WorkingSet:
     low, high = domain.lower.numpy().copy(), domain.upper.numpy().copy()
-    rows = []
     for b in domain.simplices:
         high[b.start : b.stop] = np.inf  # the sum bounds them
-        for k in range(b.count):
-            row = np.zeros(domain.dim)
-            row[b.start + k * b.size : b.start + (k + 1) * b.size] = 1.0
-            rows.append(row)
-    return WorkingSet(low, high, np.array(rows).reshape(len(rows), domain.dim))
+    return WorkingSet(low, high, simplex_sums(domain))
 
 
 @dataclass(slots=True)

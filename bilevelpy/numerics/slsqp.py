@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import minimize
 
-from bilevelpy.reductions import scalar as sc
-
 if TYPE_CHECKING:
     from bilevelpy.numerics.smooth_program import Program
 
@@ -29,10 +27,8 @@ class Slsqp:
         self.p = program
         objective = program.objective
         self.linear = np.asarray(objective.linear[[0]].todense()).ravel()
-        tree = objective.trees.get(0)
-        found = {} if tree is None else sc.gradient(tree, set(program.free.tolist()))
-        self.slopes = {j: sc.evaluator(slope) for j, slope in found.items() if slope is not None}
-        self.is_smooth = len(self.slopes) == len(found)
+        self.tree = objective.tree(0) if objective.trees else None
+        self.is_smooth = self.tree is None or not self.tree.has_kinks(program.free.tolist())
         rows = program.rows
         self.equal = np.flatnonzero(rows.lower == rows.upper)
         self.up = np.flatnonzero(np.isfinite(rows.upper) & (rows.lower != rows.upper))
@@ -74,12 +70,11 @@ class Slsqp:
         """The derivative of the objective; 0 where that has no value, and no way on either."""
         v, quadratic = self.p.full(y), self.p.objective.quadratic
         total = self.linear + quadratic[0] @ v if 0 in quadratic else self.linear.copy()
-        values = v.tolist()
-        try:
-            for j, slope in self.slopes.items():
-                total[j] += slope(values)
-        except (ValueError, ArithmeticError):
-            return np.zeros(y.size)
+        if self.tree is not None:
+            try:
+                total = total + self.tree.gradient(v)
+            except (ValueError, ArithmeticError):
+                return np.zeros(y.size)
         return np.asarray(total[self.p.free])
 
     def _slopes(self, chosen: Array, side: str) -> dict[str, Any]:

@@ -103,14 +103,18 @@ class Program:
         deadline: float = math.inf,
         *,
         far: bool = False,
+        convex: bool = False,
     ) -> Answer:
         """Minimise; integers are allowed where everything is linear. Quadratic programs end at
         ``deadline`` (of ``time.perf_counter``), and after it no further start is tried. What is
-        neither linear nor convex quadratic is tried ``far`` away as well where that is asked for.
+        neither linear nor convex quadratic is tried ``far`` away as well where that is asked for,
+        and from one start where it is known to be ``convex``.
         """
-        return self.reduced()._solve(rng, deadline, far)
+        return self.reduced()._solve(rng, deadline, far, convex)
 
-    def _solve(self, rng: np.random.Generator | None, deadline: float, far: bool) -> Answer:
+    def _solve(
+        self, rng: np.random.Generator | None, deadline: float, far: bool, convex: bool
+    ) -> Answer:
         if not self.free.size:
             return self._nothing_to_choose()
         degree = self.degree
@@ -120,7 +124,7 @@ class Program:
             return Answer("unknown", None, math.nan, False)
         if degree == 2:
             return self._quadratic(deadline)
-        return self._smooth(rng or np.random.default_rng(0), deadline, far)
+        return self._smooth(rng or np.random.default_rng(0), deadline, far, convex)
 
     # --- pieces -----------------------------------------------------------------------------------
 
@@ -220,7 +224,7 @@ class Program:
         """A local solution near a point, or None."""
         return Slsqp(self).descend(start[self.free])
 
-    def _smooth(self, rng: np.random.Generator, deadline: float, far: bool) -> Answer:
+    def _smooth(self, rng: np.random.Generator, deadline: float, far: bool, convex: bool) -> Answer:
         """The best of several SLSQP runs: an upper bound of the minimum."""
         if self.free.size > SMOOTH_LIMIT:
             return Answer("unknown", None, math.nan, False)
@@ -228,7 +232,7 @@ class Program:
         best: Array | None = None
         value = math.inf
         for start in self._starts(rng):
-            if best is not None and time.perf_counter() > deadline:
+            if best is not None and (convex or time.perf_counter() > deadline):
                 break
             v = run.descend(start)
             if v is not None and self.violation(v) <= FEASIBLE and self.value(v) < value:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import clarabel  # type: ignore[import-untyped]
 import numpy as np
+import scipy.linalg as sl
 import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 
@@ -17,6 +20,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 LEAST = 0.01
 # Added to the diagonal of a saddle system, and how often its solution is corrected for that.
 RIDGE, CORRECTIONS = 1e-10, 3
+# What this may leave of a solution, relative to its terms.
+RESIDUAL = 1e-9
+# Exchanges of the rows that hold a solution nearby, and the part of entries from which on a matrix
+# is factorised as a dense one.
+EXCHANGES, DENSE = 6, 0.1
 # Rows may be off by this (relative to their terms) after a correction.
 EXACT = 1e-10
 
@@ -84,7 +92,6 @@ def sharpened(
     """
     z = found.multipliers
     equal = low == high
-    count = cost.size
     rows = sp.csr_array(rows)
     value = rows @ found.values
     size = 1.0 + abs(rows) @ np.abs(found.values)
@@ -92,24 +99,87 @@ def sharpened(
     # Of multiplier and slack one is zero: the larger one, each on its own scale.
     weight = np.abs(z) / max(float(np.abs(z).max(initial=0.0)), 1e-12)
     held = np.flatnonzero((weight > slack) | equal)
-    a = sp.csr_array(rows[held])
-    full = sp.csr_array(upper + sp.triu(upper, 1).T)
-    exact = sp.csc_array(sp.block_array([[full, a.T], [a, None]], format="csc"))
-    ridge = np.concatenate([np.full(count, RIDGE), np.full(held.size, -RIDGE)])
-    right = np.concatenate([-cost, np.where(z > 0, high, low)[held]])
-    try:
-        factor = splu(sp.csc_matrix(exact + sp.diags_array(ridge)))
-    except RuntimeError:  # exactly singular
+    at = _held_at(upper, cost, rows, np.where(z > 0, high, low), held, found)
+    if at is None:
         return found
-    at = np.concatenate([found.values, z[held]])
-    for _ in range(CORRECTIONS):
-        at = at + factor.solve(right - exact @ at)
-    v, m = at[:count], at[count:]
-    value = rows @ v
-    off = np.maximum(np.maximum(low - value, value - high), 0.0)
+    v, m = at
     turned = (m * z[held] < 0) & ~equal[held]
-    if not np.isfinite(at).all() or bool((off > EXACT * size).any()) or bool(turned.any()):
+    if bool((_off(rows, low, high, v) > EXACT * size).any()) or bool(turned.any()):
         return found
     multipliers = np.zeros(z.size)
     multipliers[held] = m
     return replace(found, values=v, multipliers=multipliers)
+
+
+def continued(
+    upper: Any, cost: Array, rows: Any, low: Array, high: Array, last: TwoSided
+) -> TwoSided | None:
+    """The solution from that of a program nearby: the rows that hold it are exchanged for those
+    that the point violates, and let go where their multipliers pull (a primal-dual active set
+    method, M. Hintermueller, K. Ito and K. Kunisch, SIAM J. Optim. 13, 2002). None where this does
+    not end soon.
+    """
+    equal = low == high
+    rows = sp.csr_array(rows)
+    side = np.sign(last.multipliers)
+    for _ in range(EXCHANGES):
+        held = np.flatnonzero((side != 0) | equal)
+        at = _held_at(upper, cost, rows, np.where(side > 0, high, low), held, last)
+        if at is None:
+            return None
+        v, m = at
+        size = 1.0 + abs(rows) @ np.abs(v)
+        multipliers = np.zeros(side.size)
+        multipliers[held] = m
+        after = np.where(multipliers * side > 0, side, 0.0)
+        value = rows @ v
+        after = np.where(value - high > EXACT * size, 1.0, after)
+        after = np.where(low - value > EXACT * size, -1.0, after)
+        after[equal] = 0.0
+        if bool((after == np.where(equal, 0.0, side)).all()):
+            return TwoSided("Solved", v, multipliers)
+        side = after
+    return None
+
+
+def _held_at(
+    upper: Any, cost: Array, rows: Any, ends: Array, held: Array, near: TwoSided
+) -> tuple[Array, Array] | None:
+    """Point and multipliers with the rows ``held`` as equations; None where they leave it open."""
+    count = cost.size
+    a = sp.csr_array(rows[held])
+    full = sp.csr_array(upper + sp.triu(upper, 1).T)
+    exact = sp.csc_array(sp.block_array([[full, a.T], [a, None]], format="csc"))
+    ridge = np.concatenate([np.full(count, RIDGE), np.full(held.size, -RIDGE)])
+    right = np.concatenate([-cost, ends[held]])
+    solve = _factorised(sp.csc_matrix(exact + sp.diags_array(ridge)))
+    if solve is None:
+        return None
+    at = np.concatenate([near.values, near.multipliers[held]])
+    for _ in range(CORRECTIONS):
+        at = at + solve(right - exact @ at)
+    rest = np.abs(right - exact @ at).max(initial=0.0)
+    size = np.abs(right).max(initial=0.0) + (abs(exact) @ np.abs(at)).max(initial=0.0)
+    if not np.isfinite(at).all() or not rest <= RESIDUAL * size:
+        return None
+    return at[:count], at[count:]
+
+
+def _factorised(matrix: Any) -> Callable[[Array], Array] | None:
+    """A solver for a sparse matrix, or one that is stored as such; None where it is singular."""
+    order = matrix.shape[0]
+    if matrix.nnz > DENSE * order * order:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", sl.LinAlgWarning)
+            factor = sl.lu_factor(matrix.toarray(), check_finite=False)
+        return lambda b: np.asarray(sl.lu_solve(factor, b, check_finite=False))
+    try:
+        return splu(matrix).solve  # type: ignore[no-any-return]
+    except RuntimeError:  # exactly singular
+        return None
+
+
+def _off(rows: Any, low: Array, high: Array, v: Array) -> Array:
+    """How far each row is from its ends."""
+    value = rows @ v
+    return np.asarray(np.maximum(np.maximum(low - value, value - high), 0.0))

@@ -185,13 +185,18 @@ def evaluator(root: Scalar) -> Callable[[Sequence[float]], float]:
             elif isinstance(node, Col):
                 known[id(node)] = float(values[node.index])
             else:
-                found = _apply(node.function, [known[id(a)] for a in node.arguments])
-                if node.function == "log" and found >= HIGHEST:
-                    found = _log(node.arguments[0], known)
-                known[id(node)] = found
+                known[id(node)] = applied(node, known)
         return known[id(root)]
 
     return at
+
+
+def applied(node: Call, known: dict[int, float]) -> float:
+    """The value of a call from those of what is below it, by identity."""
+    found = _apply(node.function, [known[id(a)] for a in node.arguments])
+    if node.function == "log" and found >= HIGHEST:
+        return _log(node.arguments[0], known)
+    return found
 
 
 def _log(node: Scalar, known: dict[int, float]) -> float:

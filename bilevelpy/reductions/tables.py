@@ -12,6 +12,7 @@ import scipy.sparse as sp
 
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.columns import Columns
+from bilevelpy.reductions.evaluation import Evaluation
 from bilevelpy.reductions.polynomial import Sparse
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Functions:
     linear: Sparse
     quadratic: Mapping[int, Sparse] = field(default_factory=dict)
     trees: Mapping[int, sc.Scalar] = field(default_factory=dict)
+    # Trees made ready for evaluation, by identity; what is taken from here shares them.
+    _ready: dict[int, Evaluation] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def count(self) -> int:
@@ -58,9 +61,17 @@ class Functions:
         total = self.constant + self.linear @ v
         for row, q in self.quadratic.items():
             total[row] += 0.5 * float(v @ (q @ v))
-        for row, tree in self.trees.items():
-            total[row] += sc.evaluate(tree, v.tolist())
+        for row in self.trees:
+            total[row] += self.tree(row).value(v)
         return np.asarray(total)
+
+    def tree(self, row: int) -> Evaluation:
+        """The tree of a row, ready for evaluation."""
+        root = self.trees[row]
+        found = self._ready.get(id(root))
+        if found is None:
+            found = self._ready[id(root)] = Evaluation(root, int(self.linear.shape[1]))
+        return found
 
     def at(self, row: int, v: Array) -> float:
         """The value of one function at a point."""
@@ -69,7 +80,7 @@ class Functions:
         if row in self.quadratic:
             total += 0.5 * float(v @ (self.quadratic[row] @ v))
         if row in self.trees:
-            total += sc.evaluate(self.trees[row], v.tolist())
+            total += self.tree(row).value(v)
         return total
 
     def take(self, rows: Iterable[int]) -> Functions:
@@ -80,6 +91,7 @@ class Functions:
             sp.csr_array(self.linear[chosen]),
             {k: self.quadratic[r] for k, r in enumerate(chosen) if r in self.quadratic},
             {k: self.trees[r] for k, r in enumerate(chosen) if r in self.trees},
+            self._ready,
         )
 
     def widened(self, width: int) -> Functions:

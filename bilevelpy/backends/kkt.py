@@ -1,0 +1,116 @@
+"""``kkt``: Newton's method and the adjoint of the KKT system, for lower levels with rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from bilevelpy.analysis.structure import Structure
+from bilevelpy.backends.acceptance import refuse_other_than_rows
+from bilevelpy.backends.base import Accept, Cost, Reject
+from bilevelpy.backends.loop import check_range
+from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.constrained_lower import ConstrainedLower, RowsAdjoint, RowsLower
+from bilevelpy.numerics.measure import Measure
+from bilevelpy.numerics.response import Accuracy, Response
+from bilevelpy.numerics.upper import UpperState, advance, begin, measure
+from bilevelpy.options import BackendOptions
+
+Vec = torch.Tensor
+
+# Lower variables and rows: the system is dense.
+LARGEST = 3000
+FINEST = 1e-10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KKTOptions(BackendOptions):
+    """Options of ``kkt``: ``lower_tol``, the Newton step, relative to y, at which the lower level
+    counts as solved.
+    """
+
+    lower_tol: float = 1e-10
+
+    def __post_init__(self) -> None:
+        check_range(self, "kkt", 0.0, 1.0, "lower_tol", closed=False)
+
+
+class KKT:
+    """Exact hypergradients of lower levels with equations and inequalities that are affine in y, by
+    the KKT system [Gould2016]_ [Amos2017]_.
+
+    With ``L = f + l'c`` and the rows A that push at the response::
+
+        [ f_yy  A' ] [u]   [ dF/dy ]
+        [ A     0  ] [r] = [   0   ]      dPhi/dx = dF/dx - L_xy u - A_x' r
+
+    The response is solved by sequential quadratic programming with the Hessian at every step, and
+    what holds the last one is where the next begins; the upper variables move by projected L-BFGS
+    with a Wolfe search. Where what holds changes, ``F(x, y(x))`` has a kink.
+
+    Cost per upper step: one to five values, gradients, Hessians and dense systems of the lower
+    variables and the rows that hold (cubic in their number), one adjoint.
+    """
+
+    name: ClassVar[str] = "kkt"
+    title: ClassVar[str] = "Newton and adjoint of the KKT system for lower constraints"
+    reference: ClassVar[str] = "Amos2017"
+    options: ClassVar[type[BackendOptions]] = KKTOptions
+
+    def accepts(self, structure: Structure) -> Accept | Reject:
+        """A smooth, strongly convex lower level with rows affine in its variables, m + rows <=
+        3000.
+        """
+        refusal = refuse_other_than_rows(structure, "`direct` is the method without them")
+        if refusal is not None:
+            return refusal
+        if structure.convexity.value != "strongly convex":
+            return Reject("needs a strongly convex lower level", structure.convexity)
+        if structure.lower.constraints.value != "linear":
+            return Reject(
+                "needs lower constraints that are affine in the lower variables",
+                structure.lower.constraints,
+            )
+        if structure.lower.domains.value - {"free", "box", "simplex"}:
+            return Reject("takes free, box and simplex variables", structure.lower.domains)
+        size = structure.dim_y + structure.lower_constraints
+        if size > LARGEST:
+            return Reject(
+                f"factorises a dense system: at most {LARGEST} lower variables and rows, found "
+                f"{size}",
+                None,
+            )
+        return Accept("exact hypergradients from the KKT system of the lower level")
+
+    def cost(self, structure: Structure) -> Cost:
+        """Dense systems of variables and rows."""
+        size = structure.dim_y + structure.lower_constraints
+        return Cost(
+            gradients=5.0,
+            products=2.0 * structure.dim_y + 2.0,
+            flops=2.0 * size**3,
+            memory=40.0 * size**2,
+            note="a few dense systems of lower variables and rows per upper step",
+        )
+
+    def init(
+        self, oracle: Oracle, x: Vec, y: Vec, options: KKTOptions, rng: torch.Generator
+    ) -> UpperState:
+        """Evaluate Phi and dPhi/dx at the start."""
+        constant = bool(getattr(oracle, "hessian_is_constant", False))
+        form = getattr(oracle, "quadratic", None)
+        quadratic = constant or (form is not None and not form.reads_y)
+        solver = ConstrainedLower(oracle, options.lower_tol, constant, quadratic)
+        accuracy = Accuracy(level=FINEST, change=1e-4, floor=FINEST)
+        response = Response(oracle, RowsLower(solver), RowsAdjoint(solver), accuracy, correct=False)
+        return begin(response, x, y, options.tol)
+
+    def step(self, oracle: Oracle, state: UpperState, options: KKTOptions) -> UpperState:
+        """One accepted step of the upper optimizer."""
+        return advance(state)
+
+    def measure(self, oracle: Oracle, state: UpperState) -> Measure:
+        """Read the state."""
+        return measure(state)

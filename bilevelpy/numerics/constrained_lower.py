@@ -1,0 +1,265 @@
+"""Responses of lower levels with rows, and their derivatives: Newton's method on the KKT system.
+
+With rows ``c(x, y)`` that are affine in y, equations or ``<= 0``, every Newton step is a quadratic
+program at the present Hessian (sequential quadratic programming; J. Nocedal and S. Wright,
+Numerical Optimization, 2006, chapter 18); where f is quadratic in y one program is the answer.
+With the rows A that push, on the variables that no bound holds, and ``L = f + l'c``::
+
+    [ f_yy  A' ] [u]   [ dF/dy ]
+    [ A     0  ] [r] = [   0   ]      dPhi/dx = dF/dx - L_xy u - A_x' r
+
+(S. Gould et al., "On differentiating parameterized argmin and argmax problems", 2016; B. Amos and
+J. Z. Kolter, "OptNet", ICML 2017).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from bilevelpy.lowering.domains import Face, ProductSet
+from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.hypergradient import Adjoint
+from bilevelpy.numerics.linear_solve import norm
+from bilevelpy.numerics.lower_solve import LowerSolution
+from bilevelpy.numerics.response import Accuracy, Point
+from bilevelpy.numerics.row_program import WEAK, Held, Rows, Sides, saddle, simplex_sums, solve
+
+Vec = torch.Tensor
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+STEPS, HALVINGS, ARMIJO = 100, 40, 1e-4
+# Newton steps below this fraction of y are rounding.
+FINEST = 1e-12
+# Changes of f below this fraction of it are rounding.
+NOISE = 1e-13
+
+
+@dataclass(slots=True)
+class ConstrainedLower:
+    """Lower and adjoint solver in one, with what holds the last response.
+
+    ``constant``: f_yy depends on neither level; ``quadratic``: not on y. ``tol`` is the Newton
+    step, relative to y, at which the level counts as solved.
+    """
+
+    oracle: Any
+    tol: float
+    constant: bool
+    quadratic: bool
+    sides: Sides | None = None
+    size: float = 0.0
+    _A: Array | None = None
+    _H: Array | None = None
+    _sums: Array = field(init=False)
+    _bounds: tuple[Array, Array] = field(init=False)
+    # x and y of the last response, with its multipliers and Hessian.
+    _last: tuple[Vec, Held, Array] | None = None
+
+    def __post_init__(self) -> None:
+        domain: ProductSet = self.oracle.domain_y
+        low, high = domain.lower.numpy().copy(), domain.upper.numpy().copy()
+        for b in domain.simplices:
+            high[b.start : b.stop] = np.inf  # the sum bounds them
+        self._sums = simplex_sums(domain)
+        self._bounds = low, high
+
+    def rows(self, x: Vec) -> Rows:
+        """The rows at x: ``c(x, 0) + A y``, and the sums of simplices."""
+        g, still = self.oracle.g, torch.zeros_like(self.oracle.y0)
+        A = self._A
+        if A is None:
+            matrix, moves = g.jacobian_y(x, still)
+            A = matrix.numpy()
+            if not moves:
+                self._A = A
+        high = -g.values(x, still).numpy()
+        low = np.where(g.equality.numpy(), high, -np.inf)
+        ones = np.ones(len(self._sums))
+        return Rows(
+            np.concatenate([A, self._sums]),
+            np.concatenate([low, ones]),
+            np.concatenate([high, ones]),
+            *self._bounds,
+        )
+
+    def hessian(self, x: Vec, y: Vec) -> Array:
+        """f_yy."""
+        if self._H is not None:
+            return self._H
+        H: Array = self.oracle.hessian(x, y).numpy()
+        if self.constant:
+            self._H = H
+        return H
+
+    def respond(self, x: Vec, y: Vec, accuracy: Accuracy) -> LowerSolution:
+        """The response at x, from y."""
+        o = self.oracle
+        o.counts.lower_solves += 1
+        check = getattr(o, "check_deadline", None)
+        if check is not None:
+            check()
+        rows = self.rows(x)
+        floor, roof = self._bounds
+        now = np.clip(y.numpy(), floor, roof)
+        f, g = o.value_grad_f(x, torch.from_numpy(now))
+        feasible, first, count = False, 0.0, 0
+        if not math.isfinite(f) or not np.isfinite(rows.A).all():
+            return self._ended(x, now, f, g, 0, "nonfinite")
+        while True:
+            H = self.hessian(x, torch.from_numpy(now))
+            found = solve(H, g.numpy() - H @ now, rows, self.sides)
+            if found is None:
+                return self._ended(x, now, f, g, count, "limit" if feasible else "nonfinite")
+            self.sides = found.sides
+            p = found.y - now
+            step = float(np.sqrt(p.dot(p)))
+            self.size = max(self.size, float(np.sqrt(found.y.dot(found.y))))
+            first = first or step
+            goal = max(min(self.tol * self.size, accuracy.change * first), FINEST * self.size)
+            settled = feasible and step <= goal
+            if settled or count >= STEPS:
+                ended = "reached" if settled else "limit"
+                return self._packed(x, now, f, g, found, H, count, ended)
+            moved = self._moved(x, now, f, g, p, feasible)
+            if moved is None:
+                ended = "rounding" if feasible else "nonfinite"
+                return self._packed(x, now, f, g, found, H, count, ended)
+            now, f, g = moved
+            feasible = True
+            count += 1
+            if self.quadratic:
+                return self._packed(x, now, f, g, found, H, count, "reached")
+            if f < -1e300 or not np.isfinite(now).all():
+                return self._ended(x, now, f, g, count, "unbounded")
+
+    def _moved(
+        self, x: Vec, now: Array, f: float, g: Vec, p: Array, feasible: bool
+    ) -> tuple[Array, float, Vec] | None:
+        """The point after a step with its value and gradient: all of it where the rows are not met
+        yet, else as far as f falls.
+        """
+        slope, t = float(g.numpy().dot(p)), 1.0
+        for _ in range(HALVINGS):
+            at = np.clip(now + t * p, *self._bounds)
+            value, gradient = self.oracle.value_grad_f(x, torch.from_numpy(at))
+            if math.isfinite(value):
+                rise = value - f
+                if not feasible or rise <= ARMIJO * t * slope:
+                    return at, value, gradient
+                if rise <= NOISE * abs(f) and abs(float(gradient.numpy().dot(p))) <= abs(slope):
+                    return at, value, gradient
+            if not feasible:
+                return None  # on the way to the rows f has no value
+            t *= 0.5
+        return None
+
+    def _packed(
+        self, x: Vec, y: Array, f: float, g: Vec, found: Held, H: Array, count: int, ended: str
+    ) -> LowerSolution:
+        """A response, with the rest of its stationarity."""
+        rows = self.rows(x)
+        rest = g.numpy() + rows.A.T @ found.rows + found.bounds
+        held = Held(y, found.rows, found.bounds, found.sides)
+        self._last = (x, held, H)
+        face = Face(len(y), None, weak=held.weak)
+        gradient = torch.from_numpy(rest)
+        return LowerSolution(
+            torch.from_numpy(y), f, gradient, norm(gradient), face, count, ended, started=norm(g)
+        )
+
+    def _ended(self, x: Vec, y: Array, f: float, g: Vec, count: int, ended: str) -> LowerSolution:
+        self.sides = None
+        return LowerSolution(
+            torch.from_numpy(y), math.nan if ended == "nonfinite" else f, g, norm(g),
+            Face(len(y), None), count, ended,
+        )  # fmt: skip
+
+    def adjoint(self, point: Point) -> Adjoint:
+        """The KKT adjoint at a response; its residual is 1 where the system has no solution."""
+        o, x, y = self.oracle, point.x, point.y
+        last = self._last
+        if last is None or not torch.equal(last[0], x) or not np.array_equal(last[1].y, y.numpy()):
+            self.respond(x, y, Accuracy(change=1.0))
+        assert self._last is not None
+        _, held, H = self._last
+        rows = self.rows(x)
+        d = point.gF_y.numpy()
+        push = _pushing(held)
+        free = np.flatnonzero(push.bounds == 0)
+        active = np.flatnonzero((push.rows != 0) | rows.equal)
+        solved = saddle(H, rows.A, free, active, d[free], np.zeros(active.size))
+        u = np.zeros(len(d))
+        if solved is None:
+            return Adjoint(torch.zeros_like(y), torch.zeros_like(x), 1.0, 0)
+        u[free], r = solved
+        size = o.g.size  # sums of simplices do not depend on x
+        prices = torch.from_numpy(held.rows[:size].copy())
+        weights = np.zeros(len(rows.low))
+        weights[active] = r
+        found = torch.from_numpy(u)
+        cross = o.cross(x, y)(found)
+        if self._A is None:
+            cross = cross + o.g.twice(x, y, prices)(found)
+        cross = cross + o.g.vjp(x, y)(torch.from_numpy(weights[:size].copy()))[0]
+        return Adjoint(found, cross, 0.0, 1)
+
+    def carried(self) -> dict[str, Any]:
+        """What held the last response; matrices are computed again."""
+        sides = self.sides
+        return {
+            "rows": None if sides is None else sides.rows,
+            "bounds": None if sides is None else sides.bounds,
+            "size": self.size,
+        }
+
+    def restore(self, known: Mapping[str, Any], oracle: Any) -> None:
+        """The same."""
+        rows, bounds = known["rows"], known["bounds"]
+        self.size = float(known["size"])
+        if rows is not None:
+            if bounds.shape != (oracle.m,) or rows.shape != (oracle.g.size + len(self._sums),):
+                raise ValueError("what holds the response has another size")
+            self.sides = Sides(rows, bounds)
+
+
+def _pushing(held: Held) -> Sides:
+    """The members that hold with a multiplier: what is only touched has a kink, and this is one
+    side of it.
+    """
+    size = max(
+        float(np.abs(held.rows).max(initial=0.0)), float(np.abs(held.bounds).max(initial=0.0))
+    )
+    rows = np.where(np.abs(held.rows) > WEAK * size, held.sides.rows, 0.0)
+    bounds = np.where(np.abs(held.bounds) > WEAK * size, held.sides.bounds, 0.0)
+    return Sides(rows, bounds)
+
+
+@dataclass(slots=True)
+class RowsLower:
+    """:class:`ConstrainedLower` as a lower method."""
+
+    solver: ConstrainedLower
+
+    def solve(
+        self, oracle: Oracle, x: Vec, y: Vec, accuracy: Accuracy, scale: float
+    ) -> tuple[LowerSolution, float]:
+        """The response, and the size of the gradient that multipliers cancel."""
+        found = self.solver.respond(x, y, accuracy)
+        return found, found.started
+
+
+@dataclass(slots=True)
+class RowsAdjoint:
+    """:class:`ConstrainedLower` as an adjoint method."""
+
+    solver: ConstrainedLower
+
+    def solve(self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy) -> Adjoint:
+        """The adjoint."""
+        return self.solver.adjoint(point)

@@ -1,0 +1,222 @@
+"""Strictly convex quadratic programs with rows, by exchanges of what holds the solution.
+
+    min_y  c'y + y'Hy / 2,   low <= A y <= high,   floor <= y <= roof
+
+With the variables that bounds hold at their ends B and the rows that hold as equations, the free
+ones F and the multipliers of rows solve one system::
+
+    [ H_FF  A_hF' ] [y_F]   [ -c_F - H_FB y_B ]
+    [ A_hF    0   ] [ m ] = [ end - A_hB y_B  ]
+
+Members whose multipliers pull are let go, rows and bounds that the point violates are taken in,
+until nothing changes: a primal-dual active set method (M. Hintermueller, K. Ito and K. Kunisch,
+SIAM J. Optim. 13, 2002). From the set of a program nearby one or two systems suffice; where the
+exchanges do not end, an interior point says which set to begin with.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.linalg as sl
+import scipy.sparse as sp
+
+from bilevelpy.lowering.domains import ProductSet
+from bilevelpy.numerics.two_sided import solve_two_sided
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+Places = np.ndarray[Any, np.dtype[np.intp]]
+
+# Rows and bounds count as respected up to this fraction of their terms: rounding.
+EXACT = 1e-11
+# Exchanges from the set of a program nearby, and from that of an interior point.
+EXCHANGES = 12
+# What a system's solution may leave, relative to its terms.
+RESIDUAL = 1e-9
+# Members that push less than this fraction of the largest multiplier hold without pushing.
+WEAK = 1e-8
+# Rows that depend on one another get this, relative to the largest entry, and so many corrections.
+RIDGE, CORRECTIONS = 1e-9, 4
+# Accuracy of the interior point; multipliers and slacks are told apart by their sizes.
+INTERIOR = 1e-9
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """``low <= A y <= high`` with dense A (r, m), and bounds of y; equal ends are equations."""
+
+    A: Array
+    low: Array
+    high: Array
+    floor: Array
+    roof: Array
+
+    @property
+    def equal(self) -> Array:
+        """Which rows are equations."""
+        return np.asarray(self.low == self.high)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sides:
+    """What holds a solution: -1 at a lower end, 1 at an upper one, 0 nothing; equations always
+    hold.
+    """
+
+    rows: Array
+    bounds: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """A solution with its multipliers (positive at upper ends) and what holds it."""
+
+    y: Array
+    rows: Array
+    bounds: Array
+    sides: Sides
+
+    @property
+    def weak(self) -> int:
+        """How many members hold without pushing: the response has a kink there."""
+        size = max(
+            float(np.abs(self.rows).max(initial=0.0)), float(np.abs(self.bounds).max(initial=0.0))
+        )
+        least = WEAK * size
+        rows = (self.sides.rows != 0) & (np.abs(self.rows) <= least)
+        bounds = (self.sides.bounds != 0) & (np.abs(self.bounds) <= least)
+        return int(rows.sum() + bounds.sum())
+
+
+def simplex_sums(domain: ProductSet) -> Array:
+    """The rows of the sums of simplices, which are 1."""
+    rows = []
+    for b in domain.simplices:
+        for k in range(b.count):
+            row = np.zeros(domain.dim)
+            row[b.start + k * b.size : b.start + (k + 1) * b.size] = 1.0
+            rows.append(row)
+    return np.array(rows).reshape(len(rows), domain.dim)
+
+
+def solve(H: Array, c: Array, rows: Rows, guess: Sides | None) -> Held | None:
+    """The minimiser; None where the rows cannot be met, or nothing ends."""
+    found = None if guess is None else _exchanged(H, c, rows, guess)
+    if found is not None:
+        return found
+    inside = _interior(H, c, rows)
+    return None if inside is None else _exchanged(H, c, rows, inside.sides) or inside
+
+
+def _exchanged(H: Array, c: Array, rows: Rows, sides: Sides) -> Held | None:
+    equal = rows.equal
+    for _ in range(EXCHANGES):
+        found = on_sides(H, c, rows, sides)
+        if found is None:
+            return None
+        y, m = found.y, found.rows
+        value = rows.A @ y
+        size = EXACT * (1e-3 + np.abs(rows.A) @ np.abs(y))
+        side = np.where(m * sides.rows > 0, sides.rows, 0.0)
+        side = np.where(value - rows.high > size, 1.0, side)
+        side = np.where(rows.low - value > size, -1.0, side)
+        side[equal] = 0.0
+        size = EXACT * (1e-3 + np.abs(y))
+        bound = np.where(found.bounds * sides.bounds > 0, sides.bounds, 0.0)
+        bound = np.where(y - rows.roof > size, 1.0, bound)
+        bound = np.where(rows.floor - y > size, -1.0, bound)
+        bound = np.where(rows.floor == rows.roof, -1.0, bound)
+        if np.array_equal(side, sides.rows) and np.array_equal(bound, sides.bounds):
+            return found
+        sides = Sides(side, bound)
+    return None
+
+
+def on_sides(H: Array, c: Array, rows: Rows, sides: Sides) -> Held | None:
+    """The minimiser over what the sides hold; None where they leave it open."""
+    free = np.flatnonzero(sides.bounds == 0)
+    held = np.flatnonzero((sides.rows != 0) | rows.equal)
+    y = np.where(sides.bounds > 0, rows.roof, rows.floor)
+    y[free] = 0.0
+    ends = np.where(sides.rows > 0, rows.high, rows.low)[held]
+    right = -(c + H @ y)[free]
+    solved = saddle(H, rows.A, free, held, right, ends - rows.A[held] @ y)
+    if solved is None:
+        return None
+    y[free], m = solved
+    multipliers = np.zeros(len(rows.low))
+    multipliers[held] = m
+    bounds = -(H @ y + c + rows.A[held].T @ m)
+    bounds[free] = 0.0
+    return Held(y, multipliers, bounds, sides)
+
+
+def saddle(
+    H: Array, A: Array, free: Places, held: Places, right: Array, ends: Array
+) -> tuple[Array, Array] | None:
+    """``[H_FF A'; A 0] [v; m] = [right; ends]`` with the rows ``held`` on the columns ``free``;
+    None where that has no solution, or many.
+    """
+    a = A[np.ix_(held, free)]
+    order = free.size + held.size
+    K = np.zeros((order, order))
+    K[: free.size, : free.size] = H[np.ix_(free, free)]
+    K[: free.size, free.size :] = a.T
+    K[free.size :, : free.size] = a
+    b = np.concatenate([right, ends])
+    if not order:
+        return b, b
+    size = float(np.abs(K).max())
+    for ridge in (0.0, RIDGE * size):
+        found = _solved(K, b, ridge, free.size)
+        rest, terms = np.abs(b - K @ found), np.abs(K) @ np.abs(found) + np.abs(b)
+        # Slopes and rows each on their own scale: multipliers of rows that contradict one another
+        # are as large as the ridge allows.
+        parts = (slice(None, free.size), slice(free.size, None))
+        if all((rest[p] <= RESIDUAL * terms[p].max(initial=0.0)).all() for p in parts):
+            return found[: free.size], found[free.size :]
+    return None
+
+
+def _solved(K: Array, b: Array, ridge: float, free: int) -> Array:
+    """``K^-1 b``; by a ridge of rows that depend on one another, whose effect is corrected."""
+    near = K
+    if ridge:
+        near = K.copy()
+        near[np.arange(free, len(b)), np.arange(free, len(b))] -= ridge
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", sl.LinAlgWarning)
+        factor = sl.lu_factor(near, check_finite=False)
+        found: Array = sl.lu_solve(factor, b, check_finite=False)
+        for _ in range(CORRECTIONS if ridge else 1):
+            found += sl.lu_solve(factor, b - K @ found, check_finite=False)
+    return found
+
+
+def _interior(H: Array, c: Array, rows: Rows) -> Held | None:
+    """The end of an interior point method, and what holds the solution as it sees it."""
+    bounded = np.flatnonzero(np.isfinite(rows.floor) | np.isfinite(rows.roof))
+    eye = sp.eye_array(len(c), format="csr")[bounded]
+    matrix = sp.vstack([sp.csr_array(rows.A), eye])
+    low = np.concatenate([rows.low, rows.floor[bounded]])
+    high = np.concatenate([rows.high, rows.roof[bounded]])
+    upper = sp.csc_matrix(np.triu(H))
+    found = solve_two_sided(upper, c, matrix, low, high, INTERIOR, math.inf)
+    if not found.is_solved:
+        return None
+    value = matrix @ found.values
+    size = 1.0 + abs(matrix) @ np.abs(found.values)
+    slack = np.minimum(np.abs(value - low), np.abs(high - value)) / size
+    z = found.multipliers
+    weight = np.abs(z) / max(float(np.abs(z).max(initial=0.0)), 1e-12)
+    side = np.where(weight > slack, np.sign(z), 0.0)
+    side[low == high] = 0.0
+    count, bounds, prices = len(rows.low), np.zeros(len(c)), np.zeros(len(c))
+    bounds[bounded], prices[bounded] = side[count:], z[count:]
+    bounds[rows.floor == rows.roof] = -1.0
+    y = np.clip(found.values, rows.floor, rows.roof)
+    return Held(y, z[:count], prices, Sides(side[:count], bounds))

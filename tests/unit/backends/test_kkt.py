@@ -1,0 +1,208 @@
+"""The KKT system of lower levels with rows: responses, hypergradients, ends."""
+
+from __future__ import annotations
+
+import cvxpy as cp
+import numpy as np
+import pytest
+import torch
+
+import bilevelpy as bl
+from bilevelpy.backends.kkt import KKT, KKTOptions
+from bilevelpy.numerics.constrained_lower import ConstrainedLower
+from bilevelpy.numerics.response import Accuracy
+from bilevelpy.numerics.row_program import Rows, Sides, solve
+from tests.unit.backends.coupled import ACTIVE, QUADRATIC, model, oracle, quadratic_data
+
+LOGISTIC = """
+model monotone;
+dim n;
+dim p = 5;
+set I = 1..4;
+param X[n, p], s[n], Xv[n, p], sv[n];
+upper { var lam[p] in [-6, 4] start -1; minimize mean(logistic(-sv * (Xv @ w))); }
+lower fit {
+  var w[p] in [-2, 2];
+  minimize mean(logistic(-s * (X @ w))) + sum(exp(lam) * w^2) / 2;
+  subject to
+    rising[i in I]: w[i] <= w[i + 1];
+    balance: sum(w) == 0;
+}
+"""
+# The slope of the row moves with x: y = (1 + x) / (1 + x^2) on the row x y <= ..., else 1 + x.
+PRODUCT = """
+model product;
+upper { var x in [0.1, 3] start 0.5; minimize (y - 1)^2 + (z - x)^2; }
+lower f {
+  var y start 0;
+  var z in [0, inf] start 0;
+  minimize (y - 1 - x)^2 + (z - 1)^2;
+  subject to cap: exp(x) * y + z <= 2;
+}
+"""
+SHARES = """
+model shares;
+dim n;
+param c[n], t[n];
+upper { var x[n] in [-1, 1] start 0; minimize sumsq(y - t) + 0.1 * sumsq(x); }
+lower f {
+  var y[n] in simplex;
+  minimize sumsq(y) / 2 - dot(c + x, y);
+  subject to pair: y[1] + y[2] <= 0.5;
+}
+"""
+
+
+def fit() -> dict[str, np.ndarray]:
+    draw = np.random.default_rng(0)
+    X, Xv = draw.standard_normal((2, 40, 5))
+    w = np.array([-1.0, -1.0, 0.0, 0.5, 1.5])
+    s, sv = (np.sign(A @ w + 0.5 * draw.standard_normal(40)) for A in (X, Xv))
+    return {"X": X, "s": s, "Xv": Xv, "sv": sv}
+
+
+def shares() -> dict[str, np.ndarray]:
+    draw = np.random.default_rng(1)
+    return {"c": draw.uniform(0, 0.5, 5), "t": np.array([0.4, 0.4, 0.1, 0.1, 0.0])}
+
+
+CASES = [
+    (QUADRATIC, quadratic_data(0)),
+    (QUADRATIC, quadratic_data(1)),
+    (LOGISTIC, fit()),
+    (PRODUCT, {}),
+    (SHARES, shares()),
+]
+
+
+@pytest.mark.parametrize(("text", "data"), CASES)
+def test_hypergradients_agree_with_differences(text: str, data: dict[str, np.ndarray]) -> None:
+    o = oracle(text, **data)
+    draw = np.random.default_rng(2)
+    x = o.domain_x.project(o.x0 + 0.1 * torch.from_numpy(draw.standard_normal(o.n)))
+    state = KKT().init(o, x, o.y0, KKTOptions(), torch.Generator())
+    direction = torch.from_numpy(draw.standard_normal(o.n))
+    response, h = state.response, 1e-5
+    up, down = (response.evaluate(x + t * direction, None, o.y0).F for t in (h, -h))
+    assert float(state.point.g @ direction) == pytest.approx((up - down) / (2 * h), rel=1e-5)
+
+
+def test_responses_agree_with_clarabel() -> None:
+    data = fit()
+    o = oracle(LOGISTIC, **data)
+    found = ConstrainedLower(o, 1e-10, False, False).respond(o.x0, o.y0, Accuracy(change=1.0))
+    w = cp.Variable(5)
+    loss = cp.sum(cp.logistic(-cp.multiply(data["s"], data["X"] @ w))) / 40
+    rows = [w[:-1] <= w[1:], cp.sum(w) == 0, w >= -2, w <= 2]
+    penalty = np.exp(-1.0) * cp.sum_squares(w) / 2
+    cp.Problem(cp.Minimize(loss + penalty), rows).solve(solver=cp.CLARABEL)
+    assert found.ended == "reached"
+    assert found.residual < 1e-9
+    assert np.allclose(found.y, w.value, atol=1e-5)
+
+
+def test_the_toy_with_an_active_row() -> None:
+    made = model(ACTIVE, w=6.0, q=0.0, x0=1.2)
+    found = bl.solve(made, backend="kkt")
+    assert found.success
+    assert float(found["x"]) == pytest.approx(0.986225, abs=1e-5)
+    assert pytest.approx(1.721879, abs=1e-5) == found.F
+
+
+@pytest.mark.parametrize(("text", "data"), [(QUADRATIC, quadratic_data(3)), (SHARES, shares())])
+def test_ends_agree_with_nlp(text: str, data: dict[str, np.ndarray]) -> None:
+    made = model(text, **data)
+    found, other = (bl.solve(made, backend=b) for b in ("kkt", "nlp"))
+    assert found.success
+    assert other.success
+    assert pytest.approx(other.F, rel=1e-5) == found.F
+
+
+def test_rows_that_cannot_be_met_are_no_response() -> None:
+    text = """model none; upper { var x start 1; minimize x^2 + y^2; }
+    lower f { var y; minimize y^2; subject to low: y <= -1; high: y >= x; }"""
+    found = bl.solve(bl.parse(text), backend="kkt")
+    assert not found.success
+    below = bl.solve(bl.parse(text.replace("start 1", "start -3")), backend="kkt")
+    assert float(below["x"]) == pytest.approx(-1.0, abs=1e-5)
+
+
+def test_what_it_does_not_take() -> None:
+    for text, reason in (
+        ("var y; minimize y^2;", "is for lower levels with constraints"),
+        ("var y; var z; minimize (y - x)^2; subject to r: y + z <= 1;", "strongly convex"),
+        ("var y; minimize (y - x)^2; subject to r: y^2 <= 1;", "affine"),
+    ):
+        made = bl.parse(f"upper {{ var x in [0, 1]; minimize x + y; }} lower f {{ {text} }}")
+        decision = bl.dispatch(bl.analyze(made))
+        assert reason in decision.rejected["kkt"]
+
+
+# --- quadratic programs ---------------------------------------------------------------------------
+
+
+def program(seed: int) -> tuple[np.ndarray, np.ndarray, Rows]:
+    draw = np.random.default_rng(seed)
+    n, r = 8, 5
+    A = draw.standard_normal((n, n))
+    rows = draw.standard_normal((r, n))
+    inside = draw.uniform(-0.5, 0.5, n)
+    low, high = rows @ inside - 0.1, rows @ inside + 0.2
+    low[0] = high[0] = rows[0] @ inside
+    low[1], high[2] = -np.inf, np.inf
+    floor, roof = np.full(n, -0.6), np.full(n, 0.6)
+    floor[3], roof[4] = -np.inf, np.inf
+    return (
+        A @ A.T + 0.1 * np.eye(n),
+        3 * draw.standard_normal(n),
+        Rows(rows, low, high, floor, roof),
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_programs_agree_with_clarabel(seed: int) -> None:
+    H, c, rows = program(seed)
+    y = cp.Variable(len(c))
+    value = rows.A @ y
+    finite = [
+        e
+        for k in range(len(rows.low))
+        for e in (
+            [value[k] >= rows.low[k]] if np.isfinite(rows.low[k]) else [],
+            [value[k] <= rows.high[k]] if np.isfinite(rows.high[k]) else [],
+        )
+    ]
+    constraints = [part for e in finite for part in e]
+    constraints += [y[j] >= rows.floor[j] for j in np.flatnonzero(np.isfinite(rows.floor))]
+    constraints += [y[j] <= rows.roof[j] for j in np.flatnonzero(np.isfinite(rows.roof))]
+    cp.Problem(cp.Minimize(cp.quad_form(y, cp.psd_wrap(H)) / 2 + c @ y), constraints).solve(
+        solver=cp.CLARABEL
+    )
+    cold = solve(H, c, rows, None)
+    warm = solve(H, c, rows, Sides(np.zeros(len(rows.low)), np.zeros(len(c))))
+    assert cold is not None
+    assert warm is not None
+    assert np.allclose(cold.y, y.value, atol=1e-6)
+    assert np.allclose(warm.y, cold.y, atol=1e-9)
+
+
+def test_rows_that_depend_on_one_another() -> None:
+    H, c, rows = program(0)
+    doubled = Rows(
+        np.concatenate([rows.A, 2 * rows.A[:1]]),
+        np.concatenate([rows.low, 2 * rows.low[:1]]),
+        np.concatenate([rows.high, 2 * rows.high[:1]]),
+        rows.floor,
+        rows.roof,
+    )
+    once, twice = solve(H, c, rows, None), solve(H, c, doubled, None)
+    assert once is not None
+    assert twice is not None
+    assert np.allclose(once.y, twice.y, atol=1e-7)
+
+
+def test_an_empty_set_has_no_solution() -> None:
+    rows = Rows(
+        np.ones((1, 2)), np.array([3.0]), np.array([np.inf]), np.full(2, -1.0), np.full(2, 1.0)
+    )
+    assert solve(np.eye(2), np.zeros(2), rows, None) is None
