@@ -55,8 +55,13 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+# The part of a time limit that the search takes at most; the certificate has the rest.
+SEARCH = 0.8
 # Solves, as long as the longest one, that probes leave to the certificate.
 RESERVED = 3.0
+# The same where responses are solved by faster means than those of the certificate: a part of the
+# time that is left.
+PROBES = 0.6
 ROUNDS = 6
 
 
@@ -72,7 +77,7 @@ class Run:
         hooks: Hooks,
     ) -> None:
         self.began = time.perf_counter()
-        self.deadline = self.began + 0.9 * options.time_limit
+        self.deadline = self.began + SEARCH * options.time_limit
         self.options, self.settings, self.verify, self.hooks = options, settings, verify, hooks
         self.rng = np.random.default_rng(options.seed)
         try:
@@ -95,6 +100,8 @@ class Run:
         self.course = Course(hooks.keep, self.rng, lambda: (self.best, self.full, self.objective))
         # A point of a start that was not behind when an earlier run was ended.
         self.spare: tuple[Array, float] | None = None
+        # When the certificate ends, once it has begun.
+        self.judged: float | None = None
         if hooks.known is not None:
             self.spare = self.course.go_on(hooks.known, self.system.columns.count)
             v, self.full, objective = self.course.best
@@ -125,8 +132,9 @@ class Run:
         v = self.best[: self.system.columns.count]
         certificate, status, message = None, Status.STALLED, "not verified"
         if self.verify:
+            self.judged = self._until()
             try:
-                with until(self._until()):
+                with until(self.judged):
                     v, certificate = self._certified(v)
                 status, message = self._status(certificate)
             except TooLong:
@@ -264,7 +272,9 @@ class Run:
         return self.cut or time.perf_counter() > self.deadline
 
     def _until(self) -> float:
-        """When probes end: they may take as long as the solve, or ten seconds."""
+        """When the certificate ends: it may take as long as the solve, or ten seconds."""
+        if self.judged is not None:
+            return self.judged
         now = time.perf_counter()
         end = self.began + self.options.time_limit
         return min(now + max(10.0, now - self.began), max(end, now + 0.5))
@@ -273,7 +283,9 @@ class Run:
         """Points beside x with responses of their own."""
         self.quick.deadline = self._until()
         if self.reduced is None:
-            return probe(self.system, v, self._respond, self.rng, self._until())
+            now = time.perf_counter()
+            end = now + PROBES * (self._until() - now)
+            return probe(self.system, v, self._respond, self.rng, end)
         held = self.reduced.holding(v)
         normals, first = (None, None) if held is None else held
         moving = self.reduced.chosen

@@ -21,6 +21,7 @@ from bilevelpy.numerics.runs import (
     Report,
     RunResult,
     is_end,
+    is_same,
 )
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Record, Status
@@ -306,6 +307,8 @@ class Loop:
             if self.again or finish.status is not Status.CONVERGED:
                 return None
             self.again = True
+        elif place is not None and self.restarts and is_same(place, self.origin[1:]):
+            return None  # from there it was led here already
         return place
 
     def result(self, finish: Finish) -> RunResult:

@@ -46,6 +46,7 @@ class LowerCheck:
         self.case, self.solver, self.base, self.f_here = case, solver, base, f_here
         self.found: list[LowerSolution] = [base.lower]
         self.outward: Vec | None = None
+        self.far: LowerSolution | None = None
         self.tied = False
 
     def search(self) -> None:
@@ -74,7 +75,8 @@ class LowerCheck:
             if is_lower(f, best):
                 best, place = f, y
         if place is not None:
-            self.found.append(finish(o.domain_y, place, *o.value_grad_f(case.x, place), 0, "limit"))
+            self.far = finish(o.domain_y, place, *o.value_grad_f(case.x, place), 0, "limit")
+            self.found.append(self.far)
 
     def _look_outward(self) -> None:
         """A point beyond the response, as seen from the start, with the same f: the least value of
@@ -128,9 +130,12 @@ class LowerCheck:
             case.fail(
                 f"the lower objective still falls by {gap:.2e} when the lower level is re-solved"
             )
-            solved = min((s for s in self.found if s.usable), key=lambda s: s.f, default=None)
-            if not case.convex and solved is not None and self.f_here - solved.f > 0.5 * gap:
-                case.found.better = solved.y
+            # A re-solve that came to no end is as good a start as one that did; a point far away,
+            # where f may fall on and on, is none.
+            met = (s for s in self.found if s.usable or s is not self.far)
+            lower = min(met, key=lambda s: s.f)
+            if not case.convex and self.f_here - lower.f > 0.5 * gap:
+                case.found.better = lower.y
         return gap, relative
 
     def ties(self) -> None:

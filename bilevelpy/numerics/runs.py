@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ Vec = torch.Tensor
 
 # Upper variables up to which the history keeps the points: those that a picture can show.
 PATH = 2
+# Relative distances of x and of y within which a run goes the same way.
+SAME_UPPER, SAME_LOWER = 1e-6, 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +98,11 @@ def is_end(answer: Any) -> bool:
             f"callback returns whether to stop, found {found}, which is neither true nor false; "
             "return one value (`.any()`, `.all()`)"
         ) from None
+
+
+def is_same(place: Sequence[Vec], other: Sequence[Vec]) -> bool:
+    """Whether a run from either of two points (x, y) would go the same way."""
+    return all(
+        float((a - b).norm()) <= near * float(b.norm())
+        for a, b, near in zip(place, other, (SAME_UPPER, SAME_LOWER), strict=True)
+    )

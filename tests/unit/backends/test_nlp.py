@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 import sys
+import time
+from typing import Any
 
 import numpy as np
 import pytest
 
 import bilevelpy as bl
+from bilevelpy.backends import nlp_run
+from bilevelpy.backends.nlp_run import Run
 from bilevelpy.numerics.local_certificate import certify_local
 from bilevelpy.numerics.local_probe import probe
 from bilevelpy.reductions.rows import system
+from bilevelpy.result import Certificate
 
 pytest.importorskip("casadi")
 
@@ -143,3 +148,25 @@ def test_whole_numbers_are_refused() -> None:
     text = "upper { var x in binary; minimize x; } lower f { var y in [0, 1]; minimize (y - x)^2; }"
     with pytest.raises(bl.BackendError, match="continuous"):
         bl.solve(bl.parse(text), backend="nlp")
+
+
+def test_probes_leave_time_for_the_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """
+    upper { var x[5] in [0.1, 5]; minimize sum((x - 2)^2) + sumsq(y); }
+    lower fit { var y[5] in [0, 3]; minimize sum(exp(y) - x * y); }
+    """
+    whole, ends = Run._respond, []
+
+    def slow(self: Run, v: np.ndarray) -> np.ndarray | None:
+        time.sleep(0.1)
+        return whole(self, v)
+
+    def judged(*arguments: Any, deadline: float, **known: Any) -> Certificate:
+        ends.append(deadline - time.perf_counter())
+        return certify_local(*arguments, deadline=deadline, **known)
+
+    monkeypatch.setattr(Run, "_respond", slow)
+    monkeypatch.setattr(nlp_run, "certify_local", judged)
+    result = bl.solve(bl.parse(text), backend="nlp", options={"starts": 1}, time_limit=1.5)
+    assert ends[-1] > 0.0
+    assert result.success

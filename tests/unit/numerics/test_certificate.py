@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -198,7 +199,10 @@ def test_leaves_a_plateau_for_lower_ground() -> None:
     assert float(place[0]) < 0
 
 
-def test_goes_on_from_a_better_response_of_a_level_that_is_not_convex() -> None:
+@pytest.mark.parametrize("ended", ["reached", "limit"])
+def test_goes_on_from_a_better_response_of_a_level_that_is_not_convex(
+    ended: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Minima of (y^2 - 1)^2 + y/5 at about -1.02 and 0.97: the second one is no response.
     o = AutoOracle(
         lambda x, y: ((x - y) ** 2).sum(),
@@ -207,6 +211,9 @@ def test_goes_on_from_a_better_response_of_a_level_that_is_not_convex() -> None:
         vec(-1.0),
         box(1, -2.0, 2.0),
     )
+    # Whether or not the solve that met it has come to its end.
+    whole = Resolver.respond
+    monkeypatch.setattr(Resolver, "respond", lambda *a: replace(whole(*a), ended=ended))
     rng = torch.Generator().manual_seed(1)
     c, place = examine(o, vec(0.9735), vec(0.9735), None, SolveOptions(), rng)
     assert "still falls" in c.reasons[0]

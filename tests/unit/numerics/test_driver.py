@@ -166,3 +166,17 @@ def test_start_and_report() -> None:
     )
     assert r.iterations == 0
     assert r.history[0].reports["first"] == pytest.approx(float(x[0]))
+
+
+def test_a_run_that_is_led_back_from_where_it_goes_on_ends() -> None:
+    o = toy(10)
+    there = (o.x0 + 1.0, o.y0 + 1.0)
+    asked: list[float] = []
+
+    def onward(x, y):
+        asked.append(float(o.F(x, y)))
+        return there
+
+    r = run(o, Direct(), None, SolveOptions(), onward=onward)
+    assert len(asked) == 2
+    assert r.status is Status.CONVERGED
