@@ -26,7 +26,7 @@ from bilevelpy.analysis.probe import Probe, ProbeOracle, probe
 from bilevelpy.analysis.scope import make_scope, names_of, place
 from bilevelpy.analysis.separable import block_axes, block_count, finite_sums
 from bilevelpy.analysis.signs import Signs
-from bilevelpy.analysis.smooth import pieces_fact, smooth_fact
+from bilevelpy.analysis.smooth import is_analytic, pieces_fact, smooth_fact
 from bilevelpy.analysis.steps import steps_fact
 from bilevelpy.analysis.structure import Evidence, Fact, LevelFacts, Structure
 from bilevelpy.analysis.terms import split
@@ -115,7 +115,8 @@ def analyze(
                 ),
             )
         _refute(bound, levels, seen, constant)
-    curvature = combine(levels, seen, constant, hessian.value in ("constant", "depends on x"))
+    quadratic = hessian.value in ("constant", "depends on x")
+    curvature = combine(levels, seen, constant, quadratic, is_analytic(smooth))
     warnings = curvature_warnings(program, levels, curvature.convexity)
     steps = steps_fact(bound, signs.measured)
     return Structure(

@@ -116,12 +116,16 @@ class LowerCurvature:
 
 
 def combine(
-    levels: Sequence[LevelVerdict], probe: Probe | None, constant: bool, quadratic: bool
+    levels: Sequence[LevelVerdict],
+    probe: Probe | None,
+    constant: bool,
+    quadratic: bool,
+    analytic: bool = False,
 ) -> LowerCurvature:
     """Join followers (the weakest decides) with what was seen.
 
     ``constant`` says that f_yy is the same everywhere, so that exact eigenvalues at one point
-    prove; ``quadratic`` that it does not depend on y.
+    prove; ``quadratic`` that it does not depend on y, ``analytic`` that f has all derivatives.
     """
     exact = constant and probe is not None and bool(probe.spectra) and probe.spectra[0].exact
     weakest = min(levels, key=lambda v: (_RANK[v.kind], _SURE[v.evidence]), default=None)
@@ -149,7 +153,7 @@ def combine(
         convexity,
         modulus,
         _lipschitz(levels, probe, exact),
-        _unique(levels, convexity, probe, exact),
+        _unique(levels, convexity, probe, exact, analytic and not quadratic),
         spectrum,
     )
 
@@ -250,7 +254,11 @@ def _lipschitz(
 
 
 def _unique(
-    levels: Sequence[LevelVerdict], convexity: Fact[str], probe: Probe | None, exact: bool
+    levels: Sequence[LevelVerdict],
+    convexity: Fact[str],
+    probe: Probe | None,
+    exact: bool,
+    analytic: bool,
 ) -> Fact[bool | None]:
     """Whether the lower solution is unique for every x."""
     if not levels:
@@ -270,6 +278,18 @@ def _unique(
     if all("unique" in v.declared for v in levels):
         first = levels[0].declared["unique"].assumption
         return Fact(True, Evidence.DECLARED, "`assume unique`", first.span)
+    curved = analytic and convexity.value == CONVEX and convexity.evidence is Evidence.PROVED
+    if curved and probe is not None and probe.spectra:
+        # Minimisers along a line would make f constant on all of it, and then, being convex, in
+        # that direction from every point. Where the loss saturates, far from the data, curvature
+        # may be below all rounding all the same.
+        start = probe.spectra[0]
+        if start.definite:
+            reason = (
+                f"f is convex and analytic in y, with curvature {start.low:.3g} to "
+                f"{start.high:.3g} at the start, in every direction: it has one minimiser at most"
+            )
+            return Fact(True, Evidence.OBSERVED, reason, convexity.span)
     if probe is not None and probe.singular:
         evidence = Evidence.PROVED if exact else Evidence.OBSERVED
         return Fact(None, evidence, "f has directions without curvature in y", convexity.span)

@@ -67,8 +67,8 @@ class ProbeOracle(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Spectrum:
-    """Extreme curvatures at one point: exact eigenvalues (``exact``) or Ritz values, and the lowest
-    one's direction.
+    """Extreme curvatures at one point: exact eigenvalues (``exact``) or Ritz values, the lowest
+    one's direction, and whether f is curved in every direction, beyond rounding.
     """
 
     low: float
@@ -77,6 +77,7 @@ class Spectrum:
     x: Vec
     y: Vec
     direction: Vec
+    definite: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,12 +179,24 @@ def spectrum(
         if not np.isfinite(hessian).all():
             return None
         values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
-        return Spectrum(float(values[0]), float(values[-1]), True, x, y, vectors[:, 0])
+        low, high = float(values[0]), float(values[-1])
+        return Spectrum(low, high, True, x, y, vectors[:, 0], _is_definite(hessian, low, high))
     product = oracle.hvp(x, y)
     if not np.isfinite(product(rng.standard_normal(y.size))).all():
         return None
     low, high, direction, exact = lanczos(product, y.size, rng)
-    return Spectrum(low, high, exact, x, y, direction)
+    return Spectrum(low, high, exact, x, y, direction, low > SINGULAR * high)
+
+
+def _is_definite(hessian: Vec, low: float, high: float) -> bool:
+    """Whether it has curvature in every direction, in units of the variables that suit it: those of
+    features may lie apart by many orders of magnitude.
+    """
+    own = hessian.diagonal()
+    if low > SINGULAR * high or not own.size or own.min() <= 0.0:
+        return low > SINGULAR * high
+    root = np.sqrt(own)
+    return bool(np.linalg.eigvalsh(hessian / root / root[:, None])[0] > SINGULAR)
 
 
 def probe(

@@ -17,6 +17,7 @@ from bilevelpy.ir.walk import postorder
 
 ABSOLUTE = "`abs` of a variable has a kink"
 GROUPS = "`norm2` of variables has a kink"
+HALFWAY = "one derivative everywhere; the second one jumps (Huber function or squared hinge)"
 
 _NAMES = {
     "abs": "abs",
@@ -88,8 +89,7 @@ def smooth_fact(forms: Forms, ranges: Ranges, roots: Iterable[ir.Expr], whose: s
         worst = next(iter(others), GROUPS if GROUPS in known else ABSOLUTE)
         return Fact(False, Evidence.PROVED, worst, place(kinks[worst]))
     if halfway:
-        reason = "one derivative everywhere; the second one jumps (Huber function or squared hinge)"
-        return Fact(True, Evidence.PROVED, reason, place(halfway[0]))
+        return Fact(True, Evidence.PROVED, HALFWAY, place(halfway[0]))
     externs = [n for n in nodes if isinstance(n, ir.ExternCall)]
     if externs:
         return Fact(
@@ -101,6 +101,13 @@ def smooth_fact(forms: Forms, ranges: Ranges, roots: Iterable[ir.Expr], whose: s
     return Fact(
         True, Evidence.PROVED, f"every function of the {whose} variables has two derivatives"
     )
+
+
+def is_analytic(fact: Fact[bool]) -> bool:
+    """Whether the functions of a smooth fact have all derivatives: none of another kind is known to
+    the language, and externs may be anything.
+    """
+    return fact.value and fact.evidence is Evidence.PROVED and fact.reason != HALFWAY
 
 
 def pieces_fact(forms: Forms, ranges: Ranges, roots: Iterable[ir.Expr]) -> Fact[int] | None:

@@ -152,8 +152,12 @@ def _observed(structure: Structure) -> tuple[str, ...]:
         found.append(
             f"the lower level looks strongly convex ({convexity.reason}): observed, not proved"
         )
-    if convexity.value != "strongly convex" and structure.unique.evidence is Evidence.DECLARED:
-        found.append("that the lower solution is unique is assumed, not proved")
+    unique = structure.unique
+    if convexity.value != "strongly convex" and unique.value:
+        if unique.evidence is Evidence.DECLARED:
+            found.append("that the lower solution is unique is assumed, not proved")
+        elif unique.evidence is Evidence.OBSERVED:
+            found.append(f"{unique.reason}: observed, not proved")
     upper = structure.upper.smooth
     if not upper.value:
         found.append(

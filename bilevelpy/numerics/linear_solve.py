@@ -210,48 +210,55 @@ def by_factor(L: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Cholesky:
-    """``L L' = A + ridge I``; the ridge is 0 unless A is singular or indefinite to working
-    accuracy.
+    """``L L' = A + ridge D`` with the diagonal D of A, or its largest entry; the ridge is 0 unless
+    A is singular or indefinite to working accuracy.
 
     ``L`` is LAPACK's factor as it stores it; calls of LAPACK cost a tenth of torch's where A is
     small.
     """
 
     L: np.ndarray
-    ridge: float
     relative_ridge: float
 
     def solve(self, v: Vec) -> Vec:
-        """``(A + ridge I)^{-1} v``."""
+        """``(A + ridge D)^{-1} v``."""
         if v.numel() == 0:
             return v.clone()
         return torch.from_numpy(by_factor(self.L, v.numpy()))
 
 
-# Ridges tried in turn, on the scale of the largest diagonal entry. Beyond the last one A is called
-# indefinite.
+# Ridges tried in turn, in parts of every diagonal entry; those that rounding explains, and, beyond
+# them, parts of the largest entry. Beyond the last one A is called indefinite.
 RIDGES = (0.0, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0, 1e2)
+ROUNDED = tuple(relative for relative in RIDGES if relative <= 1e-6)
+# Diagonal entries below this part of the largest are 0: their inverses would overflow.
+NOTHING = 1e-200
 
 
 def cholesky(A: Vec) -> Cholesky | None:
     """Factorise a symmetric A, adding the smallest ridge that works; None where A holds non-finite
     entries.
+
+    Every row is measured by its own diagonal entry first, as a factor is the same in all units of
+    the variables: penalties and features of very different sizes are no reason for a ridge.
     """
     # LAPACK reads columns: the transpose of a symmetric matrix is the matrix itself.
     matrix = A.numpy().T
     if matrix.size == 0:
-        return Cholesky(matrix, 0.0, 0.0)
-    diagonal = matrix.diagonal()
-    top = float(np.abs(diagonal).max())
+        return Cholesky(matrix, 0.0)
+    diagonal = np.abs(matrix.diagonal())
+    top = float(diagonal.max())
     if not top < float("inf"):
         return None
     top = top or float(np.abs(matrix).max()) or 1.0
-    for relative in RIDGES:
-        B = matrix if relative == 0.0 else matrix + (relative * top) * np.eye(len(matrix))
-        L, info = dpotrf(B, lower=1, clean=0)
-        # A pivot at rounding level has no correct digit: treat it as a failure.
-        if info == 0 and float(L.diagonal().min()) ** 2 > 1e-15 * top:
-            return Cholesky(L, relative * top, relative)
+    own = np.where(diagonal > NOTHING * top, diagonal, top)
+    for scale, ridges in ((own, ROUNDED), (np.full(len(own), top), RIDGES)):
+        for relative in ridges:
+            B = matrix if relative == 0.0 else matrix + np.diag(relative * scale)
+            L, info = dpotrf(B, lower=1, clean=0)
+            # A pivot at rounding level has no correct digit: treat it as a failure.
+            if info == 0 and bool((L.diagonal() ** 2 > 1e-15 * scale).all()):
+                return Cholesky(L, relative)
     return None
 
 

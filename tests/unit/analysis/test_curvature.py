@@ -169,3 +169,33 @@ def test_forms():
         for f in ("sum(y)", "sumsq(y)", "sum(y^3)", "sum(exp(y))", "prod(y)")
     ]
     assert forms == ["linear", "quadratic", "polynomial", "nonlinear", "polynomial"]
+
+
+INTERCEPT = """
+dim n, p;
+param X[n, p], y[n];
+upper { var lam[p] in [-40, 40] start 0; minimize sumsq(w); }
+lower fit { var w[p], b; minimize mean(%s) + sum(exp(lam) * w^2); }
+"""
+
+
+@pytest.mark.parametrize(
+    ("loss", "first", "unique"),
+    [
+        ("softplus(-y * (X @ w + b))", 1.0, True),
+        # Units of the features say nothing about it.
+        ("softplus(-y * (X @ w + b))", 1e5, True),
+        # A flat side of a squared hinge can be as long as it likes.
+        ("relu(1 - y * (X @ w + b))^2", 1e5, None),
+        # No curvature along an intercept that nothing reads.
+        ("softplus(-y * (X @ w + 0 * b))", 1e5, None),
+    ],
+)
+def test_a_convex_analytic_loss_curved_at_the_start_has_one_minimiser(
+    loss: str, first: float, unique: bool | None
+) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(30, 3)) * [first, 1.0, 1e-4]
+    s = facts(INTERCEPT % loss, X=X, y=np.sign(rng.normal(size=30)))
+    assert s.convexity.value == "convex"
+    assert s.unique.value is unique

@@ -393,3 +393,32 @@ def test_a_variable_that_changes_nothing_at_the_start_has_no_unit() -> None:
     # Without a unit of 1e9 for g, which has slopes of rounding where mu is 0.
     assert result.success
     assert result.F < -0.0132
+
+
+def test_a_difference_is_taken_on_the_scale_of_phi() -> None:
+    # The best penalty is a fifty-thousandth of its domain, where Phi bends on its own scale.
+    text = """
+    upper { var a in [1e-6, 100] start 1; minimize (y - 1 / 1.002)^2 + 0.1 * (y - 1 / 1.002)^3; }
+    lower fit { var y; minimize (y - 1)^2 + a * y^2 + 1e-3 * y^4; }
+    """
+    result = bl.solve(bl.parse(text), backend="direct", progress=False)
+    assert result.success, result.message
+
+
+def test_penalties_of_all_sizes_are_no_reason_for_a_ridge() -> None:
+    text = """
+    dim n, p;
+    param X[n, p], y[n];
+    upper { var lam[p] in [-80, 80] start 0; minimize sumsq(w); }
+    lower fit { var w[p]; minimize sumsq(X @ w - y) + sum(exp(lam) * w^2); }
+    """
+    rng = np.random.default_rng(0)
+    X, y, lam = rng.normal(size=(20, 3)), rng.normal(size=20), np.array([-70.0, 2.0, 70.0])
+    o = bl.compile(bl.parse(text, X=X, y=y))
+    found = o.response(lam)
+    # The last weight has no part in the others.
+    A = X[:, :2].T @ X[:, :2] + np.diag(np.exp(lam[:2]))
+    w = np.linalg.solve(A, X[:, :2].T @ y)
+    np.testing.assert_allclose(found[:2], w, rtol=1e-9)
+    left = X[:, 2] @ (y - X[:, :2] @ w) / np.exp(lam[2])
+    np.testing.assert_allclose(found[2], left, rtol=1e-6)

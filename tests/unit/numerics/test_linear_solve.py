@@ -111,7 +111,7 @@ def test_cholesky_adds_a_ridge_only_where_it_must() -> None:
     A, d = system(100)
     factor = cholesky(A)
     assert factor is not None
-    assert factor.ridge == 0.0
+    assert factor.relative_ridge == 0.0
     assert norm(A @ factor.solve(d) - d) < 1e-10 * norm(d)
     singular = cholesky(torch.diag(vec(1.0, 0.0)))
     assert singular is not None
@@ -119,6 +119,15 @@ def test_cholesky_adds_a_ridge_only_where_it_must() -> None:
     indefinite = cholesky(torch.diag(vec(1.0, -0.5)))
     assert indefinite is not None
     assert indefinite.relative_ridge > 1e-6
+    # Nor is the size of a variable's unit a reason for one, as negative curvature across is.
+    scale = torch.logspace(-12, 12, A.shape[0], dtype=torch.float64)
+    scaled = cholesky(scale[:, None] * A * scale)
+    assert scaled is not None
+    assert scaled.relative_ridge == 0.0
+    assert torch.allclose(scale * scaled.solve(scale * d), factor.solve(d), rtol=1e-9)
+    across = cholesky(torch.tensor([[1.0, 0.5], [0.5, 1e-10]], dtype=torch.float64))
+    assert across is not None
+    assert across.relative_ridge > 1e-6
     assert cholesky(torch.tensor([[float("nan")]], dtype=torch.float64)) is None
 
 
