@@ -68,7 +68,7 @@ def numeric(value: Any, words: bool = False) -> Array:
         )
         raise NotNumbers(reason) from None
     if array.dtype.kind == "O":
-        raise NotNumbers(_why_object(array, value))
+        array = _unboxed(array, value)
     if array.dtype.kind == "c":
         raise NotNumbers("complex numbers")
     if array.dtype.kind in "US":
@@ -177,13 +177,17 @@ def _words(value: list[Any]) -> list[Any]:
     return result
 
 
-def _why_object(array: Array, value: Any) -> str:
+def _unboxed(array: Array, value: Any) -> Array:
+    """Numbers that stand in an array of objects, as columns of mixed tables do."""
     if array.ndim == 0:
-        return kind(value)
-    odd = next((v for v in array.ravel() if not isinstance(v, numbers.Real)), None)
-    if odd is None and array.size and not any(v is None for v in array.ravel()):
-        return "numbers that do not fit into float64"
-    return f"an object array that holds {kind(odd)}"
+        raise NotNumbers(kind(value))
+    if all(isinstance(v, numbers.Real) for v in array.ravel()):
+        try:
+            return array.astype(np.float64)
+        except OverflowError:
+            raise NotNumbers("numbers that do not fit into float64") from None
+    odd = next(v for v in array.ravel() if not isinstance(v, numbers.Real))
+    raise NotNumbers(f"an object array that holds {kind(odd)}")
 
 
 def _mapping(value: Mapping[Any, Any], words: bool) -> Grid | Long:

@@ -143,8 +143,23 @@ def _outside(
         text=state.source_text(span) or "this subscript",
         axis=name,
         notes=(_elements(state, axis),) if axis is not None else (),
-        hint="leave that element out with a `where`",
+        hint=_counted(node, axis, wanted, state) or "leave that element out with a `where`",
     )
+
+
+def _counted(node: Expr, axis: Axis | None, wanted: str, state: State) -> str | None:
+    """A hint for numbers of elements that are data: those of Python count from 0."""
+    data = next(iter(params_of(node)), None)
+    if data is None or axis is None or not axis.is_numeric or axis not in state.sizes:
+        return None
+    if float(wanted) != float(wanted):
+        return None
+    if not float(wanted).is_integer():
+        return f"elements have whole numbers: round `{data}`"
+    first = state.element(axis, 0)
+    if float(wanted) != 0.0 or first != "1":
+        return None
+    return f"elements count from 1: where `{data}` counts from 0, bind `{data} + 1`"
 
 
 def _elements(state: State, axis: Axis) -> str:

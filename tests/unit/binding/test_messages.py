@@ -226,3 +226,16 @@ def test_what_depends_on_missing_data_stays_silent(problems):
     text = "param hi, r; dim n; param v[n] in [0, hi], w[n] in ball(r), z[n] = v / hi;"
     problem = only(problems(text, {"v": [1], "w": [1]}))
     assert problem.message == "no data for `hi` and `r`"
+
+
+@pytest.mark.parametrize(
+    ("g", "hint"),
+    [
+        ([0, 1, 2], "elements count from 1: where `g` counts from 0, bind `g + 1`"),
+        ([1, 2, 4], "leave that element out with a `where`"),
+        ([1, 2, 2.5], "elements have whole numbers: round `g`"),
+    ],
+)
+def test_numbers_of_elements_that_are_data_count_from_1(problems, g, hint):
+    text = "dim n; param a[3] = [1, 2, 3], g[n], total = sum(a[g[i]] for i in n);"
+    assert {p.hint for p in problems(text, {"g": g})} == {hint}

@@ -96,6 +96,13 @@ def test_what_is_not_a_number(problems, value, found):
     assert found in problem.message
 
 
+def test_numbers_in_arrays_of_objects_are_numbers(bound, array):
+    mixed = np.array([1, 2.5, np.float32(3), True], dtype=object)
+    np.testing.assert_array_equal(
+        array(bound("dim n; param v[n];", {"v": mixed}), "v"), [1, 2.5, 3, 1]
+    )
+
+
 def test_dicts_and_series_are_aligned_by_label(bound, array):
     for value in (
         {"c": 3, "a": 1, "b": 2},
