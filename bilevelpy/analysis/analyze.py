@@ -24,7 +24,7 @@ from bilevelpy.analysis.messages import curvature_warnings
 from bilevelpy.analysis.predictors import hessian_passes
 from bilevelpy.analysis.probe import Probe, ProbeOracle, probe
 from bilevelpy.analysis.scope import make_scope, names_of, place
-from bilevelpy.analysis.separable import block_axes, block_count, finite_sums
+from bilevelpy.analysis.separable import block_axes, block_count, finite_sums, longest_sum
 from bilevelpy.analysis.signs import Signs
 from bilevelpy.analysis.smooth import is_analytic, pieces_fact, smooth_fact
 from bilevelpy.analysis.steps import steps_fact
@@ -117,6 +117,7 @@ def analyze(
         _refute(bound, levels, seen, constant)
     quadratic = hessian.value in ("constant", "depends on x")
     curvature = combine(levels, seen, constant, quadratic, is_analytic(smooth))
+    sums = (low.scope, objectives, _own_axes(lowers), _own_axes((program.upper,)))
     warnings = curvature_warnings(program, levels, curvature.convexity)
     steps = steps_fact(bound, signs.measured)
     return Structure(
@@ -146,9 +147,7 @@ def analyze(
         unique=curvature.unique,
         lower_hessian=hessian,
         block_separable=block_axes(bound, lowers),
-        finite_sum_lower=finite_sums(
-            low.scope, objectives, _own_axes(lowers), _own_axes((program.upper,))
-        ),
+        finite_sum_lower=finite_sums(*sums),
         finite_sum_upper=finite_sums(high.scope, [upper.objective], _own_axes(program.levels)),
         coupling=coupling,
         externs=_externs_fact(bound),
@@ -162,6 +161,7 @@ def analyze(
         steps=steps,
         bands=bands,
         pieces=pieces_fact(low, signs.measured, objectives),
+        longest_sum=longest_sum(*sums),
         sources=program.sources,
         blocks=block_count(bound, lowers),
     )

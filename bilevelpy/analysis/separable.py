@@ -166,14 +166,7 @@ def finite_sums(
     what moves: the losses of rows that have weights or targets above are such a sum, the penalties
     of groups are not.
     """
-    found: dict[Axis, ir.Expr] = {}
-    for objective in objectives:
-        for term in split(scope, objective):
-            for axis in term.axes:
-                if axis in own_axes:
-                    continue
-                if axis not in other_axes or _has_data(term.core, axis):
-                    found.setdefault(axis, term.root)
+    found = _summed(scope, objectives, own_axes, other_axes)
     if not found:
         return Fact((), Evidence.PROVED, "no term is a sum over a data axis")
     sizes = ", ".join(f"{a.name} ({scope.size(a)} terms)" for a in found)
@@ -183,6 +176,35 @@ def finite_sums(
         f"a sum over {sizes}",
         place(next(iter(found.values()))),
     )
+
+
+def longest_sum(
+    scope: Scope,
+    objectives: list[ir.Expr],
+    own_axes: frozenset[Axis],
+    other_axes: frozenset[Axis] = frozenset(),
+) -> int:
+    """How many terms the longest of :func:`finite_sums` has; 0 where there is none."""
+    found = _summed(scope, objectives, own_axes, other_axes)
+    return max((scope.size(axis) for axis in found), default=0)
+
+
+def _summed(
+    scope: Scope,
+    objectives: list[ir.Expr],
+    own_axes: frozenset[Axis],
+    other_axes: frozenset[Axis],
+) -> dict[Axis, ir.Expr]:
+    """The axes that are summed over, each with a term that is."""
+    found: dict[Axis, ir.Expr] = {}
+    for objective in objectives:
+        for term in split(scope, objective):
+            for axis in term.axes:
+                if axis in own_axes:
+                    continue
+                if axis not in other_axes or _has_data(term.core, axis):
+                    found.setdefault(axis, term.root)
+    return found
 
 
 def _has_data(core: ir.Expr, axis: Axis) -> bool:

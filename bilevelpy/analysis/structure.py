@@ -61,7 +61,8 @@ class Structure:
     upper domain (or at the sampled points), ``lipschitz`` the gradient's constant L there;
     ``lower_hessian`` says how f_yy moves: "constant", "depends on x", "depends on y" or "depends on
     both"; ``block_separable`` names the axes over which f falls into independent blocks;
-    ``finite_sum_lower`` / ``_upper`` the data axes that objectives average over. ``unsupported``
+    ``finite_sum_lower`` / ``_upper`` the data axes that objectives average over, ``longest_sum``
+    the number of terms along the longest of the lower ones. ``unsupported``
     holds, for what cannot be solved yet (constraints, duals in the upper level, Nash followers,
     integers, pessimistic stance, ...), one fact each with a sentence and a span; keys are short
     tags such as "lower_constraints", "upper_constraints", "coupling", "duals", "nash", "discrete",
@@ -106,6 +107,7 @@ class Structure:
     steps: Fact[tuple[int, float]] | None = None
     bands: Fact[tuple[int, int]] | None = None
     pieces: Fact[int] | None = None
+    longest_sum: int = 0
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
     blocks: int = 1
 

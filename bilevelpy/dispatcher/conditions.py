@@ -30,6 +30,9 @@ FEW_UPPER = 10
 FEW_LOWER = 10
 # Lower variables of which cuts by best responses still prove an optimum in seconds.
 SOME_LOWER = 10
+# Terms of a sum over data, each an own function that is no polynomial, from which a search for the
+# global optimum finds nothing: robust losses of regressions.
+LONG_SUM = 20
 # Lower variables from which a sum that is not convex is a trained model: no solve of it ends, and
 # batches move both levels meanwhile.
 MANY_LOWER = 200
@@ -136,6 +139,15 @@ TINY = Condition(
     lambda s: s.dim_x <= FEW_LOWER and s.dim_y <= FEW_LOWER,
 )
 FINITE_SUM = Condition("sums over data", lambda s: bool(s.finite_sum_lower.value))
+NO_LONG_SUM = Condition(
+    f"polynomials, kinks, constraints, or sums of fewer than {LONG_SUM} terms",
+    lambda s: (
+        s.longest_sum < LONG_SUM
+        or s.lower.form.value != "nonlinear"
+        or not s.lower.smooth.value
+        or bool(_CONSTRAINED & s.unsupported.keys())
+    ),
+)
 UNIQUE = Condition(
     "strongly convex below, or one solution by assumption",
     lambda s: s.convexity.value == "strongly convex" or bool(s.unique.value),

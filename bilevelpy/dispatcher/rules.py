@@ -218,14 +218,14 @@ RULES: tuple[Rule, ...] = (
         13,
         "not convex, small",
         "exact",
-        (c.NOT_CONVEX, c.SOME_LOWERS),
+        (c.NOT_CONVEX, c.SOME_LOWERS, c.NO_LONG_SUM),
         "the lower level is not known to be convex, and small: solved to global optimality",
     ),
     Rule(
         13,
         "not convex, tiny",
         "nlp",
-        (c.NOT_CONVEX, c.TINY),
+        (c.NOT_CONVEX, c.TINY, c.NO_LONG_SUM),
         "the lower level is not known to be convex: its conditions from several starts; claims are "
         "local",
     ),

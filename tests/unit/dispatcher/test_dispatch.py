@@ -206,3 +206,20 @@ def test_json(ridge):
 def test_the_last_rule_always_matches(ridge):
     assert RULES[-1].matches(sized(ridge, 10**9))
     assert len({rule.name for rule in RULES}) == len(RULES)
+
+
+ROBUST = """
+dim n, p;
+param X[n, p], y[n];
+upper { var c in [-2, 3] start 1; minimize sumsq(w); }
+lower fit { var w[p]; minimize mean(exp(2*c) * log(1 + (X @ w - y)^2 * exp(-2*c))) + sumsq(w)/1e3; }
+"""
+
+
+@pytest.mark.parametrize(("rows", "chosen"), [(8, "exact"), (40, "direct")])
+def test_long_sums_of_robust_losses_are_no_matter_for_a_global_search(rows, chosen):
+    rng = np.random.default_rng(0)
+    X, noise = rng.normal(size=(rows, 2)), rng.standard_t(2, size=rows)
+    s = facts(ROBUST, X=X, y=X @ [1.0, -2.0] + 3 * noise)
+    assert s.longest_sum == rows
+    assert dispatch(s).chosen == chosen
