@@ -123,7 +123,7 @@ def solve(
     max_iter: int = 500,
     time_limit: float | None = None,
     seed: int = 0,
-    start: Mapping[str, Any] | None = None,
+    start: Mapping[str, Any] | Result | None = None,
     callback: Callable[[Any], Any] | None = None,
     progress: bool | None = None,
     checkpoint: str | Path | None = None,
@@ -157,7 +157,7 @@ def solve(
     seed
         Of everything random.
     start
-        Values of variables, by name, to start from.
+        Values of variables, by name, to start from, or an earlier result.
     callback
         Called once per outer iteration with a read-only state; a true return value stops the run.
     progress
@@ -200,6 +200,7 @@ def solve(
     with undisturbed():
         from bilevelpy.lowering.threads import few_threads
         from bilevelpy.solving import Request, run
+        from bilevelpy.solving.starts import named_values
 
     began = time.perf_counter()
     settings = SolveOptions(
@@ -216,7 +217,7 @@ def solve(
     with reading(began, settings.time_limit):
         bound = _model(model, data, externs, keywords)
     request = Request(
-        {} if start is None else start, callback, progress, checkpoint, resume, verify,
+        named_values(start), callback, progress, checkpoint, resume, verify,
         names_of(watch, "watch"), stop_by, patience,
     )  # fmt: skip
     # Another device, and single precision, are torch's.

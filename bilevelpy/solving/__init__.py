@@ -37,7 +37,7 @@ from bilevelpy.solving.driven import solve_driven
 from bilevelpy.solving.facts import check_unchanged, chosen, oracle, structure
 from bilevelpy.solving.request import Clock, Request
 from bilevelpy.solving.scout import better_elsewhere, is_small
-from bilevelpy.solving.starts import start_vectors
+from bilevelpy.solving.starts import start_at, start_vectors
 from bilevelpy.solving.unbegun import unbegun
 from bilevelpy.solving.whole import solve_whole
 
@@ -241,15 +241,7 @@ def _from_there(request: Request, kept: Result) -> Request:
     """
     if not takes_programs(registry.get(kept.backend)) or not _is_point(kept):
         return request
-    return replace(request, start=_start_at(kept.upper, kept.lower))
-
-
-def _start_at(upper: Mapping[str, Any], lower: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Values by level and name, as a start."""
-    start: dict[str, Any] = {f"upper.{name}": value for name, value in upper.items()}
-    for level, values in lower.items():
-        start |= {f"{level}.{name}": value for name, value in values.items()}
-    return start
+    return replace(request, start=start_at(kept.upper, kept.lower))
 
 
 def _elsewhere(
@@ -282,13 +274,13 @@ def _elsewhere(
     looked = (UNIQUE(facts) and SMOOTH(facts)) or ABSOLUTE_VALUES(facts) or GROUP_NORMS(facts)
     if not (looked and is_small(functions)):
         return None
-    x, y = start_vectors(functions, _start_at(kept.upper, kept.lower), None)
+    x, y = start_vectors(functions, start_at(kept.upper, kept.lower), None)
     found = better_elsewhere(functions, x, y, options.seed, clock.elapsed(), left)
     clock.lap("solve")
     if found is None:
         return None
     upper, lower = functions.unflatten_x(found[0]), functions.unflatten_y(found[1])
-    return kept.backend, _start_at(upper, lower), plain
+    return kept.backend, start_at(upper, lower), plain
 
 
 def _after(counts: Mapping[str, int], before: list[Record], record: Record) -> Record:

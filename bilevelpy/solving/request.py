@@ -36,7 +36,11 @@ class Request:
 
     def __post_init__(self) -> None:
         for name, fits, wanted in (
-            ("start", isinstance(self.start, Mapping), "a mapping of variables to values"),
+            (
+                "start",
+                isinstance(self.start, Mapping),
+                "a mapping of variables to values, or a result",
+            ),
             ("callback", self.callback is None or callable(self.callback), "a function"),
             ("checkpoint", isinstance(self.checkpoint, str | Path | None), "the path of a file"),
             ("stop_by", isinstance(self.stop_by, str | None), '"max REPORT" or "min REPORT"'),

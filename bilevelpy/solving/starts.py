@@ -11,9 +11,25 @@ import torch
 from bilevelpy.checkpoint import Saved
 from bilevelpy.errors import UsageError
 from bilevelpy.options import did_you_mean
+from bilevelpy.result import Result
 
 if TYPE_CHECKING:
     from bilevelpy.lowering.oracle import TorchOracle
+
+
+def start_at(upper: Mapping[str, Any], lower: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Values by level and name, as a start."""
+    start: dict[str, Any] = {f"upper.{name}": value for name, value in upper.items()}
+    for level, values in lower.items():
+        start |= {f"{level}.{name}": value for name, value in values.items()}
+    return start
+
+
+def named_values(start: Mapping[str, Any] | Result | None) -> Any:
+    """What a caller gives as a start, by name: an earlier answer is one too."""
+    if isinstance(start, Result):
+        return start_at(start.upper, start.lower)
+    return {} if start is None else start
 
 
 def start_vectors(

@@ -139,6 +139,8 @@ def test_wrong_names_are_suggested(toy: bl.Model) -> None:
 def test_start_callback_and_history(ridge: bl.Model) -> None:
     cold = bl.solve(ridge)
     warm = bl.solve(ridge, start={"lam": cold["lam"], "fit.w": cold["w"]})
+    again = bl.solve(ridge, start=cold)
+    assert (again.F, again.iterations) == (warm.F, warm.iterations)
     assert warm.iterations <= 2 < cold.iterations / 3
     seen: list[Any] = []
 
