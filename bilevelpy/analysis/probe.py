@@ -199,6 +199,7 @@ def _is_definite(hessian: Vec, low: float, high: float) -> bool:
     return bool(np.linalg.eigvalsh(hessian / root / root[:, None])[0] > SINGULAR)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # points where f is not finite show nothing
 def probe(
     oracle: ProbeOracle,
     rng: np.random.Generator,

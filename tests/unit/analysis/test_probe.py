@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -184,3 +186,17 @@ def test_uniqueness_can_be_declared():
     s = facts(TWO.format(f="sum(y^4)", fact="unique"))
     assert s.convexity.value in ("convex", "strongly convex")
     assert s.unique.value is True
+
+
+class Steep(Quadratic):
+    """f = sum of exp(1000 y): beyond all numbers at most points."""
+
+    def grad_f(self, x, y):
+        return np.exp(1e3 * y)
+
+
+def test_points_where_f_overflows_are_left_out_without_a_word():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        seen = probe(Steep(np.eye(3)), np.random.default_rng(0), constant=False, curvature=False)
+    assert not seen.negative
