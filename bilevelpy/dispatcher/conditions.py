@@ -105,6 +105,14 @@ POLYNOMIAL = Condition(
         and s.upper.form.value in ("linear", "quadratic")
     ),
 )
+AFFINE_ROWS = Condition(
+    "rows below that are affine in the lower variables",
+    lambda s: s.lower.constraints.value == "linear",
+)
+NOT_QUADRATIC = Condition(
+    "a lower objective of a degree above 2",
+    lambda s: s.lower.form.value not in ("linear", "quadratic"),
+)
 SMALL_SYSTEM = Condition(
     f"at most {KKT:,} lower variables and constraints",
     lambda s: s.dim_y + s.lower_constraints <= KKT,

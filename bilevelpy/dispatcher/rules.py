@@ -62,6 +62,14 @@ RULES: tuple[Rule, ...] = (
         "optimality",
     ),
     Rule(
+        9,
+        "fits with rows",
+        "kkt",
+        (c.CONSTRAINED, c.UNIQUE, c.AFFINE_ROWS, c.FINITE_SUM, c.NOT_QUADRATIC),
+        "a sum over data below, with rows and {m} variables: no global search ends, the KKT system "
+        "gives exact hypergradients",
+    ),
+    Rule(
         1,
         "constrained, small",
         "exact",
@@ -104,6 +112,13 @@ RULES: tuple[Rule, ...] = (
         "direct",
         (c.UNIQUE, c.SMALL),
         "{m} lower variables: a dense Newton solve and an exact Cholesky adjoint are cheap",
+    ),
+    Rule(
+        9,
+        "constrained, strongly convex",
+        "kkt",
+        (c.CONSTRAINED, c.UNIQUE, c.AFFINE_ROWS),
+        "rows and {m} lower variables: exact hypergradients from their KKT system",
     ),
     Rule(
         9,
