@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ import torch
 
 from bilevelpy.analysis.structure import Fact, Structure
 from bilevelpy.backends.base import Accept, Cost, Reject, refuse_common
+from bilevelpy.backends.conic_elsewhere import elsewhere, nowhere
 from bilevelpy.backends.conic_rows import measure_rows, step_rows
 from bilevelpy.backends.conic_starts import RowsState, begin_rows
 from bilevelpy.backends.implicit import Implicit
@@ -95,7 +97,15 @@ class Conic(Implicit):
         functions: Any = oracle
         if functions.G.size:
             return begin_rows(oracle, x, y, options.tol, options.starts, rng)
-        return super().init(oracle, x, y, options, rng)
+        state = super().init(oracle, x, y, options, rng)
+        if math.isfinite(state.point.lower.f) or not functions.g.size:
+            return state
+        for at in elsewhere(oracle, state.point.x, rng):
+            found = super().init(oracle, at, y, options, rng)
+            if math.isfinite(found.point.lower.f):
+                return found
+        state.finish = nowhere(oracle, state.point.x)
+        return state
 
     def step(self, oracle: Oracle, state: Any, options: Any) -> Any:
         """One accepted step."""

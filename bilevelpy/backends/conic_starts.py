@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from bilevelpy.backends.conic_elsewhere import elsewhere, nowhere, somewhere
 from bilevelpy.lowering.protocol import Oracle
-from bilevelpy.numerics.conic_rows import derivatives, impossible, kinds, names, sample
+from bilevelpy.numerics.conic_meeting import derivatives, meeting
+from bilevelpy.numerics.conic_rows import kinds, names, sample
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.measure import Finish
 from bilevelpy.numerics.sequential import Kinds, Sample, Units, merit, nearest, units_of, violations
@@ -45,7 +47,6 @@ class RowsState:
     rng: torch.Generator
     starts: list[Vec]
     kinds: Kinds
-    affine: Array
     start: tuple[Vec, Vec]
     here: Sample | None = None
     units: Units = field(default_factory=lambda: Units(1.0, 1.0, np.zeros(0)))
@@ -71,30 +72,31 @@ def begin_rows(
 ) -> RowsState:
     """The first start, and the best points of a scan after it."""
     o: Any = oracle
-    found, affine = kinds(o)
-    state = RowsState(o, tol, rng, [], found, affine, (x, y))
+    found = kinds(o)
+    state = RowsState(o, tol, rng, [], found, (x, y))
     first = _plain(state, x, y)
     if first is None:
         state.finish = Finish(Status.INFEASIBLE, _no_x(state))
         return state
     here = sample(o, first, y)
-    if here is not None:
-        enter(state, here)
+    if here is None:
+        others = (_plain(state, at, y) for at in elsewhere(o, first, rng))
+        tried = (sample(o, at, y) for at in others if at is not None)
+        here = next((one for one in tried if one is not None), None)
+    if here is None:
+        state.finish = nowhere(o, first)
+        return state
+    first = here.x
+    enter(state, here)
     scanned: list[tuple[float, int, Sample]] = []
-    for t in range(SCAN if starts > 1 or here is None else 0):
-        at = _somewhere(state, first)
+    for t in range(SCAN if starts > 1 else 0):
+        at = _plain(state, somewhere(o, first, rng), o.y0)
         one = None if at is None else sample(o, at, y)
         if one is None:
             continue
-        if state.here is None:
-            enter(state, one)
         scanned.append((merit(one.F, one.rows.numpy(), found, state.units, COST), t, one))
     ranked = [s.x for _, _, s in sorted(scanned, key=lambda s: s[:2])]
     state.starts = _apart(first, ranked, starts - 1)
-    if state.here is None:
-        state.finish = Finish(
-            Status.DIVERGED, "the lower level has no solution at the start, nor at other points"
-        )
     return state
 
 
@@ -145,20 +147,8 @@ def _plain(state: RowsState, x: Vec, y: Vec) -> Vec | None:
     x = domain.project(x)
     if not state.kinds.plain.any():
         return x
-    values, C_x, _ = derivatives(state.oracle, x, y)
+    values, C_x, _ = derivatives(state.oracle.G, x, y)
     return nearest(x, domain, state.kinds, values.numpy(), C_x.numpy())
-
-
-def _somewhere(state: RowsState, x: Vec) -> Vec | None:
-    """A random point: in bounded boxes anywhere, else around the start."""
-    o = state.oracle
-    low, high = o.domain_x.lower, o.domain_x.upper
-    inside = torch.isfinite(low) & torch.isfinite(high)
-    size = max(norm(x) / math.sqrt(max(x.numel(), 1)), 1.0)
-    at = x + size * torch.randn(x.numel(), generator=state.rng, dtype=torch.float64)
-    share = torch.rand(x.numel(), generator=state.rng, dtype=torch.float64)
-    at = torch.where(inside, low.nan_to_num() + share * (high - low).nan_to_num(), at)
-    return _plain(state, at, o.y0)
 
 
 def _no_x(state: RowsState) -> str:
@@ -172,7 +162,7 @@ def unmet(state: RowsState, at: Sample) -> Finish:
     off = violations(at.rows.numpy(), state.kinds.equality)
     worst = int((off / state.units.rows).argmax())
     row = names(state.oracle)[worst]
-    if impossible(state.oracle, state.affine):
+    if meeting(state.oracle, at.x, state.oracle.g, state.oracle.G).impossible:
         return Finish(
             Status.INFEASIBLE,
             f"no x and y of their domains meet the upper constraints, whatever the followers want; "

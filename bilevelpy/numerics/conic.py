@@ -55,11 +55,12 @@ def solve_conic(oracle: Any, x: Vec, start: Vec) -> ConicSolution | None:
     raw = conic_pair(oracle, x, start)
     if raw is None:
         return None
-    y, multipliers = raw
+    y, multipliers = raw.y, raw.multipliers
     values, J = row_matrix(oracle, x, y)
     active = torch.zeros(0, dtype=torch.bool)
     if J.shape[0]:
-        active = oracle.g.equality | (multipliers > -values)
+        squares = torch.linalg.vector_norm(J, dim=1).square().clamp(min=1e-300)
+        active = oracle.g.equality | (multipliers > -values * raw.unit / squares)
     y = oracle.domain_y.project(y - oracle.grad_f(x, y) - J[active].T @ multipliers[active])
     prices = multipliers[active]
     for _ in range(PASSES):

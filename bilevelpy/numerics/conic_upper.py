@@ -63,7 +63,7 @@ class RowsCheck:
         if here is None:
             return None
         units = units_of(here, oracle.domain_x, oracle.x0)
-        return cls(oracle, here, kinds(oracle)[0], units, rng, here.weak)
+        return cls(oracle, here, kinds(oracle), units, rng, here.weak)
 
     def run(self, tol: float, until: float) -> None:
         """Stationarity, a difference, and probes."""
@@ -90,9 +90,9 @@ class RowsCheck:
                 f"F falls along the upper rows: the multipliers leave {step.length:.0e} of its "
                 "derivative"
             )
+        self._probe(step, tol, until)
         if self.kinked:
             self.notes.append("the response has a kink at x; probes lead uphill or out of the rows")
-        self._probe(step, tol, until)
 
     def _program(self, samples: list[Sample]) -> Step | None:
         """A step by the identity, with the penalty heavy enough for the rows to hold."""
@@ -144,15 +144,26 @@ class RowsCheck:
             )
 
     def _difference(self, up: Sample, down: Sample, step: Step) -> None:
-        """The Lagrangian between two points against its derivative, relative to the parts."""
+        """The Lagrangian between two points against its derivative, relative to the parts. Where
+        the mean of the derivatives at the ends fits it instead, the response has a kink between.
+        """
         weights = torch.from_numpy(step.multipliers * self.units.parts / self.units.rows)
         move = up.x - down.x
-        slope = self.here.slope + self.here.slopes.T @ weights
         change = up.F - down.F + float(weights @ (up.rows - down.rows))
         parts = self.units.parts * (1.0 + float(np.abs(step.multipliers).sum()))
-        error = max(abs(change - float(slope @ move)) - NOISE * abs(self.here.F), 0.0)
-        if norm(move) > 0:
-            self.mismatch = error / (parts * norm(move))
+        if norm(move) == 0.0:
+            return
+
+        def mismatch(slope: Vec) -> float:
+            error = max(abs(change - float(slope @ move)) - NOISE * abs(self.here.F), 0.0)
+            return error / (parts * norm(move))
+
+        here, first, last = (s.slope + s.slopes.T @ weights for s in (self.here, up, down))
+        found = mismatch(here)
+        if found > MISMATCH and mismatch(0.5 * (first + last)) <= MISMATCH:
+            self.kinked = True
+        else:
+            self.mismatch = found
 
     def _merit(self, at: Sample, mu: float) -> float:
         return merit(at.F, at.rows.numpy(), self.kinds, self.units, mu)

@@ -10,6 +10,7 @@ that backends take. With H and g the Hessian and gradient at any point z::
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import clarabel  # type: ignore[import-untyped]
@@ -23,6 +24,26 @@ from bilevelpy.lowering.protocol import Oracle
 Vec = torch.Tensor
 Array = np.ndarray[Any, np.dtype[Any]]
 
+# Solutions between these sizes, in the units of the program, are as accurate as the tolerances say.
+ORDINARY = (1e-2, 1e3)
+# The part of the size that data give a solution below which it counts as none.
+NOTHING = 1e-6
+# How often a program is posed in the units of its last solution.
+PASSES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ConicPair:
+    """The solver's own solution, not projected, and the multipliers of the rows.
+
+    ``unit`` is what one of a row of length 1 costs for one of its slack in the units that the
+    program was solved in: the larger of ``l`` and ``unit * slack`` says whether a row is tight.
+    """
+
+    y: Vec
+    multipliers: Vec
+    unit: float
+
 
 def conic_response(oracle: Oracle, x: Vec, z: Vec) -> Vec | None:
     """The solution of the lower level, brought into its domain; None where the solver fails.
@@ -30,7 +51,7 @@ def conic_response(oracle: Oracle, x: Vec, z: Vec) -> Vec | None:
     f must be quadratic in y, rows affine. O(m^3): the Hessian is dense.
     """
     found = conic_pair(oracle, x, z)
-    return None if found is None else oracle.domain_y.project(found[0])
+    return None if found is None else oracle.domain_y.project(found.y)
 
 
 def row_matrix(oracle: Any, x: Vec, y: Vec) -> tuple[Vec, Vec]:
@@ -42,37 +63,72 @@ def row_matrix(oracle: Any, x: Vec, y: Vec) -> tuple[Vec, Vec]:
     return oracle.g.values(x, y), J
 
 
-def conic_pair(oracle: Oracle, x: Vec, z: Vec) -> tuple[Vec, Vec] | None:
-    """The solver's own solution, not projected, and the multipliers of the rows."""
-    domain = oracle.domain_y
+def conic_pair(oracle: Oracle, x: Vec, z: Vec) -> ConicPair | None:
+    """What the solver ends with; None where it finds no solution.
+
+    Its tolerances are absolute where numbers are below 1: a solution of another size is found once
+    more in units of itself.
+    """
     H = oracle.hessian(x, z).numpy()
+    H = 0.5 * (H + H.T)
     cost = oracle.grad_f(x, z).numpy() - H @ z.numpy()
-    a, b, cones = cone_rows(domain)
+    a, b, cones = cone_rows(oracle.domain_y)
     rows: Any = getattr(oracle, "g", None)
-    equal = np.zeros(0, dtype=np.int64)
-    if rows is not None and rows.size:
+    count = 0 if rows is None else rows.size
+    order = np.zeros(0, dtype=np.int64)
+    if count:
         values, J = row_matrix(oracle, x, z)
-        ends = (J @ z - values).numpy()
+        right = (J @ z - values).numpy()
         equal = np.flatnonzero(rows.equality.numpy())
         rest = np.flatnonzero(~rows.equality.numpy())
         order = np.concatenate([equal, rest])
         a = sp.csc_matrix(sp.vstack([sp.csc_matrix(J.numpy()[order]), a]))
-        b = np.concatenate([ends[order], b])
+        b = np.concatenate([right[order], b])
         first = [clarabel.ZeroConeT(equal.size), clarabel.NonnegativeConeT(rest.size)]
         cones = [*first, *cones]
+    steep, bent = (float(np.abs(v).max(initial=0.0)) for v in (cost, H))
+    ends = float(np.abs(b).max(initial=0.0))
+    natural = steep / bent if bent > 0.0 else ends
+    size, unit = 1.0, 1.0
+    best: tuple[Array, Array, float] | None = None
+    for k in range(PASSES):
+        found = _clarabel(H, cost, a, b, cones, size, unit)
+        if found is not None:
+            best = (*found, unit)
+            # What is smaller than that by far is 0, and has no units.
+            length = max(float(np.linalg.norm(found[0])), min(size, NOTHING * natural))
+        elif k == 0:
+            # Of another size than 1 by far, perhaps: the data say where to look.
+            length = max(ends, natural)
+        else:
+            break
+        if not 0.0 < length < math.inf or ORDINARY[0] <= length / size <= ORDINARY[1]:
+            break
+        size, unit = length, max(bent * length, steep) / length or 1.0
+    if best is None:
+        return None
+    multipliers = torch.zeros(count, dtype=z.dtype)
+    if count:
+        multipliers[torch.from_numpy(order)] = torch.from_numpy(best[1][: order.size])
+    return ConicPair(torch.from_numpy(best[0]), multipliers, best[2])
+
+
+def _clarabel(
+    H: Array, cost: Array, a: Any, b: Array, cones: list[Any], size: float, unit: float
+) -> tuple[Array, Array] | None:
+    """y and the multipliers of all rows, where the program is posed in ``y / size`` and
+    ``f / (unit size^2)``.
+    """
     settings = clarabel.DefaultSettings()
     settings.verbose = False
     settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-10
-    upper = sp.triu(sp.csc_matrix(0.5 * (H + H.T)), format="csc")
-    found = clarabel.DefaultSolver(upper, cost, a, b, cones, settings).solve()
-    if str(found.status) not in ("Solved", "AlmostSolved"):
+    upper = sp.triu(sp.csc_matrix(H / unit), format="csc")
+    found = clarabel.DefaultSolver(
+        upper, cost / (unit * size), a, b / size, cones, settings
+    ).solve()
+    y, multipliers = np.array(found.x) * size, np.array(found.z) * (unit * size)
+    if str(found.status) not in ("Solved", "AlmostSolved") or not np.isfinite(y).all():
         return None
-    y = torch.from_numpy(np.array(found.x))
-    if not bool(torch.isfinite(y).all()):
-        return None
-    multipliers = torch.zeros(0 if rows is None else rows.size, dtype=y.dtype)
-    if multipliers.numel():
-        multipliers[torch.from_numpy(order)] = torch.from_numpy(np.array(found.z)[: order.size])
     return y, multipliers
 
 

@@ -160,3 +160,58 @@ def test_the_certificate_refutes_what_is_wrong() -> None:
     assert "rows or domains" in said(found.lower.y + 1e-3)
     off = torch.from_numpy(1.3 * np.eye(3).reshape(-1) / 3)  # feasible, and not the best
     assert "still falls" in said(off)
+
+
+SHRUNK = """upper { var x in [LOW, HIGH] start FIRST; minimize (trace(Y) - SIZE*1.5)^2 + 0.01*x^2; }
+lower f {
+  var Y[2, 2] in psd;
+  minimize sum((Y - SIZE*2*eye(2))^2);
+  subject to total: trace(Y) <= x; }"""
+
+
+@pytest.mark.parametrize(
+    ("first", "size"), [(-0.5, 1.0), (2.0, 1e-6), (2.0, 1e6)], ids=["no response", "tiny", "huge"]
+)
+def test_any_start_and_any_unit(first: float, size: float) -> None:
+    text = SHRUNK
+    for name, value in {"LOW": -1, "HIGH": 3, "FIRST": first}.items():
+        text = text.replace(name, repr(value * size))
+    found = bl.solve(bl.parse(text.replace("SIZE", repr(size))), progress=False)
+    assert found.status == "converged"
+    # trace(Y) is x: (x - 1.5)^2 + x^2/100 is least at 1.5/1.01.
+    assert found["x"] == pytest.approx(1.5 / 1.01 * size, rel=1e-6)
+    assert pytest.approx(0.0225 / 1.01 * size**2, rel=1e-6) == found.F
+
+
+def test_a_follower_without_a_point_at_any_x_is_told() -> None:
+    text = """upper { var x in [0, 3]; minimize (Y[1, 2] - 0.7)^2 + x; }
+    lower f { var Y[2, 2] in psd; minimize sum((Y - x*ones(2, 2))^2);
+      subject to total: trace(Y) == -1 - x; }"""
+    found = bl.solve(bl.parse(text), progress=False)
+    assert found.status == "infeasible"
+    assert "`total`" in found.message
+
+
+def test_a_leader_without_a_bound_is_told() -> None:
+    text = """upper { var x; minimize x; }
+    lower f { var Y[2, 2] in psd, z; minimize sum((Y - 2*eye(2))^2) + (z - x)^2;
+      subject to total: trace(Y) + z == 1; }"""
+    assert bl.solve(bl.parse(text), progress=False).status == "unbounded"
+
+
+def test_a_kink_beside_which_a_run_ends_is_certified() -> None:
+    # Y = 0.3 x 11' + (1 - 0.6 x) I / 2 up to x = 5/3, and of rank 1 with Y_12 = 1/2 beyond.
+    text = """upper { var x in [0, 3] start 1; minimize (Y[1, 2] - 0.7)^2 + 0.01*x; }
+    lower f { var Y[2, 2] in psd; minimize sum((Y - 0.3*x*ones(2, 2))^2);
+      subject to total: trace(Y) == 1; }"""
+    found = bl.solve(bl.parse(text), progress=False)
+    assert found.status == "converged"
+    assert found["x"] == pytest.approx(5 / 3, abs=1e-6)
+    o = make_oracle(bl.parse(text).bound)
+    beside = torch.tensor(1.6, dtype=torch.float64).reshape(1)
+    response = solve_conic(o, beside, o.y0)
+    assert response is not None
+    check = ConicCheck(
+        o, beside, response.lower.y, None, SolveOptions(), torch.Generator().manual_seed(0), 9.0
+    )
+    assert check.run()[0].kind == "none"
