@@ -15,6 +15,7 @@ from bilevelpy.exporters.loops import loops
 from bilevelpy.exporters.naming import identifiers
 from bilevelpy.exporters.naming import number as plain
 from bilevelpy.exporters.parts import parts_of_levels
+from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.refusal import refuse
 from bilevelpy.reductions.rows import Rows, system
 from bilevelpy.reductions.validity import require_convex, require_optimistic
@@ -84,7 +85,7 @@ class BilevelJump:
 
     def export(self, bound: BoundProgram, options: Options, stem: str) -> Files:
         """The program."""
-        found = system(bound)
+        found = lift(system(bound), leader=True)
         program = bound.program
         require_optimistic(found, TARGET)
         if len(found.followers) != 1:

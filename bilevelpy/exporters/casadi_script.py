@@ -30,6 +30,8 @@ STYLE = style("ca.", abs="ca.fabs({0})", max="ca.fmax({0}, {1})", min="ca.fmin({
 TARGET = "a CasADi program"
 EPSILON = 1e-7
 """Right-hand side of the products unless another one is asked for: 0 leaves no interior."""
+WIDER = (1e-1, 1e-3, 1e-5)
+"""Right-hand sides before that."""
 
 
 class CasadiScript:
@@ -64,7 +66,7 @@ class CasadiScript:
         out = docstring(header(bound.program, what, lines))
         made = loops(parts_of_conditions(found, paired_rows=True), write, PYTHON)
         if made is not None:
-            out += [*_looped(made, epsilon), *_solved(found)]
+            out += [*_looped(made), *_solved(found, epsilon)]
             return Files("\n".join(out) + "\n", {".npz": packed(made)}, found.warnings)
         out += ["import casadi as ca", "", "inf = ca.inf"]
         out += [f"{n} = ca.MX.sym({o!r})" for n, o in zip(write.names, columns.names, strict=True)]
@@ -73,27 +75,28 @@ class CasadiScript:
             out.append(
                 f"    ({found.rows.names[line.row]!r}, {line.body}, {line.low!r}, {line.high!r}),"
             )
+        products = []
         for pair in found.pairs:
             slack = write.tree(slack_tree(found, pair), pair.span)
             out.append(f"    ({'slack.' + pair.name!r}, {slack}, 0.0, inf),")
-            product = f"({slack})*{write.names[pair.multiplier]}"
-            out.append(f"    ({'comp.' + pair.name!r}, {product}, -inf, {epsilon!r}),")
+            products.append(f"    ({slack})*{write.names[pair.multiplier]},")
         objective = write.function(found.objective, 0, bound.program.upper.objective.span)
-        out += ["]", f"F = {objective}", "# (variable, low, high, start)", "variables = ["]
+        out += ["]", "# slack * multiplier", "products = [", *products, "]"]
+        out += [f"F = {objective}", "# (variable, low, high, start)", "variables = ["]
         for k, name in enumerate(write.names):
             ends = (float(v[k]) for v in (columns.lower, columns.upper, columns.start))
             out.append(f"    ({name}, {', '.join(repr(e) for e in ends)}),")
-        out += ["]", *_solved(found)]
+        out += ["]", *_solved(found, epsilon)]
         return Files("\n".join(out) + "\n", warnings=found.warnings)
 
 
-def _looped(made: Loops, epsilon: float) -> list[str]:
+def _looped(made: Loops) -> list[str]:
     """The program in loops over tables."""
     out = ["import pathlib", "import types", "", "import casadi as ca", "import numpy as np", ""]
     out += [*TABLES, "inf = ca.inf", "v = [ca.SX.sym(name) for name in t.name]"]
     out += ["# expressions that others share"] if made.definitions else []
     out += [f"{z.label} = [{members(z)[1:-1]}]" for z in made.definitions]
-    out += ["# (name, expression, low, high)", "rows = []"]
+    out += ["# (name, expression, low, high), and slack * multiplier", "rows, products = [], []"]
     for r in made.rows:
         names = ", ".join(f"t.{r.label}_{part}" for part in ("low", "high"))
         out.append(f"rows += zip(t.{r.label}_name, {members(r)}, {names})")
@@ -101,22 +104,28 @@ def _looped(made: Loops, epsilon: float) -> list[str]:
         out += [
             f"for name, slack, k in zip(t.{p.label}_name, {members(p)}, t.{p.label}_multiplier):",
             '    rows.append(("slack." + name, slack, 0.0, inf))',
-            f'    rows.append(("comp." + name, slack * v[k], -inf, {epsilon!r}))',
+            "    products.append(slack * v[k])",
         ]
     out += [f"F = {made.objective.body}", "# (variable, low, high, start)"]
     return [*out, "variables = list(zip(v, t.low, t.high, t.start))"]
 
 
-def _solved(found: KKT) -> list[str]:
-    """What Ipopt makes of it."""
+def _solved(found: KKT, epsilon: float) -> list[str]:
+    """What Ipopt makes of it: products are let go to their bound, where they leave no room to move,
+    from larger ones.
+    """
+    steps = [e for e in WIDER if e > epsilon]
     return [
         'problem = {"x": ca.vertcat(*(v[0] for v in variables)), "f": F,',
-        '           "g": ca.vertcat(*(r[1] for r in rows))}',
+        '           "g": ca.vertcat(*(r[1] for r in rows), *products)}',
         'quiet = {"print_time": False, "ipopt.print_level": 0, "ipopt.sb": "yes"}',
         'solver = ca.nlpsol("solver", "ipopt", problem, quiet)',
-        "point = solver(x0=[v[3] for v in variables], lbx=[v[1] for v in variables],",
-        "               ubx=[v[2] for v in variables], lbg=[r[2] for r in rows],",
-        "               ubg=[r[3] for r in rows])",
+        'point = {"x": [v[3] for v in variables]}',
+        f"for epsilon in ({', '.join(map(repr, [*steps, epsilon]))},):",
+        '    point = solver(x0=point["x"], lbx=[v[1] for v in variables],',
+        "                   ubx=[v[2] for v in variables],",
+        "                   lbg=[r[2] for r in rows] + [-inf] * len(products),",
+        "                   ubg=[r[3] for r in rows] + [epsilon] * len(products))",
         'print(solver.stats()["return_status"])',
         f'print("F =", {int(found.system.sign)} * float(point["f"]))',
         f"for (variable, *_), value in zip(variables[:{found.system.columns.count}], "

@@ -14,6 +14,7 @@ from bilevelpy.exporters.naming import Namer
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.conditions import KKT, Pair
 from bilevelpy.reductions.kkt import kkt
+from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.refusal import refuse
 from bilevelpy.reductions.rows import Functions, Rows, system
 from bilevelpy.reductions.trees import tree_of
@@ -122,7 +123,7 @@ def _is_constant(functions: Functions, row: int) -> bool:
 
 def conditions(bound: BoundProgram, target: str, options: Options) -> KKT:
     """The optimality conditions of a program."""
-    return kkt(system(bound), target, options.force)
+    return kkt(lift(system(bound), leader=True), target, options.force)
 
 
 def slack_tree(conditions: KKT, pair: Pair) -> sc.Scalar:

@@ -129,7 +129,7 @@ def _run(command: list[str], path: Path, solver: str, arguments: Sequence[str]) 
 
 
 def printed(output: str, solver: str) -> Outcome:
-    """What a program printed: ``F = value``, then a line for each variable."""
+    """What a program printed: the solver's status, ``F = value``, and a line for each variable."""
     lines = [line for line in output.splitlines() if " = " in line]
     values: dict[str, float] = {}
     objective = None
@@ -143,7 +143,8 @@ def printed(output: str, solver: str) -> Outcome:
             objective = number
         else:
             values[name] = number
-    return Outcome(solver, "done", objective, values, is_global=False)
+    said = next((line.strip() for line in output.splitlines() if " = " not in line), "")
+    return Outcome(solver, said or "done", objective, values, is_global=False)
 
 
 def gams(path: Path, option: str) -> Outcome:

@@ -36,6 +36,7 @@ from bilevelpy.exporters.loops import loops
 from bilevelpy.exporters.naming import number as plain
 from bilevelpy.exporters.parts import parts_of_levels
 from bilevelpy.reductions import scalar as sc
+from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.refusal import refuse
 from bilevelpy.reductions.rows import Functions, Rows, join_rows, system
 from bilevelpy.reductions.validity import require_convex, require_optimistic
@@ -71,7 +72,7 @@ class GamsEmp:
     def export(self, bound: BoundProgram, options: Options, stem: str) -> Files:
         """The program."""
         target, program = TARGET, bound.program
-        found = system(bound)
+        found = lift(system(bound))
         require_optimistic(found, target)
         if not program.lowers:
             raise refuse(

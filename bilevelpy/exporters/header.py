@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
 
 SHOWN = 500
 """Names that are listed at most; a table of every name would be longer than the model."""
+
+
+# Names that `reductions.lift` gives; what a model declares never ends in a number alone.
+KINK = re.compile(r"kink\.\d+")
+KINKS = "kink.1 and so on stand for abs, max and min; rows epigraph.1 and so on hold them"
 
 
 def one_line(text: str) -> str:
@@ -50,12 +56,15 @@ def mixed_lines(mixed: Mixed) -> list[str]:
 
 def name_lines(originals: Iterable[str], names: Iterable[str]) -> list[str]:
     """Names that the format does not allow as they are."""
+    originals = list(originals)
+    further = [o for o in originals if KINK.fullmatch(o)]
+    first = [KINKS] if further else []
     pairs = differing(originals, names)
     if not pairs:
-        return []
+        return first
     shown = [f"  {made} = {one_line(original)}" for made, original in pairs[:SHOWN]]
     more = [f"  and {len(pairs) - SHOWN} more"] if len(pairs) > SHOWN else []
-    return ["names of the model:", *shown, *more]
+    return [*first, "names of the model:", *shown, *more]
 
 
 def commented(lines: Iterable[str], mark: str) -> list[str]:

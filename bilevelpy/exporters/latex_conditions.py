@@ -11,6 +11,7 @@ from bilevelpy.exporters.expressions import Style
 from bilevelpy.exporters.latex_symbols import escape, number, symbol
 from bilevelpy.exporters.naming import Namer
 from bilevelpy.reductions.kkt import kkt
+from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.mixed import Mixed, big_m, indicators
 from bilevelpy.reductions.rows import system
 from bilevelpy.reductions.strong_duality import strong_duality
@@ -55,7 +56,7 @@ def conditions_block(
     Refused
         Where the conditions may not stand for a follower.
     """
-    found = kkt(system(bound), TARGET, options.force)
+    found = kkt(lift(system(bound)), TARGET, options.force)
     mixed: Mixed | None = None
     if form == "indicators":
         mixed = indicators(found)

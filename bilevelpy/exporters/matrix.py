@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bilevelpy.reductions.kkt import kkt
+from bilevelpy.reductions.lift import lift, with_ranges
 from bilevelpy.reductions.mixed import Mixed, big_m, indicators, sos1
 from bilevelpy.reductions.refusal import refuse
 from bilevelpy.reductions.rows import system
@@ -36,7 +38,7 @@ def mixed_program(
         Where a function is no polynomial of degree two, or a quadratic row is not allowed.
     """
     form = options.form(target, *TITLES)
-    conditions = kkt(system(bound), target, options.force)
+    conditions = kkt(lift(system(bound), leader=True), target, options.force)
     program = bound.program
     if conditions.objective.trees:
         raise refuse(
@@ -53,7 +55,8 @@ def mixed_program(
     elif form == "indicators":
         mixed = indicators(conditions)
     elif form == "big-m":
-        mixed = big_m(conditions, options.dual_bound, target)
+        columns = with_ranges(conditions.columns, conditions.rows)
+        mixed = big_m(replace(conditions, columns=columns), options.dual_bound, target)
     else:
         mixed = strong_duality(conditions, options.dual_bound, target)
     _fits(mixed, target, quadratic_rows)

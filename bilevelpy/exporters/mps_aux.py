@@ -17,6 +17,7 @@ from bilevelpy.exporters.matrix import with_ends
 from bilevelpy.exporters.mps import matrix_lines, mps_names
 from bilevelpy.exporters.naming import number
 from bilevelpy.ir.types import Stance
+from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.refusal import refuse
 from bilevelpy.reductions.rows import Functions, System, join_rows, system
 from bilevelpy.reductions.validity import refuse_steps
@@ -39,7 +40,7 @@ class MpsAux:
     def export(self, bound: BoundProgram, options: Options, stem: str) -> Files:
         """The MPS text, and both AUX forms beside it."""
         _fits(bound)
-        found = system(bound)
+        found = lift(system(bound), leader=True)
         _is_linear(found)
         warnings = _linking(found, options.force)
         # Readers drop rows without ends, which would shift the positions of the others.

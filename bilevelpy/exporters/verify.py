@@ -20,6 +20,7 @@ from bilevelpy.exporters.consumers import Missing, Outcome
 from bilevelpy.exporters.matrix import TITLES, with_ends
 from bilevelpy.exporters.naming import printable
 from bilevelpy.ir.serial import digest
+from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.rows import Functions, System, join_rows, system
 from bilevelpy.reductions.trees import linear_terms
 
@@ -175,7 +176,7 @@ def _matrix(bound: BoundProgram, path: Path) -> Report:
     from bilevelpy.importers.faults import Text
     from bilevelpy.importers.mps_file import read_matrix
 
-    found = system(bound)
+    found = lift(system(bound), leader=True)
     matrix, split = read_matrix(path), read_aux(Text(path.with_suffix(".aux")))
     names = mps_names().names(found.columns.names)
     costs = {e.key: e.cost for e in split.columns}

@@ -24,21 +24,52 @@ from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.fixing import fix
 from bilevelpy.reductions.intervals import column_ranges, tree_range
 from bilevelpy.reductions.rows import Functions, Rows, System, join_rows
+from bilevelpy.reductions.trees import linear_terms
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
+
+    from bilevelpy.reductions.columns import Columns
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 KINKS = frozenset({"abs", "max", "min"})
 
 
-def lift(system: System) -> System:
-    """The same program without the kinks that an epigraph can stand for; others stay."""
-    lower = system.lower_objectives.trees, system.lower_rows.functions.trees
-    if not any(sc.functions(t) & KINKS for trees in lower for t in trees.values()):
+def lift(system: System, *, leader: bool = False) -> System:
+    """The same program without the kinks that an epigraph can stand for; others stay.
+
+    ``leader``: those of the leader, too, with further variables of the leader.
+    """
+    seen = [system.lower_objectives.trees, system.lower_rows.functions.trees]
+    if leader:
+        seen += [system.objective.trees, system.upper_rows.functions.trees]
+    if not any(sc.functions(t) & KINKS for trees in seen for t in trees.values()):
         return system
-    return _Lift(system).run()
+    return _Lift(system).run(leader)
+
+
+def with_ranges(columns: Columns, rows: Rows) -> Columns:
+    """Columns in which further variables lie within the ranges of what they are the greatest of.
+
+    Each may be chosen as the greatest, so that nothing is lost; the bounds are no constraints of
+    the follower, and have no multipliers.
+    """
+    lower, upper = columns.lower.copy(), columns.upper.copy()
+    seen: set[int] = set()
+    for r, name in enumerate(rows.names):
+        if not name.startswith("epigraph.") or r in rows.functions.trees:
+            continue
+        terms = linear_terms(rows.functions, r)
+        # Those within others were made before them.
+        top = max(j for j, _ in terms)
+        rest = [(c * lower[j], c * upper[j]) for j, c in terms if j != top]
+        ends = [sum(f(pair) for pair in rest) - float(rows.upper[r]) for f in (min, max)]
+        if top in seen:
+            ends = [max(ends[0], lower[top]), max(ends[1], upper[top])]
+        seen.add(top)
+        lower[top], upper[top] = ends
+    return replace(columns, lower=lower, upper=upper)
 
 
 class _Lift:
@@ -53,18 +84,16 @@ class _Lift:
         self.trees: list[sc.Scalar] = []
         self.of_row: list[int] = []
 
-    def run(self) -> System:
+    def run(self, leader: bool) -> System:
         system = self.system
         objectives = {
             k: self._less(tree, k + 1) or tree for k, tree in system.lower_objectives.trees.items()
         }
-        rows = system.lower_rows
-        trees = dict(rows.functions.trees)
-        for r, tree in rows.functions.trees.items():
-            # An equation wants its kinks neither small nor large.
-            if rows.lower[r] == -math.inf or rows.upper[r] == math.inf:
-                sign = 1.0 if rows.lower[r] == -math.inf else -1.0
-                trees[r] = self._less(tree, int(rows.follower[r]), sign) or tree
+        below = self._of_rows(system.lower_rows)
+        above, objective = system.upper_rows.functions.trees, system.objective.trees
+        if leader:
+            objective = {r: self._less(tree, 0) or tree for r, tree in objective.items()}
+            above = self._of_rows(system.upper_rows)
         count = len(self.owners)
         if not count:
             return system
@@ -78,32 +107,45 @@ class _Lift:
         width = columns.count
         everything = np.arange(width)
 
-        def read(functions: Functions) -> Functions:
-            return fix(functions, everything, np.zeros(width))
+        def read(functions: Functions, trees: Mapping[int, sc.Scalar]) -> Functions:
+            wide = replace(functions.widened(width), trees=dict(trees))
+            return fix(wide, everything, np.zeros(width))
 
-        wide = rows.widened(width)
-        wide = replace(wide, functions=read(replace(wide.functions, trees=trees)))
-        made = self._rows(width)
-        made = replace(made, functions=read(made.functions))
-        below = system.lower_objectives.widened(width)
+        def rows(given: Rows, trees: Mapping[int, sc.Scalar], mine: bool) -> Rows:
+            wide = given.widened(width)
+            wide = replace(wide, functions=read(wide.functions, trees))
+            made = self._rows(width, mine)
+            made = replace(made, functions=read(made.functions, made.functions.trees))
+            return _without_constants(join_rows([wide, made], width))
+
         return replace(
             system,
             columns=columns,
-            objective=system.objective.widened(width),
-            upper_rows=system.upper_rows.widened(width),
-            lower_objectives=read(replace(below, trees=objectives)),
-            lower_rows=_without_constants(join_rows([wide, made], width)),
+            objective=read(system.objective, objective),
+            upper_rows=rows(system.upper_rows, above, True),
+            lower_objectives=read(system.lower_objectives, objectives),
+            lower_rows=rows(system.lower_rows, below, False),
         )
 
-    def _rows(self, width: int) -> Rows:
-        """``epigraph - t <= 0`` of every further variable."""
-        count = len(self.trees)
-        functions = Functions(
-            np.zeros(count), sp.csr_array((count, width)), {}, dict(enumerate(self.trees))
-        )
+    def _of_rows(self, rows: Rows) -> dict[int, sc.Scalar]:
+        """The trees of rows without kinks where they can be."""
+        trees = dict(rows.functions.trees)
+        for r, tree in rows.functions.trees.items():
+            # An equation wants its kinks neither small nor large.
+            if rows.lower[r] == -math.inf or rows.upper[r] == math.inf:
+                sign = 1.0 if rows.lower[r] == -math.inf else -1.0
+                trees[r] = self._less(tree, int(rows.follower[r]), sign) or tree
+        return trees
+
+    def _rows(self, width: int, leader: bool) -> Rows:
+        """``epigraph - t <= 0`` of every further variable of the leader, or of the followers."""
+        mine = [n for n, k in enumerate(self.of_row) if (k == 0) == leader]
+        count = len(mine)
+        trees = {place: self.trees[n] for place, n in enumerate(mine)}
+        functions = Functions(np.zeros(count), sp.csr_array((count, width)), {}, trees)
         none = (None,) * count
-        names = tuple(f"epigraph.{n + 1}" for n in range(count))
-        owner = np.array(self.of_row, dtype=np.int64)
+        names = tuple(f"epigraph.{n + 1}" for n in mine)
+        owner = np.array([self.of_row[n] for n in mine], dtype=np.int64)
         return Rows(names, functions, np.full(count, -np.inf), np.zeros(count), owner, none, none)
 
     def _less(self, tree: sc.Scalar, k: int, sign: float = 1.0) -> sc.Scalar | None:
@@ -136,9 +178,13 @@ class _Lift:
 
     def _product(self, tree: sc.Call, k: int, sign: float) -> sc.Scalar | None:
         """A kink times factors that the follower does not choose and that keep their sign."""
-        own = set(np.flatnonzero(self.system.columns.owner == k).tolist())
-        moving = [a for a in tree.arguments if sc.columns([a]) & own]
-        rest = [a for a in tree.arguments if not sc.columns([a]) & own]
+        if k:
+            own = set(np.flatnonzero(self.system.columns.owner == k).tolist())
+            moving = [a for a in tree.arguments if sc.columns([a]) & own]
+            rest = [a for a in tree.arguments if not sc.columns([a]) & own]
+        else:  # nobody derives conditions from what the leader wants
+            moving = [a for a in tree.arguments if sc.functions(a) & KINKS]
+            rest = [a for a in tree.arguments if not sc.functions(a) & KINKS]
         if len(moving) != 1:
             return None
         factor = sc.mul(*rest)
