@@ -37,8 +37,10 @@ class TensorProbe:
         return lambda v: _array(product(self._tensor(v)))
 
     def hessian(self, x: Vec, y: Vec) -> Vec:
-        """The dense f_yy at a point."""
-        return _array(self.oracle.hessian(self._tensor(x), self._tensor(y)))
+        """The dense f_yy at a point; of matrices, that of moves that stay symmetric."""
+        found = _array(self.oracle.hessian(self._tensor(x), self._tensor(y)))
+        matrices = self.oracle.domain_y.matrices
+        return symmetrised(found, matrices) if matrices else found
 
     def sample_x(self, rng: np.random.Generator) -> Vec:
         """An upper point: even on bounded boxes, around the start elsewhere."""
@@ -55,6 +57,25 @@ class TensorProbe:
         """A lower point around the start, moved into the domain."""
         y = self.y0 + scale * rng.standard_normal(self.m) * _spread(self.y0)
         return _array(self.oracle.domain_y.project(self._tensor(y)))
+
+
+def symmetrised(hessian: Vec, matrices: Any) -> Vec:
+    """``P H P + c (I - P)`` with the projection P onto symmetric matrices; c is the mean curvature
+    of these, so that the extreme eigenvalues are those of ``P H P`` on them.
+    """
+    across = np.zeros(hessian.shape)
+    for block in matrices:
+        for k in range(block.count):
+            first = block.start + k * block.size
+            at = first + np.arange(block.size).reshape(block.side, block.side)
+            i, j = np.triu_indices(block.side, 1)
+            a, b = at[i, j], at[j, i]
+            across[a, a] = across[b, b] = 0.5
+            across[a, b] = across[b, a] = -0.5
+    onto = np.eye(hessian.shape[0]) - across
+    inner: Vec = onto @ hessian @ onto
+    found: Vec = inner + across * (np.trace(inner) / max(np.trace(onto), 1.0))
+    return found
 
 
 def _array(tensor: Any) -> Vec:

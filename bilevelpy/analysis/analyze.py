@@ -22,7 +22,7 @@ from bilevelpy.analysis.feasible import (
 from bilevelpy.analysis.form import Forms, form_fact, hessian_fact
 from bilevelpy.analysis.messages import curvature_warnings
 from bilevelpy.analysis.predictors import hessian_passes
-from bilevelpy.analysis.probe import Probe, ProbeOracle, probe
+from bilevelpy.analysis.probe import DENSE, Probe, ProbeOracle, probe
 from bilevelpy.analysis.scope import make_scope, names_of, place
 from bilevelpy.analysis.separable import block_axes, block_count, finite_sums, longest_sum
 from bilevelpy.analysis.signs import Signs
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 UNPROBED = frozenset({"single_level", "nash", "duals", "discrete", "psd", "moving_bounds"})
 # Of these, what the upper level may ask for where a constant Hessian below still says everything.
 ABOVE = frozenset({"duals", "discrete"})
+MATRICES = frozenset({"psd"})
 
 
 def analyze(
@@ -97,7 +98,10 @@ def analyze(
     seen: Probe | None = None
     bands: Fact[tuple[int, int]] | None = None
     tags = UNPROBED & unsupported_tags(program)
-    if tags:
+    if tags == MATRICES and constant and smooth.value:
+        # Its Hessian on symmetric matrices says what no term alone says.
+        oracle = oracle if _dimension(bound, lowers) <= DENSE else None
+    elif tags:
         oracle = lower if tags <= ABOVE and constant and smooth.value else None
     if oracle is not None:
         made = oracle() if callable(oracle) else oracle

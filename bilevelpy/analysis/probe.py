@@ -256,9 +256,9 @@ def _monotonicity(oracle: ProbeOracle, rng: np.random.Generator) -> tuple[Witnes
         if length == 0:
             continue
         first, second = oracle.grad_f(x, a), oracle.grad_f(x, b)
-        slope = float((first - second) @ step) / length
-        if not np.isfinite(slope):
+        if not (np.isfinite(first).all() and np.isfinite(second).all()):
             continue
+        slope = float((first - second) @ step) / length
         steepest = max(steepest, slope)
         noise = NOISE * float(np.linalg.norm(first) + np.linalg.norm(second)) / length**0.5
         if slope < -noise and (worst is None or slope < worst.slope):

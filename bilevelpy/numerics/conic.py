@@ -229,3 +229,31 @@ class ConicAdjoint:
         if last is None:
             raise ArithmeticError("the response at this x was found before, and is not found again")
         return conic_adjoint(oracle, point.x, last, point.gF_y)
+
+
+@dataclass(frozen=True, slots=True)
+class ConicAnswer:
+    """F at the response to an x, and its derivative."""
+
+    F: float
+    gradient: Vec
+
+
+@dataclass(frozen=True, slots=True)
+class ConicResolver:
+    """Responses at points that have nothing to do with each other."""
+
+    oracle: Any
+
+    def solved(self, x: Vec, y: Vec) -> LowerSolution | None:
+        """The response to x; ``y`` is where derivatives are taken first."""
+        found = solve_conic(self.oracle, x, y)
+        return None if found is None else found.lower
+
+    def answer(self, x: Vec, y: Vec) -> ConicAnswer | None:
+        """F there, and dF/dx along the response."""
+        found = solve_conic(self.oracle, x, y)
+        if found is None:
+            return None
+        F, F_x, F_y = self.oracle.value_grad_F(x, found.lower.y)
+        return ConicAnswer(F, F_x - conic_adjoint(self.oracle, x, found, F_y).cross)

@@ -20,6 +20,8 @@ from scipy.optimize import minimize
 
 from bilevelpy.errors import BackendError
 from bilevelpy.lowering.expansion import entries
+from bilevelpy.numerics.conic import ConicResolver
+from bilevelpy.numerics.conic_certificate import applies
 from bilevelpy.numerics.grouped import grouped_oracle
 from bilevelpy.numerics.halves import halves, joined, split_oracle
 from bilevelpy.numerics.resolve import Resolver
@@ -34,6 +36,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Upper and lower variables up to which points all over the upper set are affordable.
 FEW_UPPER, SOME_LOWER = 10, 200
+# The same for lower variables beside rows of semidefinite matrices: conic solves take longer.
+FEW_ENTRIES = 60
 # Numbers of data below that some hundreds of passes take little time over.
 LONG = 300_000
 # Points on a line and in a cloud, axes up to which all corners are among them.
@@ -41,7 +45,8 @@ LINE, CLOUD, CORNERS = 17, 32, 4
 # Starts of descents, and their steps.
 STARTS, STEPS = 2, 8
 # Seconds at most, or the part of the time of the run: numbers decide before, so that runs repeat.
-MOST, SHARE = 0.5, 0.5
+# Conic solves take ten times as long as Newton's method.
+MOST, SHARE, MOST_CONIC = 0.5, 0.5, 3.0
 # F has to be lower by this, relative to its size at both points.
 CLEARLY = 1e-3
 
@@ -52,6 +57,8 @@ def is_small(oracle: Any) -> bool:
         return False
     if oracle.expanded is None and entries(oracle) > LONG:
         return False
+    if applies(oracle):
+        return oracle.m <= FEW_ENTRIES and not oracle.G.size
     return not oracle.g.size and not oracle.G.size and Resolver.is_small(oracle)
 
 
@@ -62,7 +69,8 @@ def better_elsewhere(
     none was met. ``spent`` are the seconds of the run that led to x, ``seconds`` those left.
     """
     rng = np.random.default_rng(seed)
-    until = time.perf_counter() + min(max(MOST, SHARE * spent), seconds)
+    most = MOST_CONIC if applies(oracle) else MOST
+    until = time.perf_counter() + min(max(most, SHARE * spent), seconds)
     seeable, split = _without_kinks(oracle, x)
     scout = _Scout(seeable, x, halves(y) if split else y, until)
     here = scout.value(x)
@@ -110,7 +118,11 @@ class _Scout:
 
     def __init__(self, oracle: Any, x: Vec, y: Vec, deadline: float) -> None:
         self.oracle, self.y, self.deadline = oracle, y, deadline
-        self.solver = Resolver(oracle, x, y, torch.Generator().manual_seed(0))
+        self.solver: Resolver | ConicResolver = (
+            ConicResolver(oracle)
+            if applies(oracle)
+            else Resolver(oracle, x, y, torch.Generator().manual_seed(0))
+        )
 
     @property
     def is_late(self) -> bool:

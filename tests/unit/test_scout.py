@@ -94,3 +94,18 @@ def test_weights_under_which_all_is_zero_are_looked_at(domain: str) -> None:
     ]
     assert 1.005 * min(others) < one.F
     assert 1.001 * min(others) > res.F
+
+
+def test_matrices_beside_rows_are_looked_at_too() -> None:
+    # Y_11 = x up to the trace 2, Y_12 = 0: valleys at 0.2 and, deeper, at 1.5.
+    text = """
+    upper { var x in [0, 2] start 0.1; minimize (Y[1, 1] - 0.2)^2 * (Y[1, 1] - 1.5)^2 - 0.1*x; }
+    lower f { var Y[2, 2] in psd; minimize (Y[1, 1] - x)^2 + 2*Y[1, 2]^2 + Y[2, 2]^2;
+      subject to total: trace(Y) <= 2; }
+    """
+    grid = np.linspace(0, 2, 200001)
+    wanted = float(((grid - 0.2) ** 2 * (grid - 1.5) ** 2 - 0.1 * grid).min())
+    res = bl.solve(bl.parse(text))
+    assert res.backend == "conic"
+    assert res.success
+    assert pytest.approx(wanted, abs=1e-6) == res.F

@@ -215,3 +215,19 @@ def test_a_kink_beside_which_a_run_ends_is_certified() -> None:
         o, beside, response.lower.y, None, SolveOptions(), torch.Generator().manual_seed(0), 9.0
     )
     assert check.run()[0].kind == "none"
+
+
+@pytest.mark.parametrize("rows", ["", "subject to total: trace(Y) <= 1.2;"])
+def test_functions_of_one_half_of_a_matrix(rows: str) -> None:
+    # Y_12 alone stands for both entries: unique on symmetric matrices, and the same answer.
+    one = "2*Y[1, 2]^2 - 2*x*Y[1, 2] + Y[1, 1]*Y[1, 2]"
+    both = "Y[1, 2]^2 + Y[2, 1]^2 - x*(Y[1, 2] + Y[2, 1]) + Y[1, 1]*(Y[1, 2] + Y[2, 1])/2"
+    found = []
+    for middle in (one, both):
+        text = f"""upper {{ var x in [0, 2] start 0.3;
+          minimize (Y[1, 2] - 0.3)^2 + (Y[1, 1] - 0.5)^2 + 0.05*x + Y[2, 2]; }}
+        lower f {{ var Y[2, 2] in psd; minimize (Y[1, 1] - x)^2 + {middle} + Y[2, 2]^2;
+          {rows} }}"""
+        found.append(bl.solve(bl.parse(text), progress=False))
+    assert all(r.status == "converged" for r in found)
+    assert pytest.approx(found[1].F, rel=1e-9) == found[0].F
