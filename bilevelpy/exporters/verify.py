@@ -20,6 +20,7 @@ from bilevelpy.exporters.consumers import Missing, Outcome
 from bilevelpy.exporters.matrix import TITLES, with_ends
 from bilevelpy.exporters.naming import printable
 from bilevelpy.ir.serial import digest
+from bilevelpy.numerics.slsqp import independent
 from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.rows import Functions, System, join_rows, system
 from bilevelpy.reductions.trees import linear_terms
@@ -296,10 +297,12 @@ def _best(objective: Functions, rows: Any, own: Array, point: Array, found: Syst
     if rows.count and rows.functions.degree == 1:
         # SLSQP wants equations and inequalities apart.
         matrix, ends = linear.toarray(), (rows.lower - offset, rows.upper - offset)
+        equal = np.flatnonzero(rows.is_equation)
+        both = (equal[independent(matrix[equal])], np.flatnonzero(~rows.is_equation))
         constraints = [
             LinearConstraint(matrix[chosen], ends[0][chosen], ends[1][chosen])
-            for chosen in (rows.is_equation, ~rows.is_equation)
-            if chosen.any()
+            for chosen in both
+            if chosen.size
         ]
     elif rows.count:
         constraints = [

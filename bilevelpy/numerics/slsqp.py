@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.linalg import qr
 from scipy.optimize import minimize
 
 if TYPE_CHECKING:
@@ -16,6 +17,19 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Stands for a value outside the domain of a function, where SLSQP takes finite ones only.
 UNDEFINED = 1e10
+# What is left of an equation without its part along the others, if that is none.
+DEPENDENT = 1e-10
+
+
+def independent(matrix: Array) -> Array:
+    """Rows of which none follows from the others: where flows are balanced at every node, one does,
+    and SLSQP stops at once at a singular matrix.
+    """
+    rows = matrix / np.maximum(np.linalg.norm(matrix, axis=1), 1e-300)[:, None]
+    R, order = qr(rows.T, mode="r", pivoting=True)
+    sizes = np.abs(R.diagonal())
+    count = int((sizes > DEPENDENT * sizes.max(initial=0.0)).sum())
+    return np.asarray(np.sort(order[:count]))
 
 
 class Slsqp:
@@ -31,6 +45,9 @@ class Slsqp:
         self.is_smooth = self.tree is None or not self.tree.has_kinks(program.free.tolist())
         rows = program.rows
         self.equal = np.flatnonzero(rows.lower == rows.upper)
+        if rows.functions.degree == 1 and self.equal.size:
+            linear = rows.functions.linear[self.equal][:, program.free]
+            self.equal = self.equal[independent(linear.toarray())]
         self.up = np.flatnonzero(np.isfinite(rows.upper) & (rows.lower != rows.upper))
         self.down = np.flatnonzero(np.isfinite(rows.lower) & (rows.lower != rows.upper))
 
