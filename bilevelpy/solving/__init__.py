@@ -150,10 +150,12 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
             name, start, limited = elsewhere
             asked = replace(request, start=start)
             again = _attempt(model, name, facts, decision, limited, asked, clock, course)
-            if again.success and sign * again.F < sign * kept.F - SAME * max(1.0, abs(kept.F)):
+            better = sign * again.F < sign * kept.F - SAME * max(1.0, abs(kept.F))
+            if better and (again.success or again.status is Status.UNBOUNDED):
+                found = "a better one" if again.success else "that F has no bound"
                 decision = decision.noted(
-                    f"F = {kept.F:.6g} was a local optimum of `{kept.backend}`: `{name}` found a "
-                    "better one elsewhere in the upper set"
+                    f"F = {kept.F:.6g} was a local optimum of `{kept.backend}`: `{name}` found "
+                    f"{found} elsewhere in the upper set"
                 )
                 results, kept = [*results, again], again
     return _of_all(results, kept, decision, clock)

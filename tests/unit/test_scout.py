@@ -109,3 +109,14 @@ def test_matrices_beside_rows_are_looked_at_too() -> None:
     assert res.backend == "conic"
     assert res.success
     assert pytest.approx(wanted, abs=1e-6) == res.F
+
+
+def test_a_leader_without_a_bound_beyond_a_plateau() -> None:
+    # The follower copies x up to 5: F is 0 there, and x - 5 beyond.
+    text = """
+    upper { var x in [0, inf]; maximize x - y; }
+    lower copy { var y in [0, 5]; minimize (y - x)^2; }
+    """
+    res = bl.solve(bl.parse(text))
+    assert res.status == "unbounded"
+    assert any("no bound" in text for text in res.warnings)
