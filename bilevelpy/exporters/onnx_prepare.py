@@ -1,8 +1,9 @@
 """A traced graph made ready for ONNX: double precision, and operators that runtimes have.
 
-Two things would go wrong silently or late otherwise. Numbers in the graph (``0.6 * x``) would
-become constants of single precision, wrong from the eighth digit on. And runtimes have no kernel in
+Three things would go wrong silently or late otherwise. Numbers in the graph (``0.6 * x``) would
+become constants of single precision, wrong from the eighth digit on. Runtimes have no kernel in
 double precision for some operators (softplus, tan, sinh, cosh): they are written with others here.
+And the derivative of a diagonal would be written into zeros, which is no function.
 """
 
 from __future__ import annotations
@@ -38,12 +39,21 @@ def _tan(x: Tensor) -> Tensor:
     return torch.sin(x) / torch.cos(x)
 
 
+def _diagonal_backward(
+    grad: Tensor, sizes: list[int], offset: int, first: int, second: int
+) -> Tensor:
+    # The matrix with this diagonal; those of the language are square, from the first entry.
+    rows = grad.unsqueeze(-1) * torch.eye(sizes[first], dtype=grad.dtype)
+    return torch.movedim(rows, (-2, -1), (first, second))
+
+
 DECOMPOSED: dict[Any, Callable[..., Tensor]] = {
     aten.softplus.default: _softplus,
     aten.softplus_backward.default: _softplus_backward,
     aten.sinh.default: _sinh,
     aten.cosh.default: _cosh,
     aten.tan.default: _tan,
+    aten.diagonal_backward.default: _diagonal_backward,
 }
 # Operators with a number for one argument -> the one that takes tensors for both.
 WITH_TENSOR: dict[Any, Any] = {

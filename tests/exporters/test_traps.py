@@ -388,3 +388,15 @@ def test_labels_cannot_leave_their_line(large, tmp_path, monkeypatch):
         if large > 0:
             assert bl.load(tmp_path / "blv.txt").program.lowers == ()
     assert not (tmp_path / "made").exists()
+
+
+def test_onnx_holds_traces_and_diagonals(tmp_path):
+    pytest.importorskip("onnxscript", reason="needs onnx (pip install onnx onnxscript)")
+    pytest.importorskip("onnxruntime", reason="needs ONNX Runtime (pip install onnxruntime)")
+    text = """upper { var x in [0.5, 3]; maximize trace(Y) - x^2; }
+    lower f { var y[2], Y[2, 2] in psd;
+      minimize sum((Y - x*ones(2, 2))^2) + sum((diag(y) - Y)^2) + sumsq(diag(Y)) + sumsq(y); }"""
+    model = bl.parse(text)
+    bl.export(model, to="onnx", path=tmp_path / "m.onnx")
+    report = verify(model.bound, "onnx", tmp_path / "m.onnx")
+    assert report.passed, report.message
