@@ -18,7 +18,7 @@ from bilevelpy.reductions.fractional import without_quotients
 from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.normalize import normalize
 from bilevelpy.reductions.pessimistic import Unfit, Worst, worst_responses
-from bilevelpy.reductions.refusal import Refused
+from bilevelpy.reductions.refusal import Refused, refuse
 from bilevelpy.reductions.rows import system
 from bilevelpy.reductions.separate import separate
 from bilevelpy.reductions.validity import is_definite
@@ -71,7 +71,10 @@ class Programs:
         except Refused as error:
             raise BackendError(str(error)) from error
         except Unfit as error:
-            raise BackendError(
-                f"the backend `exact` takes no such pessimistic leader: {error} (one who decides "
-                f"whole numbers only, among at most {MOST:,} choices, tries them all)"
-            ) from error
+            program = bound.program
+            said = refuse(
+                program, "BLV0604", error.span or program.upper.span, reason=str(error),
+                hint="`upper optimistic`; or whole numbers for all that the leader decides: "
+                f"`exact` tries up to {MOST:,} choices one by one",
+            )  # fmt: skip
+            raise BackendError(str(said)) from error

@@ -133,7 +133,8 @@ def require_sharp(system: System) -> None:
     """
     for k, follower in enumerate(system.followers):
         if not is_sharp(system, k, system.columns.start):
-            raise Unfit(f"`{follower.name}` is neither linear nor decides whole numbers only")
+            reason = f"`{follower.name}` is neither linear nor decides whole numbers only"
+            raise Unfit(reason, follower.span)
 
 
 def is_sharp(system: System, k: int, v: Array) -> bool:

@@ -153,6 +153,7 @@ CATALOG: dict[str, Entry] = {
     "BLV0601": Entry(ERROR, "no installed backend accepts this model"),
     "BLV0602": Entry(ERROR, "backend `{backend}` does not accept this model"),
     "BLV0603": Entry(ERROR, "this would take {size} of memory, and {memory} is all there is"),
+    "BLV0604": Entry(ERROR, "`exact` does not find the worst response for this leader: {reason}"),
     # 07 export and import
     "BLV0701": Entry(ERROR, "{target} cannot hold {what}"),
     "BLV0702": Entry(

@@ -28,11 +28,19 @@ from bilevelpy.reductions.validity import least_eigenvalue
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from bilevelpy.diagnostics import Span
+
 Array = np.ndarray[Any, np.dtype[Any]]
+
+NEITHER = "neither linear nor quadratic"
 
 
 class Unfit(Exception):
-    """A pessimistic leader that the reformulation does not cover, and why."""
+    """A pessimistic leader that the reformulation does not cover, why, and the place of that."""
+
+    def __init__(self, reason: str, span: Span | None = None) -> None:
+        self.span = span
+        super().__init__(reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,34 +108,47 @@ def worst_responses(system: System) -> Worst:
 
 
 def _require_fit(system: System) -> None:
-    columns = system.columns
-    if any(f.nash for f in system.followers):
-        raise Unfit("games have no worst equilibrium here")
+    columns, program = system.columns, system.bound.program
+    for f in system.followers:
+        if f.nash:
+            raise Unfit("games have no worst equilibrium here", f.span)
     if bool((columns.owner == -1).any()):
-        raise Unfit("shadow prices are the leader's choice")
-    if bool((columns.integer & (columns.owner > 0)).any()):
-        raise Unfit("a follower chooses whole numbers")
+        price = next((b.span for b in columns.blocks if b.is_dual), None)
+        raise Unfit("shadow prices are the leader's choice", price)
+    for j in np.flatnonzero(columns.integer & (columns.owner > 0)).tolist():
+        block = columns.block_of(j)
+        raise Unfit("a follower chooses whole numbers", block.span if block is not None else None)
     below = set(system.lower_columns.tolist())
     rows = system.upper_rows
     for r in range(rows.count):
         if rows.functions.reads(r) & below:
-            raise Unfit(f"the leader's constraint `{rows.names[r]}` reads responses")
+            reason = f"the leader's constraint `{rows.names[r]}` reads responses"
+            raise Unfit(reason, rows.spans[r])
     q = system.objective.quadratic.get(0)
     if q is not None and least_eigenvalue(-q, system.lower_columns) < 0:
-        raise Unfit("F is not concave in the responses")
-    parts = (system.lower_objectives, system.lower_rows.functions, system.objective)
-    if any(p.trees for p in parts) or _curved(system):
-        raise Unfit("functions other than linear and quadratic ones")
+        raise Unfit("F is not concave in the responses", program.upper.objective.span)
+    for k in system.lower_objectives.trees:
+        follower = system.followers[k]
+        span = program.level(follower.level).objective.span
+        raise Unfit(f"`{follower.name}` has an objective that is {NEITHER}", span)
+    if system.objective.trees:
+        raise Unfit(f"F is {NEITHER}", program.upper.objective.span)
+    curved = next(iter(_curved(system)), None)
+    if curved is not None:
+        rows = system.lower_rows
+        reason = f"`{rows.names[curved]}` is not affine in the follower's variables"
+        raise Unfit(reason, rows.spans[curved])
 
 
-def _curved(system: System) -> bool:
-    """Whether a row is not affine in its follower's own variables."""
+def _curved(system: System) -> list[int]:
+    """The rows of followers that are not affine in their own variables, or no polynomials."""
     rows, owner = system.lower_rows, system.columns.owner
+    found = list(rows.functions.trees)
     for r, q in rows.functions.quadratic.items():
         own = np.flatnonzero(owner == rows.follower[r])
         if q[own][:, own].nnz:
-            return True
-    return False
+            found.append(r)
+    return found
 
 
 def _moved(functions: Functions, to: Mapping[int, int]) -> Functions:

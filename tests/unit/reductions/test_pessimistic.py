@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -66,3 +69,15 @@ def test_what_is_not_covered_is_refused_with_the_reason(upper: str, words: str) 
     """
     with pytest.raises(bl.BackendError, match=words):
         bl.solve(bl.parse(text), backend="exact")
+
+
+def test_the_page_of_what_is_not_covered(tmp_path, monkeypatch) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "errors" / "BLV0604.md").read_text()
+    wrong, right = re.findall(r"```blv\n(.*?)```", page, re.DOTALL)
+    (message,) = re.findall(r"```text\n(.*?)\n```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("model.blv").write_text(wrong)
+    with pytest.raises(bl.BackendError) as caught:
+        bl.solve("model.blv", progress=False)
+    assert str(caught.value).rstrip() == message
+    assert bl.solve(bl.parse(right), progress=False).success
