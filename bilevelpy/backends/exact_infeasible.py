@@ -10,14 +10,17 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.optimize import linprog
 
 from bilevelpy.backends.exact_conflict import conflict, contradiction
 from bilevelpy.backends.exact_relax import Relaxed, is_empty
 from bilevelpy.backends.exact_scip import Limits, Model
+from bilevelpy.reductions.scalar import columns as columns_of
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.conditions import KKT
     from bilevelpy.reductions.normalize import Units
+    from bilevelpy.reductions.rows import Functions, System
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -33,8 +36,53 @@ class Why:
     proved: bool = True
 
 
+def boundless(system: System) -> int | None:
+    """A follower whose objective falls for ever wherever it has a feasible point, whatever x is:
+    along a direction that no row and no bound ends. Linear followers only, with coefficients of
+    their own variables that nothing moves; whole numbers may go there as well as others, since
+    coefficients are fractions.
+    """
+    columns, rows = system.columns, system.lower_rows
+    for k in range(len(system.followers)):
+        own = np.flatnonzero(columns.owner == k + 1)
+        mine = np.flatnonzero(rows.follower == k + 1)
+        read = [(system.lower_objectives, k), *((rows.functions, int(r)) for r in mine)]
+        if not own.size or any(_bends(functions, r, own) for functions, r in read):
+            continue
+        A = rows.functions.linear[mine][:, own].toarray()
+        up, down = np.isfinite(rows.upper[mine]), np.isfinite(rows.lower[mine])
+        ways = [
+            (
+                -1.0 if columns.lower[j] == -np.inf else 0.0,
+                1.0 if columns.upper[j] == np.inf else 0.0,
+            )
+            for j in own
+        ]
+        cost = system.lower_objectives.linear[[k]][:, own].toarray()[0]
+        size = float(np.abs(cost).max(initial=0.0))
+        both = np.vstack([A[up], -A[down]])
+        found = linprog(cost, both, np.zeros(len(both)), bounds=ways)
+        if found.status == 0 and found.fun < -1e-7 * size:
+            return k
+    return None
+
+
+def _bends(functions: Functions, row: int, own: Array) -> bool:
+    """Whether coefficients of a follower's variables move, with x or with each other."""
+    if row in functions.trees:
+        return bool(columns_of([functions.trees[row]]) & set(own.tolist()))
+    q = functions.quadratic.get(row)
+    return q is not None and bool(q[own].nnz)
+
+
 def explain_infeasible(program: KKT, limits: Limits, units: Units) -> Why:
     """The reason why ``program`` (in ``units``) has no point."""
+    endless = boundless(program.system)
+    if endless is not None:
+        name = program.system.followers[endless].name
+        return Why(
+            f"the follower `{name}` is unbounded at every x at which it has a feasible point"
+        )
     found = _violated(program, limits, units)
     if found is not None:
         return found

@@ -16,7 +16,7 @@ from bilevelpy.backends.exact_cuts import solve_by_cuts
 from bilevelpy.backends.exact_duality import write_duality
 from bilevelpy.backends.exact_enumerate import best_of, few_choices, worst_of_few
 from bilevelpy.backends.exact_followers import FEASIBLE, Followers, Progress
-from bilevelpy.backends.exact_infeasible import explain_infeasible
+from bilevelpy.backends.exact_infeasible import boundless, explain_infeasible
 from bilevelpy.backends.exact_local import LocalPhase, confirm, first_look
 from bilevelpy.backends.exact_polish import polish
 from bilevelpy.backends.exact_price_bounds import with_price_bounds
@@ -145,6 +145,8 @@ class Run(Programs):
             return found
         if self.worst is not None:
             return self._worst(self.worst)
+        if not self.settled and boundless(self.system) is not None:
+            return Outcome("infeasible", None, math.inf, math.inf, 0, 0.0)
         return self._by_conditions() if self.settled else self._by_cuts()
 
     def _resolved(self, v: Array) -> tuple[Array, float]:

@@ -114,3 +114,32 @@ def test_a_kink_leaves_a_follower_whole() -> None:
     result = bl.solve(bl.parse(text), time_limit=30)
     assert result.success
     assert pytest.approx(4.0) == result.F
+
+
+@pytest.mark.parametrize(
+    ("follower", "status"),
+    [
+        # Down for ever; up for ever along y = z; held by a row; held by a whole number.
+        ("var y in integers(-inf, 3); minimize y + x;", "infeasible"),
+        (
+            "var y in integers(0, inf), z in [0, inf]; maximize 2*y - z; "
+            "subject to r: y <= 3 + z + x;",
+            "infeasible",
+        ),
+        (
+            "var y in integers(0, inf), z in [0, inf]; maximize 2*y - 3*z; "
+            "subject to r: y <= 3 + z;",
+            "converged",
+        ),
+        (
+            "var y in integers(0, inf), z in binary; maximize 2*y - 3*z; "
+            "subject to r: y <= 3 + 9*z;",
+            "converged",
+        ),
+    ],
+)
+def test_whole_followers_whose_objective_falls_for_ever(follower: str, status: str) -> None:
+    text = f"upper {{ var x in [0, 1]; minimize x; }} lower f {{ {follower} }}"
+    found = bl.solve(bl.parse(text), time_limit=10, progress=False)
+    assert found.status == status
+    assert (status == "infeasible") == ("`f` is unbounded at every x" in found.message)
