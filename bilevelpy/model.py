@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bilevelpy.diagnostics import Diagnostic, Severity, Source
-from bilevelpy.errors import ModelError, UsageError
+from bilevelpy.errors import ExportError, ModelError, UsageError
 from bilevelpy.options import did_you_mean
 from bilevelpy.sema import check
 from bilevelpy.storage import open_text
@@ -114,10 +114,13 @@ class Model:
         levels = [self._algebra(level) for level in self.program.levels]
         return "\n\n".join([self.summary(), *levels])
 
-    def _repr_latex_(self) -> str:
+    def _repr_latex_(self) -> str | None:
         from bilevelpy.exporters.latex import latex
 
-        return f"$$\n{latex(self.program)}\n$$"
+        try:
+            return f"$$\n{latex(self.program)}\n$$"
+        except ExportError:
+            return None
 
     def _repr_html_(self) -> str | None:
         # Front ends prefer HTML to LaTeX; without latex2mathml they get the LaTeX.
@@ -127,7 +130,7 @@ class Model:
 
         try:
             formulas = mathml(latex(self.program))
-        except UsageError:
+        except (ExportError, UsageError):
             return None
         return f"{formulas}\n<pre>{escape(self.summary())}</pre>"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilevelpy.analysis.adapt import as_probe
-from bilevelpy.analysis.convexity import judge
+from bilevelpy.analysis.convexity import Judge
 from bilevelpy.analysis.curvature import STRONGLY, LevelVerdict, combine, judge_level
 from bilevelpy.analysis.declared import declared_facts, negative, refute
 from bilevelpy.analysis.feasible import (
@@ -207,10 +207,11 @@ def _constraints_fact(forms: Forms, signs: Signs, levels: tuple[Level, ...]) -> 
     if not curved:
         reason = f"every constraint is affine, first `{rows[0].name}`"
         return Fact("linear", Evidence.PROVED, reason, rows[0].span)
+    judge = Judge(forms, signs)
     for c in curved:
         for left, right, equal in parts(c):
             terms = [*split(forms.scope, left), *split(forms.scope, right, -1.0)]
-            bad = [v for v in (judge(forms, signs, t) for t in terms) if not v.convex]
+            bad = [v for v in map(judge.judge, terms) if not v.convex]
             if bad or (equal and not (forms.is_affine(left) and forms.is_affine(right))):
                 why = bad[0].why if bad else "an equation that is not affine"
                 reason = f"`{c.name}` is not known to describe a convex set: {why}"

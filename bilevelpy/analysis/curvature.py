@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bilevelpy.analysis.convexity import Verdict, judge
+from bilevelpy.analysis.convexity import Judge, Verdict
 from bilevelpy.analysis.declared import Declared
 from bilevelpy.analysis.modulus import Share, proved_modulus, shares
 from bilevelpy.analysis.probe import SINGULAR, Probe
@@ -60,7 +60,8 @@ def judge_level(
     scope = forms.scope
     sign = 1.0 if level.sense is Sense.MINIMIZE else -1.0
     terms = split(scope, level.objective, sign)
-    verdicts = tuple(judge(forms, signs, term) for term in terms)
+    judge = Judge(forms, signs)
+    verdicts = tuple(judge.judge(term) for term in terms)
     found = tuple(shares(scope, signs.measured, [v.term for v in verdicts]))
     read = {(n.level, n.name) for n in postorder(level.objective) if isinstance(n, VarRef)}
     absent = tuple(v for v in level.variables if (v.level, v.name) not in read)

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from bilevelpy.ir.build import Builder
     from bilevelpy.ir.types import Axis
 
-# Terms of an affine node that are written down at most.
-TERMS = 2_000
+# Terms of an affine node that are written down at most, and steps from one to the next below it.
+TERMS, DEPTH = 2_000, 100
 
 
 Factors = list[tuple[Expr, tuple[int, ...]]]
@@ -22,23 +22,30 @@ Terms = list[tuple[Factors, ir.VarRef, tuple[int, ...]]]
 
 
 def linear_terms(
-    node: Expr, labels: tuple[int, ...], depends: dict[Expr, bool], fresh: list[int]
+    node: Expr,
+    labels: tuple[int, ...],
+    depends: dict[Expr, bool],
+    fresh: list[int],
+    depth: int = 0,
 ) -> Terms | None:
     """The linear terms of an affine node: fixed factors with labels, the variable with labels.
 
-    None where a node is not known here, or there are more than :data:`TERMS`: what is read twice is
-    written twice, and chains of that double at every step. A sign is the factor :data:`MINUS`, and
-    what is repeated along an axis that is summed gets a factor of ones there, which counts;
-    :func:`owned` makes both nodes of a builder.
+    None where a node is not known here, where there are more than :data:`TERMS` (what is read twice
+    is written twice, and chains of that double at every step) or ``depth`` passes :data:`DEPTH`.
+    A sign is the factor :data:`MINUS`, and what is repeated along an axis that is summed gets a
+    factor of ones there, which counts; :func:`owned` makes both nodes of a builder.
     """
     if not depends[node]:
         return []
+    if depth > DEPTH:
+        return None
+    depth += 1
     if isinstance(node, ir.VarRef):
         return [([], node, labels)]
     if isinstance(node, ir.Apply):
         found = []
         for child in node.operands:
-            inner = linear_terms(child, labels if child.axes else (), depends, fresh)
+            inner = linear_terms(child, labels if child.axes else (), depends, fresh, depth)
             if inner is None:
                 return None
             found += inner
@@ -50,7 +57,7 @@ def linear_terms(
     if isinstance(node, ir.Align):
         back = {s: labels[d] for d, s in enumerate(node.source) if s is not None}
         return linear_terms(
-            node.operand, tuple(back[d] for d in range(node.operand.rank)), depends, fresh
+            node.operand, tuple(back[d] for d in range(node.operand.rank)), depends, fresh, depth
         )
     if isinstance(node, ir.Einsum):
         rename = dict(zip(node.output, labels, strict=True))
@@ -65,7 +72,7 @@ def linear_terms(
         ]
         factors = [(o, ls) for o, ls in moved if not depends[o]]
         (variable_part,) = [(o, ls) for o, ls in moved if depends[o]]
-        inner = linear_terms(*variable_part, depends, fresh)
+        inner = linear_terms(*variable_part, depends, fresh, depth)
         if inner is None:
             return None
         axes = {s: a for o, ls in moved for s, a in zip(ls, o.axes, strict=True)}
@@ -82,7 +89,7 @@ def linear_terms(
                 summed[fresh[0]] = axis
             else:
                 full.append(next(kept))
-        inner = linear_terms(node.operand, tuple(full), depends, fresh)
+        inner = linear_terms(node.operand, tuple(full), depends, fresh, depth)
         return None if inner is None else _counted(inner, summed)
     return None
 

@@ -67,7 +67,7 @@ class StandIns:
                 made = self._fit(self._visit(node), node)
                 if not (made.is_convex() or made.is_concave()):
                     raise Offence(node, self._why(node))
-                self._known[node] = made
+                self._known[node] = self._alike(made)
             else:
                 stack.append((node, True))
                 stack.extend((c, False) for c in reversed(node.children) if c in self.scope.moving)
@@ -83,6 +83,22 @@ class StandIns:
         if made.shape == self._shape(node):
             return made
         return self.cp.hstack([made, made]) if node.axes else self.cp.sum(made)
+
+    def _alike(self, made: Stand) -> Stand:
+        """A small expression of the same shape, curvature and sign, which are all that rules read:
+        cvxpy walks a whole expression by recursion for every node that is put on top.
+        """
+        cp, shape = self.cp, made.shape
+        above, below = made.is_nonneg(), made.is_nonpos()
+        if made.is_affine():
+            return cp.Variable(shape, nonneg=above, nonpos=below and not above)
+        one = cp.square(cp.Variable(shape))
+        if made.is_concave():
+            one, above, below = -one, below, above
+        # Convex and nonpositive, or concave and nonnegative, are no squares.
+        if below:
+            return -cp.sqrt(cp.Variable(shape)) if made.is_convex() else cp.sqrt(cp.Variable(shape))
+        return one if above else one + cp.Variable(shape)
 
     def _affine(self, node: ir.Expr) -> Stand:
         if node not in self.scope.moving:

@@ -8,9 +8,10 @@ from bilevelpy.exporters.base import Files, Options
 from bilevelpy.exporters.header import one_line
 from bilevelpy.exporters.latex_conditions import FORMS, conditions_block
 from bilevelpy.exporters.latex_layout import LINE, broken, joined, width
+from bilevelpy.exporters.latex_leaves import Indices
 from bilevelpy.exporters.latex_sets import runs, set_text
 from bilevelpy.exporters.latex_symbols import escape
-from bilevelpy.exporters.latex_terms import Indices, Terms
+from bilevelpy.exporters.latex_terms import Terms
 from bilevelpy.ir.types import DomainKind, Relation, Sense, Stance
 
 if TYPE_CHECKING:

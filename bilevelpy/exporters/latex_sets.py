@@ -19,7 +19,8 @@ from bilevelpy.ir.types import AxisKind
 from bilevelpy.ir.walk import postorder
 
 if TYPE_CHECKING:
-    from bilevelpy.exporters.latex_terms import Indices, Terms
+    from bilevelpy.exporters.latex_leaves import Indices
+    from bilevelpy.exporters.latex_terms import Terms
     from bilevelpy.ir.program import Program
     from bilevelpy.ir.types import Axis
 

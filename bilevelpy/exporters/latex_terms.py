@@ -12,19 +12,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bilevelpy.exporters.latex_layout import joined
-from bilevelpy.exporters.latex_sets import Place, run, runs, set_text, split_axes, unnamed
+from bilevelpy.exporters.latex_leaves import ATOM, LEAVES, POWER, PRODUCT, SUM, Indices, Text
+from bilevelpy.exporters.latex_sets import run, runs, split_axes, unnamed
 from bilevelpy.exporters.latex_symbols import escape, indexed, number, symbol
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.atoms import ELEMENTWISE
+from bilevelpy.reductions.refusal import refuse
 
 if TYPE_CHECKING:
     from bilevelpy.exporters.latex_sets import Run
     from bilevelpy.ir.program import Program
 
+# Expressions that are written, and how deep they stand in each other: formulas have no names for
+# what a model shares.
+MOST, DEEPEST = 200_000, 210
 LETTERS = "ijklmnpqrstuvw"
-SUM, PRODUCT, POWER, ATOM = 1, 2, 3, 4
-Text = tuple[str, int]
-Indices = tuple[str, ...]
 
 
 class Terms:
@@ -42,6 +44,7 @@ class Terms:
             for v in level.variables:
                 counts[v.name] = counts.get(v.name, 0) + 1
         self._shared = {name for name, n in counts.items() if n > 1}
+        self._written = self._depth = 0
 
     def letters(self, count: int, used: tuple[str, ...]) -> Indices:
         """New index letters."""
@@ -63,7 +66,15 @@ class Terms:
 
     def text(self, node: ir.Expr, at: Indices, used: Indices) -> Text:
         """An expression and how tightly it binds."""
-        return _RULES[type(node)](self, node, at, used)
+        self._written += 1
+        if self._written > MOST or self._depth > DEEPEST:
+            what = "an expression of this length or depth, without the names of its parts"
+            raise refuse(self.program, "BLV0701", node.span, target="LaTeX", what=what)
+        self._depth += 1
+        try:
+            return _RULES[type(node)](self, node, at, used)
+        finally:
+            self._depth -= 1
 
     def summands(self, node: ir.Expr, at: Indices, used: Indices) -> list[str]:
         """The terms of a sum, in the order of the text but for signs, which follow; any other
@@ -82,65 +93,6 @@ class Terms:
         """An operand, in parentheses where it binds less tightly."""
         shown, level = self.text(node, at if node.axes else (), used)
         return shown if level >= least else rf"\left({shown}\right)"
-
-
-def _const(t: Terms, n: ir.Const, at: Indices, used: Indices) -> Text:
-    shown = number(n.value)
-    return shown, SUM if shown.startswith("-") else ATOM
-
-
-def _fill(t: Terms, n: ir.Fill, at: Indices, used: Indices) -> Text:
-    shown = number(n.value)
-    return shown, SUM if shown.startswith("-") else ATOM
-
-
-def _array(t: Terms, n: ir.Array, at: Indices, used: Indices) -> Text:
-    values = ", ".join(number(v) for v in n.values[:8]) + (r", \dots" if len(n.values) > 8 else "")
-    return indexed(rf"\left[{values}\right]", at), ATOM
-
-
-def _eye(t: Terms, n: ir.Eye, at: Indices, used: Indices) -> Text:
-    return indexed(r"\delta", at), ATOM
-
-
-def _param(t: Terms, n: ir.ParamRef, at: Indices, used: Indices) -> Text:
-    return indexed(symbol(n.name), at), ATOM
-
-
-def _var(t: Terms, n: ir.VarRef, at: Indices, used: Indices) -> Text:
-    return t.variable(n.level, n.name, at), ATOM
-
-
-def _dual(t: Terms, n: ir.DualRef, at: Indices, used: Indices) -> Text:
-    return indexed(rf"\pi^{{\mathrm{{{escape(n.level)}.{escape(n.constraint)}}}}}", at), ATOM
-
-
-def _size(t: Terms, n: ir.Size, at: Indices, used: Indices) -> Text:
-    return rf"\lvert {set_text(t, n.axis, used)} \rvert", ATOM
-
-
-def _own_index(t: Terms, n: Any, at: Indices, used: Indices) -> Text:
-    return at[0], ATOM
-
-
-def _component(t: Terms, n: ir.Component, at: Indices, used: Indices) -> Text:
-    if len(n.axis.parents) == 1:
-        return at[0], ATOM
-    if isinstance(at[0], Place):
-        return at[0].parts[n.part], ATOM
-    return rf"{{{at[0]}}}_{{({n.part + 1})}}", ATOM
-
-
-def _label(t: Terms, n: ir.LabelPosition, at: Indices, used: Indices) -> Text:
-    parts = n.label if isinstance(n.label, tuple) else (n.label,)
-    return ", ".join(
-        rf"\text{{{escape(str(p))}}}" if isinstance(p, str) else str(p) for p in parts
-    ), ATOM
-
-
-def _locate(t: Terms, n: ir.Locate, at: Indices, used: Indices) -> Text:
-    parts = tuple(t.show(v, at if v.axes else (), used) for v in n.values)
-    return (parts[0] if len(parts) == 1 else Place(parts)), ATOM
 
 
 def _apply(t: Terms, n: ir.Apply, at: Indices, used: Indices) -> Text:
@@ -323,19 +275,7 @@ def _extern(t: Terms, n: ir.ExternCall, at: Indices, used: Indices) -> Text:
 
 
 _RULES: dict[type[ir.Expr], Callable[[Terms, Any, Indices, Indices], Text]] = {
-    ir.Const: _const,
-    ir.Fill: _fill,
-    ir.Array: _array,
-    ir.Eye: _eye,
-    ir.ParamRef: _param,
-    ir.VarRef: _var,
-    ir.DualRef: _dual,
-    ir.Size: _size,
-    ir.Position: _own_index,
-    ir.Coordinate: _own_index,
-    ir.Component: _component,
-    ir.LabelPosition: _label,
-    ir.Locate: _locate,
+    **LEAVES,
     ir.Apply: _apply,
     ir.Einsum: _einsum,
     ir.Align: _align,

@@ -16,6 +16,11 @@ from bilevelpy.ir.types import Axes, Axis
 if TYPE_CHECKING:
     from bilevelpy.diagnostics import Span
 
+# Sums of so many terms are taken apart wherever they stand in others. Longer ones, which names
+# stand for, are so until this number of terms has been copied, and as many again as there are
+# nodes: a chain of them, or rows that share one, would be written out in the square of their text.
+SHORT, COPIES = 8, 2_000
+
 _FOLD: dict[str, Callable[..., float]] = {
     "recip": lambda a: 1.0 / a,
     "pow": lambda a, b: math.pow(a, b),
@@ -40,6 +45,10 @@ class Builder(Leaves):
     Shapes are the caller's duty (the front end reports errors in the user's words before it calls
     this); wrong ones raise ``ValueError`` here.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._copied = 0
 
     # --- elementwise ------------------------------------------------------------------------------
 
@@ -101,12 +110,12 @@ class Builder(Leaves):
             axes = axes or term.axes
             if isinstance(term, ir.Const | ir.Fill):
                 constant += term.value
-            elif isinstance(term, ir.Apply) and term.function == "add":
-                stack.extend(reversed(term.operands))
+            elif self._opens(term):
+                stack.extend(reversed(term.children))
             elif (
                 isinstance(term, ir.Apply)
                 and term.function == "neg"
-                and self._is_sum(term.operands[0])
+                and self._opens(term.operands[0])
             ):
                 inner = term.operands[0]
                 stack.extend(self.scale(-1.0, t) for t in reversed(inner.children))
@@ -121,9 +130,14 @@ class Builder(Leaves):
         ordered = tuple(sorted(flat, key=self.digest))
         return self.raw_apply("add", ordered, span)
 
-    @staticmethod
-    def _is_sum(node: Expr) -> bool:
-        return isinstance(node, ir.Apply) and node.function == "add"
+    def _opens(self, term: Expr) -> bool:
+        """Whether a term is a sum that is written out in the one that it stands in."""
+        if not (isinstance(term, ir.Apply) and term.function == "add"):
+            return False
+        count = len(term.operands)
+        if count > SHORT:
+            self._copied += count
+        return count <= SHORT or self._copied <= COPIES + len(self._nodes)
 
     def sub(self, left: Expr, right: Expr, span: Span | None = None) -> Expr:
         """``left - right``."""

@@ -286,7 +286,9 @@ class ScatterSum(Expr):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Concat(Expr):
-    """Operands one after another along dimension 0; ``axes[0]`` is a CONCAT axis."""
+    """Operands one after another along dimension 0; ``axes[0]`` is a CONCAT axis, or the size of a
+    literal array.
+    """
 
     operands: tuple[Expr, ...]
 

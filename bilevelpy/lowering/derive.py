@@ -312,13 +312,13 @@ def _scatter(b: Builder, node: ir.ScatterSum, w: Expr, reached: set[Expr]) -> Pa
 
 def _concat(b: Builder, node: ir.Concat, w: Expr, reached: set[Expr]) -> Parts:
     parts: Parts = []
-    before: list[Expr] = []
+    before: Expr = b.const(0.0)
     for operand in node.operands:
         axis = operand.axes[0]
         if operand in reached:
-            index = b.add((b.position(axis), *before)) if before else b.position(axis)
+            index = b.add((b.position(axis), before))
             parts.append((operand, b.gather(w, (index, *(None,) * (node.rank - 1)))))
-        before.append(b.size(axis))
+        before = b.add((before, b.size(axis)))
     return parts
 
 

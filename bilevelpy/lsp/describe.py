@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import Any
 
 from bilevelpy.diagnostics import Source, Span
+from bilevelpy.errors import ExportError
 from bilevelpy.exporters.latex import latex
 from bilevelpy.exporters.latex_symbols import symbol
 from bilevelpy.exporters.latex_terms import Terms
@@ -76,8 +77,11 @@ def objective(document: Document, level: str) -> str:
     found = program.level(level)
     terms = Terms(program)
     at = terms.letters(len(found.family), ())
-    formula = terms.show(found.objective, at, at)
-    shown = f"$${formula}$$" if len(formula) <= _MAX_FORMULA else ""
+    try:
+        formula = terms.show(found.objective, at, at)
+    except ExportError:
+        formula = ""
+    shown = f"$${formula}$$" if 0 < len(formula) <= _MAX_FORMULA else ""
     about = curvature(program, found) if level != UPPER else ""
     return "\n\n".join(p for p in (f"objective of `{level}`", shown, about) if p)
 
@@ -88,7 +92,10 @@ def model(document: Document) -> str:
     if program is None:
         return ""
     title = program.title or program.name
-    return f"**{title}**\n\n$${latex(program)}$$"
+    try:
+        return f"**{title}**\n\n$${latex(program)}$$"
+    except ExportError:  # of a length that nobody reads
+        return f"**{title}**"
 
 
 def curvature(program: Program, level: Level) -> str:
@@ -169,6 +176,13 @@ def _formula(document: Document, s: Symbol) -> str:
     program = document.program
     if program is None:
         return ""
+    try:
+        return _equation(document, program, s)
+    except ExportError:  # of a length that nobody reads
+        return ""
+
+
+def _equation(document: Document, program: Program, s: Symbol) -> str:
     terms = Terms(program)
     if s.kind == Kind.REPORT and s.name in program.reports:
         value = program.reports[s.name].value

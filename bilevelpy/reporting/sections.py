@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilevelpy.analysis.explain import rows_of
-from bilevelpy.errors import BilevelError, UsageError
+from bilevelpy.errors import BilevelError, ExportError, UsageError
 from bilevelpy.exporters.latex import latex
 from bilevelpy.markup import fragments
 from bilevelpy.markup.html import Raw, escape, figure, items, number, table, words
@@ -57,10 +57,14 @@ def mathematics(model: Model) -> str:
         for line in source.text.splitlines()
         if line.startswith("##") and source.text.index(line) < source.text.find("model ")
     )
+    try:
+        formulas = _wide(mathml(latex(model.program)))
+    except ExportError:  # of a length that nobody reads
+        formulas = ""
     return "\n".join(
         [
             f"<p>{escape(doc)}</p>" if doc else "",
-            _wide(mathml(latex(model.program))),
+            formulas,
             f"<details><summary>{escape(Path(source.name).name)}</summary>"
             f"{code(source.text)}</details>",
         ]

@@ -22,10 +22,12 @@ from bilevelpy.sema.lookup import shape_text
 from bilevelpy.sema.members import member_value
 from bilevelpy.sema.names import name_value
 from bilevelpy.sema.scope import Context, Request, State, Steps
-from bilevelpy.sema.values import Chain, Value, total
+from bilevelpy.sema.values import Chain, Value, one_after_another, total
 from bilevelpy.syntax import ast
 
 R = TypeVar("R")
+# An array of more entries that move is a concatenation.
+SHORT = 32
 
 
 def drive(state: State, steps: Generator[Request, Value | None, R]) -> R:
@@ -84,8 +86,9 @@ def _constant(state: State, context: Context, node: ast.Number) -> Value | None:
 
 
 def _array(state: State, context: Context, node: ast.Array) -> Steps:
-    """Numbers become one literal; other entries are placed by unit vectors, so that no new kind of
-    node is needed.
+    """Numbers become one literal; other entries are placed by unit vectors, which are the same
+    products as those of subscripts, or come one after another where there are many of them: unit
+    vectors take the square of their number.
     """
     rows: list[Value] = []
     wrong = False
@@ -120,6 +123,9 @@ def _array(state: State, context: Context, node: ast.Array) -> Steps:
             for x in (r.expr.values if isinstance(r.expr, ir.Array) else [_number(r.expr)])
         ]
         return Value(builder.array(numbers, axes, node.span))
+    if len(rows) > SHORT:
+        one = (builder.size_axis(1), *inner)
+        return one_after_another(builder, [(row, one) for row in rows], axis, node.span)
     pieces: list[Value] = []
     for k, row in enumerate(rows):
         unit = Value(builder.array([float(k == j) for j in range(len(rows))], (axis,)))

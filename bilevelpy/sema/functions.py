@@ -10,7 +10,7 @@ from bilevelpy.ir.types import Axis, AxisKind
 from bilevelpy.sema.lookup import axes_text, shape_text
 from bilevelpy.sema.reductions import reduce_all
 from bilevelpy.sema.scope import Context, State
-from bilevelpy.sema.values import Chain, Value, elementwise, spread, take, total, union
+from bilevelpy.sema.values import Chain, Value, elementwise, one_after_another, take, total
 from bilevelpy.syntax import ast
 
 Apply = Callable[[State, Context, ast.Call, list[Value]], "Value | None"]
@@ -251,18 +251,9 @@ def _concat(state: State, context: Context, node: ast.Call, args: list[Value]) -
                 value,
             )
             return None
-    iters = union(args)
     firsts = tuple(v.axes[0] if v.axes else one for v in args)
-    axis = concat_axis(state, firsts)
-    operands = []
-    for value, first in zip(args, firsts, strict=True):
-        axes = (first, *rest)
-        node_ = spread(builder, value, iters, axes)
-        order = (len(iters), *range(len(iters)), *range(len(iters) + 1, len(iters) + len(axes)))
-        operands.append(builder.align(node_, order, tuple(node_.axes[d] for d in order)))
-    joined = builder.concat(operands, axis, node.span)
-    back = (*range(1, len(iters) + 1), 0, *range(len(iters) + 1, joined.rank))
-    return Value(builder.align(joined, back, tuple(joined.axes[d] for d in back)), iters)
+    parts = [(v, (first, *rest)) for v, first in zip(args, firsts, strict=True)]
+    return one_after_another(builder, parts, concat_axis(state, firsts), node.span)
 
 
 def concat_axis(state: State, parts: tuple[Axis, ...]) -> Axis:

@@ -108,6 +108,28 @@ def total(
     return Value(builder.add(signed, span), iters)
 
 
+def one_after_another(
+    builder: Builder, parts: Sequence[tuple[Value, Axes]], axis: Axis, span: Span | None
+) -> Value:
+    """Values along ``axis``, each with the axes that are said beside it: what it lacks of them in
+    front has one element.
+    """
+    iters = union([value for value, _ in parts])
+    operands = []
+    for value, axes in parts:
+        front, lacking = len(value.iters), len(axes) - len(value.axes)
+        source = [value.iters.index(i) if i in value.iters else None for i in iters]
+        places = (*source, *(None,) * lacking, *range(front, front + len(value.axes)))
+        # The axis that grows comes first in the node, before the iterators.
+        order = (len(iters), *range(len(iters)), *range(len(iters) + 1, len(iters) + len(axes)))
+        full = (*(i.axis for i in iters), *axes)
+        node = builder.align(value.expr, tuple(places), full)
+        operands.append(builder.align(node, order, tuple(full[d] for d in order)))
+    joined = builder.concat(operands, axis, span)
+    back = (*range(1, len(iters) + 1), 0, *range(len(iters) + 1, joined.rank))
+    return Value(builder.align(joined, back, tuple(joined.axes[d] for d in back)), iters)
+
+
 def full(builder: Builder, function: str, value: Value, span: Span | None) -> Value:
     """A reduction over all positional axes."""
     front = len(value.iters)

@@ -108,3 +108,14 @@ def test_what_is_still_too_wide_breaks_inside_its_brackets() -> None:
 )
 def test_widths_compare_as_on_paper(narrow: str, wide: str) -> None:
     assert width(narrow) < width(wide)
+
+
+@pytest.mark.parametrize("each", ["a{j} + exp(a{j})", "sin(a{j})"])
+def test_what_is_long_only_without_its_names_is_refused(each: str, tmp_path) -> None:
+    lets = "".join(f"let a{k} = {each.replace('{j}', str(k - 1))}; " for k in range(1, 300))
+    model = bl.parse(f"upper {{ var x; minimize x; }} lower f {{ var y; let a0 = y; {lets}"
+                     "minimize (a299 - x)^2; }")  # fmt: skip
+    with pytest.raises(bl.ExportError, match="LaTeX cannot hold"):
+        bl.export(model, to="latex", path=tmp_path / "m.tex")
+    assert model._repr_latex_() is None
+    assert model._repr_html_() is None

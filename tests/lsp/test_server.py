@@ -229,7 +229,7 @@ ODD = {
     ),
     "definitions that double": (
         "def f0(x) = x + x;\n"
-        + "".join(f"def f{k}(x) = f{k - 1}(x) + f{k - 1}(x);\n" for k in range(1, 40))
+        + "".join(f"def f{k}(x) = f{k - 1}(x + 1) + f{k - 1}(2 * x);\n" for k in range(1, 40))
         + "upper { var x; minimize f39(x); }", "BLV0227"
     ),
     "hundreds of mistakes": (

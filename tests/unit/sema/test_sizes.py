@@ -6,8 +6,10 @@ import gc
 
 import pytest
 
+import bilevelpy
 from bilevelpy.diagnostics import Source
 from bilevelpy.garbage import undisturbed
+from bilevelpy.ir.walk import level_roots, postorder
 from bilevelpy.sema import check
 from tests.steps import steps
 
@@ -22,6 +24,11 @@ def many(head: str, each: str, tail: str, between: str = "\n"):
 
 def joined(each: str, n: int, between: str = "\n") -> str:
     return between.join(each.replace("{k}", str(k)) for k in range(n))
+
+
+def chain(each: str, n: int) -> str:
+    """What reads the one before it, as ``{j}``."""
+    return " ".join(each.replace("{k}", str(k)).replace("{j}", str(k - 1)) for k in range(1, n))
 
 
 ROWS = "lower f { var y[n] in [0, 9]; minimize sum(y); subject to "
@@ -71,6 +78,46 @@ def test_work_grows_with_the_text(name):
     work(text(2))  # tables are loaded
     short, long = work(text(40)), work(text(160))
     assert long < 4.8 * short, (short, long)
+
+
+SUMS = {
+    "chain of sums": lambda n: (
+        f"{UPPER} lower f {{ var y; let a0 = y; "
+        f"{chain('let a{k} = a{j} + sin({k} * y);', n)} minimize a{n - 1}; }}"
+    ),
+    "rows that add to a sum": lambda n: (
+        f"{UPPER} {ONE} let a = {joined('exp({k} * y)', n, ' + ')}; subject to "
+        f"{joined('c{k}: a + x >= {k};', n)} }}"
+    ),
+    "entries that move": many(
+        f"{UPPER} lower f {{ var y; minimize sumsq([", "y + {k} * x", "]); }", ", "
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_expressions_grow_with_the_text(name):
+    def size(n: int) -> int:
+        program = check(Source("<text>", SUMS[name](n))).program
+        assert program is not None
+        nodes = postorder(level_roots(program.lowers[0]))
+        return sum(1 + len(x.children) + len(getattr(x, "values", ())) for x in nodes)
+
+    assert size(1200) < 4.8 * size(300)
+
+
+def test_long_arrays_mean_what_short_ones_mean():
+    entries = [f"{k} * y + {k % 3} * x" for k in range(60)]
+    numbers = ", ".join(map(str, range(60)))
+    terms = " + ".join(f"{k} * ({e})" for k, e in enumerate(entries))
+    model = bilevelpy.parse(
+        f"param t[60] = [{numbers}]; upper {{ var x; minimize x; }} lower f {{ var y; "
+        f"let a = [{', '.join(entries)}]; let b = [{', '.join(f'[{e}, y]' for e in entries)}]; "
+        f"minimize sum(t * a) + sum(b) - sum(a); }} report r = {terms} + 60 * y;"
+    )
+    oracle = bilevelpy.compile(model)
+    assert oracle.f([0.5], [2.0]) == pytest.approx(oracle.reports([0.5], [2.0])["r"])
+    assert oracle.grad_f([0.5], [2.0]) == pytest.approx(sum(k * k for k in range(60)) + 60)
 
 
 def test_rows_are_told_apart_by_what_they_read():
