@@ -50,6 +50,11 @@ def reading(began: float, seconds: float) -> Iterator[None]:
         ) from error
 
 
+def time_left() -> float:
+    """Seconds until then."""
+    return _END.get() - time.perf_counter()
+
+
 def check() -> None:
     """Raise where the time is up."""
     end = _END.get()

@@ -22,6 +22,7 @@ import scipy.sparse as sp
 
 from bilevelpy.backends.nlp_branches import Branch, extension
 from bilevelpy.numerics.interior_point import InteriorPoint, Local
+from bilevelpy.patience import check
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.intervals import column_ranges, propagated
 from bilevelpy.reductions.rows import Functions, Rows, join_rows
@@ -234,6 +235,7 @@ def product_rows(program: KKT) -> Rows:
     trees: dict[int, sc.Scalar] = {}
     functions = program.rows.functions
     for k, pair in enumerate(program.pairs):
+        check()
         sign = -1.0 if pair.side == "upper" else 1.0
         m = pair.multiplier
         if pair.row is None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from bilevelpy.numerics.linearised import confirmed_by_tangent
 from bilevelpy.numerics.smooth_program import Program
+from bilevelpy.patience import check
 from bilevelpy.result import Certificate
 
 if TYPE_CHECKING:
@@ -211,6 +212,7 @@ def check_follower(
     looks far away where the follower is not known to be ``convex``; differences below ``floor``
     (in ``unit``) are none.
     """
+    check()
     name = system.followers[k].name
     program = follower_program(system, k, v)
     violation = program.rows.violation(v)

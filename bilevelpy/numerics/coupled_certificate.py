@@ -21,7 +21,7 @@ from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.linearised import confirmed_by_tangent
 from bilevelpy.numerics.row_program import simplex_sums
 from bilevelpy.options import SolveOptions
-from bilevelpy.patience import TooLong, until
+from bilevelpy.patience import TooLong, check, time_left
 from bilevelpy.reductions.refusal import Refused
 from bilevelpy.reductions.rows import System, system
 from bilevelpy.result import Certificate
@@ -41,6 +41,8 @@ PROBE = 1e-3
 ACTIVE = 1e-6
 # Multipliers below this fraction of the largest are weakly active: the response has a kink there.
 WEAK = 1e-6
+# Seconds of a decomposition for the cube of its side: nothing ends it on the way.
+FLOPS = 1e-9
 # Lower solutions are known to about this fraction of F.
 NOISE = 1e-7
 
@@ -60,15 +62,12 @@ def examine_rows(
     out.
     """
     try:
-        with until(time.perf_counter() + seconds):
-            rows = system(oracle.bound)
-            return _Check(oracle, rows, x, y, structure, options, rng, seconds).run()
+        rows = system(oracle.bound)
     except Refused as error:
         reason = f"the constraints cannot be checked: {error}"
-    except TooLong:
-        reason = "there was no time to solve the followers again"
-    nothing = (math.nan,) * 6
-    return Certificate("none", *nothing, None, (reason,), {}), None
+        nothing = (math.nan,) * 6
+        return Certificate("none", *nothing, None, (reason,), {}), None
+    return _Check(oracle, rows, x, y, structure, options, rng, seconds).run()
 
 
 class _Check:
@@ -149,10 +148,11 @@ class _Check:
         """The columns with every follower solved again."""
         new = v.copy()
         for k in range(len(self.rows.followers)):
+            check()
             program = follower_program(self.rows, k, new)
             if self.convex and confirmed_by_tangent(program, new, CONFIRMED) is not None:
                 continue  # what is there is the response
-            answer = program.solve(np.random.default_rng(self.seed), convex=self.convex)
+            answer = program.solve(np.random.default_rng(self.seed), self.until, convex=self.convex)
             if answer.values is None:
                 return None
             new[program.free] = answer.values[program.free]
@@ -187,8 +187,12 @@ class _Check:
         o = self.oracle
         values, scale = o.g.values(x, y), max(norm(y), 1e-3)
         back = o.g.vjp(x, y)
-        eye = torch.eye(o.g.size, dtype=torch.float64)
-        parts = [back(e) for e in eye]
+        parts = []
+        for i in range(o.g.size):  # one by one: the unit vectors of many rows fill the memory
+            check()
+            unit = torch.zeros(o.g.size, dtype=torch.float64)
+            unit[i] = 1.0
+            parts.append(back(unit))
         lengths = torch.stack([torch.linalg.vector_norm(p[1]) for p in parts])
         slack = values / lengths.clamp(min=1e-300)
         active = [i for i in range(o.g.size) if o.g.equality[i] or slack[i] > -ACTIVE * scale]
@@ -220,6 +224,8 @@ class _Check:
         H = self._curvature(x, y, prices)
         F_x, F_y = o.grad_F(x, y)
         k = C.shape[0]
+        if FLOPS * (o.m + k) ** 3 > time_left():
+            raise TooLong
         M = torch.cat([torch.cat([H, C.T], 1), torch.cat([C, torch.zeros(k, k, dtype=H.dtype)], 1)])
         rhs = torch.cat([F_y, torch.zeros(k, dtype=H.dtype)])
         sol = torch.linalg.lstsq(M, rhs[:, None], driver="gelsd").solution[:, 0]

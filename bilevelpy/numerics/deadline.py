@@ -28,8 +28,26 @@ _TIMED = (
 )
 
 
+_TIMED_ROWS = ("values", "violation", "vjp", "jvp")
+
+
 class OutOfTime(Exception):
     """The time limit was met inside a step."""
+
+
+class _TimedRows:
+    """Constraints whose evaluations, and products with their derivatives, are looked after."""
+
+    def __init__(
+        self, rows: Any, timed: Callable[[Callable[..., Any]], Callable[..., Any]]
+    ) -> None:
+        self._rows = rows
+        for name in _TIMED_ROWS:
+            if hasattr(rows, name):
+                setattr(self, name, timed(getattr(rows, name)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rows, name)
 
 
 class DeadlineOracle:
@@ -46,6 +64,10 @@ class DeadlineOracle:
         self.lowest: tuple[float, Vec] | None = None
         for name in _TIMED:
             setattr(self, name, self._timed(getattr(oracle, name)))
+        for name in ("g", "G"):
+            rows = getattr(oracle, name, None)
+            if rows is not None:
+                setattr(self, name, _TimedRows(rows, self._timed))
         if watched is not None:
             for name in ("f", "value_grad_f"):
                 setattr(self, name, self._noted(getattr(self, name)))

@@ -21,7 +21,6 @@ from bilevelpy.reductions.expand_forms import FORMS
 from bilevelpy.reductions.expand_moves import place
 from bilevelpy.reductions.expand_trees import TREES
 from bilevelpy.reductions.polynomial import (
-    ENTRY,
     Form,
     Oversized,
     Products,
@@ -92,9 +91,9 @@ class Expander:
                 self.bound.program,
                 "BLV0603",
                 span,
-                f"{error.pairs:,} products of two variables",
+                error.what,
                 hint="a backend that takes steps evaluates it as it is written",
-                size=in_words(ENTRY * error.pairs),
+                size=in_words(error.size),
                 memory=in_words(machine_memory()),
             ) from None
 

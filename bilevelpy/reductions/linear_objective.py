@@ -26,6 +26,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 
+from bilevelpy.patience import check
 from bilevelpy.reductions.rows import Functions
 from bilevelpy.reductions.trees import linear_terms, quadratic_terms
 
@@ -163,6 +164,7 @@ def _weights(products: Terms, identities: Iterable[Terms]) -> Array | None:
     entries: list[tuple[int, int, float]] = []
     count = 0
     for count, terms in enumerate(identities, start=1):
+        check()
         entries += [(numbers.of(k), count - 1, c) for k, c in terms.items() if len(k) == 2 and c]
     if not entries:
         return None

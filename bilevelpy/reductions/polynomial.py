@@ -25,14 +25,16 @@ DENSE = 0.25
 """Share of stored entries from which on a product of matrices is one of dense ones."""
 ENTRY = 16
 """Bytes of a stored entry with its place."""
+START, COPIES = 4, 4
+"""Bytes of a matrix for each of its rows, be they empty, and matrices that are kept of each."""
 
 
 class Oversized(Exception):
-    """Products of so many ``pairs`` of columns do not fit into memory."""
+    """``what`` is made takes so many bytes, and does not fit into memory."""
 
-    def __init__(self, pairs: int) -> None:
-        super().__init__(pairs)
-        self.pairs = pairs
+    def __init__(self, what: str, size: int) -> None:
+        super().__init__(what)
+        self.what, self.size = what, size
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +164,15 @@ def hessians(form: Form, only: int | None = None) -> dict[int, Sparse]:
     Raises
     ------
     Oversized
-        Where a Q has more entries than fit into memory: the square of a sum of a million columns.
+        Where a Q has more entries than fit into memory (the square of a sum of a million columns),
+        or there are too many of them.
     """
     found: dict[int, Sparse] = {}
+    width = form.linear.shape[1]
+    curved = {int(r) for p in form.products for r in np.unique(p.outer.tocoo().row)}
+    if only is None and START * len(curved) * width > machine_memory() / COPIES:
+        what = f"{len(curved):,} matrices, one a row, over {width:,} variables"
+        raise Oversized(what, START * len(curved) * width)
     for p in form.products:
         outer = sp.csr_array(p.outer)
         for row in np.flatnonzero(np.diff(outer.indptr)):
@@ -186,7 +194,7 @@ def _crossed(left: Sparse, weights: Array, right: Sparse) -> Sparse:
     made = int(np.diff(left.indptr).astype(np.int64) @ np.diff(right.indptr).astype(np.int64))
     pairs = min(made, used[0].size * used[1].size)
     if ENTRY * pairs > machine_memory():
-        raise Oversized(pairs)
+        raise Oversized(f"{pairs:,} products of two variables", ENTRY * pairs)
     area = left.shape[0] * max(1, max(u.size for u in used))
     if min(left.nnz, right.nnz) < max(DENSE * area, 1_000):
         return sp.csr_array(left.T @ _scale_rows(weights, right))

@@ -20,6 +20,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 
+from bilevelpy.patience import check
 from bilevelpy.reductions.trees import quadratic_terms
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def _coefficients(functions: Functions, row: int) -> list[tuple[tuple[int, ...],
     """(columns, size) of the monomials of a function. Products say nothing about units beside the
     squares of both variables, where these are no smaller: entries of a kernel fall to nothing.
     """
+    check()
     linear = functions.linear
     span = slice(linear.indptr[row], linear.indptr[row + 1])
     pairs = zip(linear.indices[span].tolist(), linear.data[span].tolist(), strict=True)
@@ -155,6 +157,7 @@ def _least_squares(
         right.append(value)
 
     for row, key, a in parts:
+        check()
         if not any(prices[j] for j in key):
             equation(key, row, -math.log10(a))
     for ends in (columns.lower, columns.upper):

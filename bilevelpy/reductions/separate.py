@@ -15,6 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
+from bilevelpy.patience import check
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.rows import Follower, Functions, System, join_functions
 
@@ -67,6 +68,7 @@ def _groups(system: System, k: int, own: Array, rows: Array) -> Array:
     seen: set[int] = set()
 
     def join(columns: Iterable[int]) -> None:
+        check()
         found = [local[j] for j in columns if j in local]
         seen.update(found)
         edges.extend(pairwise(found))

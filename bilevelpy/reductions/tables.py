@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from bilevelpy.patience import check
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.columns import Columns
 from bilevelpy.reductions.evaluation import Evaluation
@@ -284,5 +285,8 @@ def join_rows(parts: list[Rows], width: int) -> Rows:
 
 
 def _wider(matrix: Sparse, rows: int, width: int) -> Sparse:
+    if matrix.shape == (rows, width):
+        return matrix
+    check()  # every quadratic row has a matrix of its own
     coo = matrix.tocoo()
     return sp.csr_array((coo.data, (coo.row, coo.col)), shape=(rows, width))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bilevelpy.patience import check
 from bilevelpy.reductions import scalar as sc
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def tree_of(functions: Functions, row: int, constant: bool = True) -> sc.Scalar:
 
 def linear_terms(functions: Functions, row: int) -> list[tuple[int, float]]:
     """(column, coefficient) of the linear part, by column."""
+    check()  # who asks goes through all rows
     linear = functions.linear
     span = slice(linear.indptr[row], linear.indptr[row + 1])
     pairs = zip(linear.indices[span], linear.data[span], strict=True)

@@ -105,6 +105,8 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
             raise
         except (BackendError, ExportError) as error:  # a model that it accepted, but cannot take
             others = [n for n in decision.ranked if n not in tried]
+            if options.backend == "auto" and not _time_is_left(options, clock):
+                return unbegun(model, options, request, clock, f"written out for `{name}`")
             if options.backend != "auto" or not others:
                 raise
             tried.append(others[0])

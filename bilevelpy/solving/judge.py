@@ -17,6 +17,7 @@ from bilevelpy.numerics.driver import RunResult
 from bilevelpy.numerics.scaled import ScaledOracle, Units
 from bilevelpy.numerics.steps_certificate import examine_steps
 from bilevelpy.options import SolveOptions
+from bilevelpy.patience import TooLong, until
 from bilevelpy.result import Certificate, Status
 
 if TYPE_CHECKING:
@@ -94,7 +95,11 @@ class Judge:
             spent = min(limit, max(PATIENCE / TRAINED, began - self.began))
             left = min(left, max(TRAINED * spent, LEAST))
         try:
-            certificate, place = self._examined(x, y, left, began)
+            with until(began + left):
+                certificate, place = self._examined(x, y, left, began)
+        except TooLong:
+            reason = f"there was no time to check the point within the {left:.2g} s that were left"
+            certificate, place = Certificate("none", *(math.nan,) * 6, None, (reason,), {}), None
         except KeyboardInterrupt:
             self.known = (x, y, None)
             return None

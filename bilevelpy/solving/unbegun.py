@@ -32,7 +32,7 @@ def unbegun(
     BackendError
         Where not even these are to be had (matrices as variables).
     """
-    clock.lap("compile" if doing == "compiled" else "analyze")
+    clock.lap({"compiled": "compile", "analysed": "analyze"}.get(doing, "solve"))
     told = f"the time limit of {options.time_limit:g} s was over while the model was {doing}"
     program = model.program
     try:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+import torch
 
 import bilevelpy
 from bilevelpy import patience, solving
@@ -12,6 +15,8 @@ from bilevelpy.errors import BackendError
 from bilevelpy.ir.objectives import lower_objective
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.lowering.structured import structured_hessian
+from bilevelpy.numerics.deadline import DeadlineOracle, OutOfTime
+from bilevelpy.solving import judge
 from tests.steps import steps
 
 TEXT = """
@@ -75,6 +80,54 @@ def test_results_of_models_that_were_not_begun_can_be_kept(at_once, tmp_path):
     result.save(tmp_path / "r.json")
     assert bilevelpy.load_result(tmp_path / "r.json").status == "time_limit"
     assert result._repr_html_()
+
+
+def test_a_model_that_no_backend_could_write_out_in_time_has_its_start(monkeypatch):
+    def late(*arguments: object) -> None:
+        raise BackendError("could not write the model out")
+
+    monkeypatch.setattr(solving, "_attempt", late)
+    monkeypatch.setattr(solving, "_time_is_left", lambda options, clock: False)
+    result = bilevelpy.solve(bilevelpy.parse(TEXT), time_limit=1.0)
+    assert result.status == "time_limit"
+    assert "was over while the model was written out for `" in result.message
+    assert result.upper["x"] == 1.5
+    with pytest.raises(BackendError, match="could not write"):
+        bilevelpy.solve(bilevelpy.parse(TEXT), time_limit=1.0, backend="aid")
+
+
+BELOW = TEXT.replace("for i in n);", "for i in n); subject to c: sum(y) <= 2;")
+
+
+def test_a_certificate_that_takes_too_long_is_none(monkeypatch):
+    def late(*arguments: object, **named: object) -> None:
+        with patience.until(-math.inf):
+            patience.check()
+
+    monkeypatch.setattr(judge, "examine_rows", late)
+    result = bilevelpy.solve(bilevelpy.parse(BELOW), backend="blocc", max_iter=3, time_limit=60)
+    assert not result.success
+    assert result.certificate.kind == "none"
+    assert "there was no time to check the point" in result.certificate.reasons[0]
+    assert np.isfinite(result.F)
+
+
+def test_rows_are_not_evaluated_after_the_deadline():
+    oracle = TorchOracle(bilevelpy.parse(BELOW).bound)
+    timed = DeadlineOracle(oracle, math.inf)
+    x, y = oracle.x0, oracle.y0
+    product, along = timed.g.vjp(x, y), timed.g.jvp(x, y)
+    assert timed.g.size == 1
+    assert timed.g.values(x, y) == oracle.g.values(x, y)
+    timed.deadline = -math.inf
+    for late in (
+        lambda: product(torch.ones(1, dtype=torch.float64)),
+        lambda: along(x, y),
+        lambda: timed.g.values(x, y),
+        lambda: timed.g.violation(x, y),
+    ):
+        with pytest.raises(OutOfTime):
+            late()
 
 
 def factors(n: int) -> bilevelpy.Model:

@@ -40,3 +40,16 @@ def test_sums_of_squares_take_no_pairs(monkeypatch):
     text = "dim n = 1000; upper { var x[n] in [0, 1]; minimize sumsq(x); }"
     text += "lower f { var y in [0, 1]; minimize y * x[1]; }"
     assert system(bilevelpy.parse(text).bound).objective.quadratic[0].nnz == 1000
+
+
+def test_matrices_of_many_rows_are_told_with_their_number(monkeypatch):
+    """Each of them takes a word for every variable, be it empty."""
+    for module in (expand, polynomial):
+        monkeypatch.setattr(module, "machine_memory", lambda: 10_000_000)
+    text = "set I = 1..2000; upper { var x; minimize x + sum(f.y); }"
+    text += "lower f[i in I] { var y in [0, 1]; minimize (y - x)^2; }"
+    with pytest.raises(Refused) as caught:
+        system(bilevelpy.parse(text).bound)
+    assert caught.value.diagnostic.code == "BLV0603"
+    label = caught.value.diagnostic.primary.text
+    assert label == "2,000 matrices, one a row, over 2,001 variables"

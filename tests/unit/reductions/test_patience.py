@@ -42,3 +42,33 @@ def test_a_model_that_takes_too_long_to_write_out_is_an_error_that_says_so(backe
     model = bl.parse(text, data={"X": rng.normal(size=(30, 4)), "y": np.ones(30)})
     with pytest.raises(bl.BackendError, match="could not write the model out row by row"):
         backend.solve(model.bound, SolveOptions(time_limit=1e-9), given, True)
+
+
+ROWS = """
+dim n; param A[n, 3] = 1;
+upper { var x[3] in [-1, 1]; minimize sum(x) + sumsq(y); }
+lower f { var y[3] in [-9, 9]; minimize sumsq(y - x);
+  subject to r[i in n]: sum(A[i, j] * y[j] for j in 3) <= 1; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "backend"),
+    [
+        ("reductions.trees", "exact"),
+        ("reductions.separate", "exact"),
+        ("backends.nlp_complementarity", "nlp"),
+    ],
+)
+def test_work_row_by_row_looks_at_the_time_with_every_row(module, backend, monkeypatch) -> None:
+    looks = 0
+
+    def count() -> None:
+        nonlocal looks
+        looks += 1
+
+    monkeypatch.setattr(f"bilevelpy.{module}.check", count)
+    model = bl.parse(ROWS, data={"A": np.random.default_rng(0).normal(size=(40, 3))})
+    options = {"form": "conditions", "starts": 1} if backend == "nlp" else {}
+    bl.solve(model, backend=backend, options=options, time_limit=20.0)
+    assert looks >= 40
