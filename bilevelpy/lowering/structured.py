@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Beyond this many classes a second-derivative pass per class costs more than differentiating twice.
 MAX_CLASSES = 256
+# Side of a matrix beyond which products with the columns of the response cost less.
+LARGEST = 5_000
 
 
 class StructuredHessian:
@@ -138,10 +140,10 @@ class StructuredCurvature:
     def of(
         cls, oracle: Programs, objective: Expr, beside: Sequence[VarRef]
     ) -> StructuredCurvature | None:
-        """None where the function has another form, its data are sparse or elsewhere, or a function
-        has no rule for its derivative.
+        """None where the function has another form, its data are sparse or elsewhere, a function
+        has no rule for its derivative, or the matrix is large: then products are taken.
         """
-        if oracle.device.type != "cpu" or oracle.dtype is not torch.float64:
+        if oracle.m > LARGEST or oracle.device.type != "cpu" or oracle.dtype is not torch.float64:
             return None
         found = _predictors(oracle, objective)
         if found is None:

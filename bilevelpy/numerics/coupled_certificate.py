@@ -17,7 +17,7 @@ import torch
 
 from bilevelpy.numerics.certificate_case import tolerance
 from bilevelpy.numerics.constrained_certificate import Claim, certify_rows, follower_program
-from bilevelpy.numerics.linear_solve import norm
+from bilevelpy.numerics.linear_solve import norm, unit
 from bilevelpy.numerics.linearised import confirmed_by_tangent
 from bilevelpy.numerics.row_program import simplex_sums
 from bilevelpy.options import SolveOptions
@@ -188,11 +188,9 @@ class _Check:
         values, scale = o.g.values(x, y), max(norm(y), 1e-3)
         back = o.g.vjp(x, y)
         parts = []
-        for i in range(o.g.size):  # one by one: the unit vectors of many rows fill the memory
+        for i in range(o.g.size):
             check()
-            unit = torch.zeros(o.g.size, dtype=torch.float64)
-            unit[i] = 1.0
-            parts.append(back(unit))
+            parts.append(back(unit(o.g.size, i)))
         lengths = torch.stack([torch.linalg.vector_norm(p[1]) for p in parts])
         slack = values / lengths.clamp(min=1e-300)
         active = [i for i in range(o.g.size) if o.g.equality[i] or slack[i] > -ACTIVE * scale]
@@ -251,8 +249,10 @@ class _Check:
         if not bool(prices.any()):
             return H
         e = 1e-5 * (1.0 + norm(y))
-        for j, unit in enumerate(torch.eye(o.m, dtype=torch.float64)):
-            up, down = (self._slope(x, y + s * e * unit, prices)[1] for s in (1.0, -1.0))
+        for j in range(o.m):
+            check()
+            step = e * unit(o.m, j)
+            up, down = (self._slope(x, y + s * step, prices)[1] for s in (1.0, -1.0))
             H[:, j] += (up - down) / (2.0 * e)
         return 0.5 * (H + H.T)
 

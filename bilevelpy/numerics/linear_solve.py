@@ -19,6 +19,13 @@ Operator = Callable[[Vec], Vec]
 HUGE, MINUTE = 1e300, 1e-280
 
 
+def unit(size: int, place: int) -> Vec:
+    """A unit vector: those of many rows at once would be a matrix that fills the memory."""
+    vector = torch.zeros(size, dtype=torch.float64)
+    vector[place] = 1.0
+    return vector
+
+
 def norm(v: Vec) -> float:
     """Euclidean norm as a float."""
     square: float = torch.dot(v, v).item()

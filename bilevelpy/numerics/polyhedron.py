@@ -10,6 +10,7 @@ import torch
 
 from bilevelpy.errors import BackendError
 from bilevelpy.lowering.domains import ProductSet
+from bilevelpy.numerics.linear_solve import unit
 from bilevelpy.numerics.multipliers import ConstraintRows
 from bilevelpy.numerics.two_sided import solve_two_sided
 
@@ -34,11 +35,11 @@ class Polyhedron:
         self.domain, self.equality = domain, rows.equality
         zero = torch.zeros_like(start)
         product = rows.vjp(zero[:n], zero[n:])
-        eye = torch.eye(rows.size, dtype=torch.float64)
-        self.A = torch.stack([torch.cat(product(e)) for e in eye])
+        self.A = torch.stack([torch.cat(product(unit(rows.size, i))) for i in range(rows.size)])
         self.b = -rows.values(zero[:n], zero[n:])
         self._check(rows, n, start)
-        self._gram = torch.linalg.pinv(self.A @ self.A.T)
+        one = bool(self.equality.all()) or rows.size == 1
+        self._gram = torch.linalg.pinv(self.A @ self.A.T) if one and domain.is_free else None
 
     def _check(self, rows: ConstraintRows, n: int, start: Vec) -> None:
         """Raise where the rows are not affine in x and y together."""
@@ -57,8 +58,7 @@ class Polyhedron:
     def project(self, w: Vec) -> Vec:
         """The nearest point."""
         off = self.A @ w - self.b
-        plain = self.domain.is_free
-        if plain and (bool(self.equality.all()) or self.equality.numel() == 1):
+        if self._gram is not None:
             if not bool(self.equality[0]):
                 off = off.clamp(min=0.0)
             near: Vec = w - self.A.T @ (self._gram @ off)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -69,10 +70,9 @@ class Columns:
 
     def block_of(self, column: int) -> Block | None:
         """The block that a column belongs to (None for one that a reformulation added)."""
-        for block in self.blocks:
-            if block.offset <= column < block.offset + block.size:
-                return block
-        return None
+        k = bisect_right(self.blocks, column, key=lambda block: block.offset)
+        found = self.blocks[k - 1] if k else None
+        return found if found is not None and column < found.offset + found.size else None
 
     def extended(
         self, names: list[str], lower: Array, upper: Array, integer: Array, owner: int = PRICE

@@ -91,7 +91,33 @@ def apply_linear(matrix: Sparse, form: Form) -> Form:
 
 def plus(a: Form, b: Form) -> Form:
     """The sum of two tensors of equal size."""
-    return Form(a.constant + b.constant, _clean(a.linear + b.linear), (*a.products, *b.products))
+    products = _together([*a.products, *b.products])
+    return Form(a.constant + b.constant, _clean(a.linear + b.linear), tuple(products))
+
+
+def _together(products: list[Products]) -> list[Products]:
+    """With one for equal factors: a chain of sums that read the one before twice doubles them with
+    every step.
+    """
+    found: dict[tuple[int, int], Products] = {}
+    for p in products:
+        factors = id(p.left), id(p.right)
+        other = found.get(factors)
+        both = (
+            p if other is None else Products(sp.csr_array(other.outer + p.outer), p.left, p.right)
+        )
+        found[factors] = both
+    return list(found.values())
+
+
+def _joined(products: list[Products]) -> list[Products]:
+    """One for all where there are many."""
+    if len(products) < MANY:
+        return products
+    outer = sp.csr_array(sp.hstack([p.outer for p in products], format="csr"))
+    left = sp.csr_array(sp.vstack([p.left for p in products], format="csr"))
+    right = sp.csr_array(sp.vstack([p.right for p in products], format="csr"))
+    return [Products(outer, left, right)]
 
 
 def total(forms: list[Form]) -> Form:
@@ -105,12 +131,7 @@ def total(forms: list[Form]) -> Form:
     adding = sp.csr_array(sp.hstack([sp.eye_array(rows, format="csr")] * len(forms), format="csr"))
     linear = adding @ sp.csr_array(sp.vstack([f.linear for f in forms], format="csr"))
     constant = np.sum([f.constant for f in forms], axis=0)
-    made = [p for f in forms for p in f.products]
-    if len(made) >= MANY:
-        outer = sp.csr_array(sp.hstack([p.outer for p in made], format="csr"))
-        left = sp.csr_array(sp.vstack([p.left for p in made], format="csr"))
-        right = sp.csr_array(sp.vstack([p.right for p in made], format="csr"))
-        made = [Products(outer, left, right)]
+    made = _joined(_together([p for f in forms for p in f.products]))
     return Form(constant, _clean(linear), tuple(made))
 
 
@@ -155,7 +176,7 @@ def stack(forms: list[Form]) -> Form:
         ]
         start += form.rows
     linear = sp.csr_array(sp.vstack([f.linear for f in forms], format="csr"))
-    return Form(np.concatenate([f.constant for f in forms]), linear, tuple(products))
+    return Form(np.concatenate([f.constant for f in forms]), linear, tuple(_joined(products)))
 
 
 def hessians(form: Form, only: int | None = None) -> dict[int, Sparse]:
