@@ -8,7 +8,9 @@ point::
     f(x, y) <= f(x, z)    or    z breaks a row of the follower at x
 
 Bounds grow and candidates improve until they meet. ``z`` is taken with slack in its rows where
-there is some, so that the cut removes a neighbourhood of the point.
+there is some, so that the cut removes a neighbourhood of the point, and moves with x where its rows
+say how. Where a relaxation ends on the edge of what cuts allow, twins tell whether there is
+anything behind it.
 """
 
 from __future__ import annotations
@@ -21,8 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.backends.exact_followers import BEST, FEASIBLE, Cut, Followers, Progress
+from bilevelpy.backends.exact_closure import twin_of
+from bilevelpy.backends.exact_cut import Cut, write_cut
+from bilevelpy.backends.exact_followers import BEST, FEASIBLE, Followers, Progress
 from bilevelpy.backends.exact_leader import candidate
+from bilevelpy.backends.exact_moving import moving
 from bilevelpy.backends.exact_necessary import high_point
 from bilevelpy.backends.exact_relax import Relaxed
 from bilevelpy.backends.exact_scip import LEAST, Limits, Model, Outcome
@@ -45,6 +50,8 @@ SAME = 1e-9
 POINTS = 12
 # Margins by which a response has to break its row at points inside, and the time for each of them.
 MARGINS, INSIDE = (1e-2, 1e-4), 0.1
+# On the way back from there so much is left to the edge.
+BACK = 1e-2
 # Bounds that contradict each other by more than this (relative) are no rounding.
 APART = 1e-3
 
@@ -78,12 +85,16 @@ def solve_by_cuts(
     cuts: list[Cut] = []
     state = Progress() if state is None else state
 
+    rows = high_point(system)
+    closed = False
+
     def write(model: Model) -> None:
+        twin = twin_of(model, rows.rows) if closed else None
         for cut in cuts:
-            run.write(model, cut)
+            write_cut(run, model, cut, twin=twin)
 
     # The rows alone are quickly solved, and often enough; the conditions are tried afterwards.
-    rows, full = Relaxed(high_point(system), extra=write), Relaxed(relaxation, extra=write)
+    simply, full = Relaxed(rows, extra=write), Relaxed(relaxation, extra=write)
     status, settled = "time_limit", -math.inf
     quick, spent = min(QUICK * limits().seconds, QUICK_SECONDS), 0.0
     for count in range(ROUNDS):
@@ -99,7 +110,7 @@ def solve_by_cuts(
         if meanwhile is not None:
             bounds = replace(bounds, seconds=min(bounds.seconds, max(after - passed, 0.05)))
         started = time.perf_counter()
-        found = (rows if simple else full).solve(bounds)
+        found = (simply if simple else full).solve(bounds)
         # What a first look took before local solutions were found does not count.
         if simple and meanwhile is None:
             spent += time.perf_counter() - started
@@ -145,7 +156,10 @@ def solve_by_cuts(
         if ended == "known" and simple:
             quick = 0.0  # the conditions may cut the point off
             continue
-        if ended == "known" and _inside(run, cuts, relaxation, limits(), state):
+        if ended == "known" and not closed:
+            closed = True
+            continue
+        if ended == "known" and _inside(run, cuts, relaxation, found.values, limits(), state):
             continue
         if ended:
             status = "stuck"
@@ -181,27 +195,38 @@ def _locally(
 
 
 def _inside(
-    run: Followers, cuts: list[Cut], relaxation: KKT, limits: Limits, state: Progress
+    run: Followers,
+    cuts: list[Cut],
+    relaxation: KKT,
+    edge: Array,
+    limits: Limits,
+    state: Progress,
 ) -> bool:
-    """Whether a point beside the edge of what cuts allow is better, or gives a new cut.
+    """Whether a point beside the ``edge`` of what cuts allow is better, or gives a new cut.
 
     On the edge a response breaks its row by nothing, and the follower may still take it; where F
-    does not fall towards the edge, it is as good a little inside.
+    does not fall towards the edge, it is as good a little inside. Where F falls, points on the way
+    back come near to its value.
     """
+    whole = run.system.columns.integer
     best, before = state.objective, len(cuts)
     for margin in MARGINS:
 
         def write(model: Model, margin: float = margin) -> None:
             for cut in cuts:
-                run.write(model, cut, margin)
+                write_cut(run, model, cut, margin)
 
         seconds = max(INSIDE * limits.seconds, min(LEAST, limits.seconds))
         found = Relaxed(relaxation, extra=write).solve(replace(limits, seconds=seconds))
         state.nodes += found.nodes
         if found.values is None:
             continue
+        points, way = [found.values], found.values - edge
+        if float(np.abs(way[: whole.size][whole]).max(initial=0.0)) < 0.5:
+            points.append(edge + BACK * way)
         known = state.bound
-        _round(run, replace(found, bound=-math.inf), cuts, state)
+        for point in points:
+            _round(run, replace(found, values=point, bound=-math.inf), cuts, state)
         state.bound = known
         if len(cuts) > before or state.objective < best - APART * limits.gap * max(1.0, abs(best)):
             return True
@@ -264,10 +289,12 @@ def _round(
         # Among whole numbers responses with slack are mostly worse ones: they are asked for where
         # the best one has been cut from before, and x avoids its rows by nothing.
         discrete = bool(system.columns.integer[system.columns.owner == k + 1].any())
-        new = discrete and not _is_known(run, cuts, k, response)
+        new = discrete and not _is_known(run, cuts, Cut(k, response))
         inner = None if new else run.inner(k, v, here - 0.5 * (here - least))
         made = [response] if inner is None else [inner[: v.size], response]
-        cuts += [run.cut(k, z) for z in made if not _is_known(run, cuts, k, z)]
+        for cut in (run.cut(k, z) for z in made):
+            moves = moving(run, cut)
+            cuts += [c for c in (moves or cut,) if not _is_known(run, cuts, c)]
     candidate(run, responses, solved, state)
     if len(cuts) == before:
         state.why = (
@@ -278,10 +305,6 @@ def _round(
     return ""
 
 
-def _is_known(run: Followers, cuts: list[Cut], k: int, response: Array) -> bool:
-    """Whether there is a cut from this response already."""
-    own = run.decided(k)
-    return any(
-        c.follower == k and bool(np.allclose(c.response[own], response[own], rtol=0.0, atol=SAME))
-        for c in cuts
-    )
+def _is_known(run: Followers, cuts: list[Cut], cut: Cut) -> bool:
+    """Whether there is this cut already."""
+    return any(c.is_same(cut, run.decided(cut.follower), SAME) for c in cuts)

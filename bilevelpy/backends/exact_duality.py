@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.backends.exact_followers import fix_at
+from bilevelpy.backends.exact_cut import placed
 
 if TYPE_CHECKING:
     from bilevelpy.backends.exact_scip import Model
@@ -55,10 +55,9 @@ def write_duality(program: KKT, model: Model) -> None:
             multipliers.setdefault(int(owner[j]), []).append((fixed, value))
     for k in range(len(system.followers)):
         if _is_linear(program, k):
-            own = np.flatnonzero(owner == k + 1)
-            others = np.setdiff1d(np.arange(system.columns.count), own)
+            own = owner[: system.columns.count] == k + 1
             functions = system.lower_objectives.take([k])
-            rest = fix_at(functions, others, np.zeros(system.columns.count))
+            rest = placed(functions, own, np.zeros(system.columns.count))
             total = model.expression(functions, 0) - model.expression(rest, 0)
             for column, weight in multipliers.get(k + 1, []):
                 total = total + weight * model.variables[column]

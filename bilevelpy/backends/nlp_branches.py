@@ -77,13 +77,13 @@ def branch(system: System, k: int, v: Array) -> Branch:
         value = float(rows.functions.take([r]).value(v)[0])
         for end, sign in ((rows.lower[r], -1.0), (rows.upper[r], 1.0)):
             if math.isfinite(end) and abs(value - end) <= TIGHT * max(1.0, abs(end)):
-                slope = _gradient(tree_of(rows.functions, r), own, v)
+                slope = slopes_at(tree_of(rows.functions, r), own, v)
                 if slope is not None and np.isfinite(slope).all():
                     # Of rows that hold z alike, those that move with x keep z(x) feasible.
                     moves = bool(rows.functions.reads(r) - place.keys())
                     normals.append(sign * slope * (PREFERRED if moves else 1.0))
                     what.append(("row", r, float(end)))
-    slope = _gradient(tree_of(system.lower_objectives, k), own, v)
+    slope = slopes_at(tree_of(system.lower_objectives, k), own, v)
     chosen = list(range(len(what)))
     if slope is not None and np.isfinite(slope).all() and normals:
         weights, _ = nnls(np.array(normals).T, -slope)
@@ -93,7 +93,8 @@ def branch(system: System, k: int, v: Array) -> Branch:
     return Branch(k, v, fixed, tuple(tight.items()))
 
 
-def _gradient(tree: sc.Scalar, own: Sequence[int], v: Array) -> Array | None:
+def slopes_at(tree: sc.Scalar, own: Sequence[int], v: Array) -> Array | None:
+    """The derivatives of a function at a point; None where it has none, or no value there."""
     found = sc.gradient(tree, own)
     slopes = [found.get(j, sc.ZERO) for j in own]
     try:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.backends.exact_followers import ROOM, Followers
+from bilevelpy.backends.exact_cut import ROOM
+from bilevelpy.backends.exact_followers import Followers
 from bilevelpy.backends.exact_scip import Limits
 from bilevelpy.reductions.difference import difference
 from bilevelpy.reductions.fixing import polynomial
