@@ -27,11 +27,12 @@ from bilevelpy.backends.exact_closure import twin_of
 from bilevelpy.backends.exact_cut import Cut, write_cut
 from bilevelpy.backends.exact_followers import BEST, FEASIBLE, Followers, Progress
 from bilevelpy.backends.exact_leader import candidate
+from bilevelpy.backends.exact_local import confirm
 from bilevelpy.backends.exact_moving import moving
 from bilevelpy.backends.exact_necessary import high_point
 from bilevelpy.backends.exact_relax import Relaxed
 from bilevelpy.backends.exact_scip import LEAST, Limits, Model, Outcome
-from bilevelpy.numerics.constrained_certificate import objective_scale
+from bilevelpy.numerics.constrained_certificate import ENGINE, objective_scale
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.conditions import KKT
@@ -52,6 +53,8 @@ POINTS = 12
 MARGINS, INSIDE = (1e-2, 1e-4), 0.1
 # On the way back from there so much is left to the edge.
 BACK = 1e-2
+# Distances from a bound that may be the engine's, where rows hold to FEASIBLE.
+BESIDE = 1e-6
 # Bounds that contradict each other by more than this (relative) are no rounding.
 APART = 1e-3
 
@@ -150,14 +153,14 @@ def solve_by_cuts(
         ):
             status = "optimal"
             break
-        if ended == "unsolved" and hurry:
-            after = 0.0
-            continue
         if ended == "known" and simple:
             quick = 0.0  # the conditions may cut the point off
             continue
         if ended == "known" and not closed:
             closed = True
+            continue
+        if ended and hurry:
+            after = 0.0  # local solutions have points and more time
             continue
         if ended == "known" and _inside(run, cuts, relaxation, found.values, limits(), state):
             continue
@@ -166,6 +169,7 @@ def solve_by_cuts(
             break
         if found.status == "time_limit":
             break
+    _onto_bounds(run, state, given().gap)
     values = state.best
     if _contradicts(state.bound, -math.inf, state):  # the last point may be what shows it
         state.bound, status = -math.inf, "stuck"
@@ -233,6 +237,28 @@ def _inside(
     return False
 
 
+def _onto_bounds(run: Followers, state: Progress, gap: float) -> None:
+    """The best point with x on bounds that it all but lies on, where that is worth as much: beside
+    them an engine may have taken a way out of a cut that is none.
+    """
+    columns = run.system.columns
+    if state.best is None:
+        return
+    at = state.best[: columns.count].copy()
+    for ends in (columns.lower, columns.upper):
+        near = np.abs(at - ends) <= BESIDE * np.maximum(1.0, np.abs(at))
+        at = np.where(near & (columns.owner == 0), ends, at)
+    if np.array_equal(at, state.best[: columns.count]):
+        return
+    there = Progress()
+    confirm(run, at, there, math.inf)
+    if there.best is None or there.objective > state.objective + 0.5 * gap * max(
+        1.0, abs(state.objective)
+    ):
+        return
+    state.best, state.objective, state.solved = there.best, there.objective, there.solved
+
+
 def _contradicts(bound: float, settled: float, state: Progress) -> bool:
     """Whether the optimal value of a relaxation is not true: below that of one with fewer cuts, or
     above F at a point in hand. Nothing that it has said then counts.
@@ -273,7 +299,7 @@ def _round(
         terms = max(objective_scale(system.lower_objectives, k, at, own) for at in (v, responses))
         size = max(terms, abs(answer.objective), 1e-3)
         solved[k] = min(answer.objective, here)
-        if here - answer.objective > BEST * size:
+        if here - answer.objective > max(BEST * size, ENGINE):
             worse.append((k, answer.values[: v.size], here, answer.objective))
     if not worse:
         F, exact = (float(system.objective.value(at)[0]) for at in (v, responses))
@@ -294,7 +320,9 @@ def _round(
         made = [response] if inner is None else [inner[: v.size], response]
         for cut in (run.cut(k, z) for z in made):
             moves = moving(run, cut)
-            cuts += [c for c in (moves or cut,) if not _is_known(run, cuts, c)]
+            # Where a response that moves leaves a way out at its edge, it may leave none as it is.
+            ways = [c for c in (moves, cut) if c is not None and not _is_known(run, cuts, c)]
+            cuts += ways[:1]
     candidate(run, responses, solved, state)
     if len(cuts) == before:
         state.why = (

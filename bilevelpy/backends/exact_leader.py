@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bilevelpy.backends.exact_cut import ROOM
 from bilevelpy.backends.exact_followers import BEST, EDGE, FEASIBLE, Followers, Progress
 from bilevelpy.backends.exact_resolve import resolved
 from bilevelpy.backends.exact_scip import LEAST, Model, Outcome
@@ -64,6 +65,7 @@ def leaders_best(
         own = np.flatnonzero(system.columns.owner == k + 1)
         size = max(objective_scale(system.lower_objectives, k, v, own), abs(least), 1e-3)
         value = model.expression(system.lower_objectives, k)
-        model.row(value, -math.inf, least + 0.2 * BEST * size + room)
+        # Not less than what cuts leave, or a tie that a relaxation has found would be none.
+        model.row(value, -math.inf, least + max(0.2 * BEST * size, ROOM) + room)
     model.minimize(system.objective, sign)
     return model.solve(run.limits())

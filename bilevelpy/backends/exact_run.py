@@ -27,7 +27,7 @@ from bilevelpy.backends.exact_relax import Relaxed
 from bilevelpy.backends.exact_resolve import resolved
 from bilevelpy.backends.exact_scip import LEAST, Interlude, Limits, Outcome
 from bilevelpy.backends.exact_search import Search
-from bilevelpy.backends.exact_status import end_of, end_without_point
+from bilevelpy.backends.exact_status import end_of, end_without_point, is_close
 from bilevelpy.backends.whole import Hooks, ProgramAnswer
 from bilevelpy.ir.walk import duals
 from bilevelpy.numerics.constrained_certificate import without_point
@@ -51,8 +51,6 @@ LOCAL, LOCAL_SECONDS = 0.3, 60.0
 STARTS = 24
 # Share of the time for best responses to the point that a caller starts from.
 START = 0.1
-# A gap of so many times the wanted one is as small as tolerances may allow.
-CLOSE = 10.0
 # Seconds that are left for the certificate after points beside x have been compared.
 BESIDE = 0.5
 # Choices of a leader who multiplies prices that are tried one by one at most.
@@ -101,8 +99,7 @@ class Run(Programs):
             found = Outcome(why, best.best, best.objective, best.bound, best.nodes, 0.0)
         if self.state.stopped:
             found = replace(found, status="interrupted")
-        # The last digits are those of the followers' tolerances: a claim may name such a gap.
-        if found.status in ("stuck", "time_limit") and found.gap <= CLOSE * self.limits().gap:
+        if found.status in ("stuck", "time_limit") and is_close(found, self.limits().gap):
             found = replace(found, status="optimal")
         solved = time.perf_counter()
         if found.values is None:
@@ -286,7 +283,8 @@ class Run(Programs):
             state=self.state,
         )
         self.why = state.why
-        if found.status in ("time_limit", "stuck", "trouble") and limited and not state.stopped:
+        ended = found.status not in ("time_limit", "stuck", "trouble")
+        if not ended and not is_close(found, self.limits().gap) and limited and not state.stopped:
             found = self._search(found, state, relaxed)
         self.solved = state.solved
         return found

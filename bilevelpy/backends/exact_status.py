@@ -10,6 +10,16 @@ if TYPE_CHECKING:
     from bilevelpy.backends.exact_scip import Outcome
     from bilevelpy.result import Certificate
 
+# A gap of so many times the wanted one is as small as tolerances may allow.
+CLOSE = 10.0
+
+
+def is_close(found: Outcome, gap: float) -> bool:
+    """Whether an unfinished proof leaves a gap that a claim may name: the last digits are those of
+    the followers' tolerances.
+    """
+    return found.gap <= CLOSE * gap
+
 
 def end_of(
     found: Outcome, certificate: Certificate | None, seconds: float, why: str

@@ -27,8 +27,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # Relative to the terms of a row or an objective: the engine's own tolerance with some room.
 FEASIBLE = 2e-6
 LOWER_GAP = 2e-6
-# Objectives in the units of an engine have slopes of 0.1 and more: so little is its rounding.
-ENGINE = 1e-8
+# Objectives in the units of an engine have slopes of 0.1 and more: so little is its rounding, with
+# the room that responses which tie have in cuts.
+ENGINE = 5e-8
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -60,8 +62,56 @@ lower f {
 """
 
 
+# At x[2] = 4 a row and a bound hold the response: along the row it leaves the bound at once.
+TWO_HOLDS = """
+upper { var x[2] in [0, 4]; minimize -x[1] * y - x[2] * n; subject to a: x[1] <= 2; }
+lower f {
+  var y in [0, 3];
+  var n in binary;
+  maximize -3 * n - x[1] * y + x[2] * n;
+  subject to
+    b: 2 * y + 2 * n - x[2] >= -2;
+}
+"""
+
+# The optimum is a tie of both parts, at x = (0, 3): the terms of the second are 0 there.
+TIE_OF_NOTHING = """
+upper { var x[2] in [0, 4]; maximize x[1] * b + x[2] * a + 3 * a + 2 * b + 2 * x[2]; }
+lower f {
+  var a in binary;
+  var b in binary;
+  maximize 3 * a - x[1] * b - x[2] * a;
+  subject to
+    c: b - x[2] <= 2;
+    d: a - 2 * x[1] <= 6;
+}
+"""
+
+# The tie at x = 0 ends beside it: the row lets no other whole numbers in from any x > 0 on.
+TIE_AT_A_BOUND = """
+upper { var x in [0, 1.5]; minimize -x * a + 3 * d; }
+lower f {
+  var a in integers(0, 4);
+  var c in integers(-1, 3);
+  var d in integers(-1, 2);
+  minimize -6 * a + 6 * c - 6 * d + x * a;
+  subject to
+    r: 3 * a + 3 * c + x >= 2;
+    s: -a + c - d - 2 * x >= -1;
+}
+"""
+
+
 @pytest.mark.parametrize(
-    ("text", "F"), [(NOTHING_BEHIND, 2.0), (NO_WAY_ACROSS, 4.0), (MOVING, 6.0)]
+    ("text", "F"),
+    [
+        (NOTHING_BEHIND, 2.0),
+        (NO_WAY_ACROSS, 4.0),
+        (MOVING, 6.0),
+        (TWO_HOLDS, -4.0),
+        (TIE_OF_NOTHING, 14.0),
+        (TIE_AT_A_BOUND, -3.0),
+    ],
 )
 def test_values_behind_edges_are_proved(text: str, F: float) -> None:
     result = bl.solve(bl.parse(text), backend="exact", time_limit=20, progress=False)
@@ -76,7 +126,9 @@ def test_a_value_that_no_point_attains_is_not_called_attained() -> None:
     upper { var x in [0, 1]; maximize y - x; }
     lower f { var y in integers(0, 5); minimize y; subject to a: y - x >= 3; }
     """
-    result = bl.solve(bl.parse(text), backend="exact", time_limit=20, progress=False)
+    began = time.perf_counter()
+    result = bl.solve(bl.parse(text), backend="exact", time_limit=60, progress=False)
+    assert time.perf_counter() - began < 30.0
     assert result.status == "stalled"
     assert "without being attained" in result.message
     assert pytest.approx(4.0, abs=1e-4) == result.F
