@@ -25,14 +25,14 @@ import numpy as np
 
 from bilevelpy.backends.exact_closure import twin_of
 from bilevelpy.backends.exact_cut import Cut, write_cut
-from bilevelpy.backends.exact_followers import BEST, FEASIBLE, Followers, Progress
+from bilevelpy.backends.exact_followers import BEST, FEASIBLE, Followers, Progress, is_sharp
 from bilevelpy.backends.exact_leader import candidate
 from bilevelpy.backends.exact_local import confirm
 from bilevelpy.backends.exact_moving import moving
 from bilevelpy.backends.exact_necessary import high_point
 from bilevelpy.backends.exact_relax import Relaxed
 from bilevelpy.backends.exact_scip import LEAST, Limits, Model, Outcome
-from bilevelpy.numerics.constrained_certificate import ENGINE, objective_scale
+from bilevelpy.numerics.constrained_certificate import TIED, objective_scale
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.conditions import KKT
@@ -299,7 +299,8 @@ def _round(
         terms = max(objective_scale(system.lower_objectives, k, at, own) for at in (v, responses))
         size = max(terms, abs(answer.objective), 1e-3)
         solved[k] = min(answer.objective, here)
-        if here - answer.objective > max(BEST * size, ENGINE):
+        tied = TIED if is_sharp(system, k, v) else 0.0
+        if here - answer.objective > max(BEST * size, tied):
             worse.append((k, answer.values[: v.size], here, answer.objective))
     if not worse:
         F, exact = (float(system.objective.value(at)[0]) for at in (v, responses))

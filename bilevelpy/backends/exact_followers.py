@@ -14,7 +14,7 @@ import numpy as np
 from bilevelpy.backends.exact_cut import ROOM, Cut
 from bilevelpy.backends.exact_kinks import as_given, epigraph_rows, kink_columns
 from bilevelpy.backends.exact_scip import LOST, Limits, Model, Outcome
-from bilevelpy.numerics.constrained_certificate import row_scales
+from bilevelpy.numerics.constrained_certificate import follower_program, row_scales
 from bilevelpy.reductions.fixing import fix
 
 if TYPE_CHECKING:
@@ -172,3 +172,13 @@ class Followers:
                 continue
             slope += abs(float(change)) / (2.0 * step[j])
         return Cut(k, z, ROOM * max(1.0, slope))
+
+
+def is_sharp(system: System, k: int, v: Array) -> bool:
+    """Whether responses with nearly the best value are nearly best ones: a linear follower, or one
+    who decides whole numbers only (epigraphs of kinks follow from them).
+    """
+    decided = (system.columns.owner == k + 1) & ~kink_columns(system)
+    if bool(system.columns.integer[decided].all()):
+        return True
+    return follower_program(system, k, v).reduced().degree == 1

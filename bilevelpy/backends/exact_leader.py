@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bilevelpy.backends.exact_cut import ROOM
-from bilevelpy.backends.exact_followers import BEST, EDGE, FEASIBLE, Followers, Progress
+from bilevelpy.backends.exact_followers import BEST, EDGE, FEASIBLE, Followers, Progress, is_sharp
 from bilevelpy.backends.exact_resolve import resolved
 from bilevelpy.backends.exact_scip import LEAST, Model, Outcome
 from bilevelpy.numerics.constrained_certificate import objective_scale, row_scales
@@ -66,6 +66,7 @@ def leaders_best(
         size = max(objective_scale(system.lower_objectives, k, v, own), abs(least), 1e-3)
         value = model.expression(system.lower_objectives, k)
         # Not less than what cuts leave, or a tie that a relaxation has found would be none.
-        model.row(value, -math.inf, least + max(0.2 * BEST * size, ROOM) + room)
+        least += max(0.2 * BEST * size, ROOM if is_sharp(system, k, v) else 0.0)
+        model.row(value, -math.inf, least + room)
     model.minimize(system.objective, sign)
     return model.solve(run.limits())

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilevelpy.backends.exact_enumerate import without_pairs
-from bilevelpy.backends.exact_followers import Followers
-from bilevelpy.backends.exact_kinks import kink_columns
+from bilevelpy.backends.exact_followers import Followers, is_sharp
 from bilevelpy.backends.exact_leader import leaders_best
 from bilevelpy.backends.exact_relax import Relaxed
 from bilevelpy.backends.exact_scip import INFINITE
-from bilevelpy.numerics.constrained_certificate import Ties, follower_program
+from bilevelpy.numerics.constrained_certificate import Ties
 from bilevelpy.numerics.smooth_program import Program
 from bilevelpy.reductions.pessimistic import Unfit
 
@@ -135,13 +134,3 @@ def require_sharp(system: System) -> None:
         if not is_sharp(system, k, system.columns.start):
             reason = f"`{follower.name}` is neither linear nor decides whole numbers only"
             raise Unfit(reason, follower.span)
-
-
-def is_sharp(system: System, k: int, v: Array) -> bool:
-    """Whether responses with nearly the best value are nearly best ones: a linear follower, or one
-    who decides whole numbers only (epigraphs of kinks follow from them).
-    """
-    decided = (system.columns.owner == k + 1) & ~kink_columns(system)
-    if bool(system.columns.integer[decided].all()):
-        return True
-    return follower_program(system, k, v).reduced().degree == 1

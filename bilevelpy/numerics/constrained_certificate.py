@@ -27,9 +27,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # Relative to the terms of a row or an objective: the engine's own tolerance with some room.
 FEASIBLE = 2e-6
 LOWER_GAP = 2e-6
-# Objectives in the units of an engine have slopes of 0.1 and more: so little is its rounding, with
-# the room that responses which tie have in cuts.
-ENGINE = 5e-8
+# Objectives in the units of an engine have slopes of 0.1 and more: so little is its rounding. Where
+# followers are linear or decide whole numbers, it comes with the room that ties have in cuts.
+ENGINE, TIED = 1e-8, 5e-8
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +253,7 @@ def check_follower(
     size = max(terms, abs(best), 1e-6 / coarse)
     if k in system.lower_objectives.trees:
         size = max(size, 1.0 / coarse)
+    floor = TIED if floor and program.is_sharp else floor
     gap = max(here - best, 0.0)
     found.gap, found.relative = max(found.gap, unit * gap), max(found.relative, gap / size)
     off = program.violation(answer.values) if answer.values is not None else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.linalg import qr
 from scipy.optimize import minimize
+
+from bilevelpy.numerics.function_slopes import FunctionSlopes
 
 if TYPE_CHECKING:
     from bilevelpy.numerics.smooth_program import Program
@@ -39,15 +42,12 @@ class Slsqp:
 
     def __init__(self, program: Program) -> None:
         self.p = program
-        objective = program.objective
-        self.linear = np.asarray(objective.linear[[0]].todense()).ravel()
-        self.tree = objective.tree(0) if objective.trees else None
-        self.is_smooth = self.tree is None or not self.tree.has_kinks(program.free.tolist())
+        self.objective = FunctionSlopes(program.objective, program.free)
+        self.rows = FunctionSlopes(program.rows.functions, program.free)
         rows = program.rows
         self.equal = np.flatnonzero(rows.lower == rows.upper)
         if rows.functions.degree == 1 and self.equal.size:
-            linear = rows.functions.linear[self.equal][:, program.free]
-            self.equal = self.equal[independent(linear.toarray())]
+            self.equal = self.equal[independent(self.rows.linear[self.equal])]
         self.up = np.flatnonzero(np.isfinite(rows.upper) & (rows.lower != rows.upper))
         self.down = np.flatnonzero(np.isfinite(rows.lower) & (rows.lower != rows.upper))
 
@@ -69,10 +69,10 @@ class Slsqp:
             warnings.simplefilter("ignore")
             try:
                 found = minimize(
-                    lambda y: min(p.value(p.full(y)), UNDEFINED),
+                    self._value,
                     np.clip(start, p.lower[p.free], p.upper[p.free]),
                     method="SLSQP",
-                    jac=self._gradient if self.is_smooth else "3-point",
+                    jac=self._gradient if self.objective.is_smooth else "3-point",
                     bounds=bounds,
                     constraints=constraints,
                     options={"maxiter": 300, "ftol": 1e-14},
@@ -83,30 +83,39 @@ class Slsqp:
             return None
         return p.full(np.clip(found.x, p.lower[p.free], p.upper[p.free]))
 
+    def _value(self, y: Array) -> float:
+        try:
+            value = float(self.objective.value(self.p.full(y))[0])
+        except (ValueError, ArithmeticError, TypeError):
+            return UNDEFINED
+        return min(value, UNDEFINED) if math.isfinite(value) else UNDEFINED
+
     def _gradient(self, y: Array) -> Array:
         """The derivative of the objective; 0 where that has no value, and no way on either."""
-        v, quadratic = self.p.full(y), self.p.objective.quadratic
-        total = self.linear + quadratic[0] @ v if 0 in quadratic else self.linear.copy()
-        if self.tree is not None:
-            try:
-                total = total + self.tree.gradient(v)
-            except (ValueError, ArithmeticError):
-                return np.zeros(y.size)
-        return np.asarray(total[self.p.free])
+        try:
+            return np.asarray(self.objective.jacobian(self.p.full(y))[0])
+        except (ValueError, ArithmeticError):
+            return np.zeros(y.size)
 
     def _slopes(self, chosen: Array, side: str) -> dict[str, Any]:
-        """The derivative of linear rows; nothing where they are not, for differences then."""
-        functions = self.p.rows.functions
-        if functions.degree > 1:
+        """The derivative of rows; nothing where they have kinks, for differences then."""
+        if not self.rows.is_smooth:
             return {}
-        A = functions.linear[chosen][:, self.p.free].toarray()
-        J = -A if side == "up" else A
-        return {"jac": lambda y: J}
+        sign = -1.0 if side == "up" else 1.0
+        if self.p.rows.functions.degree == 1:
+            J = sign * self.rows.linear[chosen]
+            return {"jac": lambda y: J}
+        return {"jac": partial(self._jacobian, chosen=chosen, sign=sign)}
+
+    def _jacobian(self, y: Array, chosen: Array, sign: float) -> Array:
+        try:
+            return np.asarray(sign * self.rows.jacobian(self.p.full(y))[chosen])
+        except (ValueError, ArithmeticError):
+            return np.zeros((chosen.size, y.size))
 
     def _rows(self, y: Array, chosen: Array, side: str) -> Array:
-        v = self.p.full(y)
         try:
-            value = self.p.rows.functions.value(v)[chosen]
+            value = self.rows.value(self.p.full(y))[chosen]
         except (ValueError, ArithmeticError):
             return np.full(chosen.size, -UNDEFINED)
         if side == "up":

@@ -81,6 +81,13 @@ class Program:
             return 1
         return 2 if least_eigenvalue(q, self.free) >= 0 else 3
 
+    @property
+    def is_sharp(self) -> bool:
+        """Whether points with nearly the least value are nearly best ones: where everything is
+        linear, or moves in whole numbers.
+        """
+        return bool(self.integer[self.free].all()) or self.reduced().degree == 1
+
     def reduced(self) -> Program:
         """The same with trees read as coefficients where the fixed columns make them so."""
         if not (self.objective.trees or self.rows.functions.trees):
