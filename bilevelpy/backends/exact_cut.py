@@ -87,12 +87,16 @@ def write_cut(
     there = placed(objective, own, cut.response, cut.slopes)
     fall = difference(system.lower_objectives.take([k]), there)
     ways = _ways_out(run, cut, margin)
-    if not ways:
-        model.row(model.expression(fall, 0), -math.inf, cut.room)
-        return
-    choices = [_switch(model, model.expression(fall, 0), cut.room)]
+    points = [model]
     if twin is not None and is_affine(system.columns, fall, 0):
-        _obey(twin, choices[0], twin.expression(fall, 0), cut.room)
+        points.append(twin)
+    if not ways:
+        for point in points:
+            point.row(point.expression(fall, 0), -math.inf, cut.room)
+        return
+    choices = [model.scip.addVar(f"choice.{model.scip.getNVars()}", "B")]
+    for point in points:
+        _obey(point, choices[0], point.expression(fall, 0), cut.room)
     for way in ways:
         sign, end = (-1.0, way.end) if way.above else (1.0, -way.end)
         choices.append(

@@ -55,6 +55,11 @@ MARGINS, INSIDE = (1e-2, 1e-4), 0.1
 BACK = 1e-2
 # Distances from a bound that may be the engine's, where rows hold to FEASIBLE.
 BESIDE = 1e-6
+# Where cuts end without a proof.
+INFIMUM = (
+    "a relaxation meets all cuts at a point where a follower prefers another response: the value "
+    "may be an infimum that no point attains"
+)
 # Bounds that contradict each other by more than this (relative) are no rounding.
 APART = 1e-3
 
@@ -303,6 +308,13 @@ def _round(
         if here - answer.objective > max(BEST * size, tied):
             worse.append((k, answer.values[: v.size], here, answer.objective))
     if not worse:
+        hidden = [(k, run.beside(k, v, least)) for k, least in solved.items()]
+        made = [run.cut(k, z) for k, z in hidden if z is not None]
+        if made:
+            unknown = [cut for cut in made if not _is_known(run, cuts, cut)]
+            cuts += unknown
+            state.why = INFIMUM
+            return "" if unknown else "known"
         F, exact = (float(system.objective.value(at)[0]) for at in (v, responses))
         if abs(exact - F) > worth * max(1.0, abs(F)):
             # The conditions pin the response to first order, a tolerance of f to its root only.
@@ -318,18 +330,15 @@ def _round(
         discrete = bool(system.columns.integer[system.columns.owner == k + 1].any())
         new = discrete and not _is_known(run, cuts, Cut(k, response))
         inner = None if new else run.inner(k, v, here - 0.5 * (here - least))
-        made = [response] if inner is None else [inner[: v.size], response]
-        for cut in (run.cut(k, z) for z in made):
+        responded = [response] if inner is None else [inner[: v.size], response]
+        for cut in (run.cut(k, z) for z in responded):
             moves = moving(run, cut)
             # Where a response that moves leaves a way out at its edge, it may leave none as it is.
             ways = [c for c in (moves, cut) if c is not None and not _is_known(run, cuts, c)]
             cuts += ways[:1]
     candidate(run, responses, solved, state)
     if len(cuts) == before:
-        state.why = (
-            "a relaxation meets all cuts at a point where a follower prefers another response: the "
-            "value may be an infimum that no point attains"
-        )
+        state.why = INFIMUM
         return "known"
     return ""
 

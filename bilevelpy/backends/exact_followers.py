@@ -28,6 +28,9 @@ BEST = 2e-7
 FEASIBLE = 1e-8
 # The same at points that others have found, on the edge of what rows allow.
 EDGE = 1e-6
+# x avoids a response by nothing where its rows are broken by this at most (relative to their
+# terms), and it would be better by so much (relative).
+HIDDEN, FALL = 2e-7, 1e-3
 # Relative step of differences that tell how steep an objective is.
 DIFFERENCE = 1e-6
 # Gap at which a global solve of a follower ends, and up to which an unfinished one will do.
@@ -120,6 +123,28 @@ class Followers:
         found = model.solve(replace(self.limits(), gap=RESPONSE_GAP))
         close = found.status == "time_limit" and found.gap <= SOLVED
         return replace(found, status="optimal") if close else found
+
+    def beside(self, k: int, v: Array, least: float) -> Array | None:
+        """A response that is much better than ``least`` where rows are a little wider: x avoids it
+        by less than engines tell apart. None where there is none, or where rows do not move with
+        real numbers of others, or the follower decides no whole ones: then f does not jump.
+        """
+        columns = self.system.columns
+        own = columns.owner == k + 1
+        rows = self.loosened(k, v)
+        reads = {j for r in range(rows.count) for j in rows.functions.reads(r)}
+        moves = any(not own[j] and not columns.integer[j] for j in reads)
+        if not moves or not bool(columns.integer[own].any()):
+            return None
+        wide = HIDDEN * row_scales(rows, v)
+        wider = replace(rows, lower=rows.lower - wide, upper=rows.upper + wide)
+        model = Model(columns, {int(j): float(v[j]) for j in np.flatnonzero(~own)})
+        model.rows(replace(wider, functions=fix(rows.functions, np.flatnonzero(own), v)))
+        model.minimize(self.objective(k, v))
+        found = model.solve(replace(self.limits(), gap=RESPONSE_GAP))
+        if found.values is None or least - found.objective <= FALL * max(1.0, abs(least)):
+            return None
+        return found.values[: v.size]
 
     def inner(self, k: int, v: Array, level: float) -> Array | None:
         """A response with f at most ``level`` and as much slack in its rows as there is."""

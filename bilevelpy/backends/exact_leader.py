@@ -24,7 +24,8 @@ def candidate(run: Followers, v: Array, solved: dict[int, float], state: Progres
     """F at the leader's best among the best responses at x (``v`` holds some of them).
 
     It is kept in ``state`` where it is the best so far, and infinite where no response suits the
-    leader's rows. Where x lies on the edge of what these rows allow, they hold to ``EDGE``.
+    leader's rows, or x avoids a better response of a follower by nothing. Where x lies on the edge
+    of what these rows allow, they hold to ``EDGE``.
     """
     # A good point, no proof: it may take a part of the time that is left.
     left = run.limits()
@@ -36,6 +37,8 @@ def candidate(run: Followers, v: Array, solved: dict[int, float], state: Progres
         if found.values is not None:
             break
     if found.values is None:
+        return math.inf
+    if any(quick.beside(k, v, least) is not None for k, least in solved.items()):
         return math.inf
     # What the leader gains by the tolerance of a best response would keep bounds from meeting it.
     values, value = resolved(run.system, found.values[: v.size])

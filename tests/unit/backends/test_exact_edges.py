@@ -101,10 +101,28 @@ lower f {
 }
 """
 
+# From x[1] = 2 on (0, 1, 1) breaks its row; (0, 1, 0) is better there, and nothing breaks it.
+NO_WAY_BEHIND = """
+upper {
+  var x[2] in [0, 3];
+  maximize 2 * x[1] * y[2] + x[1] * y[3] + x[2] * y[1] + x[2] * y[3] - 0.03 * y[2];
+  subject to
+    a: 2 * x[1] + x[2] - y[2] <= 5;
+    b: x[2] <= 1;
+}
+lower f {
+  var y[3] in binary;
+  maximize 5 * y[2] + 2 * y[3] - 2 * x[1] * y[2] - x[1] * y[3] - x[2] * y[1] + x[2] * y[3];
+  subject to
+    c: -y[1] + 2 * y[3] + 2 * x[1] <= 6;
+}
+"""
+
 
 @pytest.mark.parametrize(
     ("text", "F"),
     [
+        (NO_WAY_BEHIND, 6.97),
         (NOTHING_BEHIND, 2.0),
         (NO_WAY_ACROSS, 4.0),
         (MOVING, 6.0),
