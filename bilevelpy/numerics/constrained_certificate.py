@@ -17,6 +17,8 @@ import numpy as np
 from bilevelpy.numerics.linearised import confirmed_by_tangent
 from bilevelpy.numerics.smooth_program import Program
 from bilevelpy.patience import check
+from bilevelpy.reductions import scalar as sc
+from bilevelpy.reductions.difference import terms_of
 from bilevelpy.result import Certificate
 
 if TYPE_CHECKING:
@@ -171,8 +173,10 @@ def row_scales(rows: Rows, v: Array) -> Array:
 def objective_scale(functions: Functions, row: int, v: Array, own: Array) -> float:
     """The size of the terms of an objective that the own columns have a part in."""
     if row in functions.trees:
+        chosen, values = set(own.tolist()), v.tolist()
+        parts = [t for t in terms_of(functions.trees[row]) if sc.columns([t]) & chosen]
         try:
-            return abs(float(functions.take([row]).value(v)[0]))
+            return math.fsum(abs(sc.evaluate(t, values)) for t in parts)
         except (ValueError, ArithmeticError):  # it has no value there, nor terms
             return 0.0
     # A response at 0 still has the units of its neighbours.

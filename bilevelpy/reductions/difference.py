@@ -30,7 +30,7 @@ def difference(first: Functions, second: Functions) -> Functions:
     size: dict[tuple[int, ...], float] = {}
     others: list[sc.Scalar] = []
     for sign, functions in ((1.0, first), (-1.0, second)):
-        for term in _terms(tree_of(functions, 0)):
+        for term in terms_of(tree_of(functions, 0)):
             found = polynomial(term)
             if found is None:
                 _join(others, sc.mul(sc.Num(sign), term), sc.mul(sc.Num(-sign), term))
@@ -55,7 +55,7 @@ def _join(others: list[sc.Scalar], term: sc.Scalar, minus: sc.Scalar) -> None:
         others.append(term)
 
 
-def _terms(tree: sc.Scalar) -> Iterator[sc.Scalar]:
+def terms_of(tree: sc.Scalar) -> Iterator[sc.Scalar]:
     """The terms of a sum, with numbers in front of sums multiplied out."""
     stack: list[tuple[float, sc.Scalar]] = [(1.0, tree)]
     while stack:

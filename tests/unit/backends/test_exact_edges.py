@@ -118,10 +118,17 @@ lower f {
 }
 """
 
+# At x = 1/2 the terms of f cancel at y = 1, which ties with y = 0: their size is that of f.
+TERMS_THAT_CANCEL = """
+upper { var x in [-1, 1]; maximize y * (5 + 2 * x); }
+lower f { var y in [0, 1]; minimize -4 * y^3 + 3 * y + 2 * x * y; }
+"""
+
 
 @pytest.mark.parametrize(
     ("text", "F"),
     [
+        (TERMS_THAT_CANCEL, 6.0),
         (NO_WAY_BEHIND, 6.97),
         (NOTHING_BEHIND, 2.0),
         (NO_WAY_ACROSS, 4.0),
