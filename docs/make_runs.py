@@ -91,7 +91,7 @@ PROBLEMS = (
         "`docs/runs/allocation.blv`, four products on three machines, a quadratic follower with "
         "rows (optimum 0.8073970)",
         lambda: _model(RUNS / "allocation.blv"),
-        ("gaffa", "blocc", "lvhba"),
+        ("kkt", "gaffa", "blocc", "lvhba"),
     ),
     Problem(
         "`docs/runs/correlation.blv`, the nearest correlation matrix of order four",

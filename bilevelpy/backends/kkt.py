@@ -12,9 +12,8 @@ from bilevelpy.backends.acceptance import refuse_other_than_rows
 from bilevelpy.backends.base import Accept, Cost, Reject
 from bilevelpy.backends.loop import check_range
 from bilevelpy.lowering.protocol import Oracle
-from bilevelpy.numerics.constrained_lower import ConstrainedLower, RowsAdjoint, RowsLower
+from bilevelpy.numerics.constrained_lower import rows_response
 from bilevelpy.numerics.measure import Measure
-from bilevelpy.numerics.response import Accuracy, Response
 from bilevelpy.numerics.upper import UpperState, advance, begin, measure
 from bilevelpy.options import BackendOptions
 
@@ -22,7 +21,6 @@ Vec = torch.Tensor
 
 # Lower variables and rows: the system is dense.
 LARGEST = 3000
-FINEST = 1e-10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,13 +97,7 @@ class KKT:
         self, oracle: Oracle, x: Vec, y: Vec, options: KKTOptions, rng: torch.Generator
     ) -> UpperState:
         """Evaluate Phi and dPhi/dx at the start."""
-        constant = bool(getattr(oracle, "hessian_is_constant", False))
-        form = getattr(oracle, "quadratic", None)
-        quadratic = constant or (form is not None and not form.reads_y)
-        solver = ConstrainedLower(oracle, options.lower_tol, constant, quadratic)
-        accuracy = Accuracy(level=FINEST, change=1e-4, floor=FINEST)
-        response = Response(oracle, RowsLower(solver), RowsAdjoint(solver), accuracy, correct=False)
-        return begin(response, x, y, options.tol)
+        return begin(rows_response(oracle, options.lower_tol), x, y, options.tol)
 
     def step(self, oracle: Oracle, state: UpperState, options: KKTOptions) -> UpperState:
         """One accepted step of the upper optimizer."""

@@ -109,9 +109,12 @@ AFFINE_ROWS = Condition(
     "rows below that are affine in the lower variables",
     lambda s: s.lower.constraints.value == "linear",
 )
-NOT_QUADRATIC = Condition(
-    "a lower objective of a degree above 2",
-    lambda s: s.lower.form.value not in ("linear", "quadratic"),
+BEYOND_SEARCH = Condition(
+    f"a lower objective that is no polynomial, of more than {FEW_LOWER} variables or in sums of at "
+    f"least {LONG_SUM} terms",
+    lambda s: (
+        s.lower.form.value == "nonlinear" and (s.dim_y > FEW_LOWER or s.longest_sum >= LONG_SUM)
+    ),
 )
 SMALL_SYSTEM = Condition(
     f"at most {KKT:,} lower variables and constraints",

@@ -63,11 +63,11 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         9,
-        "fits with rows",
+        "fits and entropies with rows",
         "kkt",
-        (c.CONSTRAINED, c.UNIQUE, c.AFFINE_ROWS, c.FINITE_SUM, c.NOT_QUADRATIC),
-        "a sum over data below, with rows and {m} variables: no global search ends, the KKT system "
-        "gives exact hypergradients",
+        (c.CONSTRAINED, c.UNIQUE, c.AFFINE_ROWS, c.BEYOND_SEARCH),
+        "rows and {m} lower variables below an objective that global searches do not end with: "
+        "exact hypergradients from the KKT system",
     ),
     Rule(
         1,

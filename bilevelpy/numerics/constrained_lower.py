@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.hypergradient import Adjoint
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.lower_solve import LowerSolution
-from bilevelpy.numerics.response import Accuracy, Point
+from bilevelpy.numerics.response import Accuracy, Point, Response
 from bilevelpy.numerics.row_program import WEAK, Held, Rows, Sides, saddle, simplex_sums, solve
 
 Vec = torch.Tensor
@@ -36,6 +36,8 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 STEPS, HALVINGS, ARMIJO = 100, 40, 1e-4
 # Newton steps below this fraction of y are rounding.
 FINEST = 1e-12
+# Newton steps, relative to y, at which responses all over the upper set are solved.
+RESOLVED = 1e-8
 # Changes of f below this fraction of it are rounding.
 NOISE = 1e-13
 
@@ -181,7 +183,7 @@ class ConstrainedLower:
         )  # fmt: skip
 
     def adjoint(self, point: Point) -> Adjoint:
-        """The KKT adjoint at a response; its residual is 1 where the system has no solution."""
+        """The KKT adjoint at a response."""
         o, x, y = self.oracle, point.x, point.y
         last = self._last
         if last is None or not torch.equal(last[0], x) or not np.array_equal(last[1].y, y.numpy()):
@@ -193,10 +195,10 @@ class ConstrainedLower:
         push = _pushing(held)
         free = np.flatnonzero(push.bounds == 0)
         active = np.flatnonzero((push.rows != 0) | rows.equal)
-        solved = saddle(H, rows.A, free, active, d[free], np.zeros(active.size))
+        still = np.zeros(active.size)
+        solved = saddle(H, rows.A, free, active, d[free], still, nearest=True)
+        assert solved is not None
         u = np.zeros(len(d))
-        if solved is None:
-            return Adjoint(torch.zeros_like(y), torch.zeros_like(x), 1.0, 0)
         u[free], r = solved
         size = o.g.size  # sums of simplices do not depend on x
         prices = torch.from_numpy(held.rows[:size].copy())
@@ -263,3 +265,36 @@ class RowsAdjoint:
     def solve(self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy) -> Adjoint:
         """The adjoint."""
         return self.solver.adjoint(point)
+
+
+# The finest accuracies that solves are asked for.
+FLOOR = Accuracy(level=1e-10, change=1e-4, floor=1e-10)
+
+
+def rows_response(oracle: Oracle, tol: float) -> Response:
+    """Phi of a problem with rows below, by one solver for responses and adjoints; ``tol`` as in
+    :class:`ConstrainedLower`.
+    """
+    constant = bool(getattr(oracle, "hessian_is_constant", False))
+    form = getattr(oracle, "quadratic", None)
+    quadratic = constant or (form is not None and not form.reads_y)
+    solver = ConstrainedLower(oracle, tol, constant, quadratic)
+    accuracy = replace(FLOOR)
+    return Response(oracle, RowsLower(solver), RowsAdjoint(solver), accuracy, correct=False)
+
+
+class RowsResolver:
+    """Responses at points that have nothing to do with each other."""
+
+    def __init__(self, oracle: Oracle) -> None:
+        self.response = rows_response(oracle, RESOLVED)
+
+    def solved(self, x: Vec, y: Vec) -> LowerSolution | None:
+        """The response to x; None where there is none."""
+        point = self.response.evaluate(x, None, y)
+        return point.lower if self.response.finite(point) else None
+
+    def answer(self, x: Vec, y: Vec) -> Point | None:
+        """F there, and dPhi/dx."""
+        point = self.response.evaluate(x, None, y)
+        return self.response.differentiate(point, None) if self.response.finite(point) else None

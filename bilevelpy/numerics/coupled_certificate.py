@@ -62,7 +62,7 @@ def examine_rows(
     out.
     """
     try:
-        rows = system(oracle.bound)
+        rows = system(oracle.bound, objective=False)
     except Refused as error:
         reason = f"the constraints cannot be checked: {error}"
         nothing = (math.nan,) * 6
@@ -111,7 +111,7 @@ class _Check:
         pg = norm(self.oracle.domain_x.projected_gradient(self.x, h))
         relative = pg / size if size > 0 else 0.0
         stationary = relative <= self.tol
-        fall, place = self._probe(h, size, float(self.rows.objective.value(solved)[0]))
+        fall, place = self._probe(h, size, self.oracle.F(self.x, self._lower(solved)))
         if not stationary and not weak:
             reasons.append(f"the hypergradient is {pg:.2e}, {relative:.0e} of its parts")
         if place is not None:
@@ -285,7 +285,7 @@ class _Check:
                 found = self._respond(self._columns(x, self.y)) if length > 0 else None
                 if found is None:
                     continue
-                fall = F - float(self.rows.objective.value(found)[0])
+                fall = F - self.oracle.F(x, self._lower(found))
                 if (
                     fall > 2 * self.tol * size * length + NOISE * max(abs(F), 1e-300)
                     and fall > worst

@@ -30,11 +30,12 @@ from bilevelpy.numerics.two_sided import solve_two_sided
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Places = np.ndarray[Any, np.dtype[np.intp]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 # Rows and bounds count as respected up to this fraction of their terms: rounding.
 EXACT = 1e-11
 # Exchanges from the set of a program nearby, and from that of an interior point.
-EXCHANGES = 12
+EXCHANGES = 25
 # What a system's solution may leave, relative to its terms.
 RESIDUAL = 1e-9
 # Members that push less than this fraction of the largest multiplier hold without pushing.
@@ -83,10 +84,7 @@ class Held:
     @property
     def weak(self) -> int:
         """How many members hold without pushing: the response has a kink there."""
-        size = max(
-            float(np.abs(self.rows).max(initial=0.0)), float(np.abs(self.bounds).max(initial=0.0))
-        )
-        least = WEAK * size
+        least = WEAK * max(_largest(self.rows), _largest(self.bounds))
         rows = (self.sides.rows != 0) & (np.abs(self.rows) <= least)
         bounds = (self.sides.bounds != 0) & (np.abs(self.bounds) <= least)
         return int(rows.sum() + bounds.sum())
@@ -156,30 +154,84 @@ def on_sides(H: Array, c: Array, rows: Rows, sides: Sides) -> Held | None:
 
 
 def saddle(
-    H: Array, A: Array, free: Places, held: Places, right: Array, ends: Array
+    H: Array,
+    A: Array,
+    free: Places,
+    held: Places,
+    right: Array,
+    ends: Array,
+    *,
+    nearest: bool = False,
 ) -> tuple[Array, Array] | None:
     """``[H_FF A'; A 0] [v; m] = [right; ends]`` with the rows ``held`` on the columns ``free``;
-    None where that has no solution, or many.
+    None where that has no solution, or the ``nearest`` one by least squares.
     """
-    a = A[np.ix_(held, free)]
-    order = free.size + held.size
+    a, h = A[np.ix_(held, free)], H[np.ix_(free, free)]
+    single = _single(a)
+    if not single.any():
+        return _dense(h, a, right, ends, nearest)
+    # A row with one column says what that is; its multiplier follows from the slope there.
+    rows = np.flatnonzero(single)
+    columns = np.abs(a[rows]).argmax(1)
+    factors = a[rows, columns]
+    v, m = np.zeros(free.size), np.zeros(held.size)
+    v[columns] = ends[rows] / factors
+    rest, others = np.ones(free.size, dtype=bool), np.flatnonzero(~single)
+    rest[columns] = False
+    inside = np.flatnonzero(rest)
+    slope, left = right - h @ v, ends[others] - a[others] @ v
+    solved = _dense(
+        h[np.ix_(inside, inside)], a[np.ix_(others, inside)], slope[inside], left, nearest
+    )
+    if solved is None:
+        return None
+    v[inside], m[others] = solved
+    m[rows] = (right - h @ v - a[others].T @ m[others])[columns] / factors
+    return v, m
+
+
+def _single(a: Array) -> Mask:
+    """Which rows have one column alone, each another one."""
+    count = np.count_nonzero(a, axis=1)
+    rows = np.flatnonzero(count == 1)
+    columns = np.abs(a[rows]).argmax(1) if rows.size else rows
+    first = np.unique(columns, return_index=True)[1]
+    found = np.zeros(len(a), dtype=bool)
+    found[rows[first]] = True
+    return found
+
+
+def _dense(
+    h: Array, a: Array, right: Array, ends: Array, nearest: bool
+) -> tuple[Array, Array] | None:
+    """``[h a'; a 0] [v; m] = [right; ends]``."""
+    free, order = len(right), len(right) + len(ends)
     K = np.zeros((order, order))
-    K[: free.size, : free.size] = H[np.ix_(free, free)]
-    K[: free.size, free.size :] = a.T
-    K[free.size :, : free.size] = a
+    K[:free, :free], K[:free, free:], K[free:, :free] = h, a.T, a
     b = np.concatenate([right, ends])
     if not order:
         return b, b
-    size = float(np.abs(K).max())
+    size = _largest(K)
     for ridge in (0.0, RIDGE * size):
-        found = _solved(K, b, ridge, free.size)
-        rest, terms = np.abs(b - K @ found), np.abs(K) @ np.abs(found) + np.abs(b)
+        found = _solved(K, b, ridge, free)
+        v, m = found[:free], found[free:]
+        rest = np.abs(b - K @ found)
         # Slopes and rows each on their own scale: multipliers of rows that contradict one another
         # are as large as the ridge allows.
-        parts = (slice(None, free.size), slice(free.size, None))
-        if all((rest[p] <= RESIDUAL * terms[p].max(initial=0.0)).all() for p in parts):
-            return found[: free.size], found[free.size :]
-    return None
+        slopes = _largest(right) + size * (_largest(v) + _largest(m))
+        if _largest(rest[:free]) <= RESIDUAL * slopes and (
+            _largest(rest[free:]) <= RESIDUAL * (_largest(ends) + _largest(a) * _largest(v))
+        ):
+            return v, m
+    if not nearest:
+        return None
+    found = np.linalg.lstsq(K, b, rcond=None)[0]
+    return found[:free], found[free:]
+
+
+def _largest(v: Array) -> float:
+    """The largest absolute entry."""
+    return float(np.abs(v).max(initial=0.0))
 
 
 def _solved(K: Array, b: Array, ridge: float, free: int) -> Array:

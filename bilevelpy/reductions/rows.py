@@ -38,8 +38,8 @@ __all__ = ["Follower", "Functions", "Rows", "System", "join_functions", "join_ro
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def system(bound: BoundProgram) -> System:
-    """Write a bound program as scalar rows.
+def system(bound: BoundProgram, *, objective: bool = True) -> System:
+    """Write a bound program as scalar rows; without the leader's ``objective`` 0 stands for it.
 
     Raises
     ------
@@ -68,11 +68,14 @@ def system(bound: BoundProgram) -> System:
         lower_rows.append(_level_rows(run, level, first, len(own)))
         first += len(own)
     sign = -1.0 if program.upper.sense is Sense.MAXIMIZE else 1.0
+    above = Functions(np.zeros(1), sp.csr_array((1, columns.count)))
+    if objective:
+        above = _functions(run, program.upper.objective, 1).scaled(sign)
     return System(
         bound,
         columns,
         sign,
-        _functions(run, program.upper.objective, 1).scaled(sign),
+        above,
         _level_rows(run, program.upper, 0, 1),
         tuple(made),
         join_functions(objectives, columns.count),

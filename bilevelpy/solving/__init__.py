@@ -276,7 +276,7 @@ def _elsewhere(
         return known, {}, plain
     functions = oracle(model)
     looked = (UNIQUE(facts) and SMOOTH(facts)) or ABSOLUTE_VALUES(facts) or GROUP_NORMS(facts)
-    if not (looked and is_small(functions)):
+    if not (looked and is_small(functions, affine=kept.backend == "kkt")):
         return None
     x, y = start_vectors(functions, start_at(kept.upper, kept.lower), None)
     found = better_elsewhere(functions, x, y, options.seed, clock.elapsed(), left)

@@ -22,6 +22,7 @@ from bilevelpy.errors import BackendError
 from bilevelpy.lowering.expansion import entries
 from bilevelpy.numerics.conic import ConicResolver
 from bilevelpy.numerics.conic_certificate import applies
+from bilevelpy.numerics.constrained_lower import RowsResolver
 from bilevelpy.numerics.grouped import grouped_oracle
 from bilevelpy.numerics.halves import halves, joined, split_oracle
 from bilevelpy.numerics.resolve import Resolver
@@ -38,6 +39,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 FEW_UPPER, SOME_LOWER = 10, 200
 # The same for lower variables beside rows of semidefinite matrices: conic solves take longer.
 FEW_ENTRIES = 60
+# The same for lower variables with rows.
+SOME_ROWS = 400
 # Numbers of data below that some hundreds of passes take little time over.
 LONG = 300_000
 # Points on a line and in a cloud, axes up to which all corners are among them.
@@ -51,15 +54,19 @@ MOST, SHARE, MOST_CONIC = 0.5, 0.5, 3.0
 CLEARLY = 1e-3
 
 
-def is_small(oracle: Any) -> bool:
-    """Whether responses to some dozens of points cost next to nothing."""
+def is_small(oracle: Any, *, affine: bool) -> bool:
+    """Whether responses to some dozens of points cost next to nothing; ``affine`` says that rows
+    below are as :mod:`bilevelpy.numerics.constrained_lower` takes them.
+    """
     if not 0 < oracle.n <= FEW_UPPER or not 0 < oracle.m <= SOME_LOWER:
         return False
     if oracle.expanded is None and entries(oracle) > LONG:
         return False
     if applies(oracle):
         return oracle.m <= FEW_ENTRIES and not oracle.G.size
-    return not oracle.g.size and not oracle.G.size and Resolver.is_small(oracle)
+    if oracle.g.size and (not affine or oracle.m + oracle.g.size > SOME_ROWS):
+        return False
+    return not oracle.G.size and Resolver.is_small(oracle)
 
 
 def better_elsewhere(
@@ -118,11 +125,13 @@ class _Scout:
 
     def __init__(self, oracle: Any, x: Vec, y: Vec, deadline: float) -> None:
         self.oracle, self.y, self.deadline = oracle, y, deadline
-        self.solver: Resolver | ConicResolver = (
-            ConicResolver(oracle)
-            if applies(oracle)
-            else Resolver(oracle, x, y, torch.Generator().manual_seed(0))
-        )
+        self.solver: Resolver | ConicResolver | RowsResolver
+        if applies(oracle):
+            self.solver = ConicResolver(oracle)
+        elif oracle.g.size:
+            self.solver = RowsResolver(oracle)
+        else:
+            self.solver = Resolver(oracle, x, y, torch.Generator().manual_seed(0))
 
     @property
     def is_late(self) -> bool:
@@ -151,7 +160,7 @@ class _Scout:
             nonlocal best
             x = self.oracle.domain_x.project(torch.from_numpy(z.copy()))
             found = None if self.is_late else self.solver.answer(x, self.y)
-            if found is None or not math.isfinite(found.F):
+            if found is None or found.gradient is None or not math.isfinite(found.F):
                 return 1e300, np.zeros_like(z)
             best = min(best, (found.F, x), key=lambda pair: pair[0])
             return found.F, found.gradient.numpy().copy()

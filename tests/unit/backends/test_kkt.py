@@ -51,6 +51,17 @@ lower f {
   subject to pair: y[1] + y[2] <= 0.5;
 }
 """
+CAPS = """
+model caps;
+dim n;
+param Q[n, n], t[n];
+upper { var C in [0.05, 5] start 0.2; minimize sumsq(a - t) + 0.01 * C^2; }
+lower f {
+  var a[n] in [0, inf];
+  minimize dot(a, Q @ a) / 2 - sum(a);
+  subject to cap: a <= C;
+}
+"""
 
 
 def fit() -> dict[str, np.ndarray]:
@@ -72,6 +83,7 @@ CASES = [
     (LOGISTIC, fit()),
     (PRODUCT, {}),
     (SHARES, shares()),
+    (CAPS, {"Q": np.diag([1.0, 2.0, 4.0, 20.0]) + 0.1, "t": np.array([1.0, 0.5, 0.1, 0.0])}),
 ]
 
 

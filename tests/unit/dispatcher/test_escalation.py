@@ -305,8 +305,8 @@ lower move {
 def test_a_local_method_follows_on_entropic_transport(monkeypatch) -> None:
     monkeypatch.setattr(solving, "ALONE", 3.0)
     result = bl.solve(bl.parse(TRANSPORT), progress=False)
-    assert (result.status, result.backend) == ("converged", "nlp")
-    assert "went on with `nlp`" in " ".join(result.decision.notes)
+    assert (result.status, result.backend) == ("converged", "kkt")
+    assert "went on with `kkt`" in " ".join(result.decision.notes)
     assert "failed" not in " ".join(result.decision.notes)
     # Plans of the follower by Sinkhorn's scaling at the answer.
     scaled = np.exp(-result["C"] / 0.2)
