@@ -79,7 +79,7 @@ def better_elsewhere(
     most = MOST_CONIC if applies(oracle) else MOST
     until = time.perf_counter() + min(max(most, SHARE * spent), seconds)
     seeable, split = _without_kinks(oracle, x)
-    scout = _Scout(seeable, x, halves(y) if split else y, until)
+    scout = _Scout(seeable, x, halves(y) if split else y, until, rows=bool(oracle.g.size))
     here = scout.value(x)
     if here is None:
         return None
@@ -123,12 +123,12 @@ def _without_kinks(oracle: TorchOracle, x: Vec) -> tuple[Any, bool]:
 class _Scout:
     """Values of Phi at points far from each other, until a deadline."""
 
-    def __init__(self, oracle: Any, x: Vec, y: Vec, deadline: float) -> None:
+    def __init__(self, oracle: Any, x: Vec, y: Vec, deadline: float, *, rows: bool) -> None:
         self.oracle, self.y, self.deadline = oracle, y, deadline
         self.solver: Resolver | ConicResolver | RowsResolver
         if applies(oracle):
             self.solver = ConicResolver(oracle)
-        elif oracle.g.size:
+        elif rows:
             self.solver = RowsResolver(oracle)
         else:
             self.solver = Resolver(oracle, x, y, torch.Generator().manual_seed(0))
