@@ -28,7 +28,7 @@ from bilevelpy.numerics.hypergradient import Adjoint
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.lower_solve import LowerSolution
 from bilevelpy.numerics.response import Accuracy, Point, Response
-from bilevelpy.numerics.row_program import WEAK, Held, Rows, Sides, saddle, simplex_sums, solve
+from bilevelpy.numerics.row_program import Held, Rows, Sides, saddle, simplex_sums, solve
 
 Vec = torch.Tensor
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -192,9 +192,9 @@ class ConstrainedLower:
         _, held, H = self._last
         rows = self.rows(x)
         d = point.gF_y.numpy()
-        push = _pushing(held)
-        free = np.flatnonzero(push.bounds == 0)
-        active = np.flatnonzero((push.rows != 0) | rows.equal)
+        # What holds without pushing has a kink, and this is one side of it.
+        free = np.flatnonzero(held.sides.bounds == 0)
+        active = np.flatnonzero((held.sides.rows != 0) | rows.equal)
         still = np.zeros(active.size)
         solved = saddle(H, rows.A, free, active, d[free], still, nearest=True)
         assert solved is not None
@@ -228,18 +228,6 @@ class ConstrainedLower:
             if bounds.shape != (oracle.m,) or rows.shape != (oracle.g.size + len(self._sums),):
                 raise ValueError("what holds the response has another size")
             self.sides = Sides(rows, bounds)
-
-
-def _pushing(held: Held) -> Sides:
-    """The members that hold with a multiplier: what is only touched has a kink, and this is one
-    side of it.
-    """
-    size = max(
-        float(np.abs(held.rows).max(initial=0.0)), float(np.abs(held.bounds).max(initial=0.0))
-    )
-    rows = np.where(np.abs(held.rows) > WEAK * size, held.sides.rows, 0.0)
-    bounds = np.where(np.abs(held.bounds) > WEAK * size, held.sides.bounds, 0.0)
-    return Sides(rows, bounds)
 
 
 @dataclass(slots=True)

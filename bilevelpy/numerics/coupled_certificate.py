@@ -19,7 +19,7 @@ from bilevelpy.numerics.certificate_case import tolerance
 from bilevelpy.numerics.constrained_certificate import Claim, certify_rows, follower_program
 from bilevelpy.numerics.linear_solve import norm, unit
 from bilevelpy.numerics.linearised import confirmed_by_tangent
-from bilevelpy.numerics.row_program import simplex_sums
+from bilevelpy.numerics.row_program import saddle, simplex_sums
 from bilevelpy.options import SolveOptions
 from bilevelpy.patience import TooLong, check, time_left
 from bilevelpy.reductions.refusal import Refused
@@ -90,6 +90,7 @@ class _Check:
         self.convex = structure is not None and (
             structure.is_known_convex and structure.lower.constraints.value in ("linear", "convex")
         )
+        self.affine = structure is not None and structure.lower.constraints.value == "linear"
         self.complete = True
         self.extent = max(norm(x - oracle.x0), 0.1 * norm(x)) or 1.0
 
@@ -152,7 +153,9 @@ class _Check:
             program = follower_program(self.rows, k, new)
             if self.convex and confirmed_by_tangent(program, new, CONFIRMED) is not None:
                 continue  # what is there is the response
-            answer = program.solve(np.random.default_rng(self.seed), self.until, convex=self.convex)
+            answer = program.solve(
+                np.random.default_rng(self.seed), self.until, convex=self.convex, sharp=True
+            )
             if answer.values is None:
                 return None
             new[program.free] = answer.values[program.free]
@@ -200,43 +203,39 @@ class _Check:
             if min(float(y[j] - o.domain_y.lower[j]), float(o.domain_y.upper[j] - y[j]))
             <= ACTIVE * scale
         ]
-        zero = torch.zeros(o.n, dtype=torch.float64)
-        units = torch.eye(o.m, dtype=torch.float64)
-        nothing = torch.zeros(0, o.m, dtype=torch.float64), torch.zeros(0, o.n, dtype=torch.float64)
-        sums = torch.from_numpy(simplex_sums(o.domain_y))
-        C, Cx = (
-            torch.cat([none, torch.stack(some)]) if some else none
-            for none, some in zip(
-                nothing,
-                (
-                    [*(parts[i][1] for i in active), *(units[j] for j in held), *sums],
-                    [*(parts[i][0] for i in active), *(zero for _ in held), *(zero for _ in sums)],
-                ),
-                strict=True,
-            )
+        # Equations that hold always stand behind the rows that are active.
+        sums = simplex_sums(o.domain_y)
+        A = np.concatenate([self._stacked([parts[i][1] for i in active], o.m), sums])
+        A_x = np.concatenate(
+            [self._stacked([parts[i][0] for i in active], o.n), np.zeros((len(sums), o.n))]
         )
-        g = o.grad_f(x, y)
-        fit = torch.linalg.lstsq(C.T, -g[:, None], driver="gelsd").solution[:, 0]
-        prices = torch.zeros(o.g.size, dtype=torch.float64)
-        prices[active] = fit[: len(active)]
-        H = self._curvature(x, y, prices)
-        F_x, F_y = o.grad_F(x, y)
-        k = C.shape[0]
-        if FLOPS * (o.m + k) ** 3 > time_left():
+        free = np.setdiff1d(np.arange(o.m), held)
+        if FLOPS * (free.size + len(A)) ** 3 > time_left():
             raise TooLong
-        M = torch.cat([torch.cat([H, C.T], 1), torch.cat([C, torch.zeros(k, k, dtype=H.dtype)], 1)])
-        rhs = torch.cat([F_y, torch.zeros(k, dtype=H.dtype)])
-        sol = torch.linalg.lstsq(M, rhs[:, None], driver="gelsd").solution[:, 0]
-        w, r = sol[: o.m], sol[o.m :]
-        cross = self._cross(x, y, prices, w)
-        indirect = cross + Cx.T @ r
-        weak = [
-            i
-            for i, p in enumerate(fit)
-            if abs(float(p)) <= WEAK * max(float(fit.abs().max()), norm(g))
-            and (i >= len(active) or not o.g.equality[active[i]])
-        ]
-        return F_x - indirect, norm(F_x) + norm(cross) + norm(Cx.T @ r), bool(weak)
+        # The slopes of free variables tell the multipliers of rows, these those of bounds.
+        g = o.grad_f(x, y).numpy()
+        fit = np.linalg.lstsq(A[:, free].T, -g[free], rcond=None)[0]
+        bounds = (g + A.T @ fit)[held]
+        prices = torch.zeros(o.g.size, dtype=torch.float64)
+        prices[active] = torch.from_numpy(fit[: len(active)].copy())
+        H = self._curvature(x, y, prices).numpy()
+        F_x, F_y = o.grad_F(x, y)
+        still = np.zeros(len(A))
+        solved = saddle(H, A, free, np.arange(len(A)), F_y.numpy()[free], still, nearest=True)
+        assert solved is not None
+        w = torch.zeros(o.m, dtype=torch.float64)
+        w[torch.from_numpy(free)] = torch.from_numpy(solved[0])
+        cross, along = self._cross(x, y, prices, w), torch.from_numpy(A_x.T @ solved[1])
+        inequality = [not o.g.equality[i] for i in active] + [False] * len(sums)
+        pushing = np.abs(np.concatenate([fit[inequality], bounds]))
+        size = max(float(np.sqrt(g.dot(g))), float(np.abs(fit).max(initial=0.0)))
+        size = max(size, float(np.abs(bounds).max(initial=0.0)))
+        weak = bool((pushing <= WEAK * size).any())
+        return F_x - cross - along, norm(F_x) + norm(cross) + norm(along), weak
+
+    @staticmethod
+    def _stacked(rows: list[Vec], width: int) -> Array:
+        return np.array([row.numpy() for row in rows]).reshape(len(rows), width)
 
     def _slope(self, x: Vec, y: Vec, prices: Vec) -> tuple[Vec, Vec]:
         """``(c_x' l, c_y' l)``."""
@@ -246,7 +245,7 @@ class _Check:
         """``(f + l'c)_yy``."""
         o = self.oracle
         H = o.hessian(x, y).clone()
-        if not bool(prices.any()):
+        if self.affine or not bool(prices.any()):
             return H
         e = 1e-5 * (1.0 + norm(y))
         for j in range(o.m):

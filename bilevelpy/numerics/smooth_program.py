@@ -18,7 +18,7 @@ from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
 from bilevelpy.numerics.far import MIDDLE, far_points, is_lower
 from bilevelpy.numerics.slsqp import Slsqp
-from bilevelpy.numerics.two_sided import solve_two_sided
+from bilevelpy.numerics.two_sided import sharpened, solve_two_sided
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.fixing import fix
 from bilevelpy.reductions.rows import Functions
@@ -111,16 +111,19 @@ class Program:
         *,
         far: bool = False,
         convex: bool = False,
+        sharp: bool = False,
     ) -> Answer:
         """Minimise; integers are allowed where everything is linear. Quadratic programs end at
         ``deadline`` (of ``time.perf_counter``), and after it no further start is tried. What is
         neither linear nor convex quadratic is tried ``far`` away as well where that is asked for,
-        and from one start where it is known to be ``convex``.
+        and from one start where it is known to be ``convex``. Solutions of quadratic programs are
+        ``sharp`` to rounding where the rows that hold them tell: an interior point knows y to the
+        square root of its gap.
         """
-        return self.reduced()._solve(rng, deadline, far, convex)
+        return self.reduced()._solve(rng, deadline, far, convex, sharp)
 
     def _solve(
-        self, rng: np.random.Generator | None, deadline: float, far: bool, convex: bool
+        self, rng: np.random.Generator | None, deadline: float, far: bool, convex: bool, sharp: bool
     ) -> Answer:
         if not self.free.size:
             return self._nothing_to_choose()
@@ -130,7 +133,7 @@ class Program:
         if bool(self.integer[self.free].any()):
             return Answer("unknown", None, math.nan, False)
         if degree == 2:
-            return self._quadratic(deadline)
+            return self._quadratic(deadline, sharp)
         return self._smooth(rng or np.random.default_rng(0), deadline, far, convex)
 
     # --- pieces -----------------------------------------------------------------------------------
@@ -209,7 +212,7 @@ class Program:
             return Answer(status, None, math.nan, True)
         return Answer("optimal", self.full(found.x), float(found.fun + offset[0]), True)
 
-    def _quadratic(self, deadline: float) -> Answer:
+    def _quadratic(self, deadline: float, sharp: bool) -> Answer:
         c, _ = self.affine(self.objective)
         matrix, constant = self.affine(self.rows.functions)
         low, high = self.rows.lower - constant, self.rows.upper - constant
@@ -224,6 +227,8 @@ class Program:
         status = _CLARABEL.get(found.status, "unknown")
         if status != "optimal":
             return Answer(status, None, math.nan, True)
+        if sharp:
+            found = sharpened(p, cost, whole, low, high, found)
         v = self.full(np.clip(found.values, lb, ub))
         return Answer("optimal", v, self.value(v), True)
 

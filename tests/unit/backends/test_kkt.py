@@ -99,6 +99,17 @@ def test_hypergradients_agree_with_differences(text: str, data: dict[str, np.nda
     assert float(state.point.g @ direction) == pytest.approx((up - down) / (2 * h), rel=1e-5)
 
 
+def test_a_row_that_pushes_little_holds_all_the_same() -> None:
+    """One whose multiplier is 1e-10 of another one's: beside the kink, not on it."""
+    o = oracle("""model little; upper { var C in [0, 2] start 1; minimize a; }
+    lower f { var a; var b in [0, inf]; minimize (a - 1)^2 / 2 + (b + 1000)^2 / 2;
+              subject to cap: a <= C; }""")
+    for at, slope in ((1 - 1e-7, 1.0), (1 + 1e-7, 0.0)):
+        x = torch.tensor([at], dtype=torch.float64)
+        state = KKT().init(o, x, o.y0, KKTOptions(), torch.Generator())
+        assert float(state.point.g[0]) == pytest.approx(slope, abs=1e-9)
+
+
 def test_responses_agree_with_clarabel() -> None:
     data = fit()
     o = oracle(LOGISTIC, **data)
