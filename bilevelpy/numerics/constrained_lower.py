@@ -117,7 +117,7 @@ class ConstrainedLower:
             H = self.hessian(x, torch.from_numpy(now))
             found = solve(H, g.numpy() - H @ now, rows, self.sides)
             if found is None:
-                return self._ended(x, now, f, g, count, "limit" if feasible else "nonfinite")
+                return self._ended(x, now, f, g, count, "limit" if feasible else "infeasible")
             self.sides = found.sides
             p = found.y - now
             step = float(np.sqrt(p.dot(p)))
@@ -178,7 +178,7 @@ class ConstrainedLower:
     def _ended(self, x: Vec, y: Array, f: float, g: Vec, count: int, ended: str) -> LowerSolution:
         self.sides = None
         return LowerSolution(
-            torch.from_numpy(y), math.nan if ended == "nonfinite" else f, g, norm(g),
+            torch.from_numpy(y), f if ended in ("limit", "unbounded") else math.nan, g, norm(g),
             Face(len(y), None), count, ended,
         )  # fmt: skip
 

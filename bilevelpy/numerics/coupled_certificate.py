@@ -17,6 +17,7 @@ import torch
 
 from bilevelpy.numerics.certificate_case import tolerance
 from bilevelpy.numerics.constrained_certificate import Claim, certify_rows, follower_program
+from bilevelpy.numerics.constrained_lower import RowsResolver
 from bilevelpy.numerics.linear_solve import norm, unit
 from bilevelpy.numerics.linearised import confirmed_by_tangent
 from bilevelpy.numerics.row_program import saddle, simplex_sums
@@ -29,12 +30,14 @@ from bilevelpy.result import Certificate
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure
     from bilevelpy.lowering.oracle import TorchOracle
+    from bilevelpy.numerics.smooth_program import Program
 
 Vec = torch.Tensor
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# A point whose slope proves its value to this fraction is a response.
-CONFIRMED = 1e-9
+# A point whose slope proves its value to this fraction, and that keeps its rows so well, is a
+# response.
+CONFIRMED, EXACT = 1e-9, 1e-9
 # Radius of probes.
 PROBE = 1e-3
 # Rows this close to their bound, relative to the size of y, are active.
@@ -91,6 +94,9 @@ class _Check:
             structure.is_known_convex and structure.lower.constraints.value in ("linear", "convex")
         )
         self.affine = structure is not None and structure.lower.constraints.value == "linear"
+        self.newton = None
+        if self.affine and self.convex and bool(rows.lower_objectives.trees):
+            self.newton = RowsResolver(oracle)
         self.complete = True
         self.extent = max(norm(x - oracle.x0), 0.1 * norm(x)) or 1.0
 
@@ -147,12 +153,18 @@ class _Check:
 
     def _respond(self, v: Array) -> Array | None:
         """The columns with every follower solved again."""
-        new = v.copy()
+        new, newton = v.copy(), self._by_newton(v)
         for k in range(len(self.rows.followers)):
             check()
             program = follower_program(self.rows, k, new)
-            if self.convex and confirmed_by_tangent(program, new, CONFIRMED) is not None:
-                continue  # what is there is the response
+            if self.convex and _is_response(program, new):
+                continue
+            if newton is not None:
+                at = new.copy()
+                at[program.free] = newton[program.free]
+                if _is_response(program, at):
+                    new = at
+                    continue
             answer = program.solve(
                 np.random.default_rng(self.seed), self.until, convex=self.convex, sharp=True
             )
@@ -160,6 +172,20 @@ class _Check:
                 return None
             new[program.free] = answer.values[program.free]
         return new
+
+    def _by_newton(self, v: Array) -> Array | None:
+        """The columns with the responses of Newton's method, which nothing is claimed of; None
+        where followers are quadratic, whose own solver is as accurate.
+        """
+        if self.newton is None:
+            return None
+        upper: dict[str, Any] = {}
+        for block in self.rows.columns.blocks:
+            if block.level == "upper":
+                upper[block.name] = v[block.offset : block.offset + block.size].reshape(block.shape)
+        x = self.oracle.flatten_x(upper)
+        lower = self.newton.solved(x, self._lower(v))
+        return None if lower is None else self._columns(x, lower.y)
 
     def _elsewhere(self) -> float:
         """What a hypergradient that is not small looks like: at the start."""
@@ -214,7 +240,7 @@ class _Check:
             raise TooLong
         # The slopes of free variables tell the multipliers of rows, these those of bounds.
         g = o.grad_f(x, y).numpy()
-        fit = np.linalg.lstsq(A[:, free].T, -g[free], rcond=None)[0]
+        fit, _, rank, _ = np.linalg.lstsq(A[:, free].T, -g[free], rcond=None)
         bounds = (g + A.T @ fit)[held]
         prices = torch.zeros(o.g.size, dtype=torch.float64)
         prices[active] = torch.from_numpy(fit[: len(active)].copy())
@@ -228,9 +254,13 @@ class _Check:
         cross, along = self._cross(x, y, prices, w), torch.from_numpy(A_x.T @ solved[1])
         inequality = [not o.g.equality[i] for i in active] + [False] * len(sums)
         pushing = np.abs(np.concatenate([fit[inequality], bounds]))
-        size = max(float(np.sqrt(g.dot(g))), float(np.abs(fit).max(initial=0.0)))
-        size = max(size, float(np.abs(bounds).max(initial=0.0)))
-        weak = bool((pushing <= WEAK * size).any())
+        # Where nothing pushes, multipliers are rounding of what f's slope is made of.
+        slopes = np.concatenate([g, H @ y.numpy(), fit, bounds])
+        size = float(np.abs(slopes).max(initial=0.0))
+        # More of them than there is room for (equations may follow from others): so is each.
+        always = A[[not i for i in inequality]]
+        room = np.linalg.matrix_rank(always) if len(always) else 0
+        weak = bool((pushing <= WEAK * size).any()) or rank < room + sum(inequality)
         return F_x - cross - along, norm(F_x) + norm(cross) + norm(along), weak
 
     @staticmethod
@@ -291,3 +321,10 @@ class _Check:
                 ):
                     worst, place = fall, x
         return worst, place
+
+
+def _is_response(program: Program, v: Array) -> bool:
+    """Whether a point of a convex follower is its response, by its rows and its slope."""
+    if program.violation(v) > EXACT * max(1.0, float(np.abs(v).max(initial=0.0))):
+        return False
+    return confirmed_by_tangent(program, v, CONFIRMED) is not None

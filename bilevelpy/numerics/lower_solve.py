@@ -26,8 +26,8 @@ class LowerSolution:
     """An approximate minimiser of f(x, .) over the lower domain.
 
     ``ended`` is "reached" (the tolerance), "rounding" (no further progress in float64), "limit"
-    (iterations), "unbounded" or "nonfinite"; ``residual`` is the norm of the projected gradient,
-    ``started`` what it was at the start where the solver says so.
+    (iterations), "unbounded", "infeasible" (rows) or "nonfinite"; ``residual`` is the norm of the
+    projected gradient, ``started`` what it was at the start where the solver says so.
     """
 
     y: Vec

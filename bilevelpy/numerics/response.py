@@ -16,6 +16,9 @@ from bilevelpy.numerics.lower_solve import LowerSolution
 
 Vec = torch.Tensor
 
+# Ends of lower solves that leave no point.
+NO_SOLUTION = ("nonfinite", "unbounded", "infeasible")
+
 
 @dataclass(slots=True)
 class Accuracy:
@@ -190,4 +193,4 @@ class Response:
 
     def finite(self, point: Point) -> bool:
         """Whether the lower solve and the value are usable numbers."""
-        return math.isfinite(point.value) and point.lower.ended not in ("nonfinite", "unbounded")
+        return math.isfinite(point.value) and point.lower.ended not in NO_SOLUTION

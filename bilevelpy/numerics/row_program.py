@@ -34,8 +34,10 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 # Rows and bounds count as respected up to this fraction of their terms: rounding.
 EXACT = 1e-11
-# Exchanges from the set of a program nearby, and from that of an interior point.
-EXCHANGES = 25
+# Exchanges from a set at most, and those of all wrong members without fewer of them.
+EXCHANGES, PATIENCE = 40, 3
+# Members of an interior point's set that are left out, one after the other.
+LESS = 8
 # What a system's solution may leave, relative to its terms.
 RESIDUAL = 1e-9
 # Members that push less than this fraction of the largest multiplier hold without pushing.
@@ -107,31 +109,71 @@ def solve(H: Array, c: Array, rows: Rows, guess: Sides | None) -> Held | None:
     if found is not None:
         return found
     inside = _interior(H, c, rows)
-    return None if inside is None else _exchanged(H, c, rows, inside.sides) or inside
+    if inside is None:
+        return None
+    # Beside a kink it sees more members than there is room for: the weakest ones first.
+    sides = inside.sides
+    for _ in range(LESS):
+        found = _exchanged(H, c, rows, sides)
+        if found is not None:
+            return found
+        sides = _without_weakest(sides, inside)
+    return inside
+
+
+def _without_weakest(sides: Sides, inside: Held) -> Sides:
+    """The sides without the member that pushes least."""
+    push = np.abs(np.concatenate([inside.rows, inside.bounds]))
+    push[np.concatenate([sides.rows, sides.bounds]) == 0] = np.inf
+    member = int(push.argmin())
+    free = Sides(np.zeros(len(sides.rows)), np.zeros(len(sides.bounds)))
+    return _one(sides, free, member)
 
 
 def _exchanged(H: Array, c: Array, rows: Rows, sides: Sides) -> Held | None:
-    equal = rows.equal
+    """All wrong members at once as long as their number falls, else one at a time, the last of them
+    (J. J. Judice and F. M. Pires, Computers & Operations Research 21, 1994): all at once may go
+    round in circles.
+    """
+    fewest, idle = len(c) + len(rows.low) + 1, 0
     for _ in range(EXCHANGES):
         found = on_sides(H, c, rows, sides)
         if found is None:
             return None
-        y, m = found.y, found.rows
-        value = rows.A @ y
-        size = EXACT * (1e-3 + np.abs(rows.A) @ np.abs(y))
-        side = np.where(m * sides.rows > 0, sides.rows, 0.0)
-        side = np.where(value - rows.high > size, 1.0, side)
-        side = np.where(rows.low - value > size, -1.0, side)
-        side[equal] = 0.0
-        size = EXACT * (1e-3 + np.abs(y))
-        bound = np.where(found.bounds * sides.bounds > 0, sides.bounds, 0.0)
-        bound = np.where(y - rows.roof > size, 1.0, bound)
-        bound = np.where(rows.floor - y > size, -1.0, bound)
-        bound = np.where(rows.floor == rows.roof, -1.0, bound)
-        if np.array_equal(side, sides.rows) and np.array_equal(bound, sides.bounds):
+        better = _corrected(found, rows, sides)
+        wrong = np.concatenate([better.rows != sides.rows, better.bounds != sides.bounds])
+        count = int(np.count_nonzero(wrong))
+        if not count:
             return found
-        sides = Sides(side, bound)
+        idle = 0 if count < fewest else idle + 1
+        fewest = min(fewest, count)
+        sides = better if idle <= PATIENCE else _one(sides, better, int(wrong.nonzero()[0][-1]))
     return None
+
+
+def _corrected(found: Held, rows: Rows, sides: Sides) -> Sides:
+    """What holds, without members that pull and with those that are violated."""
+    value = rows.A @ found.y
+    size = EXACT * (1e-3 + np.abs(rows.A) @ np.abs(found.y))
+    side = np.where(found.rows * sides.rows > 0, sides.rows, 0.0)
+    side = np.where(value - rows.high > size, 1.0, side)
+    side = np.where(rows.low - value > size, -1.0, side)
+    side[rows.equal] = 0.0
+    size = EXACT * (1e-3 + np.abs(found.y))
+    bound = np.where(found.bounds * sides.bounds > 0, sides.bounds, 0.0)
+    bound = np.where(found.y - rows.roof > size, 1.0, bound)
+    bound = np.where(rows.floor - found.y > size, -1.0, bound)
+    return Sides(side, np.where(rows.floor == rows.roof, -1.0, bound))
+
+
+def _one(sides: Sides, better: Sides, member: int) -> Sides:
+    """The sides with one member as in ``better``; bounds stand behind rows."""
+    rows, bounds = sides.rows.copy(), sides.bounds.copy()
+    if member < len(rows):
+        rows[member] = better.rows[member]
+    else:
+        bounds[member - len(rows)] = better.bounds[member - len(rows)]
+    return Sides(rows, bounds)
 
 
 def on_sides(H: Array, c: Array, rows: Rows, sides: Sides) -> Held | None:

@@ -267,6 +267,12 @@ def _no_response(point: Point) -> Finish:
         return Finish(
             Status.INFEASIBLE, "the lower level is unbounded at the start: no response exists"
         )
+    if point.lower.ended == "infeasible":
+        return Finish(
+            Status.DIVERGED,
+            "no lower variables meet the constraints at the start: give the upper ones a `start` "
+            "where some do",
+        )
     level, value = ("upper", point.F) if math.isfinite(point.lower.f) else ("lower", point.lower.f)
     return Finish(
         Status.DIVERGED,

@@ -146,6 +146,7 @@ def test_rows_that_cannot_be_met_are_no_response() -> None:
     lower f { var y; minimize y^2; subject to low: y <= -1; high: y >= x; }"""
     found = bl.solve(bl.parse(text), backend="kkt")
     assert not found.success
+    assert "no lower variables meet the constraints at the start" in found.message
     below = bl.solve(bl.parse(text.replace("start 1", "start -3")), backend="kkt")
     assert float(below["x"]) == pytest.approx(-1.0, abs=1e-5)
 
