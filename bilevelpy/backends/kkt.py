@@ -56,6 +56,8 @@ class KKT:
     title: ClassVar[str] = "Newton and adjoint of the KKT system for lower constraints"
     reference: ClassVar[str] = "Amos2017"
     options: ClassVar[type[BackendOptions]] = KKTOptions
+    # Its solves end by themselves in single precision too.
+    in_single: ClassVar[bool] = True
 
     def accepts(self, structure: Structure) -> Accept | Reject:
         """A smooth, strongly convex lower level with rows affine in its variables, m + rows <=

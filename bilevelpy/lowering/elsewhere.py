@@ -53,6 +53,8 @@ class ElsewhereOracle:
         self.domain_y: ProductSet = home.domain_y
         self.counts: Counts = self._there.counts
         self.F_sign, self.f_sign = home.F_sign, home.f_sign
+        # Rows stay at home: they are few beside the data of objectives.
+        self.g, self.G = home.g, home.G
 
     def F(self, x: Vec, y: Vec) -> float:
         """The upper objective."""

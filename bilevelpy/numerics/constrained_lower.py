@@ -62,6 +62,7 @@ class ConstrainedLower:
     _bounds: tuple[Array, Array] = field(init=False)
     # x and y of the last response, with its multipliers and Hessian.
     _last: tuple[Vec, Held, Array] | None = None
+    _rows: tuple[Vec, Rows] | None = None
 
     def __post_init__(self) -> None:
         domain: ProductSet = self.oracle.domain_y
@@ -73,6 +74,8 @@ class ConstrainedLower:
 
     def rows(self, x: Vec) -> Rows:
         """The rows at x: ``c(x, 0) + A y``, and the sums of simplices."""
+        if self._rows is not None and torch.equal(self._rows[0], x):
+            return self._rows[1]
         g, still = self.oracle.g, torch.zeros_like(self.oracle.y0)
         A = self._A
         if A is None:
@@ -82,13 +85,13 @@ class ConstrainedLower:
                 self._A = A
         high = -g.values(x, still).numpy()
         low = np.where(g.equality.numpy(), high, -np.inf)
-        ones = np.ones(len(self._sums))
-        return Rows(
-            np.concatenate([A, self._sums]),
-            np.concatenate([low, ones]),
-            np.concatenate([high, ones]),
-            *self._bounds,
-        )
+        if len(self._sums):
+            ones = np.ones(len(self._sums))
+            A = np.concatenate([A, self._sums])
+            low, high = np.concatenate([low, ones]), np.concatenate([high, ones])
+        made = Rows(A, low, high, *self._bounds)
+        self._rows = (x, made)
+        return made
 
     def hessian(self, x: Vec, y: Vec) -> Array:
         """f_yy."""
@@ -115,6 +118,8 @@ class ConstrainedLower:
             return self._ended(x, now, f, g, 0, "nonfinite")
         while True:
             H = self.hessian(x, torch.from_numpy(now))
+            if not np.isfinite(H).all():
+                return self._ended(x, now, f, g, count, "nonfinite")
             found = solve(H, g.numpy() - H @ now, rows, self.sides)
             if found is None:
                 return self._ended(x, now, f, g, count, "limit" if feasible else "infeasible")
@@ -132,32 +137,29 @@ class ConstrainedLower:
             if moved is None:
                 ended = "rounding" if feasible else "nonfinite"
                 return self._packed(x, now, f, g, found, H, count, ended)
-            now, f, g = moved
-            feasible = True
+            now, f, g, length = moved
+            feasible = feasible or length == 1.0
             count += 1
-            if self.quadratic:
+            if self.quadratic and feasible:
                 return self._packed(x, now, f, g, found, H, count, "reached")
             if f < -1e300 or not np.isfinite(now).all():
                 return self._ended(x, now, f, g, count, "unbounded")
 
     def _moved(
         self, x: Vec, now: Array, f: float, g: Vec, p: Array, feasible: bool
-    ) -> tuple[Array, float, Vec] | None:
-        """The point after a step with its value and gradient: all of it where the rows are not met
-        yet, else as far as f falls.
+    ) -> tuple[Array, float, Vec, float] | None:
+        """The point after a step with its value, gradient and length: as far as f falls, or, where
+        the rows are not met yet, as far as f has a slope.
         """
         slope, t = float(g.numpy().dot(p)), 1.0
         for _ in range(HALVINGS):
             at = np.clip(now + t * p, *self._bounds)
             value, gradient = self.oracle.value_grad_f(x, torch.from_numpy(at))
-            if math.isfinite(value):
-                rise = value - f
-                if not feasible or rise <= ARMIJO * t * slope:
-                    return at, value, gradient
-                if rise <= NOISE * abs(f) and abs(float(gradient.numpy().dot(p))) <= abs(slope):
-                    return at, value, gradient
-            if not feasible:
-                return None  # on the way to the rows f has no value
+            if math.isfinite(value) and bool(torch.isfinite(gradient).all()):
+                rise, steep = value - f, abs(float(gradient.numpy().dot(p)))
+                flat = rise <= NOISE * abs(f) and steep <= abs(slope)
+                if not feasible or flat or rise <= ARMIJO * t * slope:
+                    return at, value, gradient, t
             t *= 0.5
         return None
 

@@ -49,7 +49,8 @@ def begun_elsewhere(
     Raises
     ------
     UsageError
-        Where the device is not there, or the data is not in memory.
+        Where the device is not there, the data is not in memory, or the method has no accuracy to
+        lose.
     """
     if options.device == "cpu" and options.dtype == "float64":
         return None
@@ -57,6 +58,11 @@ def begun_elsewhere(
         raise UsageError(
             "`device` and `dtype` are for data in the memory of one process: leave them out where "
             "it stays in files or is divided among processes"
+        )
+    if functions.g.size and not getattr(backend, "in_single", False):
+        raise UsageError(
+            f"the solves of `{backend.name}` with constraints need float64 on the CPU: leave "
+            "`device` and `dtype` out"
         )
     oracle = ElsewhereOracle(functions, options.device, getattr(torch, options.dtype))
     coarse = replace(options, tol=max(options.tol, COARSE))

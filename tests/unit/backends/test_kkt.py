@@ -162,6 +162,15 @@ def test_what_it_does_not_take() -> None:
         assert reason in decision.rejected["kkt"]
 
 
+def test_single_precision_first() -> None:
+    made = model(LOGISTIC, **fit())
+    found, whole = (bl.solve(made, backend="kkt", dtype=d) for d in ("float32", "float64"))
+    assert found.success
+    assert abs(found.F - whole.F) < 1e-8
+    with pytest.raises(bl.UsageError, match="`blocc` with constraints need float64"):
+        bl.solve(made, backend="blocc", dtype="float32")
+
+
 # --- quadratic programs ---------------------------------------------------------------------------
 
 
