@@ -15,7 +15,7 @@ J. Z. Kolter, "OptNet", ICML 2017).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.lower_solve import LowerSolution
 from bilevelpy.numerics.response import Accuracy, Point, Response
 from bilevelpy.numerics.row_program import Held, Rows, Sides, saddle, simplex_sums, solve
+from bilevelpy.numerics.upper import advance, begin
 
 Vec = torch.Tensor
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -38,6 +39,8 @@ STEPS, HALVINGS, ARMIJO = 100, 40, 1e-4
 FINEST = 1e-12
 # Newton steps, relative to y, at which responses all over the upper set are solved.
 RESOLVED = 1e-8
+# The tolerance of descents from them.
+DESCENDED = 1e-4
 # Changes of f below this fraction of it are rounding.
 NOISE = 1e-13
 
@@ -288,3 +291,12 @@ class RowsResolver:
         """F there, and dPhi/dx."""
         point = self.response.evaluate(x, None, y)
         return self.response.differentiate(point, None) if self.response.finite(point) else None
+
+    def descended(self, x: Vec, y: Vec, steps: int, late: Callable[[], bool]) -> Point | None:
+        """Where so many steps of the upper optimizer lead, past kinks on the way; ``late`` ends
+        them.
+        """
+        state = begin(self.response, x, y, DESCENDED)
+        while state.finish is None and len(state.norms) <= steps and not late():
+            advance(state)
+        return state.point if self.response.finite(state.point) else None

@@ -47,9 +47,11 @@ LONG = 300_000
 LINE, CLOUD, CORNERS = 17, 32, 4
 # Starts of descents, and their steps.
 STARTS, STEPS = 2, 8
+# The same beside rows, where F has kinks on the way.
+STARTS_ROWS, STEPS_ROWS = 6, 60
 # Seconds at most, or the part of the time of the run: numbers decide before, so that runs repeat.
-# Conic solves take ten times as long as Newton's method.
-MOST, SHARE, MOST_CONIC = 0.5, 0.5, 3.0
+# Conic solves take ten times as long as Newton's method, those with rows five times.
+MOST, SHARE, MOST_CONIC, MOST_ROWS = 0.5, 0.5, 3.0, 2.5
 # F has to be lower by this, relative to its size at both points.
 CLEARLY = 1e-3
 
@@ -76,7 +78,7 @@ def better_elsewhere(
     none was met. ``spent`` are the seconds of the run that led to x, ``seconds`` those left.
     """
     rng = np.random.default_rng(seed)
-    most = MOST_CONIC if applies(oracle) else MOST
+    most = MOST_CONIC if applies(oracle) else MOST_ROWS if oracle.g.size else MOST
     until = time.perf_counter() + min(max(most, SHARE * spent), seconds)
     seeable, split = _without_kinks(oracle, x)
     scout = _Scout(seeable, x, halves(y) if split else y, until, rows=bool(oracle.g.size))
@@ -93,14 +95,14 @@ def better_elsewhere(
     seen.sort(key=lambda pair: pair[0])
     best = seen[0] if seen else (math.inf, x)
     if oracle.domain_x.is_box:
-        for _, start in seen[:STARTS]:
+        for _, start in seen[: STARTS_ROWS if oracle.g.size else STARTS]:
             if scout.is_late:
                 break
             best = min(best, scout.descend(start), key=lambda pair: pair[0])
     size = max(abs(here), abs(best[0]) if math.isfinite(best[0]) else 0.0)
     if not best[0] < here - CLEARLY * size:
         return None
-    response = scout.response(best[1])
+    response = scout.last_response(best[1])
     if response is None:
         return None
     return best[1], joined(response) if split else response
@@ -138,9 +140,11 @@ class _Scout:
         return time.perf_counter() > self.deadline
 
     def response(self, x: Vec) -> Vec | None:
-        """The response to x."""
-        if self.is_late:
-            return None
+        """The response to x; None after the deadline."""
+        return None if self.is_late else self.last_response(x)
+
+    def last_response(self, x: Vec) -> Vec | None:
+        """The response to x, whatever the time."""
         lower = self.solver.solved(x, self.y)
         return lower.y if lower is not None and lower.usable else None
 
@@ -154,6 +158,9 @@ class _Scout:
 
     def descend(self, start: Vec) -> tuple[float, Vec]:
         """A few steps down from a point of a box: F and where."""
+        if isinstance(self.solver, RowsResolver):
+            end = self.solver.descended(start, self.y, STEPS_ROWS, lambda: self.is_late)
+            return (math.inf, start) if end is None else (end.F, end.x)
         best: tuple[float, Vec] = (math.inf, start)
 
         def fun(z: Array) -> tuple[float, Array]:
