@@ -21,6 +21,7 @@ import scipy.sparse as sp
 from scipy.optimize import nnls
 
 from bilevelpy.reductions import scalar as sc
+from bilevelpy.reductions.evaluation import Evaluation
 from bilevelpy.reductions.rows import Functions, Rows
 from bilevelpy.reductions.trees import tree_of
 
@@ -95,11 +96,11 @@ def branch(system: System, k: int, v: Array) -> Branch:
 
 def slopes_at(tree: sc.Scalar, own: Sequence[int], v: Array) -> Array | None:
     """The derivatives of a function at a point; None where it has none, or no value there."""
-    found = sc.gradient(tree, own)
-    slopes = [found.get(j, sc.ZERO) for j in own]
+    prepared = Evaluation(tree, v.size)
+    if prepared.has_kinks(own):
+        return None
     try:
-        known = [sc.evaluate(s, v.tolist()) for s in slopes if s is not None]
-        return np.array(known) if len(known) == len(slopes) else None
+        return np.asarray(prepared.gradient(v)[list(own)])
     except (ValueError, ArithmeticError):
         return None
 

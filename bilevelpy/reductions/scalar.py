@@ -168,27 +168,17 @@ def functions(root: Scalar) -> set[str]:
 
 
 def evaluate(root: Scalar, values: Sequence[float]) -> float:
-    """The value at a point."""
-    return evaluator(root)(values)
-
-
-def evaluator(root: Scalar) -> Callable[[Sequence[float]], float]:
-    """The same for many points: to find the order of evaluation takes longer than one of them."""
-    order = postorder(root)
-
-    def at(values: Sequence[float]) -> float:
-        check()
-        known: dict[int, float] = {}
-        for node in order:
-            if isinstance(node, Num):
-                known[id(node)] = node.value
-            elif isinstance(node, Col):
-                known[id(node)] = float(values[node.index])
-            else:
-                known[id(node)] = applied(node, known)
-        return known[id(root)]
-
-    return at
+    """The value at a point; :class:`~bilevelpy.reductions.evaluation.Evaluation` is for many."""
+    check()
+    known: dict[int, float] = {}
+    for node in postorder(root):
+        if isinstance(node, Num):
+            known[id(node)] = node.value
+        elif isinstance(node, Col):
+            known[id(node)] = float(values[node.index])
+        else:
+            known[id(node)] = applied(node, known)
+    return known[id(root)]
 
 
 def applied(node: Call, known: dict[int, float]) -> float:
