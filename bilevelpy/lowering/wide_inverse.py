@@ -157,7 +157,7 @@ def _root(G: Array) -> Array:
 
 def _joined(parts: Sequence[Any]) -> Any:
     """The linear terms side by side; dense where one of them is."""
-    if any(isinstance(p, np.ndarray) or hasattr(p, "numpy") for p in parts):
+    if any(hasattr(p, "numpy") for p in parts):
         dense = [p[0].numpy() if hasattr(p, "numpy") else p.toarray() for p in parts]
         return dense[0] if len(dense) == 1 else np.concatenate(dense, axis=1)
     if len(parts) == 1:
