@@ -175,6 +175,16 @@ class ProductSet:
         """Norm of :meth:`projected_gradient`."""
         return float(torch.linalg.vector_norm(self.projected_gradient(z, g)))
 
+    def sums(self) -> np.ndarray:
+        """The rows of the sums of simplices, which are 1."""
+        rows = []
+        for b in self.simplices:
+            for k in range(b.count):
+                row = np.zeros(self.dim)
+                row[b.start + k * b.size : b.start + (k + 1) * b.size] = 1.0
+                rows.append(row)
+        return np.array(rows).reshape(len(rows), self.dim)
+
     def face(self, z: Vec, g: Vec, tol: float = WEAK) -> Face:
         """The face on which ``z`` stays when it follows ``-g``.
 

@@ -78,11 +78,11 @@ class Preconditioning:
     def at(self, x: Tensor, y: Tensor) -> Apply | None:
         """A preconditioner at a point; None where the identity is as good."""
         curvature, weights = self._hessian.curvature, self._hessian.at(x, y)
-        rest = np.zeros(self._m)
         if self._wide is not None:
             found = self._by_samples(*self._wide, weights)
             if found is not None:
                 return found
+        rest = np.zeros(self._m)
         for k, G in enumerate(weights):
             if k != self._main:
                 curvature.add_diagonal(rest, k, curvature.blocks(k), G)

@@ -99,10 +99,8 @@ class WideInverse:
         """
         A, C = self._A, D.shape[1]
         r = A.shape[0]
-        entries = float(A.size if isinstance(A, np.ndarray) else A.nnz)
         known = self._gram
         factor = None if known is None else _multiple(D, known[0])
-        own = (r * C) ** 3 / 3 / FLOPS
         if known is not None and factor is not None:
             return known[1] / factor
         found = np.empty((C, r, r))
@@ -116,7 +114,8 @@ class WideInverse:
             else:
                 found[c] = ((A / D[:, c]) @ A.T).toarray()
         self._gram = (D, found)
-        own += C * entries * r / FLOPS
+        entries = float(A.size if isinstance(A, np.ndarray) else A.nnz)
+        own = ((r * C) ** 3 / 3 + C * entries * r) / FLOPS
         # An iteration is a product with f_yy and one with this inverse, each two with A.
         product = 8.0 * entries * max(1.0 / STREAM, C / FLOPS) + (r * C) ** 2 / STREAM
         self._price = own / (2.0 * OVERHEAD + product)

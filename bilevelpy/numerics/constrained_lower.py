@@ -28,7 +28,7 @@ from bilevelpy.numerics.hypergradient import Adjoint
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.lower_solve import LowerSolution
 from bilevelpy.numerics.response import Accuracy, Point, Response
-from bilevelpy.numerics.row_program import Held, Rows, Sides, saddle, simplex_sums, solve
+from bilevelpy.numerics.row_program import Held, Rows, Sides, saddle, solve
 from bilevelpy.numerics.upper import advance, begin
 
 Vec = torch.Tensor
@@ -72,7 +72,7 @@ class ConstrainedLower:
         low, high = domain.lower.numpy().copy(), domain.upper.numpy().copy()
         for b in domain.simplices:
             high[b.start : b.stop] = np.inf  # the sum bounds them
-        self._sums = simplex_sums(domain)
+        self._sums = domain.sums()
         self._bounds = low, high
 
     def rows(self, x: Vec) -> Rows:

@@ -20,7 +20,7 @@ from bilevelpy.numerics.constrained_certificate import Claim, certify_rows, foll
 from bilevelpy.numerics.constrained_lower import RowsResolver
 from bilevelpy.numerics.linear_solve import norm, unit
 from bilevelpy.numerics.linearised import confirmed_by_tangent
-from bilevelpy.numerics.row_program import saddle, simplex_sums
+from bilevelpy.numerics.row_program import saddle
 from bilevelpy.options import SolveOptions
 from bilevelpy.patience import TooLong, check, time_left
 from bilevelpy.reductions.refusal import Refused
@@ -230,7 +230,7 @@ class _Check:
             <= ACTIVE * scale
         ]
         # Equations that hold always stand behind the rows that are active.
-        sums = simplex_sums(o.domain_y)
+        sums = o.domain_y.sums()
         A = np.concatenate([self._stacked([parts[i][1] for i in active], o.m), sums])
         A_x = np.concatenate(
             [self._stacked([parts[i][0] for i in active], o.n), np.zeros((len(sums), o.n))]

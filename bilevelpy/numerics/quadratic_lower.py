@@ -15,7 +15,6 @@ from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.hypergradient import Adjoint
 from bilevelpy.numerics.lower_solve import LowerSolution
 from bilevelpy.numerics.response import Accuracy, AdjointMethod, LowerMethod, Point
-from bilevelpy.numerics.row_program import simplex_sums
 from bilevelpy.numerics.working_set import Factor, Program, Solution, WorkingSet
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def _working_set(domain: ProductSet) -> WorkingSet:
     low, high = domain.lower.numpy().copy(), domain.upper.numpy().copy()
     for b in domain.simplices:
         high[b.start : b.stop] = np.inf  # the sum bounds them
-    return WorkingSet(low, high, simplex_sums(domain))
+    return WorkingSet(low, high, domain.sums())
 
 
 @dataclass(slots=True)

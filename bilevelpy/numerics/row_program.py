@@ -25,7 +25,6 @@ import numpy as np
 import scipy.linalg as sl
 import scipy.sparse as sp
 
-from bilevelpy.lowering.domains import ProductSet
 from bilevelpy.numerics.two_sided import solve_two_sided
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -90,17 +89,6 @@ class Held:
         rows = (self.sides.rows != 0) & (np.abs(self.rows) <= least)
         bounds = (self.sides.bounds != 0) & (np.abs(self.bounds) <= least)
         return int(rows.sum() + bounds.sum())
-
-
-def simplex_sums(domain: ProductSet) -> Array:
-    """The rows of the sums of simplices, which are 1."""
-    rows = []
-    for b in domain.simplices:
-        for k in range(b.count):
-            row = np.zeros(domain.dim)
-            row[b.start + k * b.size : b.start + (k + 1) * b.size] = 1.0
-            rows.append(row)
-    return np.array(rows).reshape(len(rows), domain.dim)
 
 
 def solve(H: Array, c: Array, rows: Rows, guess: Sides | None) -> Held | None:
