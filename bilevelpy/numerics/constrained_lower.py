@@ -15,6 +15,7 @@ J. Z. Kolter, "OptNet", ICML 2017).
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -123,7 +124,10 @@ class ConstrainedLower:
             H = self.hessian(x, torch.from_numpy(now))
             if not np.isfinite(H).all():
                 return self._ended(x, now, f, g, count, "nonfinite")
-            found = solve(H, g.numpy() - H @ now, rows, self.sides)
+            left = getattr(o, "deadline", math.inf) - time.perf_counter()
+            found = solve(H, g.numpy() - H @ now, rows, self.sides, left)
+            if check is not None:
+                check()  # it may be the time that has ended it
             if found is None:
                 return self._ended(x, now, f, g, count, "limit" if feasible else "infeasible")
             self.sides = found.sides

@@ -91,12 +91,16 @@ class Held:
         return int(rows.sum() + bounds.sum())
 
 
-def solve(H: Array, c: Array, rows: Rows, guess: Sides | None) -> Held | None:
-    """The minimiser; None where the rows cannot be met, or nothing ends."""
+def solve(
+    H: Array, c: Array, rows: Rows, guess: Sides | None, seconds: float = math.inf
+) -> Held | None:
+    """The minimiser; None where the rows cannot be met, or nothing ends (an interior point after so
+    many ``seconds``).
+    """
     found = None if guess is None else _exchanged(H, c, rows, guess)
     if found is not None:
         return found
-    inside = _interior(H, c, rows)
+    inside = _interior(H, c, rows, seconds)
     if inside is None:
         return None
     # Beside a kink it sees more members than there is room for: the weakest ones first.
@@ -279,7 +283,7 @@ def _solved(K: Array, b: Array, ridge: float, free: int) -> Array:
     return found
 
 
-def _interior(H: Array, c: Array, rows: Rows) -> Held | None:
+def _interior(H: Array, c: Array, rows: Rows, seconds: float) -> Held | None:
     """The end of an interior point method, and what holds the solution as it sees it."""
     bounded = np.flatnonzero(np.isfinite(rows.floor) | np.isfinite(rows.roof))
     eye = sp.eye_array(len(c), format="csr")[bounded]
@@ -287,7 +291,7 @@ def _interior(H: Array, c: Array, rows: Rows) -> Held | None:
     low = np.concatenate([rows.low, rows.floor[bounded]])
     high = np.concatenate([rows.high, rows.roof[bounded]])
     upper = sp.csc_matrix(np.triu(H))
-    found = solve_two_sided(upper, c, matrix, low, high, INTERIOR, math.inf)
+    found = solve_two_sided(upper, c, matrix, low, high, INTERIOR, seconds)
     if not found.is_solved:
         return None
     value = matrix @ found.values
