@@ -16,10 +16,19 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from bilevelpy.lowering.assembly import Block, Diagonal, Stack, add_pair
+from bilevelpy.lowering.assembly import (
+    DENSE,
+    Block,
+    Diagonal,
+    SparseStack,
+    Stack,
+    add_pair,
+    gram_work,
+)
 from bilevelpy.lowering.differentiate import gradient, gradients
 
 if TYPE_CHECKING:
@@ -27,7 +36,9 @@ if TYPE_CHECKING:
 
 # Seconds of a call on small data, entries a second of a product with a vector, and operations a
 # second of matrix products: orders of magnitude of one core, for comparing kinds of work.
-OVERHEAD, STREAM, FLOPS = 5e-5, 4e9, 2e10
+OVERHEAD, STREAM, FLOPS = 5e-5, 4e9, DENSE
+# Products with a sparse matrix take so much longer for an entry than those with a dense one.
+SCATTERED = 4.0
 # Calls that a second-derivative pass takes, measured with 12 of them on 50 variables.
 PASS = 0.6
 
@@ -73,7 +84,7 @@ class Curvature:
         self._kept: dict[int, tuple[Tensor, np.ndarray]] = {}
         self._kept_twice: set[int] = set()
         self._squares: dict[int, list[Any]] = {}
-        self._ways: dict[int, Diagonal | Stack | None] = {}
+        self._ways: dict[int, Diagonal | Stack | SparseStack | None] = {}
         self.shapes: list[Shape] = []
         self._blocks: list[list[Block]] = []
         for predictor, size, tensors in zip(predictors, sizes, coefficients, strict=True):
@@ -90,6 +101,12 @@ class Curvature:
                     tensor = tensor.reshape(batch, samples, index.shape[1])
                 blocks.append(Block(tensor, index))
             self._blocks.append(blocks)
+        # Of predictors with sparse data, the seconds of their products with themselves.
+        self._sparse = {
+            k: sum(gram_work(A) for A in (b.coefficient for b in blocks) if sp.issparse(A))
+            for k, blocks in enumerate(self._blocks)
+            if any(sp.issparse(b.coefficient) for b in blocks)
+        }
 
     @property
     def passes(self) -> int:
@@ -110,9 +127,13 @@ class Curvature:
             # All classes take the data once, as fast as it is read or as products are computed.
             gradient += 4.0 * entries * max(1.0 / STREAM, shape.classes / FLOPS)
             if k not in self._kept_twice and not (constant[k] and k in self._kept):
-                columns = sum(block.coefficient.shape[2] for block in blocks)
+                columns = sum(block.index.shape[1] for block in blocks)
                 pairs = shape.classes * (shape.classes + 1) / 2
-                hessian += 2.0 * entries * columns * pairs / FLOPS
+                if k in self._sparse:
+                    whole = 2.0 * shape.samples * columns**2 / FLOPS
+                    hessian += pairs * min(whole, self._sparse[k])
+                else:
+                    hessian += 2.0 * entries * columns * pairs / FLOPS
         return gradient, hessian
 
     def weights(self, value: Tensor, predictors: Sequence[Tensor]) -> list[Tensor]:
@@ -161,7 +182,7 @@ class Curvature:
             # Parts that are sure to move are added where they belong, others are kept beside.
             moves = bool(constant) and not constant[k]
             part = H if moves else np.zeros_like(H)
-            if isinstance(way, Stack):
+            if isinstance(way, Stack | SparseStack):
                 way.add(part, G)
             else:
                 whole = torch.from_numpy(part)
@@ -208,8 +229,10 @@ class Curvature:
                 return None
         return torch.from_numpy(H)
 
-    def _way(self, blocks: Sequence[Block], G: Tensor) -> Diagonal | Stack | None:
+    def _way(self, blocks: Sequence[Block], G: Tensor) -> Diagonal | Stack | SparseStack | None:
         """How the part of a predictor is assembled; None: pair by pair."""
+        if any(sp.issparse(block.coefficient) for block in blocks):
+            return SparseStack.of(blocks, G.shape[1])
         if G.shape[-1] == 1 and all(block.coefficient.shape[1:] == (1, 1) for block in blocks):
             return Diagonal.of(blocks, self.m)
         return Stack.of(blocks)
@@ -235,16 +258,19 @@ class Curvature:
 
     @property
     def is_sparse(self) -> bool:
-        """Whether a coefficient is sparse: there is a diagonal then, and no dense matrix."""
-        return any(not isinstance(b.coefficient, Tensor) for bs in self._blocks for b in bs)
+        """Whether a coefficient is sparse."""
+        return bool(self._sparse)
 
     def blocks(self, k: int) -> Sequence[Block]:
         """The linear terms of predictor k."""
         return self._blocks[k]
 
 
-def _entries(coefficient: Any) -> int:
-    return int(coefficient.numel() if isinstance(coefficient, Tensor) else coefficient.nnz)
+def _entries(coefficient: Any) -> float:
+    """Entries that a product takes, as many as a dense matrix would have for its time."""
+    if isinstance(coefficient, Tensor):
+        return float(coefficient.numel())
+    return SCATTERED * float(coefficient.nnz)
 
 
 def _columns(coefficient: Any, kept: np.ndarray) -> np.ndarray:

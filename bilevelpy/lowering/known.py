@@ -124,18 +124,16 @@ class KnownStructure(NamedPrograms):
 
     @cached_property
     def predicted(self) -> StructuredHessian | None:
-        """f_yy by the affine predictors of f, where its form allows it; of sparse data the
-        diagonal.
-        """
+        """f_yy by the affine predictors of f, where its form allows it."""
         if self.device.type != "cpu" or self.dtype is not torch.float64:
             return None
         return structured_hessian(self)
 
     @property
     def structured(self) -> StructuredHessian | None:
-        """The same where it gives a dense matrix."""
+        """The same where it gives a dense matrix: of sparse data one of a moderate size."""
         found = self.predicted
-        return None if found is None or found.is_sparse else found
+        return None if found is None or (found.is_sparse and self.m > LARGEST) else found
 
     def moved_hessian(self, H: Vec, start: tuple[Vec, Vec], end: tuple[Vec, Vec]) -> Vec | None:
         """f_yy of one point (x, y) with the elementwise terms of another, where that costs less

@@ -99,7 +99,7 @@ class StructuredHessian:
 
     @property
     def is_sparse(self) -> bool:
-        """Whether data are sparse: the diagonal is at hand then, the dense matrix is not."""
+        """Whether data are sparse."""
         return self.curvature.is_sparse
 
     @property
@@ -140,8 +140,8 @@ class StructuredCurvature:
     def of(
         cls, oracle: Programs, objective: Expr, beside: Sequence[VarRef]
     ) -> StructuredCurvature | None:
-        """None where the function has another form, its data are sparse or elsewhere, a function
-        has no rule for its derivative, or the matrix is large: then products are taken.
+        """None where the function has another form, its data are elsewhere, a function has no rule
+        for its derivative, or the matrix is large: then products are taken.
         """
         if oracle.m > LARGEST or oracle.device.type != "cpu" or oracle.dtype is not torch.float64:
             return None
@@ -152,7 +152,7 @@ class StructuredCurvature:
         g, cuts = _outer(oracle.bound.program.builder, objective, predictors)
         inputs = (*oracle.program_variables, *beside)
         weights = _Weights.of(oracle, g, cuts, curvature.shapes, inputs)
-        return None if weights is None or curvature.is_sparse else cls(curvature, weights)
+        return None if weights is None else cls(curvature, weights)
 
     @property
     def roots(self) -> tuple[Expr, ...]:

@@ -1,6 +1,7 @@
 """Structured Hessians against automatic differentiation of the same function."""
 
 import pytest
+import scipy.sparse as sp
 import torch
 
 from bilevelpy.analysis.predictors import find_predictors
@@ -31,7 +32,11 @@ def normal(rng, *shape):
     return torch.randn(*shape, dtype=torch.float64, generator=rng)
 
 
-def test_logistic_with_intercept_and_penalties(rng):
+@pytest.mark.parametrize("rate", [None, assembly.SPARSE, 1e-3])
+def test_logistic_with_intercept_and_penalties(rng, rate, monkeypatch):
+    """Of dense data; of sparse data by its entries; by dense rows where those are many."""
+    if rate is not None:
+        monkeypatch.setattr(assembly, "SPARSE", rate)
     b = Builder()
     n, p = Axis("n", AxisKind.DIM), Axis("p", AxisKind.DIM)
     X, w, c = b.param("X", (n, p)), b.var("fit", "w", (p,)), b.var("fit", "c", ())
@@ -47,11 +52,14 @@ def test_logistic_with_intercept_and_penalties(rng):
     found = find_predictors(b, f, FIT)
     N, P = 12, 5
     Xd, yd, lamd = normal(rng, N, P), normal(rng, N).sign(), normal(rng, P)
+    Xd[normal(rng, N, P) > 0.5] = 0.0
+    data = yd[:, None] * Xd
+    known = data if rate is None else sp.csr_array(data.numpy())
     sizes, tensors = [], []
     for q in found:
         if q.samples:
             sizes.append((N,))
-            tensors.append([yd[:, None] * Xd if t.contracted else yd[:, None] for t in q.terms])
+            tensors.append([known if t.contracted else yd[:, None] for t in q.terms])
         else:
             sizes.append((P,))
             tensors.append([torch.ones(P, dtype=torch.float64)])
@@ -68,7 +76,8 @@ def test_logistic_with_intercept_and_penalties(rng):
 
 
 @pytest.mark.parametrize("entries", [assembly._STACK, 60, 20])
-def test_softmax_with_class_intercepts(rng, entries, monkeypatch):
+@pytest.mark.parametrize("sparse", [False, True])
+def test_softmax_with_class_intercepts(rng, entries, sparse, monkeypatch):
     """In one piece, by a few samples at a time, and pair by pair where the whole is too large."""
     monkeypatch.setattr(assembly, "_STACK", entries)
     b = Builder()
@@ -80,7 +89,9 @@ def test_softmax_with_class_intercepts(rng, entries, monkeypatch):
     (found,) = find_predictors(b, f, FIT)
     N, P, K = 9, 4, 3
     Xd = normal(rng, N, P)
-    tensors = [Xd if t.contracted else torch.ones(N, 1, dtype=torch.float64) for t in found.terms]
+    known = sp.csr_array(Xd.numpy()) if sparse else Xd
+    ones = torch.ones(N, 1, dtype=torch.float64)
+    tensors = [known if t.contracted else ones for t in found.terms]
     positions = {
         ("fit", "W"): torch.arange(P * K).reshape(P, K),
         ("fit", "c"): torch.arange(P * K, P * K + K),
