@@ -18,6 +18,8 @@ Vec = torch.Tensor
 
 # Ends of lower solves that leave no point.
 NO_SOLUTION = ("nonfinite", "unbounded", "infeasible")
+# So much finer at most a response is solved again at once, for a value that is to be compared.
+LEAP = 1e-3
 
 
 @dataclass(slots=True)
@@ -50,7 +52,7 @@ class Accuracy:
 @dataclass(frozen=True, slots=True)
 class Point:
     """A point of the upper problem. ``value`` estimates Phi(x); the gradient is None until it is
-    asked for.
+    asked for, and ``level`` is the accuracy of the solves that it is made of.
     """
 
     x: Vec
@@ -61,6 +63,7 @@ class Point:
     gF_y: Vec
     adjoint: Adjoint | None = None
     gradient: Vec | None = None
+    level: float = 0.0
 
     @property
     def y(self) -> Vec:
@@ -144,14 +147,14 @@ class Response:
                 if u is not None and self.correct
                 else 0.0
             )
-            if not (
-                expected > 0.0 and abs(correction) > 0.2 * expected and lower.ended == "reached"
-            ):
+            # What is left after the correction is of second order in the residual.
+            if not abs(correction) > expected > 0.0 or lower.ended != "reached":
                 break
             if accuracy.level <= accuracy.floor:
                 break
             # x has not moved since this solve: only the level counts now.
-            level = max(accuracy.floor, 0.1 * accuracy.level)
+            factor = min(0.1, max(LEAP, 0.1 * expected / abs(correction)))
+            level = max(accuracy.floor, factor * accuracy.level)
             accuracy = replace(accuracy, level=level, change=1.0)
             y = lower.y
         return Point(x, lower, F, F - correction, gF_x, gF_y)
@@ -170,7 +173,8 @@ class Response:
         p, value = point, point.F
         if self.correct:
             value -= dot(adjoint.u, p.lower.face.project(p.lower.gradient))
-        return Point(p.x, p.lower, p.F, value, p.gF_x, p.gF_y, adjoint, p.gF_x - adjoint.cross)
+        g = p.gF_x - adjoint.cross
+        return Point(p.x, p.lower, p.F, value, p.gF_x, p.gF_y, adjoint, g, self.accuracy.level)
 
     def again(self, point: Point) -> Point:
         """The same x at the present level. Nothing has moved, so there is no change to follow."""

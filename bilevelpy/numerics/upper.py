@@ -34,6 +34,8 @@ JUMP = 1e-3
 VAGUE = 10.0
 # A hypergradient from an adjoint with a relative residual above this shows no stationarity.
 UNSOLVED = 1e-3
+# A slope that changes by this part of itself in better solves explains a failed search.
+ASTRAY = 0.1
 # Values and distances that grow by this factor over those of the first step have no bound.
 EXPLODED = 1e12
 
@@ -85,6 +87,15 @@ def advance(state: UpperState) -> UpperState:
     first = state.memory.scale == 0.0
     d = _direction(state, pg)
     found = search(state.response, old, d, extent=state.extent, remember=state.recent.append)
+    change = dot(found.start.g - old.g, d)
+    if found.point is None and not first and abs(change) > ASTRAY * abs(dot(old.g, d)):
+        # Not the model was at fault: the gradient was, and has been computed anew.
+        state.point = found.start
+        pg, size = state.projected_gradient, state.gradient_norm
+        d = _direction(state, pg)
+        found = search(
+            state.response, found.start, d, extent=state.extent, remember=state.recent.append
+        )
     if found.point is None and not first:
         # The model may be at fault: steepest descent with the length of the last good step.
         d = -pg * (min(state.reach, max(state.extent, 1e-300)) / 10.0 / size)

@@ -27,6 +27,9 @@ VAGUE = 10.0
 REACH = 1.5
 # An expansion must be promised by the decrease so far, this fraction of the linear prediction.
 PROMISE = 0.5
+# So must be what twice its length would gain by the slope there: the same on a free line, where it
+# is 0.9, and nothing at the corner of a box.
+AHEAD = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ def search(
             guess = start.y + (t / last[0]) * (last[1] - start.y)
             guess = response.oracle.domain_y.project(guess)
         trial = response.evaluate(x, start, guess, expected=-slope)
-        if trials == 1 and not trial.value < start.value and _is_vague(start, trial):
+        if trials == 1 and not trial.value < start.value and _is_vague(response, start, trial):
             # What the first trial is compared with is the error of a looser solve.
             start = _sharper(response, start)
             slope = dot(start.g, move)
@@ -93,6 +96,10 @@ def search(
             remember((trial.x, trial.g))
             end_slope = dot(trial.g, move)
             steep = end_slope < WOLFE * slope and change <= PROMISE * slope
+            if steep:
+                # Where bounds hold most of x there is nothing to gain farther on the arc.
+                ahead = domain.project(start.x + 2.0 * t * d) - trial.x
+                steep = dot(trial.g, ahead) < AHEAD * slope
             if not steep and (good or end_slope <= -WOLFE * slope):
                 return Found(trial, False, trials, start)
             if steep:
@@ -110,8 +117,15 @@ def search(
     return Found(best, stuck, trials, start)
 
 
-def _is_vague(start: Point, trial: Point) -> bool:
-    """Whether the start was solved much more loosely than a trial beside it."""
+def _is_vague(response: Response, start: Point, trial: Point) -> bool:
+    """Whether the start, or its gradient, was solved much more loosely than a trial beside it, or
+    the slope is within the error of its solves: all are to be tighter then.
+    """
+    accuracy, move = response.accuracy, trial.x - start.x
+    if -dot(start.g, move) <= VAGUE * start.level * start.size * norm(move):
+        return accuracy.tighten()
+    if start.level > VAGUE * accuracy.level:
+        return True
     return start.lower.residual > VAGUE * trial.lower.residual and trial.lower.ended == "reached"
 
 
