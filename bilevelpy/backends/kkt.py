@@ -19,6 +19,10 @@ from bilevelpy.options import BackendOptions
 
 Vec = torch.Tensor
 
+ALONE = (
+    "the lower level is convex, not strongly: with its rows its solution has to be unique, which "
+    "is checked at the end"
+)
 # Lower variables and rows: the system is dense.
 LARGEST = 3000
 
@@ -46,7 +50,9 @@ class KKT:
 
     The response is solved by sequential quadratic programming with the Hessian at every step, and
     what holds the last one is where the next begins; the upper variables move by projected L-BFGS
-    with a Wolfe search. Where what holds changes, ``F(x, y(x))`` has a kink.
+    with a Wolfe search. Where what holds changes, ``F(x, y(x))`` has a kink. The system is regular
+    where f curves upwards in every direction that the rows leave open, which slack variables and
+    epigraphs have from their rows.
 
     Cost per upper step: one to five values, gradients, Hessians and dense systems of the lower
     variables and the rows that hold (cubic in their number), one adjoint.
@@ -60,14 +66,19 @@ class KKT:
     in_single: ClassVar[bool] = True
 
     def accepts(self, structure: Structure) -> Accept | Reject:
-        """A smooth, strongly convex lower level with rows affine in its variables, m + rows <=
-        3000.
+        """A smooth, convex lower level that is not linear, with rows affine in its variables, m +
+        rows <= 3000.
         """
         refusal = refuse_other_than_rows(structure, "`direct` is the method without them")
         if refusal is not None:
             return refusal
-        if structure.convexity.value != "strongly convex":
-            return Reject("needs a strongly convex lower level", structure.convexity)
+        if structure.convexity.value not in ("convex", "strongly convex"):
+            return Reject("needs a convex lower level", structure.convexity)
+        if structure.lower.form.value == "linear":
+            return Reject(
+                "needs a response that moves with x: that of a linear lower level jumps",
+                structure.lower.form,
+            )
         if structure.lower.constraints.value != "linear":
             return Reject(
                 "needs lower constraints that are affine in the lower variables",
@@ -82,7 +93,9 @@ class KKT:
                 f"{size}",
                 None,
             )
-        return Accept("exact hypergradients from the KKT system of the lower level")
+        alone = structure.convexity.value == "strongly convex" or bool(structure.unique.value)
+        reason = "exact hypergradients from the KKT system of the lower level"
+        return Accept(reason, () if alone else (ALONE,))
 
     def cost(self, structure: Structure) -> Cost:
         """Dense systems of variables and rows."""

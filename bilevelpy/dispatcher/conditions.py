@@ -109,6 +109,10 @@ AFFINE_ROWS = Condition(
     "rows below that are affine in the lower variables",
     lambda s: s.lower.constraints.value == "linear",
 )
+CURVED = Condition(
+    "convex below, not linear",
+    lambda s: s.convexity.value in ("convex", "strongly convex") and s.lower.form.value != "linear",
+)
 BEYOND_SEARCH = Condition(
     f"a lower objective that is no polynomial, of more than {FEW_LOWER} variables or in sums of at "
     f"least {LONG_SUM} terms",

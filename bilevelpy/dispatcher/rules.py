@@ -65,7 +65,7 @@ RULES: tuple[Rule, ...] = (
         9,
         "fits and entropies with rows",
         "kkt",
-        (c.CONSTRAINED, c.UNIQUE, c.AFFINE_ROWS, c.BEYOND_SEARCH),
+        (c.CONSTRAINED, c.CURVED, c.AFFINE_ROWS, c.BEYOND_SEARCH),
         "rows and {m} lower variables below an objective that global searches do not end with: "
         "exact hypergradients from the KKT system",
     ),
@@ -115,9 +115,9 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         9,
-        "constrained, strongly convex",
+        "constrained, convex",
         "kkt",
-        (c.CONSTRAINED, c.UNIQUE, c.AFFINE_ROWS),
+        (c.CONSTRAINED, c.CURVED, c.AFFINE_ROWS),
         "rows and {m} lower variables: exact hypergradients from their KKT system",
     ),
     Rule(

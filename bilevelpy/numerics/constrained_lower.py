@@ -29,7 +29,7 @@ from bilevelpy.numerics.hypergradient import Adjoint
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.lower_solve import LowerSolution
 from bilevelpy.numerics.response import Accuracy, Point, Response
-from bilevelpy.numerics.row_program import Held, Rows, Sides, saddle, solve
+from bilevelpy.numerics.row_program import Held, Nothing, Rows, Sides, saddle, solve
 from bilevelpy.numerics.upper import advance, begin
 
 Vec = torch.Tensor
@@ -42,6 +42,8 @@ FINEST = 1e-12
 RESOLVED = 1e-8
 # The tolerance of descents from them.
 DESCENDED = 1e-4
+# Curvature in every direction, relative to the largest, of a model that would have none.
+SHIFT = 1e-4
 # Changes of f below this fraction of it are rounding.
 NOISE = 1e-13
 
@@ -126,10 +128,14 @@ class ConstrainedLower:
                 return self._ended(x, now, f, g, count, "nonfinite")
             left = getattr(o, "deadline", math.inf) - time.perf_counter()
             found = solve(H, g.numpy() - H @ now, rows, self.sides, left)
+            if found is Nothing.UNBOUNDED and not self.quadratic:
+                # It is the model that falls for ever, where f has little curvature.
+                near = H + SHIFT * float(np.abs(H).max(initial=1e-12)) * np.eye(len(now))
+                found = solve(near, g.numpy() - near @ now, rows, self.sides, left)
             if check is not None:
                 check()  # it may be the time that has ended it
-            if found is None:
-                return self._ended(x, now, f, g, count, "limit" if feasible else "infeasible")
+            if isinstance(found, Nothing):
+                return self._ended(x, now, f, g, count, _end(found, feasible))
             self.sides = found.sides
             p = found.y - now
             step = float(np.sqrt(p.dot(p)))
@@ -237,6 +243,17 @@ class ConstrainedLower:
             if bounds.shape != (oracle.m,) or rows.shape != (oracle.g.size + len(self._sums),):
                 raise ValueError("what holds the response has another size")
             self.sides = Sides(rows, bounds)
+
+
+def _end(found: Nothing, feasible: bool) -> str:
+    """How a solve ends at a model without a solution; one that has met the rows has not lost
+    them.
+    """
+    if found is Nothing.UNBOUNDED:
+        return "unbounded"
+    if feasible:
+        return "limit"
+    return "infeasible" if found is Nothing.INFEASIBLE else "nonfinite"
 
 
 @dataclass(slots=True)

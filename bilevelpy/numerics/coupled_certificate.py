@@ -20,6 +20,7 @@ from bilevelpy.numerics.constrained_certificate import Claim, certify_rows, foll
 from bilevelpy.numerics.constrained_lower import RowsResolver
 from bilevelpy.numerics.linear_solve import norm, unit
 from bilevelpy.numerics.linearised import confirmed_by_tangent
+from bilevelpy.numerics.other_responses import Directions
 from bilevelpy.numerics.row_program import saddle
 from bilevelpy.options import SolveOptions
 from bilevelpy.patience import TooLong, check, time_left
@@ -38,6 +39,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # A point whose slope proves its value to this fraction, and that keeps its rows so well, is a
 # response.
 CONFIRMED, EXACT = 1e-9, 1e-9
+# F changes along other responses where its slope there is more than this part of its own.
+SLOPE = 1e-6
 # Radius of probes.
 PROBE = 1e-3
 # Rows this close to their bound, relative to the size of y, are active.
@@ -94,6 +97,8 @@ class _Check:
             structure.is_known_convex and structure.lower.constraints.value in ("linear", "convex")
         )
         self.affine = structure is not None and structure.lower.constraints.value == "linear"
+        # What is declared is looked at as well.
+        self.alone = structure is not None and structure.convexity.value == "strongly convex"
         self.newton = None
         if self.affine and self.convex and bool(rows.lower_objectives.trees):
             self.newton = RowsResolver(oracle)
@@ -117,10 +122,18 @@ class _Check:
         size = max(size, self._elsewhere())
         pg = norm(self.oracle.domain_x.projected_gradient(self.x, h))
         relative = pg / size if size > 0 else 0.0
-        stationary = relative <= self.tol
-        fall, place = self._probe(h, size, self.oracle.F(self.x, self._lower(solved)))
+        F = self.oracle.F(self.x, self._lower(solved))
+        # On a plateau a slope of rounding is all that there is, here and at the start.
+        stationary = relative <= self.tol or pg * self.extent <= NOISE * abs(F)
+        fall, place = self._probe(h, size, F)
         if not stationary and not weak:
             reasons.append(f"the hypergradient is {pg:.2e}, {relative:.0e} of its parts")
+        several = None if self.alone else self._several()
+        if several is not None and several[0] < 0:
+            reasons.append(
+                "the best response is not unique, and F falls along others: this method does not "
+                "choose among them as the leader would; `nlp` does"
+            )
         if place is not None:
             reasons.append(f"not locally optimal: F(x, y(x)) falls by {fall:.2e} beside x")
         kind = "none" if reasons else "local"
@@ -132,6 +145,12 @@ class _Check:
                 reasons.append(
                     "constraints are weakly active: F(x, y(x)) has a kink here, probes lead uphill"
                 )
+            if several is not None:
+                reasons.append(
+                    "the best response is not unique: F is higher at others"
+                    if several[1] > 0
+                    else "the best response is not unique, and F does not change along others"
+                )
             if not self.complete:
                 reasons.append("there was no time to look around the point")
             if not self.convex:
@@ -141,6 +160,34 @@ class _Check:
             base, kind=kind, hypergradient_norm=pg, reasons=tuple(reasons), details=details
         )
         return found, place if place is not None and len(reasons) == 1 else None
+
+    def _several(self) -> tuple[float, float] | None:
+        """The least and the greatest slope of F along other responses to x, as a part of its slope
+        by y (0 where they are rounding); None where the response is the only one, or the follower
+        is not one of those whose other responses can be told.
+        """
+        if not (self.convex and self.affine and self.oracle.domain_y.is_nearly_box):
+            return None
+        o, x, y = self.oracle, self.x, self.y
+        close = ACTIVE * max(norm(y), 1e-3)
+        A, values = o.g.jacobian_y(x, y)[0].numpy(), o.g.values(x, y).numpy()
+        equal, length = o.g.equality.numpy(), np.linalg.norm(A, axis=1)
+        tight = ~equal & (values > -close * np.maximum(length, 1e-300))
+        floor, roof = o.domain_y.lower.numpy(), o.domain_y.upper.numpy()
+        F_y = o.grad_F(x, y)[1].numpy()
+        directions = Directions.at(
+            o.hessian(x, y).numpy(),
+            o.grad_f(x, y).numpy(),
+            np.concatenate([A[equal], o.domain_y.sums()]),
+            A[tight],
+            y.numpy() <= floor + close,
+            y.numpy() >= roof - close,
+        )
+        if directions.is_alone(np.random.default_rng(self.seed)):
+            return None
+        found, size = directions.range(F_y), SLOPE * float(np.abs(F_y).sum())
+        low, high = (-math.inf, math.inf) if found is None else found
+        return (low if low < -size else 0.0), (high if high > size else 0.0)
 
     def _columns(self, x: Vec, y: Vec) -> Array:
         """The point as columns of the scalar rows."""

@@ -1,4 +1,4 @@
-"""Strictly convex quadratic programs with rows, by exchanges of what holds the solution.
+"""Convex quadratic programs with rows, by exchanges of what holds the solution.
 
     min_y  c'y + y'Hy / 2,   low <= A y <= high,   floor <= y <= roof
 
@@ -9,7 +9,8 @@ ones F and the multipliers of rows solve one system::
     [ A_hF    0   ] [ m ] = [ end - A_hB y_B  ]
 
 Members whose multipliers pull are let go, rows and bounds that the point violates are taken in,
-until nothing changes: a primal-dual active set method (M. Hintermueller, K. Ito and K. Kunisch,
+until nothing changes (where H is singular, what holds must leave nothing open): a primal-dual
+active set method (M. Hintermueller, K. Ito and K. Kunisch,
 SIAM J. Optim. 13, 2002). From the set of a program nearby one or two systems suffice; where the
 exchanges do not end, an interior point says which set to begin with.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,25 @@ WEAK = 1e-8
 RIDGE, CORRECTIONS = 1e-9, 4
 # Accuracy of the interior point; multipliers and slacks are told apart by their sizes.
 INTERIOR = 1e-9
+
+
+class Nothing(StrEnum):
+    """Why a program has no solution: no point meets its rows, its objective falls for ever on
+    them, or nothing was found in time.
+    """
+
+    INFEASIBLE = "infeasible"
+    UNBOUNDED = "unbounded"
+    UNKNOWN = "limit"
+
+
+# What Clarabel says.
+ENDS = {
+    "PrimalInfeasible": Nothing.INFEASIBLE,
+    "AlmostPrimalInfeasible": Nothing.INFEASIBLE,
+    "DualInfeasible": Nothing.UNBOUNDED,
+    "AlmostDualInfeasible": Nothing.UNBOUNDED,
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,16 +114,14 @@ class Held:
 
 def solve(
     H: Array, c: Array, rows: Rows, guess: Sides | None, seconds: float = math.inf
-) -> Held | None:
-    """The minimiser; None where the rows cannot be met, or nothing ends (an interior point after so
-    many ``seconds``).
-    """
+) -> Held | Nothing:
+    """A minimiser, or why there is none; an interior point ends after so many ``seconds``."""
     found = None if guess is None else _exchanged(H, c, rows, guess)
     if found is not None:
         return found
     inside = _interior(H, c, rows, seconds)
-    if inside is None:
-        return None
+    if isinstance(inside, Nothing):
+        return inside
     # Beside a kink it sees more members than there is room for: the weakest ones first.
     sides = inside.sides
     for _ in range(LESS):
@@ -283,7 +302,7 @@ def _solved(K: Array, b: Array, ridge: float, free: int) -> Array:
     return found
 
 
-def _interior(H: Array, c: Array, rows: Rows, seconds: float) -> Held | None:
+def _interior(H: Array, c: Array, rows: Rows, seconds: float) -> Held | Nothing:
     """The end of an interior point method, and what holds the solution as it sees it."""
     bounded = np.flatnonzero(np.isfinite(rows.floor) | np.isfinite(rows.roof))
     eye = sp.eye_array(len(c), format="csr")[bounded]
@@ -293,7 +312,7 @@ def _interior(H: Array, c: Array, rows: Rows, seconds: float) -> Held | None:
     upper = sp.csc_matrix(np.triu(H))
     found = solve_two_sided(upper, c, matrix, low, high, INTERIOR, seconds)
     if not found.is_solved:
-        return None
+        return ENDS.get(found.status, Nothing.UNKNOWN)
     value = matrix @ found.values
     size = 1.0 + abs(matrix) @ np.abs(found.values)
     slack = np.minimum(np.abs(value - low), np.abs(high - value)) / size

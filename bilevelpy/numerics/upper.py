@@ -276,7 +276,9 @@ def _explodes(state: UpperState, new: Point) -> bool:
 def _no_response(point: Point) -> Finish:
     if point.lower.ended == "unbounded":
         return Finish(
-            Status.INFEASIBLE, "the lower level is unbounded at the start: no response exists"
+            Status.DIVERGED,
+            "the lower level falls for ever at the start: give the upper variables a `start` where "
+            "it has a solution",
         )
     if point.lower.ended == "infeasible":
         return Finish(

@@ -153,6 +153,15 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
             asked = replace(request, start=start)
             again = _attempt(model, name, facts, decision, limited, asked, clock, course)
             better = sign * again.F < sign * kept.F - SAME * max(1.0, abs(kept.F))
+            after = successor(facts, again, tried) if better and _is_point(again) else None
+            if after is not None and _time_is_left(options, clock):
+                # Lower, and not a local optimum to this method: several responses, kinks.
+                name, asked = after[0], replace(request, start=start_at(again.upper, again.lower))
+                decision = decision.noted(after[1])
+                plain = replace(options, backend_options={})
+                with contextlib.suppress(BackendError, ExportError):
+                    again = _attempt(model, name, facts, decision, plain, asked, clock, course)
+                better = sign * again.F < sign * kept.F - SAME * max(1.0, abs(kept.F))
             if better and (again.success or again.status is Status.UNBOUNDED):
                 found = "a better one" if again.success else "that F has no bound"
                 decision = decision.noted(
@@ -275,8 +284,11 @@ def _elsewhere(
     if known is not None:
         return known, {}, plain
     functions = oracle(model)
-    looked = (UNIQUE(facts) and SMOOTH(facts)) or ABSOLUTE_VALUES(facts) or GROUP_NORMS(facts)
-    if not (looked and is_small(functions, affine=kept.backend == "kkt")):
+    # `kkt` has said where its responses are the only ones; what it goes on from is certified anew.
+    rows = kept.backend == "kkt"
+    looked = (UNIQUE(facts) or rows) and SMOOTH(facts)
+    looked = looked or ABSOLUTE_VALUES(facts) or GROUP_NORMS(facts)
+    if not (looked and is_small(functions, affine=rows)):
         return None
     x, y = start_vectors(functions, start_at(kept.upper, kept.lower), None)
     found = better_elsewhere(functions, x, y, options.seed, clock.elapsed(), left)

@@ -86,7 +86,7 @@ def better_elsewhere(
     if here is None:
         return None
     seen: list[tuple[float, Vec]] = []
-    for point in _points(oracle, x, rng):
+    for point in _points(oracle, x, rng, rows=bool(oracle.g.size)):
         value = scout.value(point)
         if scout.is_late:
             break
@@ -184,8 +184,10 @@ class _Scout:
         return best
 
 
-def _points(oracle: TorchOracle, x: Vec, rng: np.random.Generator) -> Iterator[Vec]:
-    """Points all over the upper set."""
+def _points(oracle: TorchOracle, x: Vec, rng: np.random.Generator, *, rows: bool) -> Iterator[Vec]:
+    """Points all over the upper set; with ``rows`` also those where one variable of x is at an
+    end.
+    """
     domain = oracle.domain_x
     low, high = domain.lower.numpy(), domain.upper.numpy()
     n = low.size
@@ -193,6 +195,13 @@ def _points(oracle: TorchOracle, x: Vec, rng: np.random.Generator) -> Iterator[V
     if n <= CORNERS and finite.all():
         for corner in itertools.product(*zip(low.tolist(), high.tolist(), strict=True)):
             yield domain.project(torch.tensor(corner, dtype=torch.float64))
+    if rows and n > 1:
+        # Penalties that have switched their terms off have no slope that would bring them back.
+        for j in np.flatnonzero(finite):
+            for end in (low[j], high[j]):
+                moved = x.clone()
+                moved[j] = float(end)
+                yield domain.project(moved)
     size = np.maximum(1.0, np.maximum(np.abs(x.numpy()), np.abs(oracle.x0.numpy())))
     middle = 0.5 * (x.numpy() + oracle.x0.numpy())
     count = LINE if n == 1 else CLOUD

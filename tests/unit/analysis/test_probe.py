@@ -200,3 +200,12 @@ def test_points_where_f_overflows_are_left_out_without_a_word():
         warnings.simplefilter("error")
         seen = probe(Steep(np.eye(3)), np.random.default_rng(0), constant=False, curvature=False)
     assert not seen.negative
+
+
+def test_variables_without_curvature_are_seen_beyond_dense_sizes():
+    """Slack variables: a few Lanczos steps on the whole do not come near to the zeros."""
+    curved = Quadratic(np.diag(np.concatenate([np.geomspace(0.1, 10.0, DENSE), np.zeros(DENSE)])))
+    seen = probe(curved, np.random.default_rng(0), constant=False, curvature=True)
+    assert seen.low == 0.0
+    assert seen.singular
+    assert seen.lowest.direction @ curved.H @ seen.lowest.direction == 0.0

@@ -11,7 +11,7 @@ import bilevelpy as bl
 from bilevelpy.backends.kkt import KKT, KKTOptions
 from bilevelpy.numerics.constrained_lower import ConstrainedLower
 from bilevelpy.numerics.response import Accuracy
-from bilevelpy.numerics.row_program import Rows, Sides, solve
+from bilevelpy.numerics.row_program import Held, Nothing, Rows, Sides, solve
 from tests.unit.backends.coupled import ACTIVE, QUADRATIC, model, oracle, quadratic_data
 
 LOGISTIC = """
@@ -62,6 +62,53 @@ lower f {
   subject to cap: a <= C;
 }
 """
+# Merely convex, with one response: slack variables, epigraphs, a bias.
+MACHINE = """
+model machine;
+dim n;
+dim p;
+dim v;
+param X[n, p], s[n], Xv[v, p], sv[v];
+upper { var c in [-4, 4] start 0; minimize mean(logistic(-sv * (Xv @ w + b))); }
+lower fit {
+  var w[p]; var b; var xi[n] in [0, inf];
+  minimize sumsq(w) / 2 + exp(c) * sum(xi);
+  subject to margin: s * (X @ w + b) >= 1 - xi;
+}
+"""
+QUANTILES = """
+model quantiles;
+dim n;
+dim p;
+dim v;
+param X[n, p], s[n], Xv[v, p], sv[v];
+upper { var l[p] in [-6, 4] start -1; minimize sumsq(Xv @ w - sv); }
+lower fit {
+  var w[p]; var u[n] in [0, inf]; var d[n] in [0, inf];
+  minimize sum(exp(l) * w^2) / 2 + 0.7 * sum(u) + 0.3 * sum(d);
+  subject to balance: X @ w + u - d == s;
+}
+"""
+LASSO = """
+model lasso;
+dim n;
+dim p;
+dim v;
+param X[n, p], s[n], Xv[v, p], sv[v];
+upper { var l[2] in [-6, 2] start -2; minimize mean(logistic(-sv * (Xv @ w + b))); }
+lower fit {
+  var w[p]; var b; var a[p];
+  minimize mean(logistic(-s * (X @ w + b))) + exp(l[1]) * sum(a) + exp(l[2]) * sumsq(w);
+  subject to up: w <= a; down: -w <= a;
+}
+"""
+
+
+def machine(seed: int = 0, n: int = 12, p: int = 3) -> dict[str, np.ndarray]:
+    draw = np.random.default_rng(seed)
+    w, X, Xv = (draw.standard_normal(shape) for shape in (p, (n, p), (20, p)))
+    s, sv = (np.sign(A @ w + 0.3 + draw.standard_normal(len(A))) for A in (X, Xv))
+    return {"X": X, "s": s, "Xv": Xv, "sv": sv}
 
 
 def fit() -> dict[str, np.ndarray]:
@@ -84,6 +131,9 @@ CASES = [
     (PRODUCT, {}),
     (SHARES, shares()),
     (CAPS, {"Q": np.diag([1.0, 2.0, 4.0, 20.0]) + 0.1, "t": np.array([1.0, 0.5, 0.1, 0.0])}),
+    (MACHINE, machine()),
+    (QUANTILES, machine(1, 14, 4)),
+    (LASSO, machine(2, 20, 6)),
 ]
 
 
@@ -96,7 +146,8 @@ def test_hypergradients_agree_with_differences(text: str, data: dict[str, np.nda
     direction = torch.from_numpy(draw.standard_normal(o.n))
     response, h = state.response, 1e-5
     up, down = (response.evaluate(x + t * direction, None, o.y0).F for t in (h, -h))
-    assert float(state.point.g @ direction) == pytest.approx((up - down) / (2 * h), rel=1e-5)
+    slope = (up - down) / (2 * h)
+    assert float(state.point.g @ direction) == pytest.approx(slope, rel=1e-5, abs=1e-9)
 
 
 def test_a_row_that_pushes_little_holds_all_the_same() -> None:
@@ -132,7 +183,10 @@ def test_the_toy_with_an_active_row() -> None:
     assert pytest.approx(1.721879, abs=1e-5) == found.F
 
 
-@pytest.mark.parametrize(("text", "data"), [(QUADRATIC, quadratic_data(3)), (SHARES, shares())])
+@pytest.mark.parametrize(
+    ("text", "data"),
+    [(QUADRATIC, quadratic_data(3)), (SHARES, shares()), (LASSO, machine(2, 20, 6))],
+)
 def test_ends_agree_with_nlp(text: str, data: dict[str, np.ndarray]) -> None:
     made = model(text, **data)
     found, other = (bl.solve(made, backend=b) for b in ("kkt", "nlp"))
@@ -151,10 +205,57 @@ def test_rows_that_cannot_be_met_are_no_response() -> None:
     assert float(below["x"]) == pytest.approx(-1.0, abs=1e-5)
 
 
+SEVERAL = """
+model several;
+upper {{ var x in [-2, 2] start 0; minimize (x - 1)^2 + (y - 1)^2 + {weight} * z; }}
+lower f {{
+  var y; var z;
+  minimize (y - x)^2;
+  subject to floor: z >= -1; roof: z <= 1;
+}}
+"""
+
+
+def test_several_responses_are_no_answer_where_the_leader_would_choose() -> None:
+    found = bl.solve(bl.parse(SEVERAL.format(weight=0.5)), backend="kkt")
+    assert not found.success
+    assert "the best response is not unique, and F falls along others" in found.message
+    chosen = bl.solve(bl.parse(SEVERAL.format(weight=0.5)), backend="nlp")
+    assert pytest.approx(-0.5) == chosen.F
+    same = bl.solve(bl.parse(SEVERAL.format(weight=0)), backend="kkt")
+    assert same.success
+    assert any("F does not change along others" in r for r in same.certificate.reasons)
+
+
+def test_a_bias_that_is_open_is_no_answer() -> None:
+    """Where all samples lie inside the margin, the bias is any of an interval."""
+    text = MACHINE.replace("c in [-4, 4] start 0", "c in [-9, -8] start -8.5")
+    data = machine(0, 13) | {"s": np.array([1.0, -1.0] * 6 + [1.0])}
+    data["X"] = np.concatenate([data["X"][:12], np.zeros((1, 3))])
+    even = {k: v[:12] if k in ("X", "s") else v for k, v in data.items()}
+    found = bl.solve(bl.parse(text, **even), backend="kkt")
+    assert "the best response is not unique" in found.message
+
+
+def test_a_lower_level_without_end_at_the_start_says_nothing_about_other_points() -> None:
+    text = """model u; upper { var x in [-2, 2] start -1; minimize (x - 1)^2 + (y - 1)^2; }
+    lower f { var y in [0, inf]; var z; minimize x * y + (z - x)^2; subject to r: z <= 10 + y; }"""
+    found = bl.solve(bl.parse(text), backend="kkt")
+    assert found.status is bl.Status.DIVERGED
+    assert "the lower level falls for ever at the start" in found.message
+
+
+def test_a_plateau_is_flat_whatever_rounding_says() -> None:
+    """The response lies at a vertex for all x nearby: the hypergradient is rounding, or 0."""
+    found = bl.solve(bl.parse(QUANTILES, **machine(1, 40, 8)), backend="kkt")
+    assert found.success
+
+
 def test_what_it_does_not_take() -> None:
     for text, reason in (
         ("var y; minimize y^2;", "is for lower levels with constraints"),
-        ("var y; var z; minimize (y - x)^2; subject to r: y + z <= 1;", "strongly convex"),
+        ("var y; var z; minimize -y * z; subject to r: y + z <= 1;", "convex"),
+        ("var y; minimize x * y; subject to r: y <= 1; s: y >= 0;", "jumps"),
         ("var y; minimize (y - x)^2; subject to r: y^2 <= 1;", "affine"),
     ):
         made = bl.parse(f"upper {{ var x in [0, 1]; minimize x + y; }} lower f {{ {text} }}")
@@ -213,8 +314,8 @@ def test_programs_agree_with_clarabel(seed: int) -> None:
     )
     cold = solve(H, c, rows, None)
     warm = solve(H, c, rows, Sides(np.zeros(len(rows.low)), np.zeros(len(c))))
-    assert cold is not None
-    assert warm is not None
+    assert isinstance(cold, Held)
+    assert isinstance(warm, Held)
     assert np.allclose(cold.y, y.value, atol=1e-6)
     assert np.allclose(warm.y, cold.y, atol=1e-9)
 
@@ -229,8 +330,8 @@ def test_rows_that_depend_on_one_another() -> None:
         rows.roof,
     )
     once, twice = solve(H, c, rows, None), solve(H, c, doubled, None)
-    assert once is not None
-    assert twice is not None
+    assert isinstance(once, Held)
+    assert isinstance(twice, Held)
     assert np.allclose(once.y, twice.y, atol=1e-7)
 
 
@@ -238,4 +339,4 @@ def test_an_empty_set_has_no_solution() -> None:
     rows = Rows(
         np.ones((1, 2)), np.array([3.0]), np.array([np.inf]), np.full(2, -1.0), np.full(2, 1.0)
     )
-    assert solve(np.eye(2), np.zeros(2), rows, None) is None
+    assert solve(np.eye(2), np.zeros(2), rows, None) is Nothing.INFEASIBLE
