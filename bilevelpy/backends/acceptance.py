@@ -40,12 +40,33 @@ def refuse_other_than_rows(structure: Structure, whose: str) -> Reject | None:
         return Reject(
             "does not take bounds that depend on variables", s.unsupported["moving_bounds"]
         )
+    return refuse_shape(without_lower_rows(s))
+
+
+def without_lower_rows(structure: Structure) -> Structure:
+    """The facts with the constraints of the lower level left to the backend."""
+    s = structure
     nothing = Fact("none", s.lower.constraints.evidence, "left to the backend")
     rest = {k: v for k, v in s.unsupported.items() if k != "lower_constraints"}
-    free = replace(
+    return replace(
         s, lower_constraints=0, lower=replace(s.lower, constraints=nothing), unsupported=rest
     )
-    return refuse_shape(free)
+
+
+UPPER_ROWS = frozenset({"upper_constraints", "coupling"})
+
+
+def without_upper_rows(structure: Structure) -> Structure:
+    """The facts with the constraints of the upper level, on either level, left to the backend."""
+    s = structure
+    nothing = Fact("bounds", s.upper.constraints.evidence, "left to the backend")
+    return replace(
+        s,
+        upper_constraints=0,
+        upper=replace(s.upper, constraints=nothing),
+        coupling=replace(s.coupling, value=False),
+        unsupported={k: v for k, v in s.unsupported.items() if k not in UPPER_ROWS},
+    )
 
 
 SUPPORT = (

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 
-from bilevelpy.analysis.structure import Fact, Structure
+from bilevelpy.analysis.structure import Structure
+from bilevelpy.backends.acceptance import without_lower_rows, without_upper_rows
 from bilevelpy.backends.base import Accept, Cost, Reject, refuse_common
 from bilevelpy.backends.conic_elsewhere import elsewhere, nowhere
 from bilevelpy.backends.conic_rows import measure_rows, step_rows
@@ -25,8 +26,6 @@ from bilevelpy.options import BackendOptions
 Vec = torch.Tensor
 
 LARGEST = 1000
-# Rows of both levels that are taken.
-ROWS = frozenset({"lower_constraints", "upper_constraints", "coupling"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,16 +71,7 @@ class Conic(Implicit):
             return Reject("takes rows that are affine in the lower variables", s.lower.constraints)
         if s.dim_y > LARGEST:
             return Reject(f"factorises dense systems: at most {LARGEST} entries", None)
-        nothing = Fact("bounds", s.lower.constraints.evidence, "left to the backend")
-        free = replace(
-            s,
-            lower_constraints=0,
-            upper_constraints=0,
-            lower=replace(s.lower, constraints=nothing),
-            upper=replace(s.upper, constraints=nothing),
-            coupling=replace(s.coupling, value=False),
-            unsupported={k: v for k, v in s.unsupported.items() if k not in ROWS},
-        )
+        free = without_lower_rows(without_upper_rows(s))
         refusal = refuse_common(free, matrices=True)
         if refusal is not None:
             return refusal

@@ -1,5 +1,5 @@
-"""Steps of ``conic`` where the upper level has rows: sequential quadratic programs along the
-responses.
+"""Steps of ``conic`` and ``kkt`` where the upper level has rows: sequential quadratic programs
+along the responses.
 
 One step solves the program of :mod:`bilevelpy.numerics.sequential` with a damped BFGS matrix of the
 Lagrangian and searches along it on the exact penalty. Where that fails, derivatives sampled around
@@ -16,7 +16,6 @@ import torch
 
 from bilevelpy.backends.conic_starts import FEASIBLE, RowsState, agreed, close, enter, unmet
 from bilevelpy.lowering.protocol import Oracle
-from bilevelpy.numerics.conic_rows import sample
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.measure import Finish, Measure
 from bilevelpy.numerics.quasi_newton import updated
@@ -45,7 +44,7 @@ def step_rows(state: RowsState) -> RowsState:
         return state
     close(state)
     while state.starts and not agreed(state):
-        new = sample(state.oracle, state.starts.pop(0), state.here.y)
+        new = state.sampler(state.oracle, state.starts.pop(0), state.here.y)
         if new is not None:
             enter(state, new)
             return state
@@ -152,7 +151,7 @@ def _moved(state: RowsState, here: Sample, d: Array) -> Sample | None:
     x = state.oracle.domain_x.project(here.x + state.units.extent * torch.from_numpy(d))
     if norm(x - here.x) == 0.0:
         return None
-    new = sample(state.oracle, x, here.y)
+    new = state.sampler(state.oracle, x, here.y)
     if new is not None:
         state.recent = [*state.recent[-2 * x.numel() :], new]
     return new

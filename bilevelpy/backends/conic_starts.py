@@ -1,10 +1,11 @@
-"""Starts of ``conic`` where the upper level has rows: what a run knows, where it begins, and which
-of its ends is kept.
+"""Starts of ``conic`` and ``kkt`` where the upper level has rows: what a run knows, where it
+begins, and which of its ends is kept.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,8 @@ from bilevelpy.result import Status
 
 Vec = torch.Tensor
 Array = np.ndarray[Any, np.dtype[Any]]
+# A sample at the response to x; None where there is none.
+Sampler = Callable[[Any, Vec, Vec], Sample | None]
 
 # Rows hold when they are off by less than this fraction of the extent (and their slopes).
 FEASIBLE = 1e-9
@@ -48,6 +51,7 @@ class RowsState:
     starts: list[Vec]
     kinds: Kinds
     start: tuple[Vec, Vec]
+    sampler: Sampler
     here: Sample | None = None
     units: Units = field(default_factory=lambda: Units(1.0, 1.0, np.zeros(0)))
     B: Array = field(default_factory=lambda: np.zeros((0, 0)))
@@ -68,20 +72,28 @@ class RowsState:
 
 
 def begin_rows(
-    oracle: Oracle, x: Vec, y: Vec, tol: float, starts: int, rng: torch.Generator
+    oracle: Oracle,
+    x: Vec,
+    y: Vec,
+    tol: float,
+    starts: int,
+    rng: torch.Generator,
+    sampler: Sampler = sample,
 ) -> RowsState:
-    """The first start, and the best points of a scan after it."""
+    """The first start, and the best points of a scan after it; ``sampler`` solves the lower level
+    and differentiates along its responses.
+    """
     o: Any = oracle
     found = kinds(o)
-    state = RowsState(o, tol, rng, [], found, (x, y))
+    state = RowsState(o, tol, rng, [], found, (x, y), sampler)
     first = _plain(state, x, y)
     if first is None:
         state.finish = Finish(Status.INFEASIBLE, _no_x(state))
         return state
-    here = sample(o, first, y)
+    here = sampler(o, first, y)
     if here is None:
         others = (_plain(state, at, y) for at in elsewhere(o, first, rng))
-        tried = (sample(o, at, y) for at in others if at is not None)
+        tried = (sampler(o, at, y) for at in others if at is not None)
         here = next((one for one in tried if one is not None), None)
     if here is None:
         state.finish = nowhere(o, first)
@@ -91,7 +103,7 @@ def begin_rows(
     scanned: list[tuple[float, int, Sample]] = []
     for t in range(SCAN if starts > 1 else 0):
         at = _plain(state, somewhere(o, first, rng), o.y0)
-        one = None if at is None else sample(o, at, y)
+        one = None if at is None else sampler(o, at, y)
         if one is None:
             continue
         scanned.append((merit(one.F, one.rows.numpy(), found, state.units, COST), t, one))

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from bilevelpy.analysis.structure import Structure
-from bilevelpy.backends.acceptance import refuse_other_than_rows
+from bilevelpy.backends.acceptance import (
+    UPPER_ROWS,
+    refuse_other_than_rows,
+    refuse_shape,
+    without_upper_rows,
+)
 from bilevelpy.backends.base import Accept, Cost, Reject
+from bilevelpy.backends.conic_rows import measure_rows, step_rows
+from bilevelpy.backends.conic_starts import RowsState, begin_rows
 from bilevelpy.backends.loop import check_range
 from bilevelpy.lowering.protocol import Oracle
-from bilevelpy.numerics.constrained_lower import rows_response
+from bilevelpy.numerics.constrained_lower import constrained_lower, rows_response
+from bilevelpy.numerics.constrained_sample import RowsSampler
 from bilevelpy.numerics.measure import Measure
 from bilevelpy.numerics.upper import UpperState, advance, begin, measure
 from bilevelpy.options import BackendOptions
@@ -25,18 +33,22 @@ ALONE = (
 )
 # Lower variables and rows: the system is dense.
 LARGEST = 3000
+# Upper variables and rows of the quadratic programs of steps within upper rows.
+LARGEST_UPPER = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KKTOptions(BackendOptions):
     """Options of ``kkt``: ``lower_tol``, the Newton step, relative to y, at which the lower level
-    counts as solved.
+    counts as solved; ``starts``, how many are tried where the upper level has rows.
     """
 
     lower_tol: float = 1e-10
+    starts: int = 4
 
     def __post_init__(self) -> None:
         check_range(self, "kkt", 0.0, 1.0, "lower_tol", closed=False)
+        check_range(self, "kkt", 1, 1000, "starts")
 
 
 class KKT:
@@ -50,9 +62,10 @@ class KKT:
 
     The response is solved by sequential quadratic programming with the Hessian at every step, and
     what holds the last one is where the next begins; the upper variables move by projected L-BFGS
-    with a Wolfe search. Where what holds changes, ``F(x, y(x))`` has a kink. The system is regular
-    where f curves upwards in every direction that the rows leave open, which slack variables and
-    epigraphs have from their rows.
+    with a Wolfe search. Where the upper level has rows, which may read the response, they move by
+    sequential quadratic programs, with the derivatives of the rows from the same system. Where what
+    holds changes, ``F(x, y(x))`` has a kink. The system is regular where f curves upwards in every
+    direction that the rows leave open, which slack variables and epigraphs have from their rows.
 
     Cost per upper step: one to five values, gradients, Hessians and dense systems of the lower
     variables and the rows that hold (cubic in their number), one adjoint.
@@ -69,9 +82,20 @@ class KKT:
         """A smooth, convex lower level that is not linear, with rows affine in its variables, m +
         rows <= 3000.
         """
-        refusal = refuse_other_than_rows(structure, "`direct` is the method without them")
+        alone = without_upper_rows(structure)
+        upper = bool(structure.unsupported.keys() & UPPER_ROWS)
+        if upper and structure.lower.constraints.value in ("none", "bounds"):
+            refusal = refuse_shape(alone)
+        else:
+            refusal = refuse_other_than_rows(alone, "`direct` is the method without them")
         if refusal is not None:
             return refusal
+        if upper and max(structure.dim_x, structure.upper_constraints) > LARGEST_UPPER:
+            return Reject(
+                f"takes at most {LARGEST_UPPER} upper variables, and as many rows, where the upper "
+                "level has rows",
+                structure.upper.constraints,
+            )
         if structure.convexity.value not in ("convex", "strongly convex"):
             return Reject("needs a convex lower level", structure.convexity)
         if structure.lower.form.value == "linear":
@@ -79,7 +103,7 @@ class KKT:
                 "needs a response that moves with x: that of a linear lower level jumps",
                 structure.lower.form,
             )
-        if structure.lower.constraints.value != "linear":
+        if structure.lower.constraints.value not in ("none", "bounds", "linear"):
             return Reject(
                 "needs lower constraints that are affine in the lower variables",
                 structure.lower.constraints,
@@ -93,9 +117,9 @@ class KKT:
                 f"{size}",
                 None,
             )
-        alone = structure.convexity.value == "strongly convex" or bool(structure.unique.value)
+        one = structure.convexity.value == "strongly convex" or bool(structure.unique.value)
         reason = "exact hypergradients from the KKT system of the lower level"
-        return Accept(reason, () if alone else (ALONE,))
+        return Accept(reason, () if one else (ALONE,))
 
     def cost(self, structure: Structure) -> Cost:
         """Dense systems of variables and rows."""
@@ -110,14 +134,20 @@ class KKT:
 
     def init(
         self, oracle: Oracle, x: Vec, y: Vec, options: KKTOptions, rng: torch.Generator
-    ) -> UpperState:
-        """Evaluate Phi and dPhi/dx at the start."""
+    ) -> UpperState | RowsState:
+        """Evaluate Phi and dPhi/dx at the start; where there are upper rows, at further ones."""
+        functions: Any = oracle
+        if functions.G.size:
+            sampler = RowsSampler(constrained_lower(oracle, options.lower_tol))
+            return begin_rows(oracle, x, y, options.tol, options.starts, rng, sampler)
         return begin(rows_response(oracle, options.lower_tol), x, y, options.tol)
 
-    def step(self, oracle: Oracle, state: UpperState, options: KKTOptions) -> UpperState:
+    def step(
+        self, oracle: Oracle, state: UpperState | RowsState, options: KKTOptions
+    ) -> UpperState | RowsState:
         """One accepted step of the upper optimizer."""
-        return advance(state)
+        return step_rows(state) if isinstance(state, RowsState) else advance(state)
 
-    def measure(self, oracle: Oracle, state: UpperState) -> Measure:
+    def measure(self, oracle: Oracle, state: UpperState | RowsState) -> Measure:
         """Read the state."""
-        return measure(state)
+        return measure_rows(oracle, state) if isinstance(state, RowsState) else measure(state)

@@ -106,8 +106,8 @@ POLYNOMIAL = Condition(
     ),
 )
 AFFINE_ROWS = Condition(
-    "rows below that are affine in the lower variables",
-    lambda s: s.lower.constraints.value == "linear",
+    "rows below, if any, that are affine in the lower variables",
+    lambda s: s.lower.constraints.value in ("none", "bounds", "linear"),
 )
 CURVED = Condition(
     "convex below, not linear",

@@ -1,4 +1,4 @@
-"""Optimality along semidefinite responses within the rows of the upper level.
+"""Optimality along responses within the rows of the upper level.
 
 The stationarity is the shortest combination of F's derivative, multiples of those of the tight
 rows, and normals of the domain: the length of ``argmin g'd + |d|^2 / 2`` within the rows made
@@ -10,6 +10,7 @@ then compared with that at points beside x.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -48,6 +49,7 @@ class RowsCheck:
     kinds: Kinds
     units: Units
     rng: torch.Generator
+    sampler: Callable[[Any, Vec, Vec], Sample | None] = sample
     kinked: bool = False
     stationarity: float = float("nan")
     mismatch: float | None = None
@@ -57,13 +59,20 @@ class RowsCheck:
     details: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def at(cls, oracle: Any, x: Vec, y: Vec, rng: torch.Generator) -> RowsCheck | None:
-        """The check at x; None where there is no response."""
-        here = sample(oracle, x, y)
+    def at(
+        cls,
+        oracle: Any,
+        x: Vec,
+        y: Vec,
+        rng: torch.Generator,
+        sampler: Callable[[Any, Vec, Vec], Sample | None] = sample,
+    ) -> RowsCheck | None:
+        """The check at x; None where there is no response. ``sampler`` solves the lower level."""
+        here = sampler(oracle, x, y)
         if here is None:
             return None
         units = units_of(here, oracle.domain_x, oracle.x0)
-        return cls(oracle, here, kinds(oracle), units, rng, here.weak)
+        return cls(oracle, here, kinds(oracle), units, rng, sampler, here.weak)
 
     def run(self, tol: float, until: float) -> None:
         """Stationarity, a difference, and probes."""
@@ -171,7 +180,7 @@ class RowsCheck:
     def _beside(self, d: np.ndarray[Any, np.dtype[Any]]) -> Sample | None:
         """What there is at ``x + extent d``, brought into the domain."""
         x = self.oracle.domain_x.project(self.here.x + self.units.extent * torch.from_numpy(d))
-        return None if norm(x - self.here.x) == 0.0 else sample(self.oracle, x, self.here.y)
+        return None if norm(x - self.here.x) == 0.0 else self.sampler(self.oracle, x, self.here.y)
 
     def _random(self) -> np.ndarray[Any, np.dtype[Any]]:
         d = torch.randn(self.here.x.numel(), generator=self.rng, dtype=torch.float64)

@@ -84,12 +84,14 @@ class ConstrainedLower:
             return self._rows[1]
         g, still = self.oracle.g, torch.zeros_like(self.oracle.y0)
         A = self._A
+        if A is None and not g.size:
+            A = self._A = np.zeros((0, len(still)))
         if A is None:
             matrix, moves = g.jacobian_y(x, still)
             A = matrix.numpy()
             if not moves:
                 self._A = A
-        high = -g.values(x, still).numpy()
+        high = -g.values(x, still).numpy() if g.size else np.zeros(0)
         low = np.where(g.equality.numpy(), high, -np.inf)
         if len(self._sums):
             ones = np.ones(len(self._sums))
@@ -199,32 +201,52 @@ class ConstrainedLower:
 
     def adjoint(self, point: Point) -> Adjoint:
         """The KKT adjoint at a response."""
-        o, x, y = self.oracle, point.x, point.y
+        found, cross = self.along(point.x, point.y, point.gF_y.numpy()[None])
+        return Adjoint(torch.from_numpy(found[0].copy()), cross[0], 0.0, 1)
+
+    def along(self, x: Vec, y: Vec, slopes: Array) -> tuple[Array, list[Vec]]:
+        """``u`` and ``L_xy u + A_x' r`` at a response, for every row of ``slopes`` (k, m) in the
+        place of dF/dy: what such a function changes by as y follows x is minus the latter.
+        """
+        o = self.oracle
+        held, H = self._at(x, y)
+        rows = self.rows(x)
+        # What holds without pushing has a kink, and this is one side of it.
+        free = np.flatnonzero(held.sides.bounds == 0)
+        active = np.flatnonzero((held.sides.rows != 0) | rows.equal)
+        still = np.zeros((active.size, len(slopes)))
+        solved = saddle(H, rows.A, free, active, slopes[:, free].T, still, nearest=True)
+        assert solved is not None
+        u = np.zeros_like(slopes)
+        u[:, free] = solved[0].T
+        size = o.g.size  # sums of simplices do not depend on x
+        weights = np.zeros((len(slopes), len(rows.low)))
+        weights[:, active] = solved[1].T
+        cross, parts = o.cross(x, y), []
+        prices = torch.from_numpy(held.rows[:size].copy())
+        twice = o.g.twice(x, y, prices) if size and self._A is None else None
+        back = o.g.vjp(x, y) if size else None
+        for one, weight in zip(u, weights, strict=True):
+            v = torch.from_numpy(one)
+            part = cross(v)
+            if twice is not None:
+                part = part + twice(v)
+            if back is not None:
+                part = part + back(torch.from_numpy(weight[:size].copy()))[0]
+            parts.append(part)
+        return u, parts
+
+    def weak(self, x: Vec, y: Vec) -> bool:
+        """Whether something holds a response without pushing it."""
+        return self._at(x, y)[0].weak > 0
+
+    def _at(self, x: Vec, y: Vec) -> tuple[Held, Array]:
+        """What holds a response, and f_yy there."""
         last = self._last
         if last is None or not torch.equal(last[0], x) or not np.array_equal(last[1].y, y.numpy()):
             self.respond(x, y, Accuracy(change=1.0))
         assert self._last is not None
-        _, held, H = self._last
-        rows = self.rows(x)
-        d = point.gF_y.numpy()
-        # What holds without pushing has a kink, and this is one side of it.
-        free = np.flatnonzero(held.sides.bounds == 0)
-        active = np.flatnonzero((held.sides.rows != 0) | rows.equal)
-        still = np.zeros(active.size)
-        solved = saddle(H, rows.A, free, active, d[free], still, nearest=True)
-        assert solved is not None
-        u = np.zeros(len(d))
-        u[free], r = solved
-        size = o.g.size  # sums of simplices do not depend on x
-        prices = torch.from_numpy(held.rows[:size].copy())
-        weights = np.zeros(len(rows.low))
-        weights[active] = r
-        found = torch.from_numpy(u)
-        cross = o.cross(x, y)(found)
-        if self._A is None:
-            cross = cross + o.g.twice(x, y, prices)(found)
-        cross = cross + o.g.vjp(x, y)(torch.from_numpy(weights[:size].copy()))[0]
-        return Adjoint(found, cross, 0.0, 1)
+        return self._last[1], self._last[2]
 
     def carried(self) -> dict[str, Any]:
         """What held the last response; matrices are computed again."""
@@ -285,14 +307,17 @@ class RowsAdjoint:
 FLOOR = Accuracy(level=1e-10, change=1e-4, floor=1e-10)
 
 
-def rows_response(oracle: Oracle, tol: float) -> Response:
-    """Phi of a problem with rows below, by one solver for responses and adjoints; ``tol`` as in
-    :class:`ConstrainedLower`.
-    """
+def constrained_lower(oracle: Oracle, tol: float) -> ConstrainedLower:
+    """The solver of a problem with rows below; ``tol`` as in :class:`ConstrainedLower`."""
     constant = bool(getattr(oracle, "hessian_is_constant", False))
     form = getattr(oracle, "quadratic", None)
     quadratic = constant or (form is not None and not form.reads_y)
-    solver = ConstrainedLower(oracle, tol, constant, quadratic)
+    return ConstrainedLower(oracle, tol, constant, quadratic)
+
+
+def rows_response(oracle: Oracle, tol: float) -> Response:
+    """Phi of a problem with rows below, by one solver for responses and adjoints."""
+    solver = constrained_lower(oracle, tol)
     accuracy = replace(FLOOR)
     return Response(oracle, RowsLower(solver), RowsAdjoint(solver), accuracy, correct=False)
 

@@ -16,14 +16,17 @@ import numpy as np
 import torch
 
 from bilevelpy.numerics.certificate_case import tolerance
+from bilevelpy.numerics.conic_meeting import derivatives
+from bilevelpy.numerics.conic_upper import RowsCheck
 from bilevelpy.numerics.constrained_certificate import Claim, certify_rows, follower_program
 from bilevelpy.numerics.constrained_lower import RowsResolver
-from bilevelpy.numerics.linear_solve import norm, unit
+from bilevelpy.numerics.fitted_adjoint import ACTIVE, FittedAdjoint
+from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.linearised import confirmed_by_tangent
 from bilevelpy.numerics.other_responses import Directions
-from bilevelpy.numerics.row_program import saddle
+from bilevelpy.numerics.sequential import Sample
 from bilevelpy.options import SolveOptions
-from bilevelpy.patience import TooLong, check, time_left
+from bilevelpy.patience import check
 from bilevelpy.reductions.refusal import Refused
 from bilevelpy.reductions.rows import System, system
 from bilevelpy.result import Certificate
@@ -43,12 +46,6 @@ CONFIRMED, EXACT = 1e-9, 1e-9
 SLOPE = 1e-6
 # Radius of probes.
 PROBE = 1e-3
-# Rows this close to their bound, relative to the size of y, are active.
-ACTIVE = 1e-6
-# Multipliers below this fraction of the largest are weakly active: the response has a kink there.
-WEAK = 1e-6
-# Seconds of a decomposition for the cube of its side: nothing ends it on the way.
-FLOPS = 1e-9
 # Lower solutions are known to about this fraction of F.
 NOISE = 1e-7
 
@@ -93,10 +90,10 @@ class _Check:
         self.until = time.perf_counter() + seconds
         self.oracle, self.rows, self.x, self.y = oracle, rows, x, y
         self.tol, self.seed, self.rng = tolerance(options), options.seed, rng
-        self.convex = structure is not None and (
-            structure.is_known_convex and structure.lower.constraints.value in ("linear", "convex")
-        )
-        self.affine = structure is not None and structure.lower.constraints.value == "linear"
+        shape = "nonconvex" if structure is None else structure.lower.constraints.value
+        self.convex = structure is not None and structure.is_known_convex and shape != "nonconvex"
+        self.affine = shape in ("none", "bounds", "linear")
+        self.adjoint = FittedAdjoint(oracle, self.affine)
         # What is declared is looked at as well.
         self.alone = structure is not None and structure.convexity.value == "strongly convex"
         self.newton = None
@@ -117,6 +114,8 @@ class _Check:
         if base.kind != "global" or solved is None:
             why = base.reasons if base.kind != "global" else ("the followers have no solution",)
             return replace(base, kind="none", reasons=why, details={}), None
+        if self.oracle.G.size:
+            return self._within_rows(base)
         reasons: list[str] = []
         h, size, weak = self._hypergradient(self.x, self.y)
         size = max(size, self._elsewhere())
@@ -128,38 +127,69 @@ class _Check:
         fall, place = self._probe(h, size, F)
         if not stationary and not weak:
             reasons.append(f"the hypergradient is {pg:.2e}, {relative:.0e} of its parts")
-        several = None if self.alone else self._several()
-        if several is not None and several[0] < 0:
-            reasons.append(
-                "the best response is not unique, and F falls along others: this method does not "
-                "choose among them as the leader would; `nlp` does"
-            )
+        refused, several = self._alone()
+        reasons += refused
         if place is not None:
             reasons.append(f"not locally optimal: F(x, y(x)) falls by {fall:.2e} beside x")
-        kind = "none" if reasons else "local"
-        if not reasons:
-            reasons = [
-                "the followers are solved and first-order conditions of the upper level hold"
-            ]
-            if weak:
-                reasons.append(
-                    "constraints are weakly active: F(x, y(x)) has a kink here, probes lead uphill"
-                )
-            if several is not None:
-                reasons.append(
-                    "the best response is not unique: F is higher at others"
-                    if several[1] > 0
-                    else "the best response is not unique, and F does not change along others"
-                )
-            if not self.complete:
-                reasons.append("there was no time to look around the point")
-            if not self.convex:
-                reasons.append("the lower level is not known to be convex: other responses may be")
+        notes = []
+        if weak:
+            notes.append(
+                "constraints are weakly active: F(x, y(x)) has a kink here, probes lead uphill"
+            )
+        if not self.complete:
+            notes.append("there was no time to look around the point")
         details = {"hypergradient_relative": relative, "probe_decrease": max(fall, 0.0)}
-        found = replace(
-            base, kind=kind, hypergradient_norm=pg, reasons=tuple(reasons), details=details
-        )
+        found = self._told(base, reasons, [*notes, *several], pg, details)
         return found, place if place is not None and len(reasons) == 1 else None
+
+    def _within_rows(self, base: Certificate) -> tuple[Certificate, Vec | None]:
+        """Optimality within the rows of the upper level."""
+        seen = RowsCheck.at(self.oracle, self.x, self.y, self.rng, self._sample)
+        if seen is None:
+            why = "the lower level could not be solved again at the returned x"
+            return self._told(base, [why], [], math.nan, {}), None
+        seen.run(self.tol, self.until)
+        refused, several = self._alone()
+        slope = seen.stationarity * seen.units.parts
+        found = self._told(
+            base, [*seen.failures, *refused], [*seen.notes, *several], slope, seen.details
+        )
+        found = replace(found, directional_check=seen.mismatch)
+        return found, seen.place if len(seen.failures) + len(refused) == 1 else None
+
+    def _told(
+        self,
+        base: Certificate,
+        failures: list[str],
+        notes: list[str],
+        slope: float,
+        details: dict[str, Any],
+    ) -> Certificate:
+        """The certificate with all that was found."""
+        reasons = failures or [
+            "the followers are solved and first-order conditions of the upper level hold",
+            *notes,
+        ]
+        if not failures and not self.convex:
+            reasons.append("the lower level is not known to be convex: other responses may be")
+        kind = "none" if failures else "local"
+        return replace(
+            base, kind=kind, hypergradient_norm=slope, reasons=tuple(reasons), details=details
+        )
+
+    def _alone(self) -> tuple[list[str], list[str]]:
+        """What other responses to x refute, and what they qualify."""
+        several = None if self.alone else self._several()
+        if several is None:
+            return [], []
+        if several[0] < 0:
+            return [
+                "the best response is not unique, and F falls along others: this method does not "
+                "choose among them as the leader would; `nlp` does"
+            ], []
+        if several[1] > 0:
+            return [], ["the best response is not unique: F is higher at others"]
+        return [], ["the best response is not unique, and F does not change along others"]
 
     def _several(self) -> tuple[float, float] | None:
         """The least and the greatest slope of F along other responses to x, as a part of its slope
@@ -170,7 +200,7 @@ class _Check:
             return None
         o, x, y = self.oracle, self.x, self.y
         close = ACTIVE * max(norm(y), 1e-3)
-        A, values = o.g.jacobian_y(x, y)[0].numpy(), o.g.values(x, y).numpy()
+        values, _, A = (part.numpy() for part in derivatives(o.g, x, y))
         equal, length = o.g.equality.numpy(), np.linalg.norm(A, axis=1)
         tight = ~equal & (values > -close * np.maximum(length, 1e-300))
         floor, roof = o.domain_y.lower.numpy(), o.domain_y.upper.numpy()
@@ -185,9 +215,11 @@ class _Check:
         )
         if directions.is_alone(np.random.default_rng(self.seed)):
             return None
-        found, size = directions.range(F_y), SLOPE * float(np.abs(F_y).sum())
-        low, high = (-math.inf, math.inf) if found is None else found
-        return (low if low < -size else 0.0), (high if high > size else 0.0)
+        low, high = _slopes(directions, F_y)
+        for row in derivatives(o.G, x, y)[2].numpy():
+            if row.any() and _slopes(directions, row) != (0.0, 0.0):
+                low, high = -math.inf, math.inf  # who chooses within the rows may choose F, too
+        return low, high
 
     def _columns(self, x: Vec, y: Vec) -> Array:
         """The point as columns of the scalar rows."""
@@ -254,94 +286,33 @@ class _Check:
         return self.oracle.flatten_y(named)
 
     def _hypergradient(self, x: Vec, y: Vec) -> tuple[Vec, float, bool]:
-        """The KKT adjoint at (x, y): gradient, size of its parts, whether a row is weakly active.
-
-        With the active rows c_I (bounds of y included) and multipliers l that fit ``f_y + c_I,y' l
-        = 0``: ``H w + c_I,y' r = F_y``, ``c_I,y w = 0`` for ``H = (f + l'c)_yy``, and ``dPhi/dx =
-        F_x - (f + l'c)_xy w - c_I,x' r``. Second derivatives of c are differences.
-        """
-        o = self.oracle
-        values, scale = o.g.values(x, y), max(norm(y), 1e-3)
-        back = o.g.vjp(x, y)
-        parts = []
-        for i in range(o.g.size):
-            check()
-            parts.append(back(unit(o.g.size, i)))
-        lengths = torch.stack([torch.linalg.vector_norm(p[1]) for p in parts])
-        slack = values / lengths.clamp(min=1e-300)
-        active = [i for i in range(o.g.size) if o.g.equality[i] or slack[i] > -ACTIVE * scale]
-        held = [
-            j
-            for j in range(o.m)
-            if min(float(y[j] - o.domain_y.lower[j]), float(o.domain_y.upper[j] - y[j]))
-            <= ACTIVE * scale
-        ]
-        # Equations that hold always stand behind the rows that are active.
-        sums = o.domain_y.sums()
-        A = np.concatenate([self._stacked([parts[i][1] for i in active], o.m), sums])
-        A_x = np.concatenate(
-            [self._stacked([parts[i][0] for i in active], o.n), np.zeros((len(sums), o.n))]
-        )
-        free = np.setdiff1d(np.arange(o.m), held)
-        if FLOPS * (free.size + len(A)) ** 3 > time_left():
-            raise TooLong
-        # The slopes of free variables tell the multipliers of rows, these those of bounds.
-        g = o.grad_f(x, y).numpy()
-        fit, _, rank, _ = np.linalg.lstsq(A[:, free].T, -g[free], rcond=None)
-        bounds = (g + A.T @ fit)[held]
-        prices = torch.zeros(o.g.size, dtype=torch.float64)
-        prices[active] = torch.from_numpy(fit[: len(active)].copy())
-        H = self._curvature(x, y, prices).numpy()
-        F_x, F_y = o.grad_F(x, y)
-        still = np.zeros(len(A))
-        solved = saddle(H, A, free, np.arange(len(A)), F_y.numpy()[free], still, nearest=True)
-        assert solved is not None
-        w = torch.zeros(o.m, dtype=torch.float64)
-        w[torch.from_numpy(free)] = torch.from_numpy(solved[0])
-        cross, along = self._cross(x, y, prices, w), torch.from_numpy(A_x.T @ solved[1])
-        inequality = [not o.g.equality[i] for i in active] + [False] * len(sums)
-        pushing = np.abs(np.concatenate([fit[inequality], bounds]))
-        # Where nothing pushes, multipliers are rounding of what f's slope is made of.
-        slopes = np.concatenate([g, H @ y.numpy(), fit, bounds])
-        size = float(np.abs(slopes).max(initial=0.0))
-        # More of them than there is room for (equations may follow from others): so is each.
-        always = A[[not i for i in inequality]]
-        room = np.linalg.matrix_rank(always) if len(always) else 0
-        weak = bool((pushing <= WEAK * size).any()) or rank < room + sum(inequality)
+        """dPhi/dx at (x, y), the size of its parts, whether a row is weakly active."""
+        F_x, F_y = self.oracle.grad_F(x, y)
+        (cross,), (along,), weak = self.adjoint.along(x, y, F_y.numpy()[None])
         return F_x - cross - along, norm(F_x) + norm(cross) + norm(along), weak
 
-    @staticmethod
-    def _stacked(rows: list[Vec], width: int) -> Array:
-        return np.array([row.numpy() for row in rows]).reshape(len(rows), width)
-
-    def _slope(self, x: Vec, y: Vec, prices: Vec) -> tuple[Vec, Vec]:
-        """``(c_x' l, c_y' l)``."""
-        return self.oracle.g.vjp(x, y)(prices)
-
-    def _curvature(self, x: Vec, y: Vec, prices: Vec) -> Vec:
-        """``(f + l'c)_yy``."""
-        o = self.oracle
-        H = o.hessian(x, y).clone()
-        if self.affine or not bool(prices.any()):
-            return H
-        e = 1e-5 * (1.0 + norm(y))
-        for j in range(o.m):
-            check()
-            step = e * unit(o.m, j)
-            up, down = (self._slope(x, y + s * step, prices)[1] for s in (1.0, -1.0))
-            H[:, j] += (up - down) / (2.0 * e)
-        return 0.5 * (H + H.T)
-
-    def _cross(self, x: Vec, y: Vec, prices: Vec, w: Vec) -> Vec:
-        """``(f + l'c)_xy w``."""
-        o = self.oracle
-        size = norm(w)
-        cross = o.cross(x, y)(w)
-        if size == 0.0 or not bool(prices.any()):
-            return cross
-        e = 1e-5 * (1.0 + norm(y)) / size
-        up, down = (self._slope(x, y + s * e * w, prices)[0] for s in (1.0, -1.0))
-        return cross + (up - down) / (2.0 * e)
+    def _sample(self, oracle: TorchOracle, x: Vec, y: Vec) -> Sample | None:
+        """F and the rows of the upper level along the response to x, solved again, with their
+        derivatives.
+        """
+        found = self._respond(self._columns(x, y))
+        if found is None:
+            return None
+        y = self._lower(found)
+        F, F_x, F_y = oracle.value_grad_F(x, y)
+        rows, C_x, C_y = derivatives(oracle.G, x, y)
+        read = np.flatnonzero(C_y.numpy().any(axis=1))
+        slopes = np.concatenate([F_y.numpy()[None], C_y.numpy()[read]])
+        crosses, alongs, weak = self.adjoint.along(x, y, slopes)
+        total = C_x.clone()
+        for k, cross, along in zip(read.tolist(), crosses[1:], alongs[1:], strict=True):
+            total[k] -= cross + along
+        parts = norm(F_x) + norm(crosses[0]) + norm(alongs[0])
+        own, heights = (torch.linalg.vector_norm(C, dim=1) for C in (C_x, C_y))
+        return Sample(
+            x, y, F, F_x - crosses[0] - alongs[0], rows, total, own, norm(y) * heights, parts, 0.0,
+            weak,
+        )  # fmt: skip
 
     def _probe(self, h: Vec, size: float, F: float) -> tuple[float, Vec | None]:
         """The largest fall of F(x, y(x)) around x, and where it was met."""
@@ -368,6 +339,13 @@ class _Check:
                 ):
                     worst, place = fall, x
         return worst, place
+
+
+def _slopes(directions: Directions, slope: Array) -> tuple[float, float]:
+    """The least and the greatest slope of a function along directions, 0 where it is rounding."""
+    found, size = directions.range(slope), SLOPE * float(np.abs(slope).sum())
+    low, high = (-math.inf, math.inf) if found is None else found
+    return (low if low < -size else 0.0), (high if high > size else 0.0)
 
 
 def _is_response(program: Program, v: Array) -> bool:

@@ -216,9 +216,13 @@ def saddle(
     *,
     nearest: bool = False,
 ) -> tuple[Array, Array] | None:
-    """``[H_FF A'; A 0] [v; m] = [right; ends]`` with the rows ``held`` on the columns ``free``;
-    None where that has no solution, or the ``nearest`` one by least squares.
+    """``[H_FF A'; A 0] [v; m] = [right; ends]`` with the rows ``held`` on the columns ``free``, for
+    vectors or for several columns; None where that has no solution, or the ``nearest`` one by least
+    squares.
     """
+    if right.ndim == 1:
+        one = saddle(H, A, free, held, right[:, None], ends[:, None], nearest=nearest)
+        return None if one is None else (one[0][:, 0], one[1][:, 0])
     a, h = A[np.ix_(held, free)], H[np.ix_(free, free)]
     single = _single(a)
     if not single.any():
@@ -226,8 +230,9 @@ def saddle(
     # A row with one column says what that is; its multiplier follows from the slope there.
     rows = np.flatnonzero(single)
     columns = np.abs(a[rows]).argmax(1)
-    factors = a[rows, columns]
-    v, m = np.zeros(free.size), np.zeros(held.size)
+    factors = a[rows, columns][:, None]
+    count = right.shape[1]
+    v, m = np.zeros((free.size, count)), np.zeros((held.size, count))
     v[columns] = ends[rows] / factors
     rest, others = np.ones(free.size, dtype=bool), np.flatnonzero(~single)
     rest[columns] = False

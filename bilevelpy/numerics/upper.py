@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -48,7 +49,9 @@ def begin(response: Response, x: Vec, y: Vec, tol: float) -> UpperState:
     if not response.finite(point):
         point = replace(point, gradient=torch.zeros_like(x))
         state = UpperState(response, point, tol, point)
-        state.finish = _no_response(point)
+        functions: Any = response.oracle
+        rows = getattr(functions, "g", None)
+        state.finish = _no_response(point, rows=rows is not None and rows.size > 0)
         return state
     point = response.differentiate(point, None)
     state = UpperState(response, point, tol, point)
@@ -273,12 +276,17 @@ def _explodes(state: UpperState, new: Point) -> bool:
     return norm(new.x - state.start.x) > EXPLODED * first
 
 
-def _no_response(point: Point) -> Finish:
-    if point.lower.ended == "unbounded":
+def _no_response(point: Point, *, rows: bool) -> Finish:
+    """Why a start has no response; with ``rows`` below other points may have one."""
+    if point.lower.ended == "unbounded" and rows:
         return Finish(
             Status.DIVERGED,
             "the lower level falls for ever at the start: give the upper variables a `start` where "
             "it has a solution",
+        )
+    if point.lower.ended == "unbounded":
+        return Finish(
+            Status.INFEASIBLE, "the lower level is unbounded at the start: no response exists"
         )
     if point.lower.ended == "infeasible":
         return Finish(

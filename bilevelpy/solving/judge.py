@@ -122,7 +122,7 @@ class Judge:
             )
         elif applies(compiled):
             certificate, downhill = ConicCheck(compiled, x, y, facts, options, rng, left).run()
-        elif compiled.g.size:
+        elif compiled.g.size or compiled.G.size:
             certificate, downhill = examine_rows(compiled, x, y, facts, options, rng, seconds=left)
         else:
             units = self.units
