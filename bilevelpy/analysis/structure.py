@@ -65,7 +65,8 @@ class Structure:
     the number of terms along the longest of the lower ones. ``unsupported``
     holds, for what cannot be solved yet (constraints, duals in the upper level, Nash followers,
     integers, pessimistic stance, ...), one fact each with a sentence and a span; keys are short
-    tags such as "lower_constraints", "upper_constraints", "coupling", "duals", "nash", "discrete",
+    tags such as "lower_constraints", "upper_constraints", "coupling", "duals",
+    "reported_duals" (read by reports alone), "nash", "discrete",
     "psd", "pessimistic", "single_level", "moving_bounds", "steps". ``steps`` holds the number and
     the length of the lower gradient steps whose end is declared to be the answer; ``bands`` the
     products that a sparse f_yy takes and the diagonals below its main one in a good order.

@@ -35,9 +35,11 @@ def unsupported_facts(
             break
     if steps is not None:
         found["steps"] = Fact(steps.reason, steps.evidence, steps.reason, steps.span)
-    dual = _first_dual(program)
+    read, told = _first_dual(_above(program)), _first_dual(_reported(program))
+    dual = read or told
     if dual is not None:
-        found["duals"] = _fact(
+        # A leader who reacts to prices is another matter than one who is told of them.
+        found["duals" if read is not None else "reported_duals"] = _fact(
             f"the shadow price of `{dual.level}.{dual.constraint}` is read", place(dual)
         )
     _domains(found, (upper, *lowers))
@@ -73,12 +75,17 @@ def _fact(reason: str, span: Span | None) -> Fact[str]:
     return Fact(reason, Evidence.PROVED, reason, span)
 
 
-def _first_dual(program: Program) -> DualRef | None:
-    roots: list[Expr] = [
-        program.upper.objective,
-        *(t for c in program.upper.constraints for t in c.terms),
-    ]
-    roots += [r.value for r in program.reports.values()]
+def _above(program: Program) -> list[Expr]:
+    """What the leader reads."""
+    rows = (t for c in program.upper.constraints for t in c.terms)
+    return [program.upper.objective, *rows]
+
+
+def _reported(program: Program) -> list[Expr]:
+    return [r.value for r in program.reports.values()]
+
+
+def _first_dual(roots: list[Expr]) -> DualRef | None:
     return next((n for n in postorder(roots) if isinstance(n, DualRef)), None)
 
 

@@ -93,6 +93,7 @@ _REFUSALS = {
     "upper_constraints": "does not take constraints in the upper level",
     "coupling": "does not take constraints that couple both levels",
     "duals": "does not compute multipliers of the lower level",
+    "reported_duals": "does not compute multipliers of the lower level",
     "nash": "does not solve games between followers",
     "steps": "solves the lower level, whose answer is declared to be the end of some steps",
     "discrete": "needs continuous variables",

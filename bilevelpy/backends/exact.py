@@ -24,6 +24,7 @@ FEW = 12
 _ONLY_CONDITIONS = {
     "nash": "takes games between linear or convex quadratic followers",
     "duals": "takes multipliers of linear or convex quadratic followers",
+    "reported_duals": "takes multipliers of linear or convex quadratic followers",
 }
 
 
@@ -99,7 +100,7 @@ class Exact:
         """Whether the leader has few choices, and followers rows that convex programs take."""
         rows = s.lower.constraints.value in ("none", "bounds", "linear")
         whole = s.upper.domains.value <= {"discrete"} and not s.lower.discrete.value
-        other = s.unsupported.keys() & {"nash", "duals", "pessimistic"}
+        other = s.unsupported.keys() & {"nash", "duals", "reported_duals", "pessimistic"}
         return rows and whole and s.dim_x <= FEW and not other
 
     def _accepts_small(self, s: Structure) -> Accept | Reject:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -83,6 +83,8 @@ class KKT:
         rows <= 3000.
         """
         alone = without_upper_rows(structure)
+        told = {k: v for k, v in alone.unsupported.items() if k != "reported_duals"}
+        alone = replace(alone, unsupported=told)
         upper = bool(structure.unsupported.keys() & UPPER_ROWS)
         if upper and structure.lower.constraints.value in ("none", "bounds"):
             refusal = refuse_shape(alone)

@@ -23,6 +23,7 @@ SOLVED = 200_000
 _JOINED = {
     "nash": "solves games of convex followers only",
     "duals": "knows the shadow prices of convex followers only",
+    "reported_duals": "knows the shadow prices of convex followers only",
 }
 
 

@@ -31,6 +31,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 ACTIVE = 1e-6
 # Multipliers below this fraction of the largest are weakly active: the response has a kink there.
 WEAK = 1e-6
+# What prices may leave of the slope, relative to it, and by how much they may pull.
+LEFT = 1e-5
 # Seconds of a decomposition for the cube of its side: nothing ends it on the way.
 FLOPS = 1e-9
 
@@ -48,12 +50,7 @@ class FittedAdjoint:
         """
         o = self.oracle
         A, A_x, active, held, inequality = self._tight(x, y)
-        free = np.setdiff1d(np.arange(o.m), held)
-        if FLOPS * (free.size + len(A)) ** 3 > time_left():
-            raise TooLong
-        # The slopes of free variables tell the multipliers of rows, these those of bounds.
-        g = o.grad_f(x, y).numpy()
-        fit, _, rank, _ = np.linalg.lstsq(A[:, free].T, -g[free], rcond=None)
+        free, g, fit, rank = self._fitted(x, y, A, held)
         bounds = (g + A.T @ fit)[held]
         prices = torch.zeros(o.g.size, dtype=torch.float64)
         prices[active] = torch.from_numpy(fit[: len(active)].copy())
@@ -76,6 +73,35 @@ class FittedAdjoint:
         room = np.linalg.matrix_rank(always) if len(always) else 0
         weak = bool((pushing <= WEAK * size).any()) or rank < room + sum(inequality)
         return crosses, alongs, weak
+
+    def prices(self, x: Vec, y: Vec) -> Vec | None:
+        """The multipliers of the lower rows at a response; None where they are not unique, or pull:
+        the point is none then.
+        """
+        A, _, active, held, inequality = self._tight(x, y)
+        free, g, fit, rank = self._fitted(x, y, A, held)
+        # Where nothing pushes, the slope is rounding of its terms.
+        terms = self.oracle.hvp(x, y)(y).numpy()
+        size = max(float(np.abs(np.concatenate([g, terms, fit])).max(initial=0.0)), 1e-300)
+        left = np.abs(A[:, free].T @ fit + g[free]).max(initial=0.0)
+        if rank < len(A) or left > LEFT * size or (fit[inequality] < -LEFT * size).any():
+            return None
+        found = torch.zeros(self.oracle.g.size, dtype=torch.float64)
+        found[active] = torch.from_numpy(fit[: len(active)].copy())
+        return found
+
+    def _fitted(self, x: Vec, y: Vec, A: Array, held: list[int]) -> tuple[Array, Array, Array, int]:
+        """The variables that no bound holds, f_y, the multipliers that fit it on them, and the rank
+        of their equations.
+        """
+        o = self.oracle
+        free = np.setdiff1d(np.arange(o.m), held)
+        if FLOPS * (free.size + len(A)) ** 3 > time_left():
+            raise TooLong
+        # The slopes of free variables tell the multipliers of rows, the rest those of bounds.
+        g = o.grad_f(x, y).numpy()
+        fit, _, rank, _ = np.linalg.lstsq(A[:, free].T, -g[free], rcond=None)
+        return free, g, fit, int(rank)
 
     def _tight(self, x: Vec, y: Vec) -> tuple[Array, Array, list[int], list[int], list[bool]]:
         """The derivatives by y and by x of what is tight, which rows and variables at bounds these

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from bilevelpy.backends import registry
@@ -15,6 +17,7 @@ from bilevelpy.checkpoint import Checkpoint, Saved, add_counts, joined
 from bilevelpy.errors import UsageError
 from bilevelpy.expectations import environment
 from bilevelpy.ir.evaluate import Interpreter
+from bilevelpy.ir.walk import duals as prices_read
 from bilevelpy.lowering.streaming import is_streamed
 from bilevelpy.model import Model
 from bilevelpy.numerics.carried import Carried, Damaged
@@ -22,6 +25,7 @@ from bilevelpy.numerics.driver import PATH, IterationState, Keep, RunResult
 from bilevelpy.numerics.driver import run as drive
 from bilevelpy.numerics.measure import Measure
 from bilevelpy.numerics.runs import is_end
+from bilevelpy.numerics.shadow_prices import shadow_prices
 from bilevelpy.options import SolveOptions
 from bilevelpy.progress import Progress, wanted
 from bilevelpy.provenance import provenance
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
 
 # The stage of a run that is the only one but where it has begun on another device.
 MAIN = "main"
+UNKNOWN = "the shadow price of `{}` is not known: not unique, or the answer is not certified"
 
 
 def solve_driven(
@@ -69,6 +74,12 @@ def solve_driven(
     if request.stop_by is not None:
         ending = Watched.read(request.stop_by, model.program, "stop_by")
         stop = Stop(ending, request.patience, earlier)
+    for report in watched if stop is None else [*watched, ending]:
+        if prices_read(model.program.reports[report.name].value):
+            raise UsageError(
+                f"the report `{report.name}` reads a shadow price, which is known at the end only: "
+                "watch another one"
+            )
     try:
         method = backend if scaling is None else Rescaled(backend, scaling)
         callback = _callback(request.callback, stop)
@@ -213,7 +224,12 @@ def _packed(
     """Everything by name, in NumPy, with the signs that the model has."""
     upper, lower = functions.unflatten_x(final.x), functions.unflatten_y(final.y)
     program = model.program
-    interpreter = Interpreter(model.bound.data, environment(upper, lower), program.externs)
+    duals = _prices(functions, final, certificate)
+    told = {f"{d[0]}.{d[1]}" for d in prices_read(r.value for r in program.reports.values())}
+    unknown = sorted(told - duals.keys())
+    prices = {**dict.fromkeys(unknown, np.asarray(math.nan)), **duals}
+    known = environment(upper, lower, prices)
+    interpreter = Interpreter(model.bound.data, known, program.externs)
     if is_streamed(model.bound):  # by blocks; else by means of their own
         values = functions.objectives(final.x, final.y)
         objectives = {v.name: values[v.name] for v in program.lowers}
@@ -246,5 +262,15 @@ def _packed(
         time=clock.total(),
         history=joined(earlier, list(final.history)),
         provenance=provenance(model.bound, hashes(model), options, name),
-        warnings=(*decision.warnings, *final.warnings),
+        duals=duals,
+        warnings=(*decision.warnings, *final.warnings, *(UNKNOWN.format(n) for n in unknown)),
     )
+
+
+def _prices(
+    functions: TorchOracle, final: RunResult, certificate: Certificate | None
+) -> dict[str, np.ndarray]:
+    """Shadow prices of lower rows at a certified answer."""
+    if certificate is None or certificate.kind == "none" or is_streamed(functions.bound):
+        return {}
+    return shadow_prices(functions, final.x, final.y)
