@@ -1,4 +1,4 @@
-"""Where ``conic`` begins when its followers have no feasible point at the start.
+"""Where ``conic`` and ``kkt`` begin when their followers have no feasible point at the start.
 
 The nearest x that leaves them one lies on the edge of those that do, where their feasible set has
 no inside: points on the way beyond it come first, then random ones.

@@ -15,6 +15,7 @@ from bilevelpy.backends.acceptance import (
     without_upper_rows,
 )
 from bilevelpy.backends.base import Accept, Cost, Reject
+from bilevelpy.backends.conic_elsewhere import elsewhere, nowhere
 from bilevelpy.backends.conic_rows import measure_rows, step_rows
 from bilevelpy.backends.conic_starts import RowsState, begin_rows
 from bilevelpy.backends.loop import check_range
@@ -137,12 +138,22 @@ class KKT:
     def init(
         self, oracle: Oracle, x: Vec, y: Vec, options: KKTOptions, rng: torch.Generator
     ) -> UpperState | RowsState:
-        """Evaluate Phi and dPhi/dx at the start; where there are upper rows, at further ones."""
+        """Evaluate Phi and dPhi/dx at the start, or where the lower rows can be met; where there
+        are upper rows, at further starts.
+        """
         functions: Any = oracle
         if functions.G.size:
             sampler = RowsSampler(constrained_lower(oracle, options.lower_tol))
             return begin_rows(oracle, x, y, options.tol, options.starts, rng, sampler)
-        return begin(rows_response(oracle, options.lower_tol), x, y, options.tol)
+        state = begin(rows_response(oracle, options.lower_tol), x, y, options.tol)
+        if state.point.lower.ended != "infeasible":
+            return state
+        for at in elsewhere(oracle, state.point.x, rng):
+            found = begin(rows_response(oracle, options.lower_tol), at, y, options.tol)
+            if found.point.lower.ended != "infeasible":
+                return found
+        state.finish = nowhere(oracle, state.point.x)
+        return state
 
     def step(
         self, oracle: Oracle, state: UpperState | RowsState, options: KKTOptions
