@@ -14,8 +14,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from bilevelpy.backends.conic_starts import FEASIBLE, RowsState, agreed, close, enter, unmet
+from bilevelpy.backends.conic_starts import (
+    FEASIBLE,
+    RowsState,
+    agreed,
+    close,
+    enter,
+    unmet,
+    widened,
+)
 from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.constrained_sample import RowsSampler
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.measure import Finish, Measure
 from bilevelpy.numerics.quasi_newton import updated
@@ -40,6 +49,10 @@ def step_rows(state: RowsState) -> RowsState:
     if state.finish is not None or state.here is None:
         return state
     end = _step(state)
+    if _is_fresh(state):
+        # An x has shown what the rows below imply: with that row, steps go along the edge.
+        widened(state)
+        return state
     if end is None:
         return state
     close(state)
@@ -70,6 +83,10 @@ def measure_rows(oracle: Oracle, state: RowsState) -> Measure:
     )  # fmt: skip
 
 
+def _is_fresh(state: RowsState) -> bool:
+    return isinstance(state.sampler, RowsSampler) and state.sampler.is_fresh
+
+
 # --- one step -------------------------------------------------------------------------------------
 
 
@@ -91,7 +108,7 @@ def _step(state: RowsState) -> Finish | None:
     if not state.jammed:
         new = _search(state, here, step, step.fall + _gain(state, here, step))
     if new is None:
-        return _around(state, here)
+        return None if _is_fresh(state) else _around(state, here)
     # Steps of almost no length zigzag across a kink.
     state.jammed = norm(new.x - here.x) < SHORT * step.length * state.units.extent
     _learn(state, here, new, step)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from bilevelpy.backends.conic_elsewhere import elsewhere, nowhere, somewhere
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.conic_meeting import derivatives, meeting
 from bilevelpy.numerics.conic_rows import kinds, names, sample
+from bilevelpy.numerics.constrained_sample import RowsSampler, kinds_with_cuts, with_cuts
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.measure import Finish
 from bilevelpy.numerics.sequential import Kinds, Sample, Units, merit, nearest, units_of, violations
@@ -110,6 +111,22 @@ def begin_rows(
     ranked = [s.x for _, _, s in sorted(scanned, key=lambda s: s[:2])]
     state.starts = _apart(first, ranked, starts - 1)
     return state
+
+
+def widened(state: RowsState) -> None:
+    """Adopt the rows that the lower level has shown to imply; what is known of the point stays."""
+    sampler, here = state.sampler, state.here
+    assert isinstance(sampler, RowsSampler)
+    assert here is not None
+    count, sampler.adopted = len(sampler.cuts) - sampler.adopted, len(sampler.cuts)
+    new = sampler.cuts[-count:]
+    state.here = here = with_cuts(state.oracle, here, new)
+    if state.best is not None:
+        state.best = with_cuts(state.oracle, state.best, new)
+    state.kinds = kinds_with_cuts(state.kinds, count)
+    sizes = np.concatenate([state.units.rows, here.own[-count:].clamp(min=1e-300).numpy()])
+    state.units = replace(state.units, rows=sizes)
+    state.recent, state.jammed, state.radius = [], False, WIDEST
 
 
 def _apart(first: Vec, ranked: list[Vec], count: int) -> list[Vec]:

@@ -17,14 +17,15 @@ from bilevelpy.backends.acceptance import (
 from bilevelpy.backends.base import Accept, Cost, Reject
 from bilevelpy.backends.conic_elsewhere import elsewhere, nowhere
 from bilevelpy.backends.conic_rows import measure_rows, step_rows
-from bilevelpy.backends.conic_starts import RowsState, begin_rows
+from bilevelpy.backends.conic_starts import RowsState, begin_rows, widened
 from bilevelpy.backends.loop import check_range
 from bilevelpy.lowering.protocol import Oracle
-from bilevelpy.numerics.constrained_lower import constrained_lower, rows_response
+from bilevelpy.numerics.constrained_lower import RowsLower, constrained_lower, rows_response
 from bilevelpy.numerics.constrained_sample import RowsSampler
 from bilevelpy.numerics.measure import Measure
 from bilevelpy.numerics.upper import UpperState, advance, begin, measure
 from bilevelpy.options import BackendOptions
+from bilevelpy.result import Status
 
 Vec = torch.Tensor
 
@@ -159,8 +160,33 @@ class KKT:
         self, oracle: Oracle, state: UpperState | RowsState, options: KKTOptions
     ) -> UpperState | RowsState:
         """One accepted step of the upper optimizer."""
-        return step_rows(state) if isinstance(state, RowsState) else advance(state)
+        if isinstance(state, RowsState):
+            return step_rows(state)
+        state = advance(state)
+        stuck = state.finish is not None and state.finish.status is not Status.UNBOUNDED
+        if stuck and state.stationarity() > options.tol:
+            return _along_edge(oracle, state, options) or state
+        return state
 
     def measure(self, oracle: Oracle, state: UpperState | RowsState) -> Measure:
         """Read the state."""
         return measure_rows(oracle, state) if isinstance(state, RowsState) else measure(state)
+
+
+def _along_edge(oracle: Oracle, state: UpperState, options: KKTOptions) -> RowsState | None:
+    """The run with the row of x that stopped it; None where it was none: at an x beyond, the lower
+    rows cannot be met.
+    """
+    lower = state.response.lower
+    if not isinstance(lower, RowsLower) or lower.solver.unmet is None:
+        return None
+    sampler = RowsSampler(lower.solver)
+    sampler.learn(oracle, lower.solver.unmet, state.point.x)
+    if not sampler.cuts:
+        return None
+    rng = torch.Generator().manual_seed(0)
+    at = begin_rows(oracle, state.point.x, state.point.y, options.tol, 1, rng, sampler)
+    if at.here is None:
+        return None
+    widened(at)
+    return at

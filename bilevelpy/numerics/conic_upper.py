@@ -30,6 +30,7 @@ from bilevelpy.numerics.sequential import (
 )
 
 Vec = torch.Tensor
+Array = np.ndarray[Any, np.dtype[Any]]
 
 # Radius of probes and around kinks, in extents; a sampled slope below this is stationary.
 PROBE, KINK, FLAT = 1e-3, 1e-5, 1e-3
@@ -66,13 +67,16 @@ class RowsCheck:
         y: Vec,
         rng: torch.Generator,
         sampler: Callable[[Any, Vec, Vec], Sample | None] = sample,
+        known: Kinds | None = None,
     ) -> RowsCheck | None:
-        """The check at x; None where there is no response. ``sampler`` solves the lower level."""
+        """The check at x; None where there is no response. ``sampler`` solves the lower level,
+        ``known`` are the kinds of its rows where they are not those of the upper level alone.
+        """
         here = sampler(oracle, x, y)
         if here is None:
             return None
         units = units_of(here, oracle.domain_x, oracle.x0)
-        return cls(oracle, here, kinds(oracle), units, rng, sampler, here.weak)
+        return cls(oracle, here, known or kinds(oracle), units, rng, sampler, here.weak)
 
     def run(self, tol: float, until: float) -> None:
         """Stationarity, a difference, and probes."""
@@ -102,6 +106,13 @@ class RowsCheck:
         self._probe(step, tol, until)
         if self.kinked:
             self.notes.append("the response has a kink at x; probes lead uphill or out of the rows")
+
+    def downhill(self) -> Array | None:
+        """The direction in which F falls most within the rows, of length 1; None where it does not,
+        or that is not found.
+        """
+        step = self._program([self.here])
+        return None if step is None or step.length == 0.0 else step.d / step.length
 
     def _program(self, samples: list[Sample]) -> Step | None:
         """A step by the identity, with the penalty heavy enough for the rows to hold."""
@@ -177,16 +188,16 @@ class RowsCheck:
     def _merit(self, at: Sample, mu: float) -> float:
         return merit(at.F, at.rows.numpy(), self.kinds, self.units, mu)
 
-    def _beside(self, d: np.ndarray[Any, np.dtype[Any]]) -> Sample | None:
+    def _beside(self, d: Array) -> Sample | None:
         """What there is at ``x + extent d``, brought into the domain."""
         x = self.oracle.domain_x.project(self.here.x + self.units.extent * torch.from_numpy(d))
         return None if norm(x - self.here.x) == 0.0 else self.sampler(self.oracle, x, self.here.y)
 
-    def _random(self) -> np.ndarray[Any, np.dtype[Any]]:
+    def _random(self) -> Array:
         d = torch.randn(self.here.x.numel(), generator=self.rng, dtype=torch.float64)
         return np.asarray((d / norm(d)).numpy())
 
-    def _within(self, d: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
+    def _within(self, d: Array) -> Array:
         """The direction nearest to d that the rows allow."""
         wish = replace(self.here, slope=torch.from_numpy(-PROBE * d * self.units.parts))
         found = self._program([wish])

@@ -68,6 +68,8 @@ class ConstrainedLower:
     _bounds: tuple[Array, Array] = field(init=False)
     # x and y of the last response, with its multipliers and Hessian.
     _last: tuple[Vec, Held, Array] | None = None
+    # The latest x whose rows could not be met.
+    unmet: Vec | None = None
     _rows: tuple[Vec, Rows] | None = None
 
     def __post_init__(self) -> None:
@@ -194,6 +196,8 @@ class ConstrainedLower:
 
     def _ended(self, x: Vec, y: Array, f: float, g: Vec, count: int, ended: str) -> LowerSolution:
         self.sides = None
+        if ended == "infeasible":
+            self.unmet = x
         return LowerSolution(
             torch.from_numpy(y), f if ended in ("limit", "unbounded") else math.nan, g, norm(g),
             Face(len(y), None), count, ended,
@@ -235,10 +239,6 @@ class ConstrainedLower:
                 part = part + back(torch.from_numpy(weight[:size].copy()))[0]
             parts.append(part)
         return u, parts
-
-    def weak(self, x: Vec, y: Vec) -> bool:
-        """Whether something holds a response without pushing it."""
-        return self._at(x, y)[0].weak > 0
 
     def _at(self, x: Vec, y: Vec) -> tuple[Held, Array]:
         """What holds a response, and f_yy there."""

@@ -13,12 +13,23 @@ does not matter whether they are unique.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 from scipy.optimize import linprog
+
+from bilevelpy.numerics.conic_meeting import derivatives
+from bilevelpy.numerics.fitted_adjoint import ACTIVE
+from bilevelpy.numerics.linear_solve import norm
+
+if TYPE_CHECKING:
+    from bilevelpy.lowering.oracle import TorchOracle
+
+Vec = torch.Tensor
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -26,6 +37,8 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 # What a direction may leave of its equations, which have entries of 1; the ends of a cone in a box
 # of length 1 are longer than this, what the former leaves alone is shorter.
 LEFT, LONG = 1e-9, 0.5
+# A function changes along directions where its slope there is more than this part of its own.
+SLOPE = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,3 +107,41 @@ def _scaled(rows: Array) -> Any:
     size = np.abs(rows).max(axis=1, initial=0.0)
     used = size > 0
     return sp.csr_array(rows[used] / size[used, None])
+
+
+def along_others(
+    oracle: TorchOracle, x: Vec, y: Vec, rng: np.random.Generator
+) -> tuple[float, float] | None:
+    """The least and the greatest slope of F along other responses to x than y, per entry of size 1
+    (0 where it is rounding); None where y is alone. Both are infinite where a row of the upper
+    level changes along them: who chooses within the rows may choose F, too.
+    """
+    o = oracle
+    close = ACTIVE * max(norm(y), 1e-3)
+    values, _, A = (part.numpy() for part in derivatives(o.g, x, y))
+    equal, length = o.g.equality.numpy(), np.linalg.norm(A, axis=1)
+    tight = ~equal & (values > -close * np.maximum(length, 1e-300))
+    floor, roof = o.domain_y.lower.numpy(), o.domain_y.upper.numpy()
+    F_y = o.grad_F(x, y)[1].numpy()
+    directions = Directions.at(
+        o.hessian(x, y).numpy(),
+        o.grad_f(x, y).numpy(),
+        np.concatenate([A[equal], o.domain_y.sums()]),
+        A[tight],
+        y.numpy() <= floor + close,
+        y.numpy() >= roof - close,
+    )
+    if directions.is_alone(rng):
+        return None
+    low, high = _slopes(directions, F_y)
+    for row in derivatives(o.G, x, y)[2].numpy():
+        if row.any() and _slopes(directions, row) != (0.0, 0.0):
+            low, high = -math.inf, math.inf
+    return low, high
+
+
+def _slopes(directions: Directions, slope: Array) -> tuple[float, float]:
+    """The least and the greatest slope of a function along directions, 0 where it is rounding."""
+    found, size = directions.range(slope), SLOPE * float(np.abs(slope).sum())
+    low, high = (-math.inf, math.inf) if found is None else found
+    return (low if low < -size else 0.0), (high if high > size else 0.0)
