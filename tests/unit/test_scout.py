@@ -120,3 +120,26 @@ def test_a_leader_without_a_bound_beyond_a_plateau() -> None:
     res = bl.solve(bl.parse(text))
     assert res.status == "unbounded"
     assert any("no bound" in text for text in res.warnings)
+
+
+# Beyond x = 1 nothing below decides about z, which the leader then chooses: the better well, at 2.
+WELLS = """
+model wells;
+dim n = 30;
+param a[n];
+upper { var x in [-3, 3] start -1.5; minimize (x^2 - 4)^2 - x + 0.3 * z + 0.1 * (w - 1)^2; }
+lower f {
+  var w; var z;
+  minimize sum(logistic(a * w - x)) + w^2 + max(1 - x, 0)^2 * z;
+  subject to floor: z >= -1; roof: z <= 1;
+}
+"""
+
+
+def test_a_better_point_that_is_not_for_the_method_is_handed_on() -> None:
+    made = bl.parse(WELLS, a=np.random.default_rng(0).standard_normal(30))
+    assert bl.dispatch(bl.analyze(made)).chosen == "kkt"
+    found, other = bl.solve(made, time_limit=20), bl.solve(made, backend="nlp")
+    assert found.success
+    assert pytest.approx(other.F, abs=1e-5) == found.F
+    assert "`kkt` came to no certified end" in " ".join(found.decision.notes)
