@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,8 @@ class RowsCheck:
             # A kink this near has other derivatives behind it.
             lines = [KINK * self._random() for _ in range(self.here.x.numel() + 1)]
             near = (self._beside(sign * d) for d in lines for sign in (1.0, -1.0))
-            samples = [self.here, *(s for s in near if s is not None)]
+            in_time = takewhile(lambda _: time.perf_counter() <= until, near)
+            samples = [self.here, *(s for s in in_time if s is not None)]
             again = self._program(samples)
             if again is not None and again.length <= 0.5 * step.length:
                 step, tol, self.kinked = again, FLAT, True

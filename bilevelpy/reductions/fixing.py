@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from bilevelpy.patience import check
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.rows import Functions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -25,11 +26,13 @@ class _Poly:
 
     terms: dict[tuple[int, ...], float] = field(default_factory=dict)
 
-    def add(self, other: _Poly) -> _Poly:
-        out = dict(self.terms)
-        for key, value in other.terms.items():
-            out[key] = out.get(key, 0.0) + value
-        return _Poly(out)
+    @classmethod
+    def total(cls, parts: Sequence[_Poly]) -> _Poly:
+        out = dict(parts[0].terms)
+        for part in parts[1:]:
+            for key, value in part.terms.items():
+                out[key] = out.get(key, 0.0) + value
+        return cls(out)
 
     def times(self, other: _Poly) -> _Poly | None:
         out: dict[tuple[int, ...], float] = {}
@@ -56,6 +59,7 @@ def mapped(root: sc.Scalar, leaf: Callable[[sc.Col], sc.Scalar]) -> sc.Scalar:
     """The tree with other leaves in place of its columns."""
     known: dict[int, sc.Scalar] = {}
     for node in sc.postorder(root):
+        check()
         if isinstance(node, sc.Num):
             known[id(node)] = node
         elif isinstance(node, sc.Col):
@@ -83,6 +87,7 @@ def polynomial(root: sc.Scalar) -> dict[tuple[int, ...], float] | None:
     """Monomials of a tree, or None where it is no polynomial of degree two."""
     known: dict[int, _Poly] = {}
     for node in sc.postorder(root):
+        check()
         if isinstance(node, sc.Num):
             made: _Poly | None = _Poly({(): node.value})
         elif isinstance(node, sc.Col):
@@ -98,9 +103,7 @@ def polynomial(root: sc.Scalar) -> dict[tuple[int, ...], float] | None:
 def _combine(node: sc.Call, args: list[_Poly]) -> _Poly | None:
     out: _Poly | None = args[0]
     if node.function == "add":
-        for a in args[1:]:
-            out = out.add(a) if out is not None else None
-        return out
+        return _Poly.total(args)
     if node.function == "mul":
         for a in args[1:]:
             out = out.times(a) if out is not None else None
