@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bilevelpy.numerics.far import ROUNDING, falls_away
 from bilevelpy.numerics.linearised import confirmed_by_tangent
 from bilevelpy.numerics.smooth_program import Program
 from bilevelpy.patience import check
@@ -265,8 +266,24 @@ def check_follower(
         found.failures.append(
             f"the objective of `{name}` still falls by {unit * gap:.2e} when it is solved again"
         )
+    elif convex and k in system.lower_objectives.trees and _falls_away(program, v, terms):
+        found.failures.append(
+            f"the objective of `{name}` falls on and on beyond the response: its least value is at "
+            "infinity; a penalty on the lower variables makes it a point"
+        )
     elif not answer.proved and known is None:
         found.details.setdefault("not_proved", []).append(name)
+
+
+def _falls_away(program: Program, v: Array, terms: float) -> bool:
+    """Whether a follower gains farther along its response, within its bounds and rows."""
+
+    def value(own: Array) -> float:
+        there = v.copy()
+        there[program.free] = own
+        return program.value(there) if program.violation(there) <= FEASIBLE else math.inf
+
+    return falls_away(value, v[program.free], ROUNDING * terms)
 
 
 def _ties(

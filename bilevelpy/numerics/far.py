@@ -5,7 +5,7 @@ methods begin, and fall without bound behind the next hill.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ REACHES = (3.0, 30.0, MIDDLE := 1e3, 1e6)
 LINES, AXES = 3, 4
 # A value is lower by more than this part of its size.
 FALL = 1e-6
+# Differences below this part of a value are rounding.
+ROUNDING = 1e-12
 
 
 def far_points(base: Array, rng: np.random.Generator) -> Iterator[tuple[float, Array]]:
@@ -34,3 +36,16 @@ def far_points(base: Array, rng: np.random.Generator) -> Iterator[tuple[float, A
 def is_lower(there: float, here: float) -> bool:
     """Whether a value is a number and lower beyond doubt."""
     return math.isfinite(there) and there < here - FALL * max(1.0, abs(here))
+
+
+def falls_away(value: Callable[[Array], float], base: Array, rounding: float) -> bool:
+    """Whether a convex function still falls at 2, 4 and 8 times a point that is taken for its
+    minimiser, at first by more than ``rounding``: its least value is at infinity then.
+    """
+    here = value(base)
+    for reach in (2.0, 4.0, 8.0):
+        there = value(reach * base)
+        if not there < here - rounding:
+            return False
+        here, rounding = there, ROUNDING * abs(there)
+    return True

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.numerics.far import far_points, is_lower
+from bilevelpy.numerics.far import falls_away, far_points, is_lower
 
 MODEL = """
 model hill;
@@ -58,3 +60,28 @@ def test_a_valley_among_higher_ones_is_a_response() -> None:
     result = bl.solve(model, backend="direct", force=True, progress=False)
     assert result.success
     assert result["y"] == pytest.approx(result["x"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("f", "falls"),
+    [
+        (lambda y: math.exp(-y[0]), True),
+        (lambda y: math.sqrt(1.0 + y[0] ** 2) - y[0], True),
+        (lambda y: max(0.0, 1.0 - y[0]), False),  # least from 1 on
+        (lambda y: (y[0] - 40.0) ** 2 * 1e-9, False),
+        (lambda y: -5.0, False),
+    ],
+)
+def test_what_falls_away(f, falls):
+    assert falls_away(f, np.array([40.0]), 1e-12) is falls
+
+
+@pytest.mark.parametrize("f", ["sqrt(1 + y^2) - (1 + x) * y", "exp(-y) * (1 + x)"])
+def test_a_response_at_infinity_is_not_certified(f):
+    text = (
+        "model t; upper { var x in [0, 1] start 0.5; minimize (y - 1)^2 + x; }\n"
+        f"lower f {{ var y; minimize {f}; }}\n"
+    )
+    found = bl.solve(bl.parse(text), backend="nlp", progress=False, time_limit=20)
+    assert not found.success
+    assert "at infinity" in found.certificate.reasons[0]
