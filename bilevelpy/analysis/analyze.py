@@ -159,6 +159,7 @@ def analyze(
         unsupported=unsupported_facts(program, coupling, curvature.unique, steps),
         warnings=warnings,
         spectrum=curvature.spectrum,
+        by_text=curvature.by_text,
         hessian_passes=hessian_passes(bound),
         streamed=_streamed_fact(bound, oracle),
         statistics=_statistics_fact(oracle),

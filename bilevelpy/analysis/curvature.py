@@ -107,9 +107,10 @@ def _term_words(program: Any, span: Span | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LowerCurvature:
-    """The facts of the whole lower level."""
+    """The facts of the whole lower level; ``by_text`` is its convexity without what points show."""
 
     convexity: Fact[str]
+    by_text: Fact[str]
     modulus: Fact[float | None]
     lipschitz: Fact[float | None]
     unique: Fact[bool | None]
@@ -136,6 +137,7 @@ def combine(
     else:
         convexity = Fact(weakest.kind, weakest.evidence, weakest.reason, weakest.span)
         mu = min(v.modulus for v in levels)
+    by_text = convexity
     modulus: Fact[float | None] = Fact(
         mu or None, convexity.evidence, convexity.reason, convexity.span
     )
@@ -152,6 +154,7 @@ def combine(
         modulus = Fact(modulus.value, modulus.evidence, seen, modulus.span)
     return LowerCurvature(
         convexity,
+        by_text,
         modulus,
         _lipschitz(levels, probe, exact),
         _unique(levels, convexity, probe, exact, analytic and not quadratic),

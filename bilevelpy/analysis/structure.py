@@ -57,7 +57,8 @@ class Structure:
     """Everything the dispatcher may look at. Dimensions count every scalar of a family.
 
     ``convexity`` is "strongly convex", "convex", "nonconvex" or "unknown" (of the minimisation that
-    the lower stands for, in y for fixed x); ``modulus`` the strong-convexity modulus mu over the
+    the lower stands for, in y for fixed x), ``by_text`` what was known of it before curvatures at
+    points were seen; ``modulus`` the strong-convexity modulus mu over the
     upper domain (or at the sampled points), ``lipschitz`` the gradient's constant L there;
     ``lower_hessian`` says how f_yy moves: "constant", "depends on x", "depends on y" or "depends on
     both"; ``block_separable`` names the axes over which f falls into independent blocks;
@@ -111,6 +112,7 @@ class Structure:
     longest_sum: int = 0
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
     blocks: int = 1
+    by_text: Fact[str] | None = None
 
     def __str__(self) -> str:
         from bilevelpy.analysis.explain import rows_of
@@ -127,9 +129,11 @@ class Structure:
     @property
     def is_known_convex(self) -> bool:
         """Whether the lower level is proved or declared convex: more than points have shown."""
-        shape = self.convexity
-        return shape.value in ("convex", "strongly convex") and (
-            shape.evidence is not Evidence.OBSERVED
+        return any(
+            shape is not None
+            and shape.value in ("convex", "strongly convex")
+            and shape.evidence is not Evidence.OBSERVED
+            for shape in (self.convexity, self.by_text)
         )
 
     @property

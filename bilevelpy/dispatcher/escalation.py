@@ -61,7 +61,7 @@ def _nonconvex(s: Structure) -> Structure:
     open_: Fact[bool | None] = Fact(
         None, Evidence.OBSERVED, "the lower level is not convex", s.convexity.span
     )
-    return replace(s, convexity=seen, unique=open_)
+    return replace(s, convexity=seen, by_text=None, unique=open_)
 
 
 def _convex(s: Structure) -> Structure:

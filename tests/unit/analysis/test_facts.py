@@ -321,3 +321,16 @@ def test_declared_properties_of_externs_are_declared_facts():
     silent = analyze(bind(check_program(text.format("")), externs=net))
     assert silent.convexity.value == "unknown"
     assert silent.lower.smooth.value is False
+
+
+def test_points_do_not_unsay_what_the_text_shows() -> None:
+    # An intercept without a penalty: strongly convex at points, convex by the text.
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 3)), np.where(rng.normal(size=60) > 0, 1.0, -1.0)
+    text = """dim n, p; param X[n, p], y[n];
+    upper { var lam in [-5, 5]; minimize mean(logistic(-y * (X @ w + b))) + exp(lam); }
+    lower fit { var w[p], b; minimize mean(logistic(-y * (X @ w + b))) + exp(lam) * sumsq(w); }"""
+    found = facts(text, X=X, y=y)
+    assert found.convexity.value == "strongly convex"
+    assert found.convexity.evidence is Evidence.OBSERVED
+    assert found.is_known_convex
