@@ -10,7 +10,7 @@ import torch
 from bilevelpy.lowering.domains import Face
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.linear_solve import conjugate_gradients, dot, norm
-from bilevelpy.numerics.lower_solve import LowerSolution, descend, finish
+from bilevelpy.numerics.lower_solve import LowerSolution, descend, farther, finish
 from bilevelpy.numerics.preconditioner import PairPreconditioner
 from bilevelpy.numerics.quasi_newton import BFGS, InverseHessian
 
@@ -94,6 +94,8 @@ def newton_cg(
         step = descend(oracle, x, y, f, g, p)
         if step is None:
             return finish(domain, y, f, g, iteration, "rounding", negative)
+        if solution.negative_curvature and step.length == 1.0:
+            step = farther(oracle, x, y, p, step)
         y, f, g = step.y, step.f, step.gradient
         if f < -1e300 or norm(y) > 1e30:
             return finish(domain, y, f, g, iteration + 1, "unbounded", negative)

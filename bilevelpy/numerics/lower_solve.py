@@ -18,6 +18,8 @@ Vec = torch.Tensor
 ARMIJO = 1e-4
 # Changes of f below this fraction of |f| are rounding: decisions then rest on gradients alone.
 VALUE_NOISE = 1e-12
+# Steps without curvature grow by this factor, so often at most.
+LONGER, LENGTHENED = 4.0, 30
 HALVINGS = 40
 
 
@@ -144,3 +146,22 @@ def descend(oracle: Oracle, x: Vec, y: Vec, f: float, g: Vec, p: Vec) -> Step | 
     if size == 0.0:
         return None
     return armijo(oracle, x, y, f, g, q, first=max(norm(p), 1e-12 * norm(y)) / size)
+
+
+def farther(oracle: Oracle, x: Vec, y: Vec, p: Vec, step: Step) -> Step:
+    """The last point of ``P(y + t p)``, t growing from that of ``step``, as far as f falls and
+    still slopes down: along p without curvature no length is the right one, and that of a gradient
+    is the unit of f (T. Steihaug, SIAM J. Numer. Anal. 20, 1983, goes to the end of his region).
+    """
+    domain = oracle.domain_y
+    for _ in range(LENGTHENED):
+        t = LONGER * step.length
+        trial = domain.project(y + t * p)
+        move = trial - step.y
+        if not bool(move.any()) or not dot(domain.level(step.y, step.gradient), move) < 0.0:
+            return step
+        f, g = oracle.value_grad_f(x, trial)
+        if not f < step.f:
+            return step
+        step = Step(trial, f, g, t)
+    return step
