@@ -103,6 +103,8 @@ class Responses:
         ends = _ends(program)
         if ends is None:
             return None
+        # IPOPT's tolerance is absolute: not so for an objective that x makes small.
+        unit = program.unit(v)
         best: tuple[Array, float] | None = None
         low, high = v.copy(), v.copy()
         own = program.free
@@ -113,7 +115,9 @@ class Responses:
             if best is not None and left < 0.0:
                 break
             seconds = min(left, MOST)
-            found = run.solve(start, low, high, ends.row_low, ends.row_high, seconds=seconds)
+            found = run.solve(
+                start, low, high, ends.row_low, ends.row_high, seconds=seconds, unit=unit
+            )
             if found is None or not found.is_feasible:
                 continue
             if best is None or found.objective < best[1]:

@@ -192,13 +192,14 @@ def gain(system: System, k: int, v: Array, least: float) -> float:
     """How much follower k gains by a response of value ``least``, relative to its terms; anything
     is better than a point where its objective has no value.
     """
-    own = np.flatnonzero(system.columns.owner == k + 1)
-    try:
-        here = float(system.lower_objectives.take([k]).value(v)[0])
-    except (ValueError, ArithmeticError):
+    program = follower_program(system, k, v)
+    here = program.value(v)
+    if here == math.inf:
         return math.inf
-    size = max(objective_scale(system.lower_objectives, k, v, own), abs(least), 1e-3)
-    return (here - least) / size if not math.isnan(here) else math.inf
+    terms = objective_scale(system.lower_objectives, k, v, program.free)
+    # Where the leader multiplies the objective by next to nothing, what it changes by is its scale.
+    size = max(terms, abs(least), min(1e-3, program.spread(v) or 1e-3))
+    return (here - least) / size
 
 
 def check_follower(
@@ -213,10 +214,10 @@ def check_follower(
     *,
     convex: bool = False,
     floor: float = 0.0,
-) -> None:
+) -> Array | None:
     """Rows and bounds of a follower, and its objective against that of an own solve, which also
     looks far away where the follower is not known to be ``convex``; differences below ``floor``
-    (in ``unit``) are none.
+    (in ``unit``) are none. Returns all columns with the response of that solve, where there is one.
     """
     check()
     name = system.followers[k].name
@@ -242,13 +243,13 @@ def check_follower(
     best = min(values, default=math.nan)
     if answer.status == "unbounded":
         found.failures.append(f"`{name}` is unbounded at the returned x")
-        return
+        return None
     if math.isnan(best) or not math.isfinite(best):
         if answer.status == "infeasible" and worst <= FEASIBLE * float(scale.max(initial=1.0)):
             best = here  # x lies on the edge of what the follower can meet: rounding decides
         else:
             found.failures.append(f"`{name}` could not be solved again at the returned x")
-            return
+            return None
     # Floors are in the units of the model, objectives in ``unit`` of them.
     coarse = max(unit, 1.0)
     terms = objective_scale(system.lower_objectives, k, v, program.free)
@@ -257,7 +258,8 @@ def check_follower(
         terms = max(terms, other)
     size = max(terms, abs(best), 1e-6 / coarse)
     if k in system.lower_objectives.trees:
-        size = max(size, 1.0 / coarse)
+        # Where the leader multiplies the objective by next to nothing, 1 is no scale of it.
+        size = max(size, min(1.0 / coarse, program.spread(v) or 1.0))
     floor = TIED if floor and program.is_sharp else floor
     gap = max(here - best, 0.0)
     found.gap, found.relative = max(found.gap, unit * gap), max(found.relative, gap / size)
@@ -273,6 +275,7 @@ def check_follower(
         )
     elif not answer.proved and known is None:
         found.details.setdefault("not_proved", []).append(name)
+    return answer.values
 
 
 def _falls_away(program: Program, v: Array, terms: float) -> bool:

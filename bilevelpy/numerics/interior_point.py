@@ -120,7 +120,8 @@ class InteriorPoint:
             "ipopt.mu_strategy": "adaptive",
         }
         self._settings = settings
-        self._program = {"x": v, "f": value, "g": body}
+        factor = ca.SX.sym("factor")
+        self._program = {"x": v, "p": factor, "f": value * factor, "g": body}
         self._solver: Any = None
         self._watch: Any = None
         # Seconds that writing the program has taken, and those of compiling.
@@ -152,9 +153,10 @@ class InteriorPoint:
         row_upper: Array | None = None,
         *,
         seconds: float = 60.0,
+        unit: float = 1.0,
     ) -> Local | None:
         """One run from ``start``; None where functions have no values there, and where there is no
-        time to compile the program.
+        time to compile the program. IPOPT measures the objective in ``unit``.
         """
         low = self.rows.lower if row_lower is None else row_lower
         high = self.rows.upper if row_upper is None else row_upper
@@ -165,11 +167,14 @@ class InteriorPoint:
             return None
         solver = self._prepared(seconds)
         try:
-            found = solver(x0=np.clip(start, lower, upper), lbx=lower, ubx=upper, lbg=low, ubg=high)
+            found = solver(
+                x0=np.clip(start, lower, upper), p=1.0 / unit,
+                lbx=lower, ubx=upper, lbg=low, ubg=high,
+            )  # fmt: skip
         except RuntimeError:  # an evaluation that IPOPT cannot step back from
             return None
         values = np.asarray(found["x"], dtype=float).reshape(-1)
-        objective = float(found["f"])
+        objective = unit * float(found["f"])
         body = np.asarray(found["g"], dtype=float).reshape(-1)
         if not (np.isfinite(values).all() and math.isfinite(objective)):
             return None
@@ -180,8 +185,8 @@ class InteriorPoint:
             values,
             objective,
             math.inf if np.isnan(off).any() else float(off.max(initial=0.0)),
-            np.asarray(found["lam_g"], dtype=float).reshape(-1),
-            np.asarray(found["lam_x"], dtype=float).reshape(-1),
+            unit * np.asarray(found["lam_g"], dtype=float).reshape(-1),
+            unit * np.asarray(found["lam_x"], dtype=float).reshape(-1),
             bool(stats["success"]),
             int(stats["iter_count"]),
             stats["return_status"] == "Solved_To_Acceptable_Level",

@@ -26,14 +26,17 @@ def tangent_bound(program: Program, v: Array) -> float:
     slope = _slope(program, v)
     if slope is None:
         return -math.inf
-    linear = program.with_slope(slope)
+    # Linear solvers take costs below 1e-7 for none: those of an objective that the leader has made
+    # small are measured by what it changes by.
+    unit = program.unit(v)
+    linear = program.with_slope(slope / unit)
     if linear.degree != 1:
         return -math.inf
     found = linear.solve()
     if found.status != "optimal":
         return -math.inf
     own = program.free
-    return program.value(v) + found.objective - float(slope[own].dot(v[own]))
+    return program.value(v) + unit * found.objective - float(slope[own].dot(v[own]))
 
 
 def confirmed_by_tangent(program: Program, v: Array, gap: float) -> Answer | None:
@@ -45,7 +48,8 @@ def confirmed_by_tangent(program: Program, v: Array, gap: float) -> Answer | Non
     if program.degree < 3:
         return None
     here, least = program.value(v), tangent_bound(program, v)
-    close = here - least <= gap * max(abs(here), 1e-3)
+    # A leader may have made the objective small: what it changes by is its scale then.
+    close = here - least <= gap * max(abs(here), min(1e-3, program.spread(v) or 1e-3))
     return Answer("optimal", None, min(least, here), True) if close else None
 
 

@@ -42,6 +42,7 @@ class Slsqp:
 
     def __init__(self, program: Program) -> None:
         self.p = program
+        self.unit = 1.0
         self.objective = FunctionSlopes(program.objective, program.free)
         self.rows = FunctionSlopes(program.rows.functions, program.free)
         rows = program.rows
@@ -54,6 +55,9 @@ class Slsqp:
     def descend(self, start: Array) -> Array | None:
         """All columns at the end of a run from values of the free ones; None where it fails."""
         p = self.p
+        first = np.clip(start, p.lower[p.free], p.upper[p.free])
+        # SLSQP stops at changes below an absolute tolerance: those of the objective are its unit.
+        self.unit = p.unit(p.full(first))
         constraints = [
             {"type": kind, "fun": partial(self._rows, chosen=chosen, side=side)}
             | self._slopes(chosen, side)
@@ -70,7 +74,7 @@ class Slsqp:
             try:
                 found = minimize(
                     self._value,
-                    np.clip(start, p.lower[p.free], p.upper[p.free]),
+                    first,
                     method="SLSQP",
                     jac=self._gradient if self.objective.is_smooth else "3-point",
                     bounds=bounds,
@@ -88,12 +92,12 @@ class Slsqp:
             value = float(self.objective.value(self.p.full(y))[0])
         except (ValueError, ArithmeticError, TypeError):
             return UNDEFINED
-        return min(value, UNDEFINED) if math.isfinite(value) else UNDEFINED
+        return min(value / self.unit, UNDEFINED) if math.isfinite(value) else UNDEFINED
 
     def _gradient(self, y: Array) -> Array:
         """The derivative of the objective; 0 where that has no value, and no way on either."""
         try:
-            return np.asarray(self.objective.jacobian(self.p.full(y))[0])
+            return np.asarray(self.objective.jacobian(self.p.full(y))[0]) / self.unit
         except (ValueError, ArithmeticError):
             return np.zeros(y.size)
 

@@ -33,6 +33,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 SMOOTH_LIMIT = 200
 STARTS = 12
 FEASIBLE = 1e-7
+# Objectives that change by less are measured by their changes.
+SMALL = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,25 @@ class Program:
         except (ValueError, ArithmeticError, TypeError):
             return math.inf
         return value if math.isfinite(value) else math.inf
+
+    def spread(self, v: Array) -> float:
+        """The least change of the objective from v to the free columns at 0 and to points on both
+        sides of v: the scale of its differences, whatever factor it has at this x. 0 where it has
+        no other value at any of them.
+        """
+        here, own = self.value(v), v[self.free]
+        reach = max(1.0, float(np.abs(own).max(initial=0.0)))
+        others = (np.zeros(own.size), own - reach, own + reach)
+        low, high = self.lower[self.free], self.upper[self.free]
+        off = [abs(self.value(self.full(np.clip(p, low, high))) - here) for p in others]
+        return min((d for d in off if 0.0 < d < math.inf), default=0.0)
+
+    def unit(self, v: Array) -> float:
+        """What solvers with absolute tolerances measure the objective in: 1, unless the columns
+        that stay have made its changes far smaller.
+        """
+        spread = self.spread(v)
+        return spread if 0.0 < spread < SMALL else 1.0
 
     def violation(self, v: Array) -> float:
         """The largest violation of rows and bounds of free columns."""
