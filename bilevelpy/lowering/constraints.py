@@ -117,20 +117,38 @@ class ConstraintFunction:
 
         return product
 
+    def jacobian(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """``(c_x, c_y)`` as dense (p, n) and (p, m) matrices, by rows or by columns, whichever are
+        fewer: a pass costs the text of all rows.
+        """
+        n, m = x.numel(), y.numel()
+        if n + m < self.size:
+            forward, eye = self.jvp(x, y), torch.eye(n + m, dtype=x.dtype)
+            columns = torch.stack([forward(e[:n], e[n:]) for e in eye], dim=1)
+            return columns[:, :n], columns[:, n:]
+        xs, ys = self._upper.leaves(x), self._lower.leaves(y)
+        flat = self._flat(x, xs, ys)
+        parts = batched_gradients([flat], [*xs, *ys], [torch.eye(self.size, dtype=x.dtype)])
+        return self._rows(self._upper, parts[: len(xs)], x), self._rows(
+            self._lower, parts[len(xs) :], y
+        )
+
+    def _rows(self, layout: Layout, parts: Sequence[Tensor | None], like: Tensor) -> Tensor:
+        rows = [
+            layout.join([None if p is None else p[k] for p in parts], like)
+            for k in range(self.size)
+        ]
+        return torch.stack(rows) if rows else like.new_zeros((0, like.numel()))
+
     def jacobian_y(self, x: Tensor, y: Tensor) -> tuple[Tensor, bool]:
         """``c_y`` as a dense (p, m) matrix, and whether it may depend on x."""
         xs, ys = self._upper.leaves(x), self._lower.leaves(y)
         flat = self._flat(x, xs, ys)
-        weights = torch.eye(self.size, dtype=x.dtype)
-        parts = batched_gradients([flat], ys, [weights])
-        rows = [
-            self._lower.join([None if p is None else p[k] for p in parts], y)
-            for k in range(self.size)
-        ]
+        parts = batched_gradients([flat], ys, [torch.eye(self.size, dtype=x.dtype)])
         back = gradient(flat, ys, torch.ones_like(flat), retain=True, create=True)
         live = [b for b in back if b is not None]
         moves = any(g is not None for g in gradients(live, xs, [torch.ones_like(b) for b in live]))
-        return torch.stack(rows), moves
+        return self._rows(self._lower, parts, y), moves
 
     def twice(self, x: Tensor, y: Tensor, u: Tensor) -> Callable[[Tensor], Tensor]:
         """``v -> (u'c)_xy v``."""

@@ -241,7 +241,11 @@ def _found(oracle: TorchOracle) -> GroupParts | None:
     for node in nodes:
         if node in lower or any(c in moving for c in node.children):
             moving.add(node)
-    kinked = [n for n in nodes if n in moving and not _is_squared(n, nodes)]
+    users: dict[ir.Expr, list[ir.Expr]] = {}
+    for node in nodes:
+        for child in node.children:
+            users.setdefault(child, []).append(node)
+    kinked = [n for n in nodes if n in moving and not _are_squares(users.get(n, ()))]
     norms = [n for n in kinked if is_norm(n)]
     absolutes = [n for n in kinked if isinstance(n, ir.Apply) and n.function == "abs"]
     if not norms and not absolutes:
@@ -279,7 +283,6 @@ def _is_square(node: ir.Expr) -> bool:
     return isinstance(node, ir.Apply) and node.function == "square"
 
 
-def _is_squared(node: ir.Expr, nodes: Sequence[ir.Expr]) -> bool:
-    """Whether a norm occurs under a square only, where it is smooth."""
-    users = [user for user in nodes if node in user.children]
+def _are_squares(users: Sequence[ir.Expr]) -> bool:
+    """Whether a norm with these users occurs under a square only, where it is smooth."""
     return bool(users) and all(map(_is_square, users))

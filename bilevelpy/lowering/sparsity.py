@@ -21,6 +21,7 @@ from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.program import Data
 from bilevelpy.ir.walk import postorder
+from bilevelpy.patience import check
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Labels = tuple[int, ...]
@@ -85,6 +86,7 @@ class _Follow:
         """The matrix of a root."""
         for node in postorder(root):
             if node not in self._known:
+                check()
                 self._known[node] = self._meaning(node)
         found = self._known[root]
         return self.zero(root) if found is None else found

@@ -28,7 +28,7 @@ _TIMED = (
 )
 
 
-_TIMED_ROWS = ("values", "violation", "vjp", "jvp", "jacobian_y", "twice")
+_TIMED_ROWS = ("values", "violation", "vjp", "jvp", "jacobian", "jacobian_y", "twice")
 
 
 class OutOfTime(Exception):

@@ -5,6 +5,7 @@ against NaN.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from bilevelpy.numerics.deadline import DeadlineOracle, OutOfTime
 from bilevelpy.numerics.measure import Finish
 from bilevelpy.numerics.runs import PATH, Callback, IterationState, Onward, Report, RunResult
 from bilevelpy.options import SolveOptions
+from bilevelpy.patience import LEAST, TooLong, until
 from bilevelpy.result import Record, Status
 
 if TYPE_CHECKING:
@@ -96,7 +98,7 @@ def run(
         seen = DeadlineOracle(oracle, loop.started + options.time_limit, x0)
     finish: Finish | None = None
     try:
-        with loop.step():
+        with loop.step(), until(_end(loop, options)):
             loop.begin(rng, backend, seen, x0, y0, settings, carried)
         if isinstance(seen, DeadlineOracle):
             seen.watched = None
@@ -114,7 +116,7 @@ def run(
                     Status.ITERATION_LIMIT, f"stopped after {iteration} iterations (max_iter)"
                 )
                 break
-            with loop.step():
+            with loop.step(), until(_end(loop, options)):
                 if there is None:
                     loop.state = backend.step(seen, loop.state, settings)
                     loop.measured = backend.measure(seen, loop.state)
@@ -122,7 +124,7 @@ def run(
                     loop.begin(rng, backend, seen, *there, settings, None)
             iteration += 1
             finish = loop.observe(iteration, loop.measured)
-    except OutOfTime:
+    except (OutOfTime, TooLong):
         finish = Finish(Status.TIME_LIMIT, f"stopped after {options.time_limit:g} s (time_limit)")
     except KeyboardInterrupt:
         finish = Finish(Status.INTERRUPTED, "interrupted from the keyboard; the last point is kept")
@@ -139,3 +141,8 @@ def run(
         loop.place(x0, y0 if found is None else oracle.domain_y.project(found[1]))
     loop.keep()
     return loop.result(loop.cut_short(finish))
+
+
+def _end(loop: Loop, options: SolveOptions) -> float:
+    """When work on expressions ends that a method does on the way: writing out derivatives."""
+    return max(loop.started + options.time_limit, time.perf_counter() + LEAST)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from bilevelpy.numerics.conic_meeting import derivatives
 from bilevelpy.numerics.linear_solve import norm, unit
 from bilevelpy.numerics.row_program import saddle
 from bilevelpy.patience import TooLong, check, time_left
@@ -109,21 +110,14 @@ class FittedAdjoint:
         """
         o = self.oracle
         scale, sums = max(norm(y), 1e-3), o.domain_y.sums()
-        parts: list[tuple[Vec, Vec]] = []
-        active: list[int] = []
-        if o.g.size:
-            values, back = o.g.values(x, y), o.g.vjp(x, y)
-            for i in range(o.g.size):
-                check()
-                parts.append(back(unit(o.g.size, i)))
-            lengths = torch.stack([torch.linalg.vector_norm(p[1]) for p in parts])
-            slack = values / lengths.clamp(min=1e-300)
-            active = [i for i in range(o.g.size) if o.g.equality[i] or slack[i] > -ACTIVE * scale]
+        values, c_x, c_y = derivatives(o.g, x, y)
+        check()
+        slack = values / torch.linalg.vector_norm(c_y, dim=1).clamp(min=1e-300)
+        active = [i for i in range(o.g.size) if o.g.equality[i] or slack[i] > -ACTIVE * scale]
         low, high = y - o.domain_y.lower, o.domain_y.upper - y
         held = torch.nonzero(torch.minimum(low, high) <= ACTIVE * scale).flatten().tolist()
-        A = np.concatenate([_stacked([parts[i][1] for i in active], o.m), sums])
-        A_x = _stacked([parts[i][0] for i in active], o.n)
-        A_x = np.concatenate([A_x, np.zeros((len(sums), o.n))])
+        A = np.concatenate([c_y[active].numpy(), sums])
+        A_x = np.concatenate([c_x[active].numpy(), np.zeros((len(sums), o.n))])
         inequality = [not bool(o.g.equality[i]) for i in active] + [False] * len(sums)
         return A, A_x, active, held, inequality
 
@@ -155,7 +149,3 @@ class FittedAdjoint:
         e = 1e-5 * (1.0 + norm(y)) / size
         up, down = (self._slope(x, y + s * e * w, prices)[0] for s in (1.0, -1.0))
         return cross + (up - down) / (2.0 * e)
-
-
-def _stacked(rows: list[Vec], width: int) -> Array:
-    return np.array([row.numpy() for row in rows]).reshape(len(rows), width)
