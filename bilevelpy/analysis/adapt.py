@@ -31,6 +31,10 @@ class TensorProbe:
         """The gradient of f in y."""
         return _array(self.oracle.grad_f(self._tensor(x), self._tensor(y)))
 
+    def slope_F(self, x: Vec, y: Vec) -> Vec:
+        """The gradient of F in y."""
+        return _array(self.oracle.grad_F(self._tensor(x), self._tensor(y))[1])
+
     def hvp(self, x: Vec, y: Vec) -> Callable[[Vec], Vec]:
         """The map v -> f_yy v at a point."""
         product = self.oracle.hvp(self._tensor(x), self._tensor(y))

@@ -157,7 +157,7 @@ def combine(
         by_text,
         modulus,
         _lipschitz(levels, probe, exact),
-        _unique(levels, convexity, probe, exact, analytic and not quadratic),
+        _unique(levels, convexity, probe, exact, analytic, quadratic),
         spectrum,
     )
 
@@ -263,6 +263,7 @@ def _unique(
     probe: Probe | None,
     exact: bool,
     analytic: bool,
+    quadratic: bool,
 ) -> Fact[bool | None]:
     """Whether the lower solution is unique for every x."""
     if not levels:
@@ -288,10 +289,19 @@ def _unique(
         # that direction from every point. Where the loss saturates, far from the data, curvature
         # may be below all rounding all the same.
         start = probe.spectra[0]
-        if start.definite:
+        if start.definite and not quadratic:
             reason = (
                 f"f is convex and analytic in y, with curvature {start.low:.3g} to "
                 f"{start.high:.3g} at the start, in every direction: it has one minimiser at most"
+            )
+            return Fact(True, Evidence.OBSERVED, reason, convexity.span)
+        if probe.hidden:
+            # What f is constant along, it is so from every point; where F is, too, minimisers that
+            # differ by it are one.
+            count = "a direction" if probe.hidden == 1 else f"{probe.hidden} directions"
+            reason = (
+                f"f is convex and analytic in y, and flat along {count} only, along which F does "
+                "not change either: its minimisers are one to the leader"
             )
             return Fact(True, Evidence.OBSERVED, reason, convexity.span)
     if probe is not None and probe.singular:

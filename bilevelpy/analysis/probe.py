@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from bilevelpy.analysis.flat import hidden_directions
 from bilevelpy.patience import check
 
 Vec = np.ndarray
@@ -36,7 +37,8 @@ class ProbeOracle(Protocol):
     minimisations.
 
     ``sample_x`` draws an upper point, ``sample_y`` a lower one, both inside their domains;
-    ``hessian`` is the dense f_yy, called for few variables only.
+    ``hessian`` is the dense f_yy, called for few variables only. Where there is a ``slope_F(x, y)``
+    too, the gradient of F in y, flat directions of f are compared with it.
     """
 
     n: int
@@ -94,13 +96,14 @@ class Witness:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Everything that was seen: ``spectra`` (the start first) and the pair of points with the
-    lowest slope.
+    """Everything that was seen: ``spectra`` (the start first), the pair of points with the lowest
+    slope, and the number of flat directions of f, where F is flat along all of them.
     """
 
     spectra: tuple[Spectrum, ...]
     witness: Witness | None
     steepest: float
+    hidden: int = 0
 
     @property
     def low(self) -> float | None:
@@ -240,11 +243,18 @@ def probe(
                 found.append(seen)
             if large and Probe(tuple(found), None, 0.0).negative:
                 break  # other points would say the same of a network, for many passes each
+    hidden = 0
+    slope = getattr(oracle, "slope_F", None)
+    if slope is not None and found and found[0].exact and not found[0].definite and not settled:
+        start = found[0]
+        while len(points) <= RANDOM_POINTS:
+            points.append((start.x, oracle.sample_y(start.x, rng, 1.0)))
+        hidden = hidden_directions(oracle.hessian(start.x, start.y), slope, points)
     negative = large and Probe(tuple(found), None, 0.0).negative
     if settled or (constant and found) or negative:
-        return Probe(tuple(found), None, max((s.high for s in found), default=0.0))
+        return Probe(tuple(found), None, max((s.high for s in found), default=0.0), hidden)
     witness, steepest = _monotonicity(oracle, rng)
-    return Probe(tuple(found), witness, steepest)
+    return Probe(tuple(found), witness, steepest, hidden)
 
 
 def _monotonicity(oracle: ProbeOracle, rng: np.random.Generator) -> tuple[Witness | None, float]:

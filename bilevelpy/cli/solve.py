@@ -154,8 +154,12 @@ def _run(loaded: Model, options: SolveOptions, request: Request, began: float) -
     from bilevelpy.solving import run
 
     if world() == 1:
-        # Schedulers end a job with this signal: then, too, the best point is kept.
-        signal.signal(signal.SIGTERM, _interrupt)
+        # Schedulers end a job with the first of these signals, a terminal that closes with the
+        # second, unless `nohup` has it ignored: then, too, the best point is kept.
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, _interrupt)
         return run(loaded, options, request, began)
     from bilevelpy.distributed import shared
 

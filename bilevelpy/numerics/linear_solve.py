@@ -234,6 +234,7 @@ class Cholesky:
         return torch.from_numpy(by_factor(self.L, v.numpy()))
 
 
+EPS = float(np.finfo(float).eps)
 # Ridges tried in turn, in parts of every diagonal entry; those that rounding explains, and, beyond
 # them, parts of the largest entry. Beyond the last one A is called indefinite.
 RIDGES = (0.0, 1e-14, 1e-12, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0, 1e2)
@@ -259,12 +260,13 @@ def cholesky(A: Vec) -> Cholesky | None:
         return None
     top = top or float(np.abs(matrix).max()) or 1.0
     own = np.where(diagonal > NOTHING * top, diagonal, top)
+    lost = 4.0 * EPS * math.sqrt(len(own))
     for scale, ridges in ((own, ROUNDED), (np.full(len(own), top), RIDGES)):
         for relative in ridges:
             B = matrix if relative == 0.0 else matrix + np.diag(relative * scale)
             L, info = dpotrf(B, lower=1, clean=0)
             # A pivot at rounding level has no correct digit: treat it as a failure.
-            if info == 0 and bool((L.diagonal() ** 2 > 1e-15 * scale).all()):
+            if info == 0 and bool((L.diagonal() ** 2 > lost * scale).all()):
                 return Cholesky(L, relative)
     return None
 
@@ -285,9 +287,15 @@ class PseudoInverse:
 
 
 def pseudo_inverse(A: Vec) -> PseudoInverse:
-    """Invert the eigenvalues above 1e-13 of the largest, drop the rest."""
-    values, vectors = torch.linalg.eigh(A)
+    """Invert the eigenvalues above 1e-13 of the largest, drop the rest; in units that make all
+    diagonal entries 1, for what is small in others is no reason to drop it.
+    """
+    own = A.diagonal().abs()
+    top = own.max()
+    root = torch.where(own > NOTHING * top, own, top.clamp_min(NOTHING)).sqrt()
+    values, vectors = torch.linalg.eigh(A / root / root[:, None])
     keep = values > 1e-13 * values.abs().max()
     return PseudoInverse(
-        torch.where(keep, 1.0 / values.where(keep, torch.ones_like(values)), 0.0), vectors
+        torch.where(keep, 1.0 / values.where(keep, torch.ones_like(values)), 0.0),
+        vectors / root[:, None],
     )

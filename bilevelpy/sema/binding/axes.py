@@ -109,6 +109,9 @@ def _set_dim(state: State, axis: Axis, size: float, span: Any, text: str) -> Non
             axis=axis.name,
             found=number_text(size) if math.isfinite(size) else str(size),
             notes=() if places else (f"it comes from {text}",),
+            hint="nothing is left in this data: look at what selects or reads it"
+            if size == 0 and places
+            else None,
         )
         return
     state.set_size(axis, int(size), span, text)

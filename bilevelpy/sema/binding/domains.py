@@ -86,7 +86,8 @@ def _inside(state: State, param: Param, array: Any, domain: Domain, low: Any, hi
             "the zeros of its sparse matrix lie outside",
         )
         return
-    if count:
+    # Widening a domain makes nothing of what is no number.
+    if count and _numbers(state, param, array, np.isnan):
         span = domain.span or param.span
         hint = (
             f"correct {'the file' if param.name in state.rows else 'the data'}, or widen the domain"
@@ -106,7 +107,12 @@ def _inside(state: State, param: Param, array: Any, domain: Domain, low: Any, hi
 
 
 def _finite(state: State, param: Param, array: Any) -> bool:
-    count, places = offenders(array, lambda x: ~np.isfinite(x))
+    return _numbers(state, param, array, lambda x: ~np.isfinite(x))
+
+
+def _numbers(state: State, param: Param, array: Any, wrong: Callable[..., Any]) -> bool:
+    """Whether no entry is ``wrong``, NaN or infinite."""
+    count, places = offenders(array, wrong)
     if not count:
         return True
     values = [
@@ -117,7 +123,7 @@ def _finite(state: State, param: Param, array: Any) -> bool:
     ]
     nan = any(np.isnan(v) for v in values)
     hint = (
-        "correct the data"
+        "correct the data: leave out the rows where something is missing, or fill it in"
         if nan
         else "an infinite value needs a domain that has it, as in `in [0, inf]`"
     )

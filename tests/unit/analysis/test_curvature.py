@@ -187,8 +187,8 @@ lower fit { var w[p], b; minimize mean(%s) + sum(exp(lam) * w^2); }
         ("softplus(-y * (X @ w + b))", 1e5, True),
         # A flat side of a squared hinge can be as long as it likes.
         ("relu(1 - y * (X @ w + b))^2", 1e5, None),
-        # No curvature along an intercept that nothing reads.
-        ("softplus(-y * (X @ w + 0 * b))", 1e5, None),
+        # No curvature along an intercept that nothing reads, F no more than f.
+        ("softplus(-y * (X @ w + 0 * b))", 1e5, True),
     ],
 )
 def test_a_convex_analytic_loss_curved_at_the_start_has_one_minimiser(
@@ -197,5 +197,31 @@ def test_a_convex_analytic_loss_curved_at_the_start_has_one_minimiser(
     rng = np.random.default_rng(0)
     X = rng.normal(size=(30, 3)) * [first, 1.0, 1e-4]
     s = facts(INTERCEPT % loss, X=X, y=np.sign(rng.normal(size=30)))
+    assert s.convexity.value == "convex"
+    assert s.unique.value is unique
+
+
+@pytest.mark.parametrize(
+    ("loss", "upper", "unique"),
+    [
+        ("softplus(-y * (X @ w + b))", "mean(softplus(-y * (Z @ w + b)))", True),
+        ("(X @ w + b - y)^2", "mean((Z @ w + b - y)^2)", True),
+        # A penalty above tells copies apart, and so does what is left of them elsewhere.
+        ("softplus(-y * (X @ w + b))", "sumsq(w)", None),
+        ("softplus(-y * (X @ w + b))", "mean(softplus(-y * (V @ w + b)))", None),
+    ],
+)
+def test_minimisers_that_differ_where_f_and_F_are_flat_are_one(
+    loss: str, upper: str, unique: bool | None
+) -> None:
+    rng = np.random.default_rng(0)
+    X, Z, V = (rng.normal(size=(40, 4)) * [1.0, 1e3, 1.0, 1.0] for _ in range(3))
+    for A in (X, Z):
+        A[:, 3] = A[:, 0]
+        A[:, 2] = 1.0
+    text = f"""dim n, p; param X[n, p], Z[n, p], V[n, p], y[n];
+    upper {{ var c in [-5, 5] start 0; minimize {upper} + c^2; }}
+    lower fit {{ var w[p], b; minimize exp(c) * mean({loss}); }}"""
+    s = facts(text, X=X, Z=Z, V=V, y=np.sign(rng.normal(size=40)))
     assert s.convexity.value == "convex"
     assert s.unique.value is unique

@@ -175,7 +175,7 @@ def test_csv_mistakes(problems, tmp_path):
         ("ARC,cost,demand\na,1,2\na,2,2\nb,1,1\nc,1,1\n", "BLV0423", '"a" twice'),
         ("ARC,cost,demand\na,1,2\nb,1,1\n", "BLV0409", "1 of the 3"),
         ("ARC,cost,demand\na,1,2\nb,1,1\nc,1,1\nd,1,1\n", "BLV0410", '"d"'),
-        ("ARC,cost,demand\na,1,2\nb,,1\nc,1,1\n", "BLV0405", "`cost`"),
+        ("ARC,cost,demand\na,1,2\nb,,1\nc,1,1\n", "BLV0406", "`cost`"),
     ]:
         found = problems(ARCS, write(tmp_path / "d.csv", content))
         assert code in [p.code for p in found]

@@ -75,8 +75,8 @@ def test_a_file_with_a_similar_name_is_a_hint(problems, tmp_path):
         (
             "[0, 1]",
             [0, 2, np.nan],
-            "2 of 3 values of `v` lie outside [0, 1]",
-            "first: v[2] = 2, v[3] = nan",
+            "1 of 3 values of `v` is not a number",
+            "v[3] = nan",
         ),
         ("[0, inf]", [np.inf, -np.inf], "1 of 2 values of `v` lie outside [0, inf]", "v[2] = -inf"),
         ("binary", [0, 1, 0.5], "1 of 3 values of `v` lie outside {0, 1}", "v[3] = 0.5"),
@@ -239,3 +239,17 @@ def test_what_depends_on_missing_data_stays_silent(problems):
 def test_numbers_of_elements_that_are_data_count_from_1(problems, g, hint):
     text = "dim n; param a[3] = [1, 2, 3], g[n], total = sum(a[g[i]] for i in n);"
     assert {p.hint for p in problems(text, {"g": g})} == {hint}
+
+
+def test_what_is_missing_is_not_outside_of_a_domain(problems):
+    problem = only(problems("dim n; param a[n] in [0, 5];", {"a": [1.0, float("nan"), 9.0]}))
+    assert problem.code == "BLV0406"
+    assert "fill it in" in problem.hint
+    problem = only(problems("dim n; param a[n] in [0, 5];", {"a": [1.0, 9.0]}))
+    assert problem.code == "BLV0405"
+
+
+def test_data_without_rows(problems):
+    problem = only(problems("dim n, p; param X[n, p];", {"X": np.zeros((0, 3))}))
+    assert problem.code == "BLV0416"
+    assert "nothing is left" in problem.hint
