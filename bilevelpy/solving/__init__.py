@@ -51,7 +51,7 @@ __all__ = ["Clock", "Request", "check_unchanged", "oracle", "run", "structure"]
 WORTHWHILE = 0.05
 # Where one of these could follow it, a search for the global optimum leaves it this part of a time
 # limit, or goes on for so many seconds without one: it may end without any answer.
-FOLLOWING, LEFT, ALONE = ("direct", "aid", "nlp"), 0.25, 60.0
+FOLLOWING, LEFT, ALONE = ("direct", "aid", "kkt", "nlp"), 0.25, 60.0
 # How far a point may be off to count as bilevel feasible, and by how much F has to be better.
 FEASIBLE, BETTER = 1e-5, 1e-3
 # Differences of F that count as none, and seconds of a global search that checks a local end.

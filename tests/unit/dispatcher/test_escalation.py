@@ -280,7 +280,7 @@ lower L { var y[n] in [0, 1]; minimize x * y[1] - entropy(y); subject to one: su
 def test_a_global_search_ends_where_a_local_method_takes_the_model() -> None:
     decision = bl.dispatch(bl.analyze(bl.parse(CONSTRAINED)))
     assert decision.chosen == "exact"
-    assert solving._following(decision) == "nlp"
+    assert solving._following(decision) == "kkt"
     whole = CONSTRAINED.replace("in [0, 2] start 1", "in binary")
     assert solving._following(bl.dispatch(bl.analyze(bl.parse(whole)))) is None
 
