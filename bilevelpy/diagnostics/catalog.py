@@ -141,6 +141,7 @@ CATALOG: dict[str, Entry] = {
     "BLV0425": Entry(ERROR, "{what} has no value"),
     "BLV0426": Entry(ERROR, "the bounds of `{name}` cross: {low} is not below {high}"),
     "BLV0427": Entry(ERROR, "the start of `{name}` lies outside of {domain}"),
+    "BLV0428": Entry(ERROR, "`{name}` and `{first}` name their rows along `{axis}` differently"),
     # 05 structure
     "BLV0502": Entry(
         WARNING, "the objective of `{level}` is not known to be convex in its variables"

@@ -231,4 +231,6 @@ def index_labels(index: Any) -> tuple[Label, ...] | None:
     """Labels of a pandas index; the default one (0, 1, ...) labels nothing."""
     if type(index).__name__ == "RangeIndex" and index.start == 0 and index.step == 1:
         return None
+    if type(index).__name__ in ("DatetimeIndex", "PeriodIndex", "TimedeltaIndex"):
+        index = index.astype(str)  # as `to_csv` writes them
     return tuple(plain(k) for k in index.tolist())

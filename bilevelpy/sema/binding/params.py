@@ -13,6 +13,7 @@ from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.program import Param
 from bilevelpy.ir.sparse import DENSE_LIMIT, is_sparse
 from bilevelpy.ir.types import Axis, AxisKind
+from bilevelpy.sema.binding.counted import counted_order
 from bilevelpy.sema.binding.labelled import unknown_element
 from bilevelpy.sema.binding.lookup import Lookup, one_label, twice
 from bilevelpy.sema.binding.problems import evaluation_problem
@@ -125,12 +126,16 @@ def _grid(state: State, param: Param, given: Given) -> Any:
     rows = grid.rows
     for d, axis in enumerate(param.axes):
         own = labels[d]
-        if own is None or (grid.loose and axis.kind in (AxisKind.DIM, AxisKind.SIZE)):
+        counts = grid.loose and axis.kind in (AxisKind.DIM, AxisKind.SIZE)
+        if own is None or counts:
             if array.shape[d] != state.sizes[axis]:
                 _conflict(state, param, given, d, array.shape)
                 return None
-            continue
-        order = _order(state, param, axis, own)
+            if not counts:
+                continue
+            order = counted_order(state, param, axis, own, array.shape[d])
+        else:
+            order = _order(state, param, axis, own)
         if order is None:
             return None
         if not np.array_equal(order, np.arange(array.shape[d])):

@@ -17,7 +17,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Grid:
     """An array (float64, or SciPy CSR) with the labels of its dimensions where there are some.
 
-    ``loose`` labels come with every pandas object; an axis that counts from 1 ignores them.
+    ``loose`` labels come with every pandas object; along an axis that counts from 1 they only say
+    which rows of two tables belong together (:mod:`~bilevelpy.sema.binding.counted`).
     ``rows`` are the lines of the source file, one per entry of dimension 0.
     """
 

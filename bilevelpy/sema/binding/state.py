@@ -43,6 +43,7 @@ class State:
     externs: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     setters: dict[Axis, Setter] = field(default_factory=dict)
+    named: dict[Axis, Any] = field(default_factory=dict)
     failed: set[object] = field(default_factory=set)
     diagnostics: list[Diagnostic] = field(default_factory=list)
 

@@ -114,6 +114,65 @@ def test_dicts_and_series_are_aligned_by_label(bound, array):
         np.testing.assert_array_equal(array(bound(FIRMS, {"c": value}), "c"), [1, 2, 3])
 
 
+def test_labels_along_an_axis_that_counts(bound, array):
+    """Labels 1 to n are its elements; other labels say which rows of two tables belong together."""
+    text = "dim n, k; param X[n, k], y[n];"
+    table = pd.DataFrame([[1, 10], [2, 20], [3, 30]], columns=["u", "v"])
+    y = pd.Series([100, 200, 300])
+
+    def rows(X, y):
+        data = bound(text, {"X": X, "y": y})
+        return array(data, "X")[:, 0].tolist(), array(data, "y").tolist()
+
+    turned = [2, 0, 1]
+    assert rows(table, y.loc[turned]) == ([1, 2, 3], [100, 200, 300])
+    assert rows(table.loc[turned], y) == ([3, 1, 2], [300, 100, 200])
+    assert rows(table.loc[turned], y.loc[turned]) == ([3, 1, 2], [300, 100, 200])
+    # Arrays have no labels: they go by position.
+    assert rows(table.loc[turned], y.to_numpy()) == ([3, 1, 2], [100, 200, 300])
+    drawn = table.set_axis([17, 3, 9])
+    assert rows(drawn, y.set_axis([17, 3, 9])) == ([1, 2, 3], [100, 200, 300])
+    assert rows(drawn, y.set_axis([17, 3, 9]).sort_index()) == ([1, 2, 3], [100, 200, 300])
+    assert rows(drawn, y) == ([1, 2, 3], [100, 200, 300])
+    days = pd.date_range("2020-01-01", periods=3)
+    assert rows(table.set_axis(days), y.set_axis(days)[::-1]) == ([1, 2, 3], [100, 200, 300])
+    twice = [1, 1, 2]
+    assert rows(table.set_axis(twice), y.set_axis(twice)) == ([1, 2, 3], [100, 200, 300])
+    for value in (pd.Series([3, 1, 2], [3, 1, 2]), pd.DataFrame({"a": [3, 1, 2]}, ["3", "1", "2"])):
+        for size in ("dim n; param a[n];", "param a[3];"):
+            np.testing.assert_array_equal(array(bound(size, {"a": value}), "a"), [1, 2, 3])
+
+
+def test_columns_along_an_axis_that_counts(bound, array):
+    text = "dim n, m, k; param X[n, k], Z[m, k], w[k];"
+    X = pd.DataFrame([[1, 10]], columns=["u", "v"])
+    Z = pd.DataFrame([[70, 7]], columns=["v", "u"])
+    w = pd.Series({"v": 50, "u": 5})
+    data = bound(text, {"X": X, "Z": Z, "w": w})
+    np.testing.assert_array_equal(array(data, "Z"), [[7, 70]])
+    np.testing.assert_array_equal(array(data, "w"), [5, 50])
+
+
+def test_tables_that_name_their_rows_differently(problems):
+    text = "dim n; param a[n], b[n];"
+    a = pd.Series([1, 2, 3], index=["x", "y", "z"])
+    (problem,) = problems(text, {"a": a, "b": pd.Series([1, 2, 3], index=["x", "y", "w"])})
+    assert problem.code == "BLV0428"
+    assert problem.message == "`b` and `a` name their rows along `n` differently"
+    assert problem.notes == ('labels differ: "w" of `b`, which `a` lacks',)
+    assert "b.to_numpy()" in problem.hint
+    a, b = a.set_axis([1, 1, 2]), a.set_axis([1, 2, 1])
+    (problem,) = problems(text, {"a": a, "b": b})
+    assert problem.notes == ("labels differ: 1 twice, in another order",)
+
+
+def test_dates_are_labels(bound, array):
+    days = pd.date_range("2020-01-01", periods=2)
+    price = pd.Series([2, 1], index=days[::-1])
+    text = 'set DAY = {"2020-01-01", "2020-01-02"}; param c[DAY];'
+    np.testing.assert_array_equal(array(bound(text, {"c": price}), "c"), [1, 2])
+
+
 def test_frames_are_aligned_on_both_axes(bound, array):
     text = 'set R = {"a", "b"}; set T = 1..3; param D[R, T];'
     frame = pd.DataFrame([[6, 5, 4], [3, 2, 1]], index=["b", "a"], columns=[3, 2, 1])
