@@ -11,7 +11,7 @@ unimodular and all ends are multiples of ``g`` (Hoffman and Kruskal 1956). A mat
 
 Rows and columns with a single entry change nothing. A leader whose F is linear in ``y`` for fixed
 other variables, and whose rows do not read ``y``, has a best choice among best responses that is a
-vertex.
+vertex, unless F falls for ever along them (``reductions.attained``).
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
+
+from bilevelpy.reductions.attained import at_vertices
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.rows import Functions, System
@@ -69,7 +71,7 @@ def whole_responses(system: System, k: int, foreign: Array) -> Multiples | None:
     lower, upper = columns.lower[own], columns.upper[own]
     ends = np.concatenate([low, high, lower, upper])
     unit = common_unit(ends[np.isfinite(ends)])
-    if unit is None or not is_unimodular(matrix):
+    if unit is None or not is_unimodular(matrix) or not at_vertices(system, k):
         return None
     most = _largest(matrix, low, high, lower, upper)
     return Multiples(own, unit, np.maximum(lower, -most), np.minimum(upper, most))

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from scipy.optimize import linprog
 
 import bilevelpy as bl
+from bilevelpy.reductions.attained import at_vertices
 from bilevelpy.reductions.kkt import kkt
 from bilevelpy.reductions.rows import system
 from bilevelpy.reductions.whole_duality import whole_duality
@@ -161,3 +162,43 @@ def test_whole_tolls_need_no_network() -> None:
     result = bl.solve(bl.parse(text), backend="exact")
     assert result.success
     assert pytest.approx(best, abs=1e-5) == result.F
+
+
+CYCLE = """
+set N = {{"a", "b", "c"}};
+set A within N * N = {{("a", "b"), ("b", "a"), ("b", "c"), ("a", "c")}};
+param len[A] = [{back}, 0, 1, 5], s[N] = [1, 0, -1];
+upper {{ var t in [0, 3]; {goal} t * y["a", "b"] + 0.5 * y["b", "a"]; }}
+lower d {{
+  var y[A] in [0, {most}];
+  minimize sum(len * y) + t * y["a", "b"];
+  subject to node[n in N]:
+    sum(y[i, j] for (i, j) in A where i == n) - sum(y[i, j] for (i, j) in A where j == n) == s[n];
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("back", "most", "goal", "at"),
+    [
+        (0, "inf", "maximize", False),  # a circle costs nothing where t = 0, and F grows along it
+        (1, "inf", "maximize", True),  # no circle is free
+        (0, "inf", "minimize", True),  # F does not fall along it
+        (0, 4, "maximize", True),  # it has an end
+    ],
+)
+def test_circles_that_cost_nothing_have_no_best_vertex(back, most, goal, at):
+    model = bl.parse(CYCLE.format(back=back, most=most, goal=goal))
+    assert at_vertices(system(model.bound), 0) is at
+
+
+def test_a_leader_who_gains_along_a_face_without_end_is_unbounded():
+    """A vertex of it was called the global optimum."""
+    text = """
+    upper { var x in [0, 1]; maximize y; }
+    lower f { var y in [0, inf]; minimize x * y; subject to a: y >= 0.5; }
+    """
+    assert bl.solve(bl.parse(text)).status.value == "unbounded"
+    result = bl.solve(bl.parse(text.replace("[0, 1]", "[0.1, 1]")))
+    assert result.certificate.kind == "global"
+    assert pytest.approx(0.5) == result.F
