@@ -160,6 +160,16 @@ class Reduced:
         point = self._made(v)
         return None if point is None else point.values
 
+    def slopes_of(self, v: Array, rows: Array) -> Array | None:
+        """Slopes of the leader's rows (by number) along the responses at the leader's part of
+        ``v``; None where there is no response.
+        """
+        point = self._made(v)
+        if point is None:
+            return None
+        functions = self.system.upper_rows.functions
+        return np.array([self._slope(functions.take([r]), point.response) for r in rows.tolist()])
+
     def holding(self, v: Array) -> tuple[Array, Array] | None:
         """Outward normals of the rows and bounds that hold x, along the responses, and the descent
         of F that they leave; None where there is no response.

@@ -291,7 +291,10 @@ class Run:
         moving = self.reduced.chosen
         # The certificate solves once more, and chooses among responses.
         end = self._until() - RESERVED * self.reduced.longest
-        return probe(self.system, v, self._respond, self.rng, end, moving, normals, first)
+        return probe(
+            self.system, v, self._respond, self.rng, end, moving, normals, first,
+            self.reduced.slopes_of,
+        )  # fmt: skip
 
     def _respond(self, v: Array) -> Array | None:
         if self.reduced is not None:

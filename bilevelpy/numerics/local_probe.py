@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import nnls
 
+from bilevelpy.numerics.probe_rows import Rows, Slopes
+
 if TYPE_CHECKING:
     from bilevelpy.reductions.rows import System
 
@@ -51,10 +53,12 @@ def probe(
     chosen: Array | None = None,
     normals: Array | None = None,
     first: Array | None = None,
+    slopes: Slopes | None = None,
 ) -> Probe:
     """Try points beside x; ``respond`` gives values of all columns at best responses. ``chosen``
     are the columns that are moved (else all upper ones), ``normals`` the outward normals there of
-    what holds x: directions follow it. ``first`` is a direction to begin with.
+    what holds x: directions follow it. ``first`` is a direction to begin with, ``slopes`` those of
+    the leader's rows along the responses, where they are known.
     """
     chosen = system.upper_columns if chosen is None else chosen
     low, high = system.columns.lower[chosen], system.columns.upper[chosen]
@@ -74,6 +78,7 @@ def probe(
         directions = [first / np.linalg.norm(first), *directions]
     size = max(1.0, float(np.abs(v[chosen]).max(initial=0.0)))
     tried, fall, place = 0, 0.0, None
+    rows = Rows(system, v, chosen, respond, slopes, ROOM * size)
     for step in STEPS:
         for d in directions[: MOST // len(STEPS)]:
             if time.perf_counter() > deadline:
@@ -82,11 +87,8 @@ def probe(
             trial[chosen] = np.clip(v[chosen] + step * size * d, low, high)
             if np.array_equal(trial[chosen], v[chosen]):
                 continue
-            found = respond(trial)
+            found = rows.point(trial, lambda: time.perf_counter() > deadline)
             if found is None:
-                continue
-            rows = system.upper_rows
-            if float(rows.violation(found).max(initial=0.0)) > ROOM * size:
                 continue
             tried += 1
             gain = here - float(system.objective.value(found)[0])

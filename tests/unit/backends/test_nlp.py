@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any
 
+import cvxpy as cp
 import numpy as np
 import pytest
 
@@ -116,6 +117,69 @@ def test_a_point_that_is_no_minimum_fails_the_probe() -> None:
     late = probe(made, best, respond, np.random.default_rng(0), deadline=-math.inf)
     assert late.tried == 0
     assert certify_local(made, best, late, convex=True).kind == "none"
+
+
+def test_probes_return_to_an_equation_of_the_leader() -> None:
+    """A step off `sum(y) == B` was dropped, and nothing was left to compare with."""
+    text = """
+    dim n; param a[n], c[n], B;
+    upper {
+      var t[n] in [-5, 5];
+      minimize sum(c * y) + 0.1 * sumsq(t);
+      subject to target: sum(y) == B;
+    }
+    lower fit { var y[n] in [0, 10]; minimize sumsq(y - a) / 2 + sum(t * y); }
+    """
+    rng = np.random.default_rng(0)
+    for n in (5, 30):
+        a, c = rng.uniform(1, 8, n), rng.uniform(-3, 3, n)
+        B = 0.8 * a.sum()
+        model = bl.parse(text, a=a, c=c, B=B)
+        made = system(model.bound)
+
+        def respond(v: np.ndarray, a: np.ndarray = a) -> np.ndarray:
+            t = v[: a.size]
+            return np.concatenate([t, np.clip(a - t, 0.0, 10.0)])
+
+        # Feasible, and not the best: every t alike.
+        seen = probe(made, respond(np.full(2 * n, 0.2 * a.mean())), respond, rng)
+        assert seen.tried > 5
+        assert seen.fall > 0.0
+        assert abs(seen.place[n:].sum() - B) <= 1e-8
+        result = bl.solve(model, backend="nlp")
+        assert result.certificate.kind == "local", result.certificate.reasons
+        # With t = a - y, y between 0 and 10, it is a convex program.
+        y = cp.Variable(n)
+        limits = [cp.sum(y) == B, y >= 0, y <= 10, cp.abs(a - y) <= 5]
+        least = cp.Problem(cp.Minimize(c @ y + 0.1 * cp.sum_squares(a - y)), limits).solve()
+        assert pytest.approx(least, abs=1e-4) == result.F
+
+
+def test_probes_keep_to_a_budget_where_bounds_clip_them() -> None:
+    text = """
+    set F; param a[F];
+    upper {
+      var r[F] in [0, 10];
+      minimize sum((q[f] - a[f])^2 for f in F) + sum(r);
+      subject to budget: sum(r) <= 20;
+    }
+    lower firm[f in F] {
+      var q in [0, 20];
+      minimize q^2 / 2 - r[f] * q;
+      subject to c: q <= 3 + r[f];
+    }
+    """
+    a = np.random.default_rng(3).uniform(0, 4, 80)
+    model = bl.parse(text, a=a, F=[f"f{k}" for k in range(80)])
+    result = bl.solve(model, backend="nlp", time_limit=60)
+    assert result.certificate.kind == "local", result.certificate.reasons
+    # r = q: the least of (r - a)^2 + r under the budget.
+    low, high = 0.0, 8.0
+    for _ in range(60):
+        price = 0.5 * (low + high)
+        low, high = (price, high) if np.maximum(a - (1 + price) / 2, 0).sum() > 20 else (low, price)
+    r = np.maximum(a - (1 + low) / 2, 0)
+    assert pytest.approx(((r - a) ** 2).sum() + r.sum(), abs=1e-3) == result.F
 
 
 def test_start_values_and_a_callback_that_stops() -> None:
