@@ -10,7 +10,7 @@ For a response ``z`` of the follower every bilevel feasible point satisfies::
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from bilevelpy.backends.exact_closure import STRICT, is_affine
+from bilevelpy.backends.exact_fallback import fallback
 from bilevelpy.numerics.constrained_certificate import row_scales
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.difference import difference
@@ -90,29 +91,53 @@ def write_cut(
     points = [model]
     if twin is not None and is_affine(system.columns, fall, 0):
         points.append(twin)
+    paid = sum((w.cost * _broken(model, w, twin, system) for w in ways if w.cost), 0.0)
+    ways = [w for w in ways if w.cost is None]
     if not ways:
         for point in points:
-            point.row(point.expression(fall, 0), -math.inf, cut.room)
+            point.row(point.expression(fall, 0) - paid, -math.inf, cut.room)
         return
     choices = [model.scip.addVar(f"choice.{model.scip.getNVars()}", "B")]
     for point in points:
-        _obey(point, choices[0], point.expression(fall, 0), cut.room)
+        _obey(point, choices[0], point.expression(fall, 0) - paid, cut.room)
     for way in ways:
-        sign, end = (-1.0, way.end) if way.above else (1.0, -way.end)
-        choices.append(
-            _switch(model, sign * model.expression(way.functions, way.row) + end + way.by, 0.0)
-        )
-        strict = way.by == 0.0 and is_affine(system.columns, way.functions, way.row)
-        if twin is not None and strict:
-            value = sign * twin.expression(way.functions, way.row) + end
-            _obey(twin, choices[-1], value, -STRICT * way.scale)
+        choices.append(_way_out(model, way, twin, system))
     model.scip.addCons(sum(choices[1:], choices[0] + 0.0) >= 1.0)
+
+
+def _way_out(model: Model, way: _Way, twin: Model | None, system: System) -> Any:
+    """A binary that, where it is 1, lets the response break a row."""
+    sign, end = (-1.0, way.end) if way.above else (1.0, -way.end)
+    z = _switch(model, sign * model.expression(way.functions, way.row) + end + way.by, 0.0)
+    strict = way.by == 0.0 and is_affine(system.columns, way.functions, way.row)
+    if twin is not None and strict:
+        value = sign * twin.expression(way.functions, way.row) + end
+        _obey(twin, z, value, -STRICT * way.scale)
+    return z
+
+
+def _broken(model: Model, way: _Way, twin: Model | None, system: System) -> Any:
+    """1 at most where the row is broken, else 0: by how many steps it is where that is no more than
+    one, a binary otherwise.
+    """
+    step = 2.0 * way.by
+    stepwise = way.whole and way.least >= -NEVER * way.scale
+    if not stepwise:
+        return _way_out(model, way, twin, system)
+    sign = 1.0 if way.above else -1.0
+    steps = sign * (model.expression(way.functions, way.row) - way.end) * (1.0 / step)
+    if way.most <= step + NEVER * way.scale:
+        return steps
+    z = model.scip.addVar(f"choice.{model.scip.getNVars()}", "B")
+    model.scip.addCons(z - steps <= 0.0)
+    return z
 
 
 @dataclass(frozen=True, slots=True)
 class _Way:
     """A row of the follower that its response breaks at some x: beyond its ``end`` by ``by`` at
-    least.
+    least, half a step where it goes by ``whole`` ones, between ``least`` and ``most`` over all x.
+    ``cost`` is what it costs at most to fall back where it is broken; None where that is no way.
     """
 
     functions: Functions
@@ -121,6 +146,10 @@ class _Way:
     above: bool
     by: float
     scale: float
+    whole: bool
+    least: float
+    most: float
+    cost: float | None = None
 
 
 def _ways_out(run: Followers, cut: Cut, margin: float) -> list[_Way]:
@@ -136,14 +165,19 @@ def _ways_out(run: Followers, cut: Cut, margin: float) -> list[_Way]:
         above, below = _whole_steps(system, functions, row, ends)
         tree = tree_of(functions, row)
         least, most = tree_range(tree, *column_ranges(system))[id(tree)]
-        if most > ends[1] + NEVER * scale:
-            ways.append(_Way(functions, row, ends[1], True, max(above, margin * scale), scale))
-        if least < ends[0] - NEVER * scale:
-            ways.append(_Way(functions, row, ends[0], False, max(below, margin * scale), scale))
+        for end, over, whole, a, b in (
+            (ends[1], True, above, least - ends[1], most - ends[1]),
+            (ends[0], False, below, ends[0] - most, ends[0] - least),
+        ):
+            if b > NEVER * scale:
+                by = max(whole, margin * scale)
+                ways.append(_Way(functions, row, end, over, by, scale, whole == by > 0.0, a, b))
 
     for r in range(rows.count):
         if r not in cut.tight and found.reads(r):
             add(found, r, (float(rows.lower[r]), float(rows.upper[r])), float(scales[r]))
+    if cut.slopes is None:
+        ways = [replace(w, cost=_cost(run, cut, own, w)) for w in ways]
     if cut.slopes is not None:
         moving = np.flatnonzero(np.diff(cut.slopes.indptr))
         values = Functions(cut.response[moving], sp.csr_array(cut.slopes[moving]))
@@ -151,6 +185,20 @@ def _ways_out(run: Followers, cut: Cut, margin: float) -> list[_Way]:
             ends = float(system.columns.lower[j]), float(system.columns.upper[j])
             add(values, place, ends, max(1.0, abs(float(cut.response[j]))))
     return ways
+
+
+def _cost(run: Followers, cut: Cut, own: Array, way: _Way) -> float | None:
+    """What falling back costs where the row of a way is broken, if it then holds at every x."""
+    made = fallback(run, cut.follower, cut.response, way.row, way.above)
+    if made is None:
+        return None
+    there, cost = made
+    _, rows = run.given(cut.follower)
+    functions = placed(rows.functions.take([way.row]), own, there)
+    tree = tree_of(functions, 0)
+    least, most = tree_range(tree, *column_ranges(run.system))[id(tree)]
+    beyond = most - way.end if way.above else way.end - least
+    return cost if beyond <= NEVER * way.scale else None
 
 
 def placed(

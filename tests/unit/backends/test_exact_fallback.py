@@ -1,0 +1,103 @@
+"""Interdiction: what a follower still has where the leader takes a part of a response away."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+import bilevelpy as bl
+
+KNAPSACK = """
+dim n;
+param p[n], w[n], c[n], B, C;
+upper { var x[n] in binary; minimize sum(p * y); subject to budget: sum(c * x) <= B; }
+lower thief {
+  var y[n] in binary;
+  maximize sum(p * y);
+  subject to room: sum(w * y) <= C; gone[j in n]: y[j] <= 1 - x[j];
+}
+"""
+# Other aims than the follower's; steps of two; rows of several variables.
+OTHER = """
+dim n;
+param p[n], w[n], q[n], c[n], C, B;
+upper { var x[n] in integers(0, 2); minimize sum(q * y) + sum(c * x); subject to b: sum(x) <= B; }
+lower f {
+  var y[n] in integers(0, 3);
+  maximize sum(p * y);
+  subject to cap: sum(w * y) <= C; i[j in n]: y[j] <= 3 - 1.5 * x[j];
+}
+"""
+MACHINES = """
+dim n;
+param p[n], w[n], q[n], C;
+upper { var x[2] in binary; minimize sum(q * y) + 5 * x[1] + 3 * x[2]; }
+lower f {
+  var y[n] in integers(0, 3);
+  maximize sum(p * y);
+  subject to
+    cap: sum(w * y) <= C;
+    first: sum(y[j] for j in n where j <= 2) <= 4 - 4 * x[1];
+    second: sum(y[j] for j in n where j > 2) <= 5 * (1 - x[2]);
+}
+"""
+
+
+def best_pack(p: np.ndarray, w: np.ndarray, C: int, x: np.ndarray) -> float:
+    """The follower's best, by dynamic programming."""
+    best = np.zeros(C + 1)
+    for value, weight, taken in zip(p, w.astype(int), x, strict=True):
+        if not taken and weight <= C:
+            best[weight:] = np.maximum(best[weight:], best[: C + 1 - weight] + value)
+    return float(best[-1])
+
+
+def test_knapsacks_of_fourteen_items_are_proved():
+    """No proof in 30 s by cuts that a single blocked item switches off."""
+    rng = np.random.default_rng(11)
+    n = 14
+    p, w, c = (rng.integers(1, 20, n).astype(float) for _ in range(3))
+    B, C = int(0.35 * c.sum()), int(0.4 * w.sum())
+    choices = (np.array(x) for x in itertools.product((0, 1), repeat=n))
+    least = min(best_pack(p, w, C, x) for x in choices if c @ x <= B)
+    result = bl.solve(bl.parse(KNAPSACK, p=p, w=w, c=c, B=B, C=C), time_limit=60)
+    assert result.certificate.kind == "global"
+    assert pytest.approx(least, abs=1e-6) == result.F
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_steps_and_rows_of_several_variables(seed):
+    rng = np.random.default_rng(seed)
+    n = 4
+    p, w = (rng.integers(1, 10, n).astype(float) for _ in range(2))
+    q, c = rng.integers(-5, 10, n).astype(float), rng.integers(-3, 4, n).astype(float)
+    C, B = float(rng.integers(3, 20)), int(rng.integers(1, n + 1))
+    packs = np.array(list(itertools.product(range(4), repeat=n)), dtype=float)
+    packs = packs[packs @ w <= C]
+
+    def least(blocked, choices, price):
+        found = np.inf
+        for x in map(np.array, choices):
+            y = packs[(blocked(packs, x) <= 1e-9).all(axis=1)]
+            tied = y[y @ p >= (y @ p).max() - 1e-9]
+            found = min(found, float((tied @ q).min() + price(x)))
+        return found
+
+    choices = [x for x in itertools.product(range(3), repeat=n) if sum(x) <= B]
+    result = bl.solve(bl.parse(OTHER, p=p, w=w, q=q, c=c, C=C, B=B))
+    assert result.certificate.kind == "global"
+    assert (
+        pytest.approx(least(lambda y, x: y - (3 - 1.5 * x), choices, lambda x: c @ x), abs=1e-5)
+        == result.F
+    )
+
+    def off(y, x):
+        both = np.stack([y[:, :2].sum(axis=1), y[:, 2:].sum(axis=1)], axis=1)
+        return both - np.array([4, 5]) * (1 - x)
+
+    result = bl.solve(bl.parse(MACHINES, p=p, w=w, q=q, C=C))
+    assert result.certificate.kind == "global"
+    choices = itertools.product(range(2), repeat=2)
+    assert pytest.approx(least(off, choices, lambda x: x @ [5, 3]), abs=1e-5) == result.F
