@@ -55,6 +55,17 @@ def reducible(system: System) -> type[JointResponse] | None:
     return made if made is not None and is_convex(system) else None
 
 
+def is_linear(system: System) -> bool:
+    """Whether some follower has no curvature of its own: responses jump."""
+    objectives = system.lower_objectives
+    for k in range(len(system.followers)):
+        own = system.columns.owner == k + 1
+        q = objectives.quadratic.get(k)
+        if k not in objectives.trees and (q is None or not q[own][:, own].nnz):
+            return True
+    return False
+
+
 def is_convex(system: System) -> bool:
     """Whether every follower is known to be convex."""
     try:

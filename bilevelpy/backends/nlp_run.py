@@ -20,7 +20,13 @@ from bilevelpy.backends.nlp_complementarity import (
     stationary_program,
 )
 from bilevelpy.backends.nlp_course import Course
-from bilevelpy.backends.nlp_forms import is_convex, reduced_form, reducible, require_form
+from bilevelpy.backends.nlp_forms import (
+    is_convex,
+    is_linear,
+    reduced_form,
+    reducible,
+    require_form,
+)
 from bilevelpy.backends.nlp_joined import (
     CONTENT,
     are_content,
@@ -63,6 +69,9 @@ RESERVED = 3.0
 # time that is left.
 PROBES = 0.6
 ROUNDS = 6
+# The part of the search that the first form has at most where there is another; seconds that that
+# has at least, and columns and rows up to which it may be conditions.
+FIRST, ANEW, WRITABLE = 0.6, 1.0, 2000
 
 
 class Run:
@@ -110,12 +119,16 @@ class Run:
 
     def answer(self) -> ProgramAnswer:
         """The answer, whatever it is."""
+        end = self.deadline
+        if self._has_other_form() and math.isfinite(end):
+            self.deadline = self.began + FIRST * (end - self.began)
         with self._ending(), until(self.deadline):
             if self.joint is not None:
                 self._reduced(self.joint)
             else:
                 library()
                 self._conditions()
+        self.deadline = self.quick.deadline = end
         kind = None
         if self.joint is None and self.best is None and self.settings.form == "auto":
             kind = reducible(self.system)
@@ -124,6 +137,7 @@ class Run:
             self.cut, self.joint = False, kind(self.system)
             with self._ending(), until(self.deadline):
                 self._reduced(self.joint)
+        self._other_form(time.perf_counter() - self.began)
         if self.spare is not None and self.spare[1] < self.objective and not self.joined:
             self._seen(*self.spare)
         solved = time.perf_counter()
@@ -171,18 +185,53 @@ class Run:
 
     # --- ways to a point --------------------------------------------------------------------------
 
-    def _reduced(self, joint: JointResponse) -> None:
-        """Starts of the reduced form: the best of a scan, the given one, random ones."""
+    def _reduced(self, joint: JointResponse, known: Array | None = None) -> None:
+        """Starts of the reduced form: a ``known`` point, the best of a scan, the given one, random
+        ones.
+        """
         joint.deadline = self.deadline
         run = Reduced(self.system, joint, self.deadline, self.options.tol, self._seen)
         run.best, run.objective = self.best, self.objective
         self.reduced = run
-        self.starts = run.search(
+        if known is not None:
+            run.run(known)
+        self.starts += run.search(
             self.settings.starts,
             lambda: somewhere(self.system.columns, self.rng),
             lambda: self._late() or self.stopped,
             self.course,
         )
+
+    def _has_other_form(self) -> bool:
+        """Whether both forms are affordable, and the caller has chosen none."""
+        if self.settings.form != "auto" or self.joined or is_linear(self.system):
+            return False
+        if self.joint is None:
+            return reducible(self.system) is not None
+        return self.system.columns.count + self.system.lower_rows.count <= WRITABLE
+
+    def _other_form(self, spent: float) -> None:
+        """The form that was not the first one, for as long as that took: conditions find ties that
+        F along the responses steps over, and lose their way where rows are degenerate.
+        """
+        kind = reducible(self.system)
+        over = self.stopped or time.perf_counter() > self.deadline or self.best is None
+        if over or kind is None or not self._has_other_form():
+            return
+        end, first = self.deadline, (self.joint, self.reduced)
+        self.deadline = min(end, time.perf_counter() + max(spent, ANEW))
+        self.course = Course(None, self.rng)
+        before, self.cut = self.objective, False
+        with self._ending(), until(self.deadline):
+            if self.joint is None:
+                self.joint = kind(self.system)
+                self._reduced(self.joint, self.best)
+            else:
+                library()
+                self._conditions()
+        self.deadline, self.cut = end, False
+        if first[0] is None and self.objective >= before:
+            self.joint, self.reduced = first
 
     def _conditions(self) -> None:
         try:

@@ -158,9 +158,12 @@ def _held_at(
     at = np.concatenate([near.values, near.multipliers[held]])
     for _ in range(CORRECTIONS):
         at = at + solve(right - exact @ at)
-    rest = np.abs(right - exact @ at).max(initial=0.0)
-    size = np.abs(right).max(initial=0.0) + (abs(exact) @ np.abs(at)).max(initial=0.0)
-    if not np.isfinite(at).all() or not rest <= RESIDUAL * size:
+    if not np.isfinite(at).all():
+        return None
+    # Each on its own scale: rows that contradict each other have multipliers beside which what
+    # they leave is nothing.
+    size = 1.0 + np.abs(right) + abs(exact) @ np.abs(at)
+    if bool((np.abs(right - exact @ at) > RESIDUAL * size).any()):
         return None
     return at[:count], at[count:]
 

@@ -182,6 +182,38 @@ def test_probes_keep_to_a_budget_where_bounds_clip_them() -> None:
     assert pytest.approx(((r - a) ** 2).sum() + r.sum(), abs=1e-3) == result.F
 
 
+TOLLS = """
+set NODE; set ARC within NODE * NODE; set TOLLED within ARC; set OD;
+param t0[ARC], slope[ARC], supply[OD, NODE];
+upper { var t[TOLLED] in [0, 8]; maximize sum(t[e] * v[e] for e in TOLLED); }
+lower drivers {
+  var x[OD, ARC] in [0, inf], v[ARC] in [0, inf];
+  minimize sum(t0 * v + slope * v^2 / 2) + sum(t[e] * v[e] for e in TOLLED);
+  subject to
+    total[e in ARC]: v[e] == sum(x[k, e] for k in OD);
+    balance[k in OD, n in NODE]: sum(x[k, i, j] for (i, j) in ARC where i == n)
+        - sum(x[k, i, j] for (i, j) in ARC where j == n) == supply[k, n];
+}
+"""
+
+
+def test_each_form_helps_where_the_other_is_lost() -> None:
+    """Conditions lose their way where flows are degenerate; F along the responses does not."""
+    nodes = [f"{i}{j}" for i in range(3) for j in range(3)]
+    near = [(a, b) for a in nodes for b in nodes]
+    arcs = [(a, b) for a, b in near if abs(int(a[0]) - int(b[0])) + abs(int(a[1]) - int(b[1])) == 1]
+    rng = np.random.default_rng(2)
+    supply = np.zeros((2, 9))
+    supply[0, [0, 8]], supply[1, [2, 6]] = (5, -5), (4, -4)
+    t0, slope = rng.integers(2, 10, len(arcs)).astype(float), rng.uniform(0.1, 1, len(arcs))
+    sets = {"NODE": nodes, "ARC": arcs, "TOLLED": [arcs[0], arcs[9], arcs[14]], "OD": ["p", "q"]}
+    model = bl.parse(TOLLS, data={**sets, "t0": t0, "slope": slope, "supply": supply})
+    result = bl.solve(model, backend="nlp", time_limit=60)
+    reduced = bl.solve(model, backend="nlp", options={"form": "reduced"}, time_limit=60)
+    assert result.certificate.kind == "local", result.certificate.reasons
+    assert reduced.F - 1e-5 * abs(reduced.F) <= result.F
+
+
 def test_start_values_and_a_callback_that_stops() -> None:
     text = """
     upper { var x in [0, 10]; minimize (x - 5)^2 + y^2; }

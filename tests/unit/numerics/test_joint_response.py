@@ -108,3 +108,24 @@ def test_responses_meet_the_written_conditions() -> None:
     full = with_multipliers(program, found)
     assert program.rows.violation(full).max() < 1e-6
     assert max(full[p.multiplier] * program.slack(p, full) for p in program.pairs) < 1e-6
+
+
+def test_no_response_where_rows_contradict_each_other():
+    """From a solution nearby, two rows at once left multipliers of 1e10 and a point of neither."""
+    text = """
+    upper { var x in [0, 10] start 1; minimize (x - 5)^2 + (2 * y + 1)^2; }
+    lower fit {
+      var y in [0, inf];
+      minimize (y - 1)^2 - 1.5 * x * y;
+      subject to
+        a: -3 * x + y + 3 <= 0;
+        b: x - 0.5 * y - 4 <= 0;
+        c: x + y - 7 <= 0;
+    }
+    """
+    joint = JointResponse(system(bl.parse(text).bound))
+    for x, y in ((1.2, 0.6), (4.5, 2.5), (6.0, None), (7.0, None), (1.4, 1.2)):
+        found = joint.solve(np.array([x, 0.0]))
+        assert (found is None) == (y is None), x
+        if found is not None:
+            assert found.values[1] == pytest.approx(y)
