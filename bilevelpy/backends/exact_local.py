@@ -25,6 +25,7 @@ from bilevelpy.backends.nlp_complementarity import (
     Complementarity,
     stationary_program,
 )
+from bilevelpy.backends.nlp_forms import is_linear
 from bilevelpy.backends.nlp_reduced import Reduced
 from bilevelpy.backends.nlp_response import Responses
 from bilevelpy.numerics.constrained_certificate import gain, row_scales
@@ -50,8 +51,9 @@ CONTENT = 1e-6
 OFF = 1e-5
 # Distance to a bound or zero at which x all but lies there, and a jump of F that says something.
 NEARBY, JUMP = 1e-5, 1e-3
-# From this many lower variables on quadratic followers are solved jointly.
-MANY = 200
+# From this many lower variables on quadratic followers are solved jointly; curved ones from fewer
+# on, for a part of the time.
+MANY, SOME, HALF = 200, 20, 0.5
 # Columns beyond which compiling trees entry by entry takes longer than the search is worth.
 LARGEST = 20_000
 
@@ -82,7 +84,8 @@ class LocalPhase:
         """Local solutions from the given start and random ones; after ``enough`` starts in a row
         that lead to no better point than the best one, the rest is left out.
         """
-        if self.settled and self.system.lower_columns.size >= MANY:
+        size = self.system.lower_columns.size
+        if self.settled and (size >= MANY or (size >= SOME and not is_linear(self.system))):
             self._reduced(starts)
         programs = self._programs()
         if not programs:
@@ -108,11 +111,15 @@ class LocalPhase:
         columns = self.system.columns
         low = np.where(np.isfinite(columns.lower), columns.lower, columns.start - 10.0)
         high = np.where(np.isfinite(columns.upper), columns.upper, columns.start + 10.0)
-        run = Reduced(self.system, joint, self.deadline, 1e-6, lambda v, F: False)
+        end = self.deadline
+        if self.system.lower_columns.size < MANY:  # conditions may be better
+            now = time.perf_counter()
+            end = now + HALF * (end - now)
+        run = Reduced(self.system, joint, end, 1e-6, lambda v, F: False)
         run.search(
             starts,
             lambda: low + (high - low) * self.rng.random(low.size),
-            lambda: not self._time(),
+            lambda: not self._time() or time.perf_counter() > end,
         )
         response = None if run.best is None else joint.solve(run.best)
         if run.best is not None and response is not None:

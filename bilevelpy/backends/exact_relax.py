@@ -177,7 +177,7 @@ def _solve(program: Relaxed, limits: Limits, sign: float, interlude: Interlude |
     """
     began = time.perf_counter()
     outcome = program.model(program.kkt.objective, sign).solve(limits, interlude)
-    limited = outcome.status in ("time_limit", "trouble", "interrupted")
+    limited = outcome.status in ("time_limit", "trouble", "interrupted", "hopeless")
     if limited or (outcome.status != "unclear" and program.is_bounded(sign)):
         return outcome
     if outcome.status == "unclear" and is_empty(program, limits):

@@ -18,6 +18,7 @@ from bilevelpy.backends.exact_enumerate import best_of, few_choices, worst_of_fe
 from bilevelpy.backends.exact_followers import FEASIBLE, Followers, Progress
 from bilevelpy.backends.exact_infeasible import boundless, explain_infeasible
 from bilevelpy.backends.exact_local import LocalPhase, confirm, first_look
+from bilevelpy.backends.exact_pace import Pace
 from bilevelpy.backends.exact_polish import polish
 from bilevelpy.backends.exact_price_bounds import with_price_bounds
 from bilevelpy.backends.exact_prices import beyond_bounds, open_prices, shadow_prices
@@ -48,6 +49,8 @@ SMALL = 60
 SHARE = 0.75
 # Local solutions may take this share of the time, so many seconds, and so many starts.
 LOCAL, LOCAL_SECONDS = 0.3, 60.0
+# The same where another method follows, which looks for nothing else.
+FOLLOWED = 0.1
 STARTS = 24
 # Share of the time for best responses to the point that a caller starts from.
 START = 0.1
@@ -99,7 +102,9 @@ class Run(Programs):
             found = Outcome(why, best.best, best.objective, best.bound, best.nodes, 0.0)
         if self.state.stopped:
             found = replace(found, status="interrupted")
-        if found.status in ("stuck", "time_limit") and is_close(found, self.limits().gap):
+        if found.status in ("stuck", "time_limit", "hopeless") and is_close(
+            found, self.limits().gap
+        ):
             found = replace(found, status="optimal")
         solved = time.perf_counter()
         if found.values is None:
@@ -117,7 +122,8 @@ class Run(Programs):
         better = replace(found, values=v, objective=objective)
         certificate = None
         if self.verify:
-            certificate = self._proof().certificate(better, moved, beside)
+            ties = self.settings.ties and not self.told and found.status != "hopeless"
+            certificate = self._proof(ties).certificate(better, moved, beside)
         status, message = end_of(better, certificate, self.seconds, self.why)
         return ProgramAnswer(
             self.stated,
@@ -191,7 +197,8 @@ class Run(Programs):
         program = Relaxed(written, extra=lambda model: write_duality(written, model))
         small = self.system.columns.count <= SMALL and not games and not prices
         limited = math.isfinite(self.seconds) and small
-        state, local = self.state, self._local()
+        pace = self._pace()
+        state, local = self.state, self._local(LOCAL if pace is None else FOLLOWED)
         if self.hooks.start:
             program = replace(program, start=self._answered(program, state))
 
@@ -203,7 +210,9 @@ class Run(Programs):
 
         found = program.solve(
             self.limits(SHARE if limited else 0.9),
-            interlude=Interlude(first_look(self.program, self.whole, self.seconds), point, state),
+            interlude=Interlude(
+                first_look(self.program, self.whole, self.seconds), point, state, pace
+            ),
         )
         if whole is not None and found.values is not None:
             found = replace(found, values=found.values[: self.program.columns.count])
@@ -215,10 +224,17 @@ class Run(Programs):
             self.why = (
                 "the relaxation has no bound, and too many parts of it would have to be solved"
             )
+        if found.status == "hopeless":
+            self.why = "its bound did not come near"
         limit = found.status in ("time_limit", "trouble", "stuck")
         if not limit or not limited or state.stopped:
             return found
         return self._search(found, state, [])
+
+    def _pace(self) -> Pace | None:
+        """What ends a proof early: where another method goes on, and the problem is not small."""
+        count = self.system.columns.count
+        return Pace() if self.hooks.followed and count > SMALL else None
 
     def _answered_choices(self) -> Outcome | None:
         """Every choice of the leader answered by convex programs, where there are such."""
@@ -318,11 +334,10 @@ class Run(Programs):
 
     # --- certificate ------------------------------------------------------------------------------
 
-    def _proof(self) -> Proof:
+    def _proof(self, ties: bool) -> Proof:
         return Proof(
             self.program, self.units, self.given, self.settled, self.solved, self.pessimistic,
-            self.options, self.settings.ties and not self.told, self.limits, self.seconds,
-            self.began,
+            self.options, ties, self.limits, self.seconds, self.began,
         )  # fmt: skip
 
     def _without_point(self, found: Outcome) -> ProgramAnswer:

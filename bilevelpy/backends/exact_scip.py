@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from bilevelpy.backends.exact_expressions import constant, engine, moves, tree_expression
+from bilevelpy.backends.exact_pace import Pace
 from bilevelpy.patience import TooLong
 from bilevelpy.reductions.trees import linear_terms, quadratic_terms
 
@@ -35,6 +36,8 @@ INFINITE = 1e20
 LOST = 1e13
 # Seconds that a solve gets however late it is.
 LEAST = 0.05
+# Seconds, and part of the time gone by, after which the pace of a proof is looked at again.
+SLICE, SLICE_PART = 0.5, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,8 @@ class Outcome:
     """How SCIP ended.
 
     ``status`` is "optimal", "infeasible", "unbounded", "unclear" (one of the two), "time_limit",
-    "interrupted" or "trouble" (SCIP failed); ``values`` are those of the columns, None without a
-    point;
+    "interrupted", "hopeless" (the pace of its bound) or "trouble" (SCIP failed); ``values`` are
+    those of the columns, None without a point;
     ``bound`` is a proved lower bound of the minimised objective.
     """
 
@@ -77,12 +80,14 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class Interlude:
     """What happens after so many seconds of a long run: ``point`` looks for a good point.
-    ``watcher`` is told of every better point of SCIP, and stops the run.
+    ``watcher`` is told of every better point of SCIP, and stops the run; so does ``pace`` where a
+    proof will not come to its end.
     """
 
     after: float
     point: Callable[[], Array | None]
     watcher: Watcher | None = None
+    pace: Pace | None = None
 
 
 class Watcher(Protocol):
@@ -246,10 +251,10 @@ class Model:
         status = "trouble"
         with _silent(), contextlib.suppress(Exception):  # SCIP's errors have no class of their own
             scip.optimize()
-            stopped = False
+            stopped = ""
             if interlude is not None and long and scip.getStatus() == "timelimit":
                 stopped = self._go_on(limits, interlude)
-            status = "interrupted" if stopped else _STATUS.get(scip.getStatus(), "time_limit")
+            status = stopped or _STATUS.get(scip.getStatus(), "time_limit")
         if self.raised is not None:
             raise self.raised
         if status == "trouble":
@@ -262,9 +267,7 @@ class Model:
             if status == "optimal" and float(np.abs(values).max(initial=0.0)) >= LOST:
                 # Rows hold by nothing but rounding there: F may have no bound.
                 status, values, objective = "unclear", None, math.inf
-        bound = float(scip.getDualbound())
-        if abs(bound) >= INFINITE:
-            bound = math.copysign(math.inf, bound)
+        bound = _finite(scip.getDualbound())
         return Outcome(
             status, values, objective, bound, int(scip.getNTotalNodes()), scip.getSolvingTime()
         )
@@ -295,8 +298,10 @@ class Model:
 
         scip.includeEventhdlr(Seen(), "better points", "shows every better point")
 
-    def _go_on(self, limits: Limits, interlude: Interlude) -> bool:
-        """The rest of a run that was stopped for an interlude; whether the user stopped that."""
+    def _go_on(self, limits: Limits, interlude: Interlude) -> str:
+        """The rest of a run that was stopped for an interlude; "interrupted" where the user stopped
+        that, "hopeless" where its pace did.
+        """
         scip = self.scip
         began = time.perf_counter()
         try:
@@ -304,14 +309,25 @@ class Model:
         except TooLong:
             values = None
         except KeyboardInterrupt:  # what SCIP has found is kept
-            return True
-        left = limits.seconds - interlude.after - (time.perf_counter() - began)
+            return "interrupted"
+        spent = interlude.after + (time.perf_counter() - began)
         if values is not None:
             self.offer(values)
-        if left > 0:
-            scip.setParam("limits/time", min(scip.getSolvingTime() + left, INFINITE))
+        pace = interlude.pace
+        if pace is not None:
+            pace.see(scip.getSolvingTime(), _finite(scip.getDualbound()))
+        while spent < limits.seconds:
+            left = limits.seconds - spent
+            slice_ = left if pace is None else min(left, max(SLICE, SLICE_PART * spent))
+            scip.setParam("limits/time", min(scip.getSolvingTime() + slice_, INFINITE))
             scip.optimize()
-        return False
+            if pace is None or scip.getStatus() != "timelimit":
+                break
+            spent = interlude.after + (time.perf_counter() - began)
+            pace.see(scip.getSolvingTime(), _finite(scip.getDualbound()))
+            if pace.is_hopeless(limits.seconds - spent, _finite(scip.getPrimalbound())):
+                return "hopeless"
+        return ""
 
 
 @contextlib.contextmanager
@@ -343,6 +359,11 @@ _STATUS = {
     "inforunbd": "unclear",
     "userinterrupt": "interrupted",
 }
+
+
+def _finite(value: float) -> float:
+    """A number of SCIP, with its infinity as one."""
+    return math.copysign(math.inf, value) if abs(value) >= INFINITE else float(value)
 
 
 def _end(value: float) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bilevelpy.backends.whole import GIVEN_UP
 from bilevelpy.result import Status
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def end_of(
             f"stopped after {seconds:g} s (time_limit) with a gap of {found.gap:.2e}; the best "
             "point is kept",
         )
+    if found.status == "hopeless":
+        return Status.TIME_LIMIT, f"{GIVEN_UP} with a gap of {found.gap:.2e}: {why}"
     if found.status in ("stuck", "trouble"):
         return Status.STALLED, f"the best point is kept: {why or 'numerical trouble'}"
     if certificate is None:

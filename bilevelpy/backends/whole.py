@@ -77,13 +77,18 @@ the beginning. What it returns says whether the run has to stop."""
 class Hooks:
     """What a caller gives to a run: values of variables by name to ``start`` from, and who
     ``observe``s better points. ``known`` is what an earlier run has told ``keep`` of last: this one
-    goes on as it would have.
+    goes on as it would have. ``followed``: another method takes over where a proof is given up.
     """
 
     start: Mapping[str, Any] = field(default_factory=dict)
     observe: Observer | None = None
     keep: Callable[[Carried], None] | None = None
     known: Carried | None = None
+    followed: bool = False
+
+
+# How the message of a proof begins that another method takes over from.
+GIVEN_UP = "given up"
 
 
 @contextmanager

@@ -59,9 +59,10 @@ class Rows:
         step = float(np.linalg.norm(trial[chosen] - self.v[chosen]))
         last: Array | None = None
         learned: Array | float = 0.0  # what steps have taught of slopes that were none
+        trial = self._on_own(trial)
         for _ in range(TRIES):
             found = self.respond(trial)
-            if found is None or over():
+            if found is None:
                 return None
             excess = self._excess(found)
             if not np.isfinite(excess).all():
@@ -69,6 +70,8 @@ class Rows:
             bad = np.flatnonzero(np.abs(excess) > self.room)
             if not bad.size:
                 return found if self._is_beside(found, step) else None
+            if over():
+                return None
             slopes = self._slopes(found)
             if slopes is None:
                 return None
@@ -84,6 +87,35 @@ class Rows:
             if np.array_equal(trial[chosen], found[chosen]):
                 return None
         return None
+
+    def _on_own(self, trial: Array) -> Array:
+        """A trial on the rows that read no response, as far as they allow."""
+        functions, chosen = self.system.upper_rows.functions, self.chosen
+        columns = self.system.columns
+        own = [
+            r
+            for r in range(self.system.upper_rows.count)
+            if r not in functions.trees and not functions.reads(r) & self.below
+        ]
+        for _ in range(TRIES if own else 0):
+            excess = self._excess(trial)
+            bad = [r for r in own if abs(excess[r]) > self.room]
+            if not bad or not np.isfinite(excess[bad]).all():
+                break
+            slopes = np.array([self._exact(r, trial) for r in bad])
+            there = trial.copy()
+            low, high = columns.lower[chosen], columns.upper[chosen]
+            there[chosen] = _back(trial[chosen], slopes, excess[bad], low, high)
+            trial = there
+        return trial
+
+    def _exact(self, r: int, v: Array) -> Array:
+        """The slope of a polynomial row that reads no response."""
+        one = self.system.upper_rows.functions.take([r])
+        slope = np.asarray(one.linear.todense()).reshape(-1).astype(float)
+        if 0 in one.quadratic:
+            slope = slope + one.quadratic[0] @ v
+        return np.asarray(slope[self.chosen])
 
     def _is_beside(self, found: Array, step: float) -> bool:
         return float(np.linalg.norm(found[self.chosen] - self.v[self.chosen])) >= LEFT * step
@@ -110,11 +142,7 @@ class Rows:
                     return None
                 found[r] = measured[r]
                 continue
-            one = functions.take([r])
-            slope = np.asarray(one.linear.todense()).reshape(-1).astype(float)
-            if 0 in one.quadratic:
-                slope = slope + one.quadratic[0] @ v
-            found[r] = slope[self.chosen]
+            found[r] = self._exact(r, v)
         return found
 
     def _by_differences(self) -> Array | None:

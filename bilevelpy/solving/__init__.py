@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bilevelpy.backends import registry
 from bilevelpy.backends.base import Accept
-from bilevelpy.backends.whole import takes_programs
+from bilevelpy.backends.whole import GIVEN_UP, takes_programs
 from bilevelpy.checkpoint import add_counts
 from bilevelpy.dispatcher import successor
 from bilevelpy.dispatcher.conditions import (
@@ -98,9 +98,9 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
         share = ALONE if math.isinf(left) else (1.0 - LEFT) * left
         settings = replace(settings, time_limit=clock.elapsed() + share)
     while not results:
-        name = tried[-1]
+        name, asked = tried[-1], replace(request, followed=following is not None)
         try:
-            results.append(_attempt(model, name, facts, decision, settings, request, clock, course))
+            results.append(_attempt(model, name, facts, decision, settings, asked, clock, course))
         except MissingEngine:  # the user installs it, or names another backend
             raise
         except (BackendError, ExportError) as error:  # a model that it accepted, but cannot take
@@ -119,6 +119,8 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
         seen = kept if results[-1].success and not kept.success else results[-1]
         if following is not None and seen.status is Status.TIME_LIMIT:
             words = f"`{tried[0]}` came to no end in its part of the time"
+            if seen.message.startswith(GIVEN_UP):
+                words = f"`{tried[0]}` was {seen.message}"
             after: tuple[str, str] | None = following, f"{words}; went on with `{following}`"
             following = None
         else:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Request:
     """What a caller wants besides the options of the solve itself. ``decided`` sees structure and
-    decision first.
+    decision first; ``followed``: another backend takes over where this one gives up.
     """
 
     start: Mapping[str, Any] = field(default_factory=dict)
@@ -33,6 +33,7 @@ class Request:
     stop_by: str | None = None
     patience: int = 20
     decided: Callable[[Structure, Decision], None] | None = None
+    followed: bool = False
 
     def __post_init__(self) -> None:
         for name, fits, wanted in (

@@ -57,7 +57,9 @@ def solve_whole(
     start = _start(model, request, earlier)
     try:
         known = None if earlier is None else earlier.carried
-        hooks = Hooks(start, watch if watch.is_wanted else None, watch.keep, known)
+        hooks = Hooks(
+            start, watch if watch.is_wanted else None, watch.keep, known, request.followed
+        )
         left = replace(options, time_limit=max(options.time_limit - clock.elapsed(), LEAST))
         answer = backend.solve(model.bound, left, settings, request.verify, hooks)
     except Damaged as error:
