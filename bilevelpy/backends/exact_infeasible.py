@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+# Curvature below this part of the largest entry is negative.
+CURVED = 1e-9
+
 
 @dataclass(frozen=True, slots=True)
 class Why:
@@ -38,16 +41,19 @@ class Why:
 
 def boundless(system: System) -> int | None:
     """A follower whose objective falls for ever wherever it has a feasible point, whatever x is:
-    along a direction that no row and no bound ends. Linear followers only, with coefficients of
+    along a direction that no row and no bound ends. Linear followers, with coefficients of
     their own variables that nothing moves; whole numbers may go there as well as others, since
-    coefficients are fractions.
+    coefficients are fractions. Quadratic ones where the curvature along it is negative.
     """
     columns, rows = system.columns, system.lower_rows
     for k in range(len(system.followers)):
         own = np.flatnonzero(columns.owner == k + 1)
         mine = np.flatnonzero(rows.follower == k + 1)
-        read = [(system.lower_objectives, k), *((rows.functions, int(r)) for r in mine)]
-        if not own.size or any(_bends(functions, r, own) for functions, r in read):
+        if not own.size or any(_bends(rows.functions, int(r), own) for r in mine):
+            continue
+        if _curves_down(system, k, own, mine):
+            return k
+        if _bends(system.lower_objectives, k, own):
             continue
         A = rows.functions.linear[mine][:, own].toarray()
         up, down = np.isfinite(rows.upper[mine]), np.isfinite(rows.lower[mine])
@@ -65,6 +71,27 @@ def boundless(system: System) -> int | None:
         if found.status == 0 and found.fun < -1e-7 * size:
             return k
     return None
+
+
+def _curves_down(system: System, k: int, own: Array, mine: Array) -> bool:
+    """Whether a quadratic objective has negative curvature along an axis, or among the variables
+    that have no bounds and no rows, that its follower may follow for ever.
+    """
+    columns, rows = system.columns, system.lower_rows
+    q = system.lower_objectives.quadratic.get(k)
+    if k in system.lower_objectives.trees or q is None:
+        return False
+    Q = q[own][:, own].toarray()
+    least = -CURVED * float(np.abs(Q).max(initial=0.0))
+    A = rows.functions.linear[mine][:, own].toarray()
+    up, down = np.isfinite(rows.upper[mine]), np.isfinite(rows.lower[mine])
+    open_ = np.isposinf(columns.upper[own]), np.isneginf(columns.lower[own])
+    for sign, ways in zip((1.0, -1.0), open_, strict=True):
+        held = (sign * A[up] > 0.0).any(axis=0) | (sign * A[down] < 0.0).any(axis=0)
+        if bool((ways & ~held & (np.diag(Q) < least)).any()):
+            return True
+    free = open_[0] & open_[1] & ~A.any(axis=0) & ~columns.integer[own]
+    return bool(free.any()) and float(np.linalg.eigvalsh(Q[free][:, free])[0]) < least
 
 
 def _bends(functions: Functions, row: int, own: Array) -> bool:

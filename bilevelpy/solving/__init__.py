@@ -331,9 +331,10 @@ def _is_point(result: Result) -> bool:
 
 
 def _badness(result: Result) -> tuple[bool, bool, bool, int]:
-    """Certified ends first, then bilevel feasible points, then finite ones, then those with the
-    fewest reasons against them.
+    """Certified ends first (also that there is no answer), then bilevel feasible points, then
+    finite ones, then those with the fewest reasons against them.
     """
     c = result.certificate
     against = len(c.reasons) if c is not None else 99
-    return not result.success, not _is_point(result), not math.isfinite(result.F), against
+    none = result.status is Status.INFEASIBLE and c is not None and c.kind == "global"
+    return not (result.success or none), not _is_point(result), not math.isfinite(result.F), against
