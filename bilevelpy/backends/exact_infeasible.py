@@ -26,6 +26,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Curvature below this part of the largest entry is negative.
 CURVED = 1e-9
+# Rows that the model states, and those that say what its norms are.
+STATED = ("upper", "lower", "norm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +118,14 @@ def explain_infeasible(program: KKT, limits: Limits, units: Units) -> Why:
     base = Relaxed(program)
     if base.model(None, skip="upper").solve(limits).status != "infeasible":
         if is_empty(replace(base, kkt=replace(program, pairs=())), limits):
-            both = [r for r, kind in enumerate(program.kinds) if kind in ("upper", "lower")]
+            both = [r for r, kind in enumerate(program.kinds) if kind in STATED]
             return _with_rows("no point satisfies the leader's constraints", program, both, limits)
         return Why("no x that the leader may choose leaves the follower a best response")
+    own = [r for r, kind in enumerate(program.kinds) if kind in ("lower", "norm")]
     primal = replace(
         program,
-        rows=program.rows.take([r for r, k in enumerate(program.kinds) if k == "lower"]),
-        kinds=tuple(k for k in program.kinds if k == "lower"),
+        rows=program.rows.take(own),
+        kinds=tuple(program.kinds[r] for r in own),
         pairs=(),
     )
     level = program.system.followers[0].name

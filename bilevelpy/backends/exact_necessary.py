@@ -14,6 +14,7 @@ from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.conditions import KKT
 from bilevelpy.reductions.intervals import column_ranges, tree_range
 from bilevelpy.reductions.kkt import kkt
+from bilevelpy.reductions.norms import Norms
 from bilevelpy.reductions.refusal import Refused
 from bilevelpy.reductions.rows import Functions, Rows, System, join_rows
 from bilevelpy.reductions.trees import tree_of
@@ -49,7 +50,7 @@ def necessary(system: System) -> KKT:
         return high_point(system)
     part = system if len(able) == len(system.followers) else _only(system, able)
     try:
-        program = kkt(part, "the backend `exact`", force=True)
+        program = kkt(part, "the backend `exact`", force=True, norms=True)
     except Refused:
         return high_point(system)
     program = program if rows_are_affine(part) else fritz_john(program)
@@ -74,13 +75,16 @@ def _has_conditions(system: System) -> bool:
 
 
 def _has_slopes(system: System) -> bool:
-    """Whether the followers' functions have derivatives wherever they have values: a square root or
-    a broken power has none at 0, where the solution of a conic follower often lies.
+    """Whether the followers' functions have derivatives, or norms subgradients, wherever they have
+    values: another root or a broken power has none at 0, where a solution may lie.
     """
-    parts = (system.lower_objectives.trees, system.lower_rows.functions.trees)
     low, high = column_ranges(system)
     below = set(system.lower_columns.tolist())
-    for tree in (t for trees in parts for t in trees.values()):
+    rows, norms = system.lower_rows, Norms(system, low.size)
+    trees = [norms.opened(t, k + 1) for k, t in system.lower_objectives.trees.items()]
+    trees += [norms.opened(t, int(rows.follower[r])) for r, t in rows.functions.trees.items()]
+    low, high = np.concatenate([low, norms.low]), np.concatenate([high, norms.high])
+    for tree in trees:
         ranges = tree_range(tree, low, high)
         for node in sc.postorder(tree):
             if not isinstance(node, sc.Call) or node.function not in ("sqrt", "pow"):
@@ -108,17 +112,16 @@ def fritz_john(program: KKT) -> KKT:
     and all multipliers lie in [0, 1].
     """
     system = program.system
-    first, width = system.columns.count, program.columns.count
-    count = len(system.followers)
+    width, count = program.columns.count, len(system.followers)
     columns = program.columns.extended(
         [f"weight.{f.name}" for f in system.followers],
         np.zeros(count),
         np.ones(count),
         np.zeros(count, dtype=bool),
     )
-    multipliers = set(range(first, width))
+    multipliers = {p.multiplier for p in (*program.pairs, *program.equations)}
     rows = program.rows.widened(columns.count)
-    kept = [r for r, kind in enumerate(program.kinds) if kind in ("upper", "lower")]
+    kept = [r for r, kind in enumerate(program.kinds) if kind in ("upper", "lower", "norm")]
     stationary = [r for r, kind in enumerate(program.kinds) if kind == "stationarity"]
     trees: dict[int, sc.Scalar] = {}
     used: dict[int, set[int]] = {k: set() for k in range(count)}

@@ -148,7 +148,7 @@ def _unbounded(program: KKT) -> KKT:
         lower=np.where(prices, -np.inf, system.columns.lower),
         upper=np.where(prices, np.inf, system.columns.upper),
     )
-    return kkt(replace(system, columns=columns), "the backend `exact`", optimistic=True)
+    return kkt(replace(system, columns=columns), "the backend `exact`", optimistic=True, norms=True)
 
 
 def _greatest(program: KKT, price: int, sign: float, v: Array, limits: Limits) -> float | None:

@@ -25,7 +25,7 @@ def conditions(model: System) -> tuple[KKT, bool]:
     games = any(f.nash for f in model.followers)
     prices = bool((model.columns.owner == -1).any())
     try:
-        program = _bounded(kkt(model, "the backend `exact`", optimistic=True))
+        program = _bounded(kkt(model, "the backend `exact`", optimistic=True, norms=True))
         if games or prices or rows_are_affine(model):
             return program, True
     except Refused:

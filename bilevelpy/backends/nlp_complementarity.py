@@ -286,4 +286,4 @@ def stationary_program(system: System) -> KKT:
     """
     from bilevelpy.reductions.kkt import kkt
 
-    return kkt(system, "local solutions", force=True)
+    return kkt(system, "local solutions", force=True, norms=True)

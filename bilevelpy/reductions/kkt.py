@@ -9,11 +9,13 @@ with one free multiplier and no complementarity for an equation (or a fixed vari
 follower that read none of its variables join the upper level. Followers of a family, and players
 of a Nash game, each get their own conditions. A shadow price is ``-(p_r - q_r)`` under ``minimize``
 and ``p_r - q_r`` under ``maximize``: the derivative of the optimal value in the sense it is written
-in, by the right-hand side of the row as it is written.
+in, by the right-hand side of the row as it is written. Norms may get subgradients
+(:mod:`~bilevelpy.reductions.norms`): a gradient is not there where they vanish.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +24,9 @@ import scipy.sparse as sp
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.columns import Columns
 from bilevelpy.reductions.conditions import KKT, Pair
+from bilevelpy.reductions.norms import Norms
 from bilevelpy.reductions.refusal import refuse
-from bilevelpy.reductions.rows import Functions, Rows, System, join_rows
+from bilevelpy.reductions.rows import Functions, Rows, System, join_rows, without_constants
 from bilevelpy.reductions.trees import linear_terms, tree_of
 from bilevelpy.reductions.validity import require_convex, require_optimistic
 
@@ -34,7 +37,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def kkt(
-    system: System, target: str = "this form", force: bool = False, optimistic: bool = False
+    system: System,
+    target: str = "this form",
+    force: bool = False,
+    optimistic: bool = False,
+    norms: bool = False,
 ) -> KKT:
     """Replace the followers by their optimality conditions.
 
@@ -46,6 +53,9 @@ def kkt(
         Let followers through that are not known to be convex.
     optimistic
         Take a pessimistic model by the optimistic reading: the caller knows what that means.
+    norms
+        Put columns and rows in the place of norms (kind "norm"), so that the conditions hold where
+        norms vanish too.
 
     Raises
     ------
@@ -55,7 +65,7 @@ def kkt(
     if not optimistic:
         require_optimistic(system, target)
     warnings = require_convex(system, force)
-    return _Conditions(system).build(warnings)
+    return _Conditions(system, norms).build(warnings, force)
 
 
 def own_slopes(system: System) -> Array:
@@ -68,8 +78,9 @@ def own_slopes(system: System) -> Array:
 class _Conditions:
     """Collects multipliers, and what they contribute to each stationarity row."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, norms: bool) -> None:
         self.system = system
+        self.norms = Norms(system, system.columns.count) if norms else None
         owner = system.columns.owner
         self.stationary = [int(j) for j in np.flatnonzero(owner > 0)]
         self.place = {j: k for k, j in enumerate(self.stationary)}
@@ -88,12 +99,14 @@ class _Conditions:
         # lower row -> (multiplier, sign) of its multipliers
         self.of_row: dict[int, list[tuple[int, float]]] = {}
 
-    def build(self, warnings: tuple[str, ...]) -> KKT:
+    def build(self, warnings: tuple[str, ...], force: bool) -> KKT:
         system = self.system
         rows = system.lower_rows
         moved, kept = self._split(rows)
         upper = join_rows([system.upper_rows, rows.take(moved)], system.columns.count)
         lower = rows.take(kept)
+        if self.norms is not None:
+            self._open(self.norms, lower, force)
         self._objectives()
         for r in range(lower.count):
             self._row(lower, r, upper.count + r)
@@ -108,8 +121,15 @@ class _Conditions:
             np.zeros(len(self.names), dtype=bool),
         )
         stationarity = self._stationarity(columns)
-        parts = [upper.widened(width), lower.widened(width), stationarity, prices]
-        kinds = ("upper", "lower", "stationarity", "price")
+        shown = lower.widened(width)
+        linked: list[Rows] = []
+        if self.norms is not None and self.norms.names:
+            shown = without_constants(
+                replace(shown, functions=self.norms.read(shown.functions, lower.follower))
+            )
+            linked = [self.norms.rows(width)]
+        parts = [upper.widened(width), shown, stationarity, prices, *linked]
+        kinds = ("upper", "lower", "stationarity", "price", "norm")[: len(parts)]
         return KKT(
             system,
             columns,
@@ -121,6 +141,25 @@ class _Conditions:
             warnings,
             tuple(self.equations),
         )
+
+    def _open(self, norms: Norms, lower: Rows, force: bool) -> None:
+        """Columns for the norms; refused where other points would meet the conditions too."""
+        for k, tree in self.system.lower_objectives.trees.items():
+            norms.watch(tree, k + 1, 1.0)
+        for r, tree in lower.functions.trees.items():
+            for sign, end in ((1.0, lower.upper[r]), (-1.0, lower.lower[r])):
+                if np.isfinite(end):
+                    norms.watch(tree, int(lower.follower[r]), sign)
+        if not norms.regular and not force:
+            raise refuse(
+                self.system.bound.program,
+                "BLV0707",
+                self.system.followers[0].span,
+                "a norm in it need not grow what the follower makes small",
+                hint="give it a factor that is never negative",
+                what="the conditions of the follower",
+            )
+        self.names, self.low, self.high = [*norms.names], [*norms.low], [*norms.high]
 
     def _split(self, rows: Rows) -> tuple[list[int], list[int]]:
         """Rows that do not read their follower's own variables, and the others; idle rows go."""
@@ -196,7 +235,11 @@ class _Conditions:
         self, j: int, tree: sc.Scalar, weight: tuple[int, float] | None, span: Span | None
     ) -> None:
         if id(tree) not in self.slopes:
-            self.slopes[id(tree)] = sc.gradient(tree, self.place)
+            self.slopes[id(tree)] = (
+                sc.gradient(tree, self.place)
+                if self.norms is None
+                else self.norms.gradient(tree, int(self.system.columns.owner[j]), self.place)
+            )
         slope = self.slopes[id(tree)].get(j, sc.ZERO)
         if slope is None:
             raise refuse(

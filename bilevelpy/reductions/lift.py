@@ -23,7 +23,7 @@ import scipy.sparse as sp
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.fixing import fix
 from bilevelpy.reductions.intervals import column_ranges, tree_range
-from bilevelpy.reductions.rows import Functions, Rows, System, join_rows
+from bilevelpy.reductions.rows import Functions, Rows, System, join_rows, without_constants
 from bilevelpy.reductions.trees import linear_terms
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class _Lift:
             wide = replace(wide, functions=read(wide.functions, trees))
             made = self._rows(width, mine)
             made = replace(made, functions=read(made.functions, made.functions.trees))
-            return _without_constants(join_rows([wide, made], width))
+            return without_constants(join_rows([wide, made], width))
 
         return replace(
             system,
@@ -218,11 +218,3 @@ class _Lift:
 
 def _known(parts: Collection[sc.Scalar | None]) -> list[sc.Scalar]:
     return [p for p in parts if p is not None]
-
-
-def _without_constants(rows: Rows) -> Rows:
-    """Constants of rows that are polynomials belong into their bounds."""
-    moved = rows.functions.constant
-    zero = np.zeros(rows.count)
-    functions = replace(rows.functions, constant=zero)
-    return replace(rows, functions=functions, lower=rows.lower - moved, upper=rows.upper - moved)

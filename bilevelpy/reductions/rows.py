@@ -26,6 +26,7 @@ from bilevelpy.reductions.tables import (
     System,
     join_functions,
     join_rows,
+    without_constants,
 )
 
 if TYPE_CHECKING:
@@ -33,7 +34,16 @@ if TYPE_CHECKING:
     from bilevelpy.ir.expr import Expr
     from bilevelpy.ir.program import BoundProgram, Constraint, Level, Variable
 
-__all__ = ["Follower", "Functions", "Rows", "System", "join_functions", "join_rows", "system"]
+__all__ = [
+    "Follower",
+    "Functions",
+    "Rows",
+    "System",
+    "join_functions",
+    "join_rows",
+    "system",
+    "without_constants",
+]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -290,3 +290,10 @@ def _wider(matrix: Sparse, rows: int, width: int) -> Sparse:
     check()  # every quadratic row has a matrix of its own
     coo = matrix.tocoo()
     return sp.csr_array((coo.data, (coo.row, coo.col)), shape=(rows, width))
+
+
+def without_constants(rows: Rows) -> Rows:
+    """Constants of rows that are polynomials belong into their bounds."""
+    moved = rows.functions.constant
+    functions = replace(rows.functions, constant=np.zeros(rows.count))
+    return replace(rows, functions=functions, lower=rows.lower - moved, upper=rows.upper - moved)

@@ -1,0 +1,121 @@
+"""Followers with norms and second-order cones, at the points where norms vanish and elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import cvxpy as cp
+import numpy as np
+import pytest
+
+import bilevelpy as bl
+
+pytest.importorskip("pyscipopt")
+
+
+def _solve(text: str, **data: object) -> bl.Result:
+    return bl.solve(bl.parse(text, **data), backend="exact", time_limit=60)
+
+
+def _proved(result: bl.Result, F: float, tolerance: float = 1e-4) -> None:
+    assert result.certificate is not None
+    assert result.certificate.kind == "global", result.message
+    assert pytest.approx(F, abs=tolerance) == result.F
+
+
+def _scanned(F: Callable[[float], float], low: float, high: float) -> float:
+    """The least F of a scan, with a finer one about its best point."""
+    found = min((F(x), x) for x in np.linspace(low, high, 41))
+    width = (high - low) / 40
+    ends = np.clip([found[1] - width, found[1] + width], low, high)
+    return min(found[0], *(F(x) for x in np.linspace(*ends, 41)))
+
+
+def test_a_response_that_stays_where_a_norm_vanishes() -> None:
+    # |(0.7, x - 0.2)| <= 1.5 holds y at (0.3, 0.2): F = 0 at x = 0.8, and no gradient there.
+    result = _solve("""
+    upper { var x in [-3, 3] start 3; minimize (y[1]-0.3)^2 + (y[2]-0.2)^2 + 0.1*(x-0.8)^2; }
+    lower f {
+      var y[2];
+      minimize ((y[1]-1)^2 + (y[2]-x)^2)/2 + 1.5*norm2([y[1]-0.3, y[2]-0.2]);
+      subject to r: y[1] + y[2] <= 2;
+    }
+    """)
+    _proved(result, 0.0, 1e-5)
+    assert result["y"] == pytest.approx([0.3, 0.2], abs=1e-4)
+
+
+def test_a_disc_that_moves() -> None:
+    # y = (x, 0) - (1, 2) / sqrt(5) where the cut is not tight.
+    result = _solve("""
+    upper { var x in [-2, 2]; minimize (y[1]-0.5)^2 + (y[2]+0.6)^2 + 0.01*x^2; }
+    lower f {
+      var y[2];
+      minimize y[1] + 2*y[2];
+      subject to
+        disc: norm2(y - [x, 0]) <= 1;
+        cut: y[1] + y[2] >= -1;
+    }
+    """)
+    c = 1.0 / math.sqrt(5.0)
+    x = (0.5 + c) / 1.01
+    _proved(result, (x - c - 0.5) ** 2 + (2.0 * c - 0.6) ** 2 + 0.01 * x**2)
+    assert result["x"] == pytest.approx(x, abs=1e-3)
+
+
+def test_a_cone_without_an_inside() -> None:
+    # At x = 2 the discs touch in one point: no multipliers, and the only x with y[2] = 0.
+    result = _solve("""
+    upper { var x in [0, 3]; minimize 5*y[2]^2 + (x-2.2)^2; }
+    lower f {
+      var y[2];
+      minimize y[2];
+      subject to c: norm2(y) <= 1; d: norm2([y[1]-x, y[2]]) <= 1;
+    }
+    """)
+    assert pytest.approx(0.04, abs=1e-4) == result.F
+    assert result["x"] == pytest.approx(2.0, abs=1e-3)
+
+
+def test_a_robust_budget() -> None:
+    # max c'y with a'y + r |y| <= 1, y >= 0; the leader sets r.
+    def F(r: float) -> float:
+        y = cp.Variable(2, nonneg=True)
+        row = [y[0] + 2 * y[1] + r * cp.norm(y) <= 1]
+        cp.Problem(cp.Maximize(y[0] + 1.5 * y[1]), row).solve(solver="CLARABEL")
+        return float((y.value[0] - 0.4) ** 2 + (y.value[1] - 0.1) ** 2)
+
+    result = _solve("""
+    upper { var r in [0, 2]; minimize (y[1]-0.4)^2 + (y[2]-0.1)^2; }
+    lower f {
+      var y[2] in [0, inf];
+      maximize y[1] + 1.5*y[2];
+      subject to cap: y[1] + 2*y[2] + r*norm2(y) <= 1;
+    }
+    """)
+    _proved(result, _scanned(F, 0.0, 2.0))
+
+
+def test_a_portfolio_by_its_covariance() -> None:
+    R = np.array([[1.0, 0.3, 0.1], [0.0, 0.8, -0.2], [0.0, 0.0, 0.6]])
+    mean = np.array([1.0, 1.2, 0.9])
+
+    def F(g: float) -> float:
+        y = cp.Variable(3, nonneg=True)
+        risk = cp.Minimize(-mean @ y + g * cp.norm(R @ y))
+        cp.Problem(risk, [cp.sum(y) == 1]).solve(solver="CLARABEL")
+        return float((y.value[0] - 0.3) ** 2 + (y.value[2] - 0.4) ** 2 + 0.01 * g)
+
+    text = """
+    dim n; param Q[n, n], c[n];
+    upper {{ var g in [0, 3] start 1; minimize (y[1]-0.3)^2 + (y[3]-0.4)^2 + 0.01*g; }}
+    lower f {{
+      var y[n] in [0, inf];
+      minimize -dot(c, y) + g*{risk};
+      subject to one: sum(y) == 1;
+    }}
+    """
+    least = _scanned(F, 0.0, 3.0)
+    _proved(_solve(text.format(risk="sqrt(quad(y, Q))"), Q=R.T @ R, c=mean), least)
+    _proved(_solve(text.format(risk="norm2(Q @ y)"), Q=R, c=mean), least)
