@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def _unsupported(run: Expander, node: ir.Expr) -> list[sc.Scalar]:
     what = {
         ir.ExternCall: "an extern function has no formula",
-        ir.Matrix: "a function of a whole matrix has no scalar formula",
+        ir.Matrix: "a singular value has no scalar formula",
     }
     label = what.get(type(node), "has no scalar formula")
     raise refuse(run.bound.program, "BLV0707", place(node), label, what=_what(node))
@@ -115,6 +115,33 @@ def _map_trees(run: Expander, node: ir.MapLast) -> list[sc.Scalar]:
     return found
 
 
+def _matrix_trees(run: Expander, node: ir.Matrix) -> list[sc.Scalar]:
+    """``logdet``: the logarithms of the pivots of an elimination, which are positive exactly where
+    a symmetric matrix is positive definite; each is written once.
+    """
+    if node.function != "logdet":
+        return _unsupported(run, node)
+    inner = run.operand(node.operand)
+    side = run.interpreter.shape(node.operand)[-1]
+    run.spend(node, len(inner) * side)
+    return [
+        sc.add(*(sc.call("log", d) for d in _pivots(inner[first : first + side * side], side)))
+        for first in range(0, len(inner), side * side)
+    ]
+
+
+def _pivots(entries: list[sc.Scalar], side: int) -> list[sc.Scalar]:
+    a = [entries[row * side : (row + 1) * side] for row in range(side)]
+    for k in range(side):
+        for i in range(k + 1, side):
+            ratio = sc.div(a[i][k], a[k][k])
+            if ratio == sc.ZERO:
+                continue
+            for j in range(k + 1, side):
+                a[i][j] = sc.add(a[i][j], sc.mul(sc.Num(-1.0), ratio, a[k][j]))
+    return [a[k][k] for k in range(side)]
+
+
 def _concat_trees(run: Expander, node: ir.Concat) -> list[sc.Scalar]:
     return [t for o in node.operands for t in run.operand(o)]
 
@@ -129,6 +156,6 @@ TREES: dict[type[ir.Expr], Callable[[Expander, Any], list[sc.Scalar]]] = {
     ir.Diag: _scatter_trees,
     ir.MapLast: _map_trees,
     ir.Concat: _concat_trees,
-    ir.Matrix: _unsupported,
+    ir.Matrix: _matrix_trees,
     ir.ExternCall: _unsupported,
 }
