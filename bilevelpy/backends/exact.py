@@ -9,6 +9,7 @@ from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.base import Accept, Cost, Reject
 from bilevelpy.backends.loop import check_range
 from bilevelpy.backends.whole import Hooks, ProgramAnswer, writing
+from bilevelpy.ir.types import DomainKind
 from bilevelpy.options import BackendOptions, SolveOptions
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 LARGEST = 20_000
 # Variables of both levels up to which followers are settled by cuts.
 SMALL = 60
+# Entries of matrices and other variables of models of one level.
+ENTRIES = 5_000
 # Whole numbers of a leader who may try all her choices, and is answered by convex programs.
 FEW = 12
 
@@ -67,7 +70,7 @@ class Exact:
         """Linear or convex quadratic followers of any size, others up to some variables."""
         s = structure
         if "psd" in s.unsupported:
-            return Reject("has no scalar rows for matrices", s.unsupported["psd"])
+            return self._accepts_matrices(s)
         if "steps" in s.unsupported:
             return Reject("solves followers to their optima", s.unsupported["steps"])
         if s.externs.value:
@@ -103,6 +106,17 @@ class Exact:
         other = s.unsupported.keys() & {"nash", "duals", "reported_duals", "pessimistic"}
         return rows and whole and s.dim_x <= FEW and not other
 
+    @staticmethod
+    def _accepts_matrices(s: Structure) -> Accept | Reject:
+        """Models of one level, as programs over cones."""
+        if "single_level" not in s.unsupported:
+            return Reject("takes matrices in models of one level only", s.unsupported["psd"])
+        if s.upper.discrete.value:
+            return Reject("takes no whole numbers beside matrices", s.upper.discrete)
+        if s.dim_x > ENTRIES:
+            return Reject(f"takes at most {ENTRIES:,} variables beside matrices", None)
+        return Accept("global optimum of a program over cones")
+
     def _accepts_small(self, s: Structure) -> Accept | Reject:
         """Followers that are settled by cuts and global solves."""
         for key, reason in _ONLY_CONDITIONS.items():
@@ -137,8 +151,11 @@ class Exact:
         hooks: Hooks | None = None,
     ) -> ProgramAnswer:
         """Solve a bound program; every outcome of the mathematics is an answer."""
+        from bilevelpy.backends.exact_matrices import solve_matrices
         from bilevelpy.backends.exact_run import Run
 
         with writing("exact", options.time_limit):
+            if any(v.domain.kind is DomainKind.PSD for v in bound.program.upper.variables):
+                return solve_matrices(bound, options, verify)
             run = Run(bound, options, settings, verify, hooks or Hooks())
         return run.answer()

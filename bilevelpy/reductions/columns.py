@@ -118,8 +118,8 @@ def followers(bound: BoundProgram) -> tuple[tuple[str, tuple[int, ...]], ...]:
     return tuple(found)
 
 
-def make_columns(bound: BoundProgram) -> Columns:
-    """Number the scalars of a program."""
+def make_columns(bound: BoundProgram, *, matrices: bool = False) -> Columns:
+    """Number the scalars of a program; entries of ``matrices`` are free where they are let in."""
     program = bound.program
     names: list[str] = []
     parts: list[tuple[Array, Array, Array, Array, Array]] = []
@@ -139,7 +139,7 @@ def make_columns(bound: BoundProgram) -> Columns:
             below = level is not program.upper
             shown = f"{level.name}." if below and taken[variable.name] > 1 else ""
             names += entry_names(bound, f"{shown}{variable.name}", variable.axes)
-            low, high, whole = _domain(bound, variable, shape)
+            low, high, whole = _domain(bound, variable, shape, matrices)
             each = block.size // members if members else 0
             owner = first + np.repeat(np.arange(members), each) if below else np.zeros(block.size)
             parts.append((low, high, whole, _start(bound, variable, low, high), owner))
@@ -186,13 +186,13 @@ def _price_bounds(
 
 
 def _domain(
-    bound: BoundProgram, variable: Variable, shape: tuple[int, ...]
+    bound: BoundProgram, variable: Variable, shape: tuple[int, ...], matrices: bool
 ) -> tuple[Array, Array, Array]:
     """Bounds and integrality of every entry."""
     domain = variable.domain
     size = int(np.prod(shape, dtype=np.int64))
     low, high = np.full(size, -np.inf), np.full(size, np.inf)
-    if domain.kind is DomainKind.PSD:
+    if domain.kind is DomainKind.PSD and not matrices:
         raise refuse(
             bound.program,
             "BLV0701",

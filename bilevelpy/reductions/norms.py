@@ -48,8 +48,9 @@ class Norm:
 class Norms:
     """The norms of a system's followers; ``first`` is the index of the first further column.
 
-    ``names``, ``low`` and ``high`` describe these columns. ``regular`` says whether everything so
-    far grows with its norms: then the conditions hold at no other points than without them.
+    ``names``, ``low`` and ``high`` describe these columns, ``made`` holds the norms so far.
+    ``regular`` says whether everything so far grows with its norms: then the conditions hold at no
+    other points than without them.
     """
 
     system: System
@@ -58,7 +59,7 @@ class Norms:
     low: list[float] = field(default_factory=list)
     high: list[float] = field(default_factory=list)
     regular: bool = True
-    _made: list[Norm] = field(default_factory=list)
+    made: list[Norm] = field(default_factory=list)
     _opened: dict[int, tuple[sc.Scalar, list[Norm]]] = field(default_factory=dict)
     _ranges: tuple[Array, Array] | None = None
 
@@ -114,7 +115,7 @@ class Norms:
         names: list[str] = []
         trees: list[sc.Scalar] = []
         low: list[float] = []
-        for norm in self._made:
+        for norm in self.made:
             own = self.names[norm.height - self.first]
             height, minus = sc.Col(norm.height), sc.Num(-1.0)
             z = [sc.Col(j) for j in norm.slope]
@@ -163,13 +164,13 @@ class Norms:
 
     def _norm(self, node: sc.Call, parts: tuple[sc.Scalar, ...]) -> Norm:
         most = tree_range(node, *self._bounds())[id(node)][1]
-        number, place = len(self._made) + 1, self.first + len(self.names)
+        number, place = len(self.made) + 1, self.first + len(self.names)
         self.names.append(f"norm.{number}")
         self.names += [f"slope.{number}.{n + 1}" for n in range(len(parts))]
         self.low += [0.0] + [-1.0] * len(parts)
         self.high += [most] + [1.0] * len(parts)
         made = Norm(place, parts, tuple(range(place + 1, place + 1 + len(parts))))
-        self._made.append(made)
+        self.made.append(made)
         return made
 
 

@@ -48,8 +48,9 @@ __all__ = [
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def system(bound: BoundProgram, *, objective: bool = True) -> System:
+def system(bound: BoundProgram, *, objective: bool = True, matrices: bool = False) -> System:
     """Write a bound program as scalar rows; without the leader's ``objective`` 0 stands for it.
+    ``matrices``: semidefinite variables are taken without their domain, which has no rows.
 
     Raises
     ------
@@ -58,7 +59,7 @@ def system(bound: BoundProgram, *, objective: bool = True) -> System:
         that is no polynomial of degree two is too large to be written entry by entry.
     """
     program = bound.program
-    columns = make_columns(bound)
+    columns = make_columns(bound, matrices=matrices)
     offsets = {(b.level, b.name): b.offset for b in columns.blocks}
     run = Expander(bound, offsets, columns.count)
     made: list[Follower] = []

@@ -62,7 +62,7 @@ def test_the_gradient_with_unit_vectors_is_that_of_the_norm() -> None:
     for _ in range(5):
         v = rng.uniform(-2, 2, made.columns.count)
         full = np.concatenate([v, np.zeros(len(norms.names))])
-        for norm in norms._made:
+        for norm in norms.made:
             parts = np.array([sc.evaluate(p, v) for p in norm.parts])
             full[norm.height] = np.linalg.norm(parts)
             full[list(norm.slope)] = parts / np.linalg.norm(parts)
