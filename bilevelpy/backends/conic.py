@@ -1,4 +1,4 @@
-"""``conic``: quadratic followers over semidefinite matrices with rows."""
+"""``conic``: convex followers over semidefinite matrices with rows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ConicOptions(BackendOptions):
 
 
 class Conic(Implicit):
-    """Exact hypergradients for quadratic followers over semidefinite matrices with affine rows.
+    """Exact hypergradients for smooth convex followers over semidefinite matrices with affine rows.
 
     The response comes from a conic interior-point method and Newton's method on its face, the
     adjoint from one dense system with the tight rows and the curvature of the cone. The upper
@@ -58,15 +58,16 @@ class Conic(Implicit):
     options: ClassVar[type[BackendOptions]] = ConicOptions
 
     def accepts(self, structure: Structure) -> Accept | Reject:
-        """A quadratic lower level with one solution, rows affine in y, a matrix in either level."""
+        """A convex lower level with one solution, rows affine in y, a matrix in either level."""
         s = structure
         if "psd" not in s.lower.domains.value | s.upper.domains.value:
             return Reject("is for semidefinite variables", s.lower.domains)
         if max(s.dim_x, s.upper_constraints) > LARGEST:
             reason = f"takes at most {LARGEST} upper variables, and as many rows"
             return Reject(reason, s.upper.constraints)
-        if s.lower_hessian.value not in ("constant", "depends on x"):
-            return Reject("takes quadratic lower objectives", s.lower_hessian)
+        quadratic = s.lower_hessian.value in ("constant", "depends on x")
+        if not quadratic and s.convexity.value not in ("convex", "strongly convex"):
+            return Reject("takes quadratic and convex lower objectives", s.convexity)
         if s.lower.constraints.value not in ("none", "bounds", "linear"):
             return Reject("takes rows that are affine in the lower variables", s.lower.constraints)
         if s.dim_y > LARGEST:

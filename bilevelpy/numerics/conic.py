@@ -1,4 +1,4 @@
-"""Quadratic lower levels over semidefinite matrices with affine rows, and their adjoint.
+"""Lower levels over semidefinite matrices with affine rows, and their adjoint.
 
 Clarabel's interior-point method finds y with the multipliers l of the rows J. Its limit is read off
 ``P_K(y - G)`` with ``G = grad f + J'l``, the gradient of the Lagrangian: at a solution the positive
@@ -20,11 +20,12 @@ from typing import Any
 import torch
 
 from bilevelpy.lowering.faces import Face
+from bilevelpy.numerics.conic_newton import response_pair
 from bilevelpy.numerics.hypergradient import Adjoint
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.lower_solve import LowerSolution
 from bilevelpy.numerics.response import Accuracy, Point
-from bilevelpy.numerics.semidefinite import conic_pair, row_matrix
+from bilevelpy.numerics.semidefinite import row_matrix
 
 Vec = torch.Tensor
 
@@ -52,7 +53,7 @@ class ConicSolution:
 def solve_conic(oracle: Any, x: Vec, start: Vec) -> ConicSolution | None:
     """The response at x; ``start`` is where derivatives are taken first. None: no solution."""
     oracle.counts.lower_solves += 1
-    raw = conic_pair(oracle, x, start)
+    raw = response_pair(oracle, x, start)
     if raw is None:
         return None
     y, multipliers = raw.y, raw.multipliers

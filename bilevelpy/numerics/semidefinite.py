@@ -72,20 +72,8 @@ def conic_pair(oracle: Oracle, x: Vec, z: Vec) -> ConicPair | None:
     H = oracle.hessian(x, z).numpy()
     H = 0.5 * (H + H.T)
     cost = oracle.grad_f(x, z).numpy() - H @ z.numpy()
-    a, b, cones = cone_rows(oracle.domain_y)
-    rows: Any = getattr(oracle, "g", None)
-    count = 0 if rows is None else rows.size
-    order = np.zeros(0, dtype=np.int64)
-    if count:
-        values, J = row_matrix(oracle, x, z)
-        right = (J @ z - values).numpy()
-        equal = np.flatnonzero(rows.equality.numpy())
-        rest = np.flatnonzero(~rows.equality.numpy())
-        order = np.concatenate([equal, rest])
-        a = sp.csc_matrix(sp.vstack([sp.csc_matrix(J.numpy()[order]), a]))
-        b = np.concatenate([right[order], b])
-        first = [clarabel.ZeroConeT(equal.size), clarabel.NonnegativeConeT(rest.size)]
-        cones = [*first, *cones]
+    a, b, cones, order = constraints(oracle, x, z)
+    count = order.size
     steep, bent = (float(np.abs(v).max(initial=0.0)) for v in (cost, H))
     ends = float(np.abs(b).max(initial=0.0))
     natural = steep / bent if bent > 0.0 else ends
@@ -111,6 +99,24 @@ def conic_pair(oracle: Oracle, x: Vec, z: Vec) -> ConicPair | None:
     if count:
         multipliers[torch.from_numpy(order)] = torch.from_numpy(best[1][: order.size])
     return ConicPair(torch.from_numpy(best[0]), multipliers, best[2])
+
+
+def constraints(oracle: Oracle, x: Vec, z: Vec) -> tuple[Any, Array, list[Any], Array]:
+    """``b - A y`` in a product of cones says that y meets the rows (in this order, the last part;
+    made affine at z) and its domain.
+    """
+    a, b, cones = cone_rows(oracle.domain_y)
+    rows: Any = getattr(oracle, "g", None)
+    if rows is None or not rows.size:
+        return a, b, cones, np.zeros(0, dtype=np.int64)
+    values, J = row_matrix(oracle, x, z)
+    right = (J @ z - values).numpy()
+    equal = np.flatnonzero(rows.equality.numpy())
+    rest = np.flatnonzero(~rows.equality.numpy())
+    order = np.concatenate([equal, rest])
+    a = sp.csc_matrix(sp.vstack([sp.csc_matrix(J.numpy()[order]), a]))
+    first = [clarabel.ZeroConeT(equal.size), clarabel.NonnegativeConeT(rest.size)]
+    return a, np.concatenate([right[order], b]), [*first, *cones], order
 
 
 def _clarabel(
