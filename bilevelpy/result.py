@@ -174,7 +174,8 @@ class Result:
         """The multipliers of a lower constraint, ``"fit.cap"``."""
         if name not in self.duals:
             raise KeyError(
-                f"no multipliers of `{name}`; there are: {', '.join(self.duals) or 'none'}"
+                f"no multipliers of `{name}`; there are: {', '.join(self.duals) or 'none'}; "
+                f"`report price = dual({name});` in the model asks for a backend that finds them"
             )
         return self.duals[name]
 

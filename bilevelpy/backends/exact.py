@@ -26,8 +26,8 @@ FEW = 12
 
 _ONLY_CONDITIONS = {
     "nash": "takes games between linear or convex quadratic followers",
-    "duals": "takes multipliers of linear or convex quadratic followers",
-    "reported_duals": "takes multipliers of linear or convex quadratic followers",
+    "duals": "takes multipliers of followers that are known to be convex",
+    "reported_duals": "takes multipliers of followers that are known to be convex",
 }
 
 
@@ -119,8 +119,10 @@ class Exact:
 
     def _accepts_small(self, s: Structure) -> Accept | Reject:
         """Followers that are settled by cuts and global solves."""
+        curved = s.lower.constraints.value not in ("none", "bounds", "linear", "convex")
+        convex = s.convexity.value in ("convex", "strongly convex") and not curved
         for key, reason in _ONLY_CONDITIONS.items():
-            if key in s.unsupported:
+            if key in s.unsupported and not (key != "nash" and convex):
                 return Reject(reason, s.unsupported[key])
         if s.dim_x + s.dim_y > SMALL:
             if s.lower.discrete.value:

@@ -9,6 +9,7 @@ import numpy as np
 
 from bilevelpy.backends.exact_necessary import necessary, rows_are_affine
 from bilevelpy.backends.exact_relax import Relaxed
+from bilevelpy.ir.walk import duals
 from bilevelpy.numerics.response_bounds import response_bounds
 from bilevelpy.reductions.conditions import KKT
 from bilevelpy.reductions.convex_objective import convex_objective
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 def conditions(model: System) -> tuple[KKT, bool]:
     """The program to solve, and whether it is the bilevel problem itself (else: a relaxation)."""
     games = any(f.nash for f in model.followers)
-    prices = bool((model.columns.owner == -1).any())
+    reports = [r.value for r in model.bound.program.reports.values()]
+    # Cuts know of no multipliers. Where a follower has none, there is no price to read.
+    prices = bool((model.columns.owner == -1).any()) or bool(duals(reports))
     try:
         program = _bounded(kkt(model, "the backend `exact`", optimistic=True, norms=True))
         if games or prices or rows_are_affine(model):

@@ -119,3 +119,66 @@ def test_a_portfolio_by_its_covariance() -> None:
     least = _scanned(F, 0.0, 3.0)
     _proved(_solve(text.format(risk="sqrt(quad(y, Q))"), Q=R.T @ R, c=mean), least)
     _proved(_solve(text.format(risk="norm2(Q @ y)"), Q=R, c=mean), least)
+
+
+PRICES = [
+    ("minimize", "norm2(y - [1, x]) <= 1.5"),
+    ("maximize", "norm2(y - [1, x]) <= 1.5"),
+    ("minimize", "3 - norm2(y - [1, x]) >= 1.5"),
+    ("maximize", "sumsq(y) + x*y[1] <= 2"),
+    ("maximize", "2*norm2([y[1] + y[2], 1]) - y[1] <= 4 - x"),
+]
+
+
+def _value(k: int, x: float, e: float) -> float:
+    """The follower's optimal value with e more on the right-hand side of its row."""
+    y = cp.Variable(2)
+    ball = cp.norm(y - np.array([1.0, x]))
+    row = [
+        ball <= 1.5 + e,
+        ball <= 1.5 + e,
+        3 - ball >= 1.5 + e,
+        cp.sum_squares(y) + x * y[0] <= 2 + e,
+        2 * cp.norm(cp.hstack([y[0] + y[1], 1])) - y[0] + x <= 4 + e,
+    ][k]
+    f = y[0] + 0.7 * y[1]
+    goal = cp.Minimize(f) if PRICES[k][0] == "minimize" else cp.Maximize(f - cp.sum_squares(y) / 9)
+    sharp = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-11)
+    value: float = cp.Problem(goal, [row]).solve(solver="CLARABEL", **sharp)
+    return value
+
+
+@pytest.mark.parametrize("k", range(len(PRICES)))
+def test_prices_of_cone_rows_are_slopes_of_the_optimal_value(k: int) -> None:
+    sense, row = PRICES[k]
+    f = "y[1] + 0.7*y[2]" + (" - sumsq(y)/9" if sense == "maximize" else "")
+    result = _solve(f"""
+    upper {{ var x in [0.3, 0.9]; minimize (x - 0.6)^2 + 0.001*y[1]; }}
+    lower f {{ var y[2] in [-9, 9]; {sense} {f}; subject to r: {row}; }}
+    report price = dual(f.r);
+    """)
+    x = float(result["x"])
+    slope = (_value(k, x, 1e-3) - _value(k, x, -1e-3)) / 2e-3
+    assert result.reports["price"] == pytest.approx(slope, abs=1e-5)
+    assert result.dual("f.r") == pytest.approx(slope, abs=1e-5)
+
+
+def test_a_leader_who_wants_a_price_of_a_cone() -> None:
+    # The row of max 2 y1 + y2 under |y| <= x, y1 + y2 <= 1.2 has the price sqrt(5) while the other
+    # one is slack, and less beyond.
+    def F(x: float) -> float:
+        y = cp.Variable(2, nonneg=True)
+        row = cp.norm(y) <= x
+        goal = cp.Maximize(2 * y[0] + y[1])
+        cp.Problem(goal, [row, cp.sum(y) <= 1.2]).solve(solver="CLARABEL")
+        return float((row.dual_value - 1.5) ** 2 + 0.01 * x)
+
+    result = _solve("""
+    upper { var x in [0.2, 2] start 1; minimize (dual(f.c) - 1.5)^2 + 0.01*x; }
+    lower f {
+      var y[2] in [0, inf];
+      maximize 2*y[1] + y[2];
+      subject to c: norm2(y) <= x; d: y[1] + y[2] <= 1.2;
+    }
+    """)
+    _proved(result, _scanned(F, 0.2, 2.0))
