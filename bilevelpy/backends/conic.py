@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from bilevelpy.analysis.structure import Structure
@@ -16,16 +17,20 @@ from bilevelpy.backends.conic_rows import measure_rows, step_rows
 from bilevelpy.backends.conic_starts import RowsState, begin_rows
 from bilevelpy.backends.implicit import Implicit
 from bilevelpy.backends.loop import check_range
+from bilevelpy.ir.types import Relation, Sense
 from bilevelpy.lowering.protocol import Oracle
-from bilevelpy.numerics.conic import ConicAdjoint, ConicLower, ConicMethod
+from bilevelpy.numerics.conic import ConicAdjoint, ConicLower, ConicMethod, solve_conic
 from bilevelpy.numerics.measure import Measure
 from bilevelpy.numerics.response import Accuracy, Response
 from bilevelpy.numerics.upper import UpperState
 from bilevelpy.options import BackendOptions
 
 Vec = torch.Tensor
+Array = np.ndarray[Any, np.dtype[Any]]
 
 LARGEST = 1000
+# What the answer shows beside the point.
+SHOWN = frozenset({"reported_duals"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +78,8 @@ class Conic(Implicit):
         if s.dim_y > LARGEST:
             return Reject(f"factorises dense systems: at most {LARGEST} entries", None)
         free = without_lower_rows(without_upper_rows(s))
+        known = {k: v for k, v in free.unsupported.items() if k not in SHOWN}
+        free = replace(free, unsupported=known)
         refusal = refuse_common(free, matrices=True)
         if refusal is not None:
             return refusal
@@ -109,6 +116,27 @@ class Conic(Implicit):
         if isinstance(state, RowsState):
             return measure_rows(oracle, state)
         return super().measure(oracle, state)
+
+    def prices(self, oracle: Any, x: Vec, y: Vec) -> dict[str, Array]:
+        """``level.constraint`` -> shadow prices at a response y: the derivative of the follower's
+        optimal value, in the sense it is written in, by the right-hand side as it is written.
+        """
+        found = solve_conic(oracle, x, y) if oracle.g.size else None
+        if found is None:
+            return {}
+        sizes = oracle.bound.data.sizes
+        prices: dict[str, Array] = {}
+        for rows in oracle.g.rows:
+            constraint = rows.constraint
+            level = oracle.bound.program.level(rows.level)
+            # Rows are `left - right <= 0` (or == 0), a `>=` turned round; objectives minimised.
+            turned = constraint.relations[rows.part] is Relation.GE
+            sign = (1.0 if turned else -1.0) * (-1.0 if level.sense is Sense.MAXIMIZE else 1.0)
+            own = sign * found.multipliers[rows.start : rows.stop].numpy()
+            shape = tuple(sizes[a] for a in constraint.axes)
+            name = f"{rows.level}.{constraint.name}"
+            prices[name] = np.asarray(prices.get(name, np.zeros(shape)) + own.reshape(shape))
+        return prices
 
     def response(self, oracle: Oracle, options: ConicOptions) -> Response:
         """Both solves share what is known of the last response."""

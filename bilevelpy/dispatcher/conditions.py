@@ -81,7 +81,7 @@ def _small(s: Structure) -> bool:
 
 
 # What only a backend that takes a program as a whole can solve.
-_WHOLE = frozenset({"duals", "nash", "discrete", "moving_bounds"})
+_WHOLE = frozenset({"duals", "reported_duals", "nash", "discrete", "moving_bounds"})
 _CONSTRAINED = frozenset({"lower_constraints", "upper_constraints", "coupling"})
 
 ALWAYS = Condition("any model", lambda s: True)

@@ -224,11 +224,9 @@ def _packed(
     """Everything by name, in NumPy, with the signs that the model has."""
     upper, lower = functions.unflatten_x(final.x), functions.unflatten_y(final.y)
     program = model.program
-    duals = _prices(functions, final, certificate)
-    told = {f"{d[0]}.{d[1]}" for d in prices_read(r.value for r in program.reports.values())}
-    unknown = sorted(told - duals.keys())
-    prices = {**dict.fromkeys(unknown, np.asarray(math.nan)), **duals}
-    known = environment(upper, lower, prices)
+    duals, read = _prices(name, functions, final, certificate), _unknown(model)
+    unknown = sorted(read.keys() - duals.keys())
+    known = environment(upper, lower, {**read, **duals})
     interpreter = Interpreter(model.bound.data, known, program.externs)
     if is_streamed(model.bound):  # by blocks; else by means of their own
         values = functions.objectives(final.x, final.y)
@@ -268,9 +266,20 @@ def _packed(
 
 
 def _prices(
-    functions: TorchOracle, final: RunResult, certificate: Certificate | None
+    name: str, functions: TorchOracle, final: RunResult, certificate: Certificate | None
 ) -> dict[str, np.ndarray]:
-    """Shadow prices of lower rows at a certified answer."""
+    """Shadow prices of lower rows at a certified answer: the backend's own, or fitted ones."""
     if certificate is None or certificate.kind == "none" or is_streamed(functions.bound):
         return {}
-    return shadow_prices(functions, final.x, final.y)
+    own = getattr(registry.get(name), "prices", None)
+    found: dict[str, np.ndarray] = (own or shadow_prices)(functions, final.x, final.y)
+    return found
+
+
+def _unknown(model: Model) -> dict[str, np.ndarray]:
+    """NaN for the shadow prices that reports read."""
+    sizes, found = model.bound.data.sizes, {}
+    for level, name in prices_read(r.value for r in model.program.reports.values()):
+        row = next(c for c in model.program.level(level).constraints if c.name == name)
+        found[f"{level}.{name}"] = np.full(tuple(sizes[a] for a in row.axes), math.nan)
+    return found
