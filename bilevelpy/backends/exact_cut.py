@@ -95,11 +95,11 @@ def write_cut(
     ways = [w for w in ways if w.cost is None]
     if not ways:
         for point in points:
-            point.row(point.expression(fall, 0) - paid, -math.inf, cut.room)
+            point.row(point.expression(fall, 0, 1.0) - paid, -math.inf, cut.room)
         return
     choices = [model.scip.addVar(f"choice.{model.scip.getNVars()}", "B")]
     for point in points:
-        _obey(point, choices[0], point.expression(fall, 0) - paid, cut.room)
+        _obey(point, choices[0], point.expression(fall, 0, 1.0) - paid, cut.room)
     for way in ways:
         choices.append(_way_out(model, way, twin, system))
     model.scip.addCons(sum(choices[1:], choices[0] + 0.0) >= 1.0)

@@ -163,14 +163,15 @@ class Followers:
         own = np.flatnonzero(columns.owner == k + 1)
         functions = fix(rows.functions, own, v)
         for r in moving:
-            value = model.expression(functions, r)
+            sign = float(math.isfinite(rows.upper[r])) - float(math.isfinite(rows.lower[r]))
+            value = model.expression(functions, r, sign)
             if rows.lower[r] == rows.upper[r]:
                 return None
             if math.isfinite(rows.upper[r]):
                 model.row(value + room, -math.inf, float(rows.upper[r]))
             if math.isfinite(rows.lower[r]):
                 model.row(value - room, float(rows.lower[r]), math.inf)
-        model.row(model.expression(self.objective(k, v), 0), -math.inf, level)
+        model.row(model.expression(self.objective(k, v), 0, 1.0), -math.inf, level)
         model.scip.setObjective(-1.0 * room, "minimize")
         found = model.solve(replace(self.limits(), gap=1e-3))
         return found.values if found.values is not None and found.objective < -1e-7 else None

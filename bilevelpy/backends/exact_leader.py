@@ -67,7 +67,7 @@ def leaders_best(
         model.rows(run.loosened(k, v))
         own = np.flatnonzero(system.columns.owner == k + 1)
         size = max(objective_scale(system.lower_objectives, k, v, own), abs(least), 1e-3)
-        value = model.expression(system.lower_objectives, k)
+        value = model.expression(system.lower_objectives, k, 1.0)
         # Not less than what cuts leave, or a tie that a relaxation has found would be none.
         least += max(0.2 * BEST * size, ROOM if is_sharp(system, k, v) else 0.0)
         model.row(value, -math.inf, least + room)

@@ -132,7 +132,7 @@ class Relaxed:
         """
         model = self.model(None)
         step = max(10.0 * limits.gap * max(1.0, abs(found.objective)), 1e-6)
-        value = model.expression(self.kkt.objective.scaled(sign), 0)
+        value = model.expression(self.kkt.objective.scaled(sign), 0, 1.0)
         model.row(value, -math.inf, found.objective - step)
         # Tolerances of rows times coefficients may be worth more than the step.
         return model.solve(replace(limits, feasible=SHARP)).status == "infeasible"

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from bilevelpy.backends.exact_expressions import constant, engine, moves, tree_expression
+from bilevelpy.backends.exact_cones import with_cones
+from bilevelpy.backends.exact_expressions import constant, engine, moves
 from bilevelpy.backends.exact_pace import Pace
 from bilevelpy.patience import TooLong
 from bilevelpy.reductions.trees import linear_terms, quadratic_terms
@@ -67,9 +68,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When SCIP stops: seconds, relative gap, the shift of its random seed, and how far rows may be
-    off.
-    """
+    """When SCIP stops: seconds, relative gap, shift of its random seed, how far rows may be off."""
 
     seconds: float = math.inf
     gap: float = 1e-6
@@ -124,20 +123,19 @@ class Model:
 
     # --- parts ------------------------------------------------------------------------------------
 
-    def expression(self, functions: Functions, row: int) -> Any:
-        """One function as an expression of SCIP."""
+    def expression(self, functions: Functions, row: int, sign: float = 0.0) -> Any:
+        """One function as an expression of SCIP; ``sign`` times it is to be small (0: unknown)."""
         if row in functions.trees or row in functions.quadratic:
             # Dual reductions keep some optima only. With SOS1 sets beside nonlinear rows SCIP 10.0
             # has lost the optimum by them (tests/faults/test_engine.py); linear programs need them.
             self.scip.setParam("misc/allowweakdualreds", False)
             self.scip.setParam("misc/allowstrongdualreds", False)
         if row in functions.trees:
-            return tree_expression(functions.trees[row], self.variables)
-        quick = engine().quicksum
+            return with_cones(self, functions.trees[row], sign)
         v = self.variables
         terms = [c * v[j] for j, c in linear_terms(functions, row)]
         terms += [c * v[i] * v[j] for i, j, c in quadratic_terms(functions, row)]
-        return quick(terms) + float(functions.constant[row])
+        return engine().quicksum(terms) + float(functions.constant[row])
 
     def minimize(
         self,
@@ -149,7 +147,7 @@ class Model:
         """Set the objective ``sign * functions[0]``, and a linear one ``beside`` it; what is not
         linear goes through a variable, of which ``least`` is a known lower bound.
         """
-        expression = sign * self.expression(functions, 0)
+        expression = sign * self.expression(functions, 0, sign)
         if functions.degree == 1:
             self.scip.setObjective(expression, "minimize")
             return
@@ -162,7 +160,9 @@ class Model:
     def rows(self, rows: Rows, chosen: Iterable[int] | None = None) -> None:
         """Add constraints."""
         for r in range(rows.count) if chosen is None else chosen:
-            self.row(self.expression(rows.functions, r), float(rows.lower[r]), float(rows.upper[r]))
+            low, high = float(rows.lower[r]), float(rows.upper[r])
+            sign = float(math.isfinite(high)) - float(math.isfinite(low))
+            self.row(self.expression(rows.functions, r, sign), low, high)
 
     def row(self, expression: Any, low: float, high: float) -> None:
         """``low <= expression <= high``."""

@@ -25,7 +25,7 @@ from bilevelpy.reductions.intervals import propagated, tree_range
 from bilevelpy.reductions.rows import Functions, Rows, without_constants
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from bilevelpy.reductions.rows import System
 
@@ -96,14 +96,9 @@ class Norms:
         """Take note where ``sign * tree`` does not grow with a norm, or is not known to."""
         inner = self.opened(tree, k)
         for norm in self._opened[id(tree)][1]:
-            slope = sc.derivative(inner, norm.height)
-            if slope is None:
-                self.regular = False
-                continue
             low, high = self._bounds()
             low, high = np.concatenate([low, self.low]), np.concatenate([high, self.high])
-            least, most = tree_range(slope, low, high)[id(slope)]
-            self.regular = self.regular and (least if sign > 0 else -most) >= 0.0
+            self.regular = self.regular and _grows(inner, norm.height, sign, low, high)
 
     def read(self, functions: Functions, owner: Array) -> Functions:
         """Functions of followers with columns in place of norms."""
@@ -146,21 +141,16 @@ class Norms:
 
     def _replaced(self, tree: sc.Scalar, k: int, found: list[Norm]) -> sc.Scalar:
         own = set(np.flatnonzero(self.system.columns.owner == k).tolist())
-        known: dict[int, sc.Scalar] = {}
-        for node in sc.postorder(tree):
-            if not isinstance(node, sc.Call):
-                known[id(node)] = node
-                continue
+
+        def column(node: sc.Call) -> sc.Scalar | None:
             parts = norm_parts(node, own)
-            if parts is not None:
-                made = self._norm(node, parts)
-                found.append(made)
-                known[id(node)] = sc.Col(made.height)
-                continue
-            args = tuple(known[id(a)] for a in node.arguments)
-            same = all(a is b for a, b in zip(args, node.arguments, strict=True))
-            known[id(node)] = node if same else sc.Call(node.function, args)
-        return known[id(tree)]
+            if parts is None:
+                return None
+            made = self._norm(node, parts)
+            found.append(made)
+            return sc.Col(made.height)
+
+        return _exchanged(tree, column)
 
     def _norm(self, node: sc.Call, parts: tuple[sc.Scalar, ...]) -> Norm:
         most = tree_range(node, *self._bounds())[id(node)][1]
@@ -172,6 +162,67 @@ class Norms:
         made = Norm(place, parts, tuple(range(place + 1, place + 1 + len(parts))))
         self.made.append(made)
         return made
+
+
+def epigraphs(
+    tree: sc.Scalar, sign: float, low: Array, high: Array
+) -> tuple[sc.Scalar, list[tuple[sc.Scalar, ...]]]:
+    """A tree with columns from ``low.size`` on in place of norms, and the arguments of these: of
+    those with which ``sign * tree`` grows for columns in these ranges. The least of it, and points
+    with it below an end, are then the same with ``t >= |v|``.
+    """
+    chosen = sc.columns([tree])
+    parts_of = {
+        id(n): parts for n in sc.postorder(tree) if (parts := norm_parts(n, chosen)) is not None
+    }
+    found: list[int] = []
+
+    def height(node: sc.Call) -> sc.Scalar | None:
+        if id(node) not in parts_of:
+            return None
+        found.append(id(node))
+        return sc.Col(low.size + len(found) - 1)
+
+    while True:
+        found.clear()
+        inner = _exchanged(tree, height)
+        wide = np.concatenate([low, np.zeros(len(found))])
+        tall = np.concatenate([high, np.full(len(found), np.inf)])
+        falling = [
+            place
+            for n, place in enumerate(found)
+            if not _grows(inner, low.size + n, sign, wide, tall)
+        ]
+        if not falling:
+            return inner, [parts_of[place] for place in found]
+        for place in falling:
+            del parts_of[place]
+
+
+def _grows(tree: sc.Scalar, column: int, sign: float, low: Array, high: Array) -> bool:
+    """Whether ``sign * tree`` is known to grow with a column."""
+    slope = sc.derivative(tree, column)
+    if slope is None:
+        return False
+    least, most = tree_range(slope, low, high)[id(slope)]
+    return (least if sign > 0 else -most) >= 0.0
+
+
+def _exchanged(tree: sc.Scalar, by: Callable[[sc.Call], sc.Scalar | None]) -> sc.Scalar:
+    """The tree with other nodes where ``by`` has some."""
+    known: dict[int, sc.Scalar] = {}
+    for node in sc.postorder(tree):
+        known[id(node)] = node
+        if not isinstance(node, sc.Call):
+            continue
+        made = by(node)
+        if made is not None:
+            known[id(node)] = made
+            continue
+        args = tuple(known[id(a)] for a in node.arguments)
+        if any(a is not b for a, b in zip(args, node.arguments, strict=True)):
+            known[id(node)] = sc.Call(node.function, args)
+    return known[id(tree)]
 
 
 def norm_parts(node: sc.Scalar, own: Collection[int]) -> tuple[sc.Scalar, ...] | None:

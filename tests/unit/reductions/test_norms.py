@@ -10,7 +10,7 @@ import pytest
 import bilevelpy as bl
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.kkt import kkt
-from bilevelpy.reductions.norms import Norms, norm_parts
+from bilevelpy.reductions.norms import Norms, epigraphs, norm_parts
 from bilevelpy.reductions.refusal import Refused
 from bilevelpy.reductions.rows import system
 
@@ -96,3 +96,17 @@ def test_a_norm_that_something_else_makes_good_is_refused() -> None:
     with pytest.raises(Refused, match="need not grow"):
         kkt(made, optimistic=True, norms=True)
     assert kkt(made, optimistic=True, norms=True, force=True).kinds.count("norm") > 0
+
+
+def test_heights_stand_for_norms_that_are_to_be_small() -> None:
+    made = _system("2*norm2(y) + x*norm2([y[1] - 1, y[2]])^3 - norm2([y[1], y[2] - x])")
+    tree = made.lower_objectives.trees[0]
+    low, high = made.columns.lower, made.columns.upper
+    inner, norms = epigraphs(tree, 1.0, low, high)
+    assert len(norms) == 2  # not the one with the minus
+    rng = np.random.default_rng(2)
+    for _ in range(5):
+        v = rng.uniform(low, high)
+        heights = [math.hypot(*(sc.evaluate(p, v) for p in parts)) for parts in norms]
+        assert sc.evaluate(inner, [*v, *heights]) == pytest.approx(sc.evaluate(tree, v))
+    assert len(epigraphs(tree, -1.0, low, high)[1]) == 1
