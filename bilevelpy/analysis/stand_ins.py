@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bilevelpy.analysis.norms import is_sum_of_squares
 from bilevelpy.analysis.plain import plain_sign
 from bilevelpy.analysis.quadratic import is_psd_form
+from bilevelpy.analysis.rising import common_argument
 from bilevelpy.analysis.scope import Scope
 from bilevelpy.analysis.signs import Signs
 from bilevelpy.ir import expr as ir
@@ -230,7 +231,9 @@ class StandIns:
         return made
 
     def _special_product(self, node: ir.Einsum, moving: list[ir.Expr]) -> Stand:
-        """Products of two moving factors with a rule of their own: ``x log x`` and ``x^2 / y``."""
+        """Products of moving factors with a rule of their own: ``x log x``, ``x^2 / y``, and those
+        of functions of one argument that rise together.
+        """
         cp = self.cp
         beside = {
             s for o, s in zip(node.operands, node.subscripts, strict=True) if o in moving and o.axes
@@ -257,6 +260,9 @@ class StandIns:
                         and self.signs.of(below) == "+"
                     ):
                         return self._fit(cp.quad_over_lin(cp.Variable(), cp.Variable()), a)
+        together = len(beside) <= 1 and all(self._operand(o).is_convex() for o in moving)
+        if together and common_argument(self.forms, self.signs, moving) is not None:
+            return cp.square(cp.Variable(self._shape(moving[0])))
         raise Offence(node, PRODUCT)
 
     def _is_affine(self, node: ir.Expr | None) -> bool:

@@ -278,7 +278,7 @@ def gradient(root: Scalar, wanted: Collection[int]) -> dict[int, Scalar | None]:
                     if made is None:
                         kinks |= columns([argument])
                     else:
-                        parts.setdefault(id(argument), []).append(mul(total, made))
+                        parts.setdefault(id(argument), []).append(_product(total, made))
     found: dict[int, Scalar | None] = {j: add(*reversed(s)) for j, s in slopes.items()}
     return found | {j: None for j in kinks if j in wanted}
 
@@ -298,7 +298,7 @@ def _chain(node: Call, inner: list[Scalar]) -> Scalar | None:
             return add(*inner)
         case "mul":
             return add(
-                *(mul(*args[:k], d, *args[k + 1 :]) for k, d in enumerate(inner) if d != ZERO)
+                *(_product(*args[:k], d, *args[k + 1 :]) for k, d in enumerate(inner) if d != ZERO)
             )
         case "div":
             first = div(inner[0], args[1])
@@ -308,6 +308,21 @@ def _chain(node: Call, inner: list[Scalar]) -> Scalar | None:
         case function:
             slope = _SLOPES.get(function)
             return None if slope is None else mul(slope(args[0]), inner[0])
+
+
+def _product(*factors: Scalar) -> Scalar:
+    """The product of slopes, without reciprocals of its factors: that of ``p log(p)`` is ``1 +
+    log(p)``, which has its value at 0 where ``p / p`` has none.
+    """
+    flat = [part for factor in factors for part in _opened(factor, "mul")]
+    for quotient in [f for f in flat if isinstance(f, Call) and f.function == "div"]:
+        top, below = quotient.arguments
+        same = (k for k, f in enumerate(flat) if f is below or (isinstance(f, Col) and f == below))
+        k = next(same, None) if top == ONE else None
+        if k is not None:
+            del flat[k]
+            flat.remove(quotient)
+    return mul(*flat)
 
 
 def _power_rule(base: Scalar, exponent: Scalar, inner: list[Scalar]) -> Scalar:
