@@ -116,7 +116,7 @@ def _taken(document: Document, symbol: Symbol, new: str) -> bool:
 
 _SYMBOL_KINDS: dict[type, types.SymbolKind] = {
     ast.DimItem: types.SymbolKind.Constant,
-    ast.SetDecl: types.SymbolKind.Enum,
+    ast.SetItem: types.SymbolKind.Enum,
     ast.ParamItem: types.SymbolKind.Field,
     ast.DefDecl: types.SymbolKind.Function,
     ast.ExternDecl: types.SymbolKind.Function,
@@ -152,7 +152,7 @@ def symbols(document: Document) -> list[types.DocumentSymbol]:
 
 def _outline(document: Document, item: ast.Item) -> list[types.DocumentSymbol]:
     parts: Iterable[ast.Item]
-    if isinstance(item, ast.DimDecl | ast.ParamDecl | ast.VarDecl):
+    if isinstance(item, ast.DimDecl | ast.SetDecl | ast.ParamDecl | ast.VarDecl):
         parts = item.items
     elif isinstance(item, ast.SubjectTo):
         parts = item.constraints

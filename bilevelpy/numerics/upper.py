@@ -90,8 +90,11 @@ def advance(state: UpperState) -> UpperState:
     first = state.memory.scale == 0.0
     d = _direction(state, pg)
     found = search(state.response, old, d, extent=state.extent, remember=state.recent.append)
-    change = dot(found.start.g - old.g, d)
-    if found.point is None and not first and abs(change) > ASTRAY * abs(dot(old.g, d)):
+    slope = dot(old.g, d)
+    # A value that has moved by more than the step was to gain is that of another response.
+    same = abs(found.start.value - old.value) <= abs(slope)
+    astray = abs(dot(found.start.g, d) - slope) > ASTRAY * abs(slope)
+    if found.point is None and not first and same and astray:
         # Not the model was at fault: the gradient was, and has been computed anew.
         state.point = found.start
         pg, size = state.projected_gradient, state.gradient_norm

@@ -60,7 +60,8 @@ def _collect_item(state: State, outline: Outline, item: ast.Item) -> None:
             for param in item.items:
                 _declare(state, state.top, param, Kind.PARAM, TOP)
         case ast.SetDecl():
-            _declare(state, state.top, item, Kind.SET, TOP)
+            for one in item.items:
+                _declare(state, state.top, one, Kind.SET, TOP)
         case ast.DefDecl():
             _declare(state, state.top, item, Kind.DEF, TOP)
             _parameters(state, item)

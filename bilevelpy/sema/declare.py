@@ -81,7 +81,7 @@ def _dim(state: State, node: ast.DimItem) -> Axis | None:
     return Axis(node.name, AxisKind.DIM, span=node.name_span, size=size, doc=node.doc)
 
 
-def _set(state: State, node: ast.SetDecl) -> Generator[Request, Value | None, Axis | None]:
+def _set(state: State, node: ast.SetItem) -> Generator[Request, Value | None, Axis | None]:
     name, span, doc, value = node.name, node.name_span, node.doc, node.value
     if node.within is None:
         match value:

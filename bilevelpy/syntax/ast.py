@@ -303,14 +303,23 @@ class DimDecl(Item):
 
 
 @dataclass(frozen=True, slots=True)
-class SetDecl(Item):
-    """`set NAME [within A * B] [= set expression];`; `within` is a `Name` or a `CrossProduct`."""
+class SetItem(Item):
+    """One set: `NAME [within A * B] [= set expression]`; `within` is a `Name` or a
+    `CrossProduct`.
+    """
 
     name: str
     name_span: Span
     within: Expr | None
     value: Expr | None
     doc: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SetDecl(Item):
+    """`set A, B = 1..3;`."""
+
+    items: tuple[SetItem, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from bilevelpy.diagnostics import Span
 from bilevelpy.syntax import ast
 from bilevelpy.syntax.build_expr import Axes, Children, ExpressionBuilder, unquote
 
-Documented = TypeVar("Documented", ast.DimItem, ast.ParamItem, ast.VarItem)
+Documented = TypeVar("Documented", ast.DimItem, ast.SetItem, ast.ParamItem, ast.VarItem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +66,17 @@ class Builder(ExpressionBuilder):
         return ast.DimItem(self._span(children), str(name), self._at(name), value, self._doc(name))
 
     def set_decl(self, children: Children) -> ast.SetDecl:
-        keyword, name = children[0], children[1]
-        within = self._first(children[2:3], ast.Expr) if len(children) > 3 else None
-        value = self._after(children, "EQUAL")
-        return ast.SetDecl(
+        return ast.SetDecl(self._span(children), self._documented(children, ast.SetItem))
+
+    def set_item(self, children: Children) -> ast.SetItem:
+        name, value = children[0], self._after(children, "EQUAL")
+        return ast.SetItem(
             self._span(children),
             str(name),
             self._at(name),
-            within,
+            self._first(children[1:2], ast.Expr),
             None if value is None else self._set(value),
-            self._doc(keyword),
+            self._doc(name),
         )
 
     def within(self, children: Children) -> ast.Name | ast.CrossProduct:

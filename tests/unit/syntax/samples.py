@@ -90,6 +90,7 @@ set SUB within NODE = NODE diff {"a"} union {"b"} inter NODE;
 set T = -2..3;
 set YEAR = {2020, -1, 1.5};
 set N = card(ARC)..(2 + 3);
+set P, Q within P = {"p"}, R = 1..2;
 param cost[NODE] = {"a": 1, "b": -2.5, "c": inf}, len[ARC] = {("a", "b"): 3, ("b", "c"): 4};
 param M[2, 2] = [[1, 2], [3, 4]], g = if card(NODE) > 2 then 1 else if 1 < 2 < 3 then 2 else 3;
 def f(a, b) = -a^-2^b' + huber(a, d = 2) * (b - 1)';
