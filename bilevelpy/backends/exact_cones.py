@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilevelpy.backends.exact_expressions import engine, tree_expression
+from bilevelpy.backends.exact_logarithms import with_logarithms
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.norms import epigraphs
 
@@ -23,11 +24,12 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def with_cones(model: Model, tree: sc.Scalar, sign: float) -> Any:
-    """A tree as an expression, of which ``sign`` times is to be small (0: unknown): then variables
-    above norms do as well as these.
+    """A tree as an expression, of which ``sign`` times is to be small (0: that of an equation):
+    then variables above norms do as well as these.
     """
     if not sign:
-        return tree_expression(tree, model.variables)
+        inner, logarithms = with_logarithms(model, tree)
+        return tree_expression(inner, [*model.variables, *logarithms])
     inner, norms = epigraphs(tree, sign, model.columns.lower, model.columns.upper)
     return tree_expression(inner, [*model.variables, *(_height(model, parts) for parts in norms)])
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from bilevelpy.backends.exact_logarithms import LEAST
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.conditions import KKT
 from bilevelpy.reductions.intervals import column_ranges, tree_range
@@ -20,7 +21,7 @@ from bilevelpy.reductions.rows import Functions, Rows, System, join_rows
 from bilevelpy.reductions.trees import tree_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -76,7 +77,8 @@ def _has_conditions(system: System) -> bool:
 
 def _has_slopes(system: System) -> bool:
     """Whether the followers' functions have derivatives, or norms subgradients, wherever they have
-    values: another root or a broken power has none at 0, where a solution may lie.
+    values: another root or a broken power has none at 0, where a solution may lie, and the slope
+    of an entropy is a logarithm, which SCIP takes down to 1e-9 alone: responses are smaller.
     """
     low, high = column_ranges(system)
     below = set(system.lower_columns.tolist())
@@ -86,6 +88,8 @@ def _has_slopes(system: System) -> bool:
     low, high = np.concatenate([low, norms.low]), np.concatenate([high, norms.high])
     for tree in trees:
         ranges = tree_range(tree, low, high)
+        if _has_steep_logarithm(tree, below, ranges):
+            return False
         for node in sc.postorder(tree):
             if not isinstance(node, sc.Call) or node.function not in ("sqrt", "pow"):
                 continue
@@ -97,6 +101,24 @@ def _has_slopes(system: System) -> bool:
             if moving and not ranges[id(node.arguments[0])][0] > 0.0:
                 return False
     return True
+
+
+def _has_steep_logarithm(
+    tree: sc.Scalar, below: set[int], ranges: Mapping[int, tuple[float, float]]
+) -> bool:
+    """Whether a slope reads the logarithm of what the followers can bring near 0."""
+    steep = {
+        id(node)
+        for node in sc.postorder(tree)
+        if isinstance(node, sc.Call)
+        and node.function == "log"
+        and sc.columns(node.arguments) & below
+        and not ranges[id(node.arguments[0])][0] > LEAST
+    }
+    if not steep:
+        return False
+    slopes = sc.gradient(tree, sc.columns([tree]) & below).values()
+    return any(id(node) in steep for s in slopes if s is not None for node in sc.postorder(s))
 
 
 def high_point(system: System) -> KKT:

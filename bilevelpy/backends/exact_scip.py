@@ -107,6 +107,8 @@ class Model:
     variables: list[Any] = field(default_factory=list)
     # Variables beside the columns, each with its value at values of the columns.
     derived: list[tuple[Any, Callable[[Array], float]]] = field(default_factory=list)
+    # Those that are logarithms of columns.
+    logarithms: dict[int, Any] = field(default_factory=dict)
     # What the caller's callback has raised: SCIP prints and forgets it.
     raised: Exception | None = None
 

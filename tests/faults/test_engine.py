@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 
 import bilevelpy as bl
@@ -36,3 +40,36 @@ def test_no_nonlinear_equation_beside_special_ordered_sets() -> None:
     result = bl.solve(bl.parse(text), backend="exact")
     assert result.success, result.message
     assert pytest.approx(14, abs=1e-6) == result.F
+
+
+def test_logarithms_of_zero_do_not_end_the_process() -> None:
+    """With the conditions of this follower, whose slopes are logarithms of what may be 0, SoPlex of
+    SCIP 10.0.2 writes past its memory: the process of this run would be aborted.
+    """
+    text = """
+    upper { var r in [0.01, 1] start 0.2; minimize (p[1] - 0.5)^2 + 0.1 * r; }
+    lower adversary { var p[3] in [0, 1]; maximize p[1] + 0.2 * p[2] - 0.5 * p[3];
+                      subject to one: sum(p) == 1; ball: -entropy(p) + log(3) <= r; }
+    """
+    code = (
+        "import bilevelpy as bl\n"
+        f"r = bl.solve(bl.parse({text!r}), backend='exact', time_limit=10, progress=False)\n"
+        "assert abs(r.F - 0.0057160) < 1e-6, r.F\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_responses_below_what_its_logarithms_take_are_not_cut_off() -> None:
+    """SCIP keeps arguments of logarithms above 1e-9. The best response to r = 0.01 is far below
+    that in most entries, and F = 0.251 there.
+    """
+    text = """
+    upper { var r in [0.01, 1] start 0.2; minimize (p[3] - 0.5)^2 + 0.1 * r; }
+    lower choice { var p[3] in [0, 1]; maximize 2 * p[1] - p[2] + 0.1 * p[3] + r * entropy(p);
+                   subject to one: sum(p) == 1; }
+    """
+    result = bl.solve(bl.parse(text), backend="exact", time_limit=10, progress=False)
+    weights = np.exp(np.array([2.0, -1.0, 0.1])[:, None] / np.linspace(0.01, 1.0, 991))
+    least = ((weights[2] / weights.sum(0) - 0.5) ** 2 + 0.1 * np.linspace(0.01, 1.0, 991)).min()
+    assert least + 1e-6 > result.F or result.certificate.kind != "global"
