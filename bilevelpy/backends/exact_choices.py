@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilevelpy.backends.exact_enumerate import few_choices
-from bilevelpy.backends.exact_scip import LEAST, Limits, Outcome
+from bilevelpy.backends.exact_outcome import Limits, Outcome
+from bilevelpy.backends.exact_scip import LEAST
 from bilevelpy.backends.nlp_response import Responses
 from bilevelpy.numerics.constrained_certificate import (
     FEASIBLE,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.backends.exact_scip import Limits, Model
+from bilevelpy.backends.exact_outcome import Limits
+from bilevelpy.backends.exact_scip import Model
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.conditions import KKT

@@ -30,8 +30,9 @@ from bilevelpy.backends.exact_leader import candidate
 from bilevelpy.backends.exact_local import confirm
 from bilevelpy.backends.exact_moving import moving
 from bilevelpy.backends.exact_necessary import high_point
+from bilevelpy.backends.exact_outcome import Limits, Outcome
 from bilevelpy.backends.exact_relax import Relaxed
-from bilevelpy.backends.exact_scip import LEAST, Limits, Model, Outcome
+from bilevelpy.backends.exact_scip import LEAST, Model
 from bilevelpy.numerics.constrained_certificate import TIED, objective_scale
 
 if TYPE_CHECKING:

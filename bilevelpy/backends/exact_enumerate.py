@@ -28,8 +28,9 @@ import scipy.sparse as sp
 
 from bilevelpy.backends.exact_followers import FEASIBLE, Followers, Progress
 from bilevelpy.backends.exact_leader import leaders_best
+from bilevelpy.backends.exact_outcome import Limits, Outcome
 from bilevelpy.backends.exact_relax import Relaxed
-from bilevelpy.backends.exact_scip import LEAST, Limits, Outcome
+from bilevelpy.backends.exact_scip import LEAST
 from bilevelpy.numerics.smooth_program import Program
 from bilevelpy.reductions.kkt import own_slopes
 from bilevelpy.reductions.rows import Functions, Rows, join_rows

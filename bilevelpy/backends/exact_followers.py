@@ -13,7 +13,8 @@ import numpy as np
 
 from bilevelpy.backends.exact_cut import ROOM, Cut
 from bilevelpy.backends.exact_kinks import as_given, epigraph_rows, kink_columns
-from bilevelpy.backends.exact_scip import LOST, Limits, Model, Outcome
+from bilevelpy.backends.exact_outcome import Limits, Outcome
+from bilevelpy.backends.exact_scip import LOST, Model
 from bilevelpy.numerics.constrained_certificate import follower_program, row_scales
 from bilevelpy.reductions.fixing import fix
 

@@ -13,8 +13,9 @@ import numpy as np
 from scipy.optimize import linprog
 
 from bilevelpy.backends.exact_conflict import conflict, contradiction
+from bilevelpy.backends.exact_outcome import Limits
 from bilevelpy.backends.exact_relax import Relaxed, is_empty
-from bilevelpy.backends.exact_scip import Limits, Model
+from bilevelpy.backends.exact_scip import Model
 from bilevelpy.reductions.scalar import columns as columns_of
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ import numpy as np
 
 from bilevelpy.backends.exact_cut import ROOM
 from bilevelpy.backends.exact_followers import BEST, EDGE, FEASIBLE, Followers, Progress, is_sharp
+from bilevelpy.backends.exact_outcome import Outcome
 from bilevelpy.backends.exact_resolve import resolved
-from bilevelpy.backends.exact_scip import LEAST, Model, Outcome
+from bilevelpy.backends.exact_scip import LEAST, Model
 from bilevelpy.numerics.constrained_certificate import objective_scale, row_scales
 
 Array = np.ndarray[Any, np.dtype[Any]]

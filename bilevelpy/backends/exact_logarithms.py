@@ -52,8 +52,9 @@ def with_logarithms(model: Model, tree: sc.Scalar) -> tuple[sc.Scalar, list[Any]
 def _is_steep(model: Model, node: sc.Call) -> bool:
     """Whether a node is the logarithm of a column that can be near 0."""
     inner = node.arguments[0]
-    steep = node.function == "log" and isinstance(inner, sc.Col)
-    return steep and bool(model.columns.lower[inner.index] <= LEAST)
+    if node.function != "log" or not isinstance(inner, sc.Col):
+        return False
+    return bool(model.columns.lower[inner.index] <= LEAST)
 
 
 def _of_entropies(tree: sc.Scalar) -> set[int]:

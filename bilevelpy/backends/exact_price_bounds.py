@@ -22,7 +22,7 @@ from bilevelpy.backends.exact_relax import Relaxed
 from bilevelpy.reductions.rows import Functions
 
 if TYPE_CHECKING:
-    from bilevelpy.backends.exact_scip import Limits
+    from bilevelpy.backends.exact_outcome import Limits
     from bilevelpy.reductions.conditions import KKT
 
 # What is added to an end for the tolerance of rows (relative); ends beyond this size say nothing.

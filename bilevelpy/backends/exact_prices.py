@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilevelpy.backends.exact_duality import write_duality
+from bilevelpy.backends.exact_outcome import Limits
 from bilevelpy.backends.exact_relax import Relaxed
-from bilevelpy.backends.exact_scip import Limits
 from bilevelpy.reductions.conditions import KKT
 from bilevelpy.reductions.kkt import kkt
 from bilevelpy.reductions.linear_objective import linear_objective

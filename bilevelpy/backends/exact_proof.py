@@ -19,7 +19,7 @@ from bilevelpy.numerics.constrained_certificate import Claim, Ties, certify_rows
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from bilevelpy.backends.exact_scip import Limits, Outcome
+    from bilevelpy.backends.exact_outcome import Limits, Outcome
     from bilevelpy.options import SolveOptions
     from bilevelpy.reductions.conditions import KKT
     from bilevelpy.reductions.normalize import Units

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from bilevelpy.backends.exact_scip import Interlude, Limits, Model, Outcome
+from bilevelpy.backends.exact_outcome import Interlude, Limits, Outcome
+from bilevelpy.backends.exact_scip import Model
 from bilevelpy.numerics.smooth_program import Program
 from bilevelpy.reductions.fixing import fix_products
 from bilevelpy.reductions.intervals import column_ranges, tree_range

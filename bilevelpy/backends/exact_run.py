@@ -18,6 +18,7 @@ from bilevelpy.backends.exact_enumerate import best_of, few_choices, worst_of_fe
 from bilevelpy.backends.exact_followers import FEASIBLE, Followers, Progress
 from bilevelpy.backends.exact_infeasible import boundless, explain_infeasible
 from bilevelpy.backends.exact_local import LocalPhase, confirm, first_look
+from bilevelpy.backends.exact_outcome import Interlude, Limits, Outcome
 from bilevelpy.backends.exact_pace import Pace
 from bilevelpy.backends.exact_polish import polish
 from bilevelpy.backends.exact_price_bounds import with_price_bounds
@@ -26,7 +27,7 @@ from bilevelpy.backends.exact_programs import Programs
 from bilevelpy.backends.exact_proof import Proof
 from bilevelpy.backends.exact_relax import Relaxed
 from bilevelpy.backends.exact_resolve import resolved
-from bilevelpy.backends.exact_scip import LEAST, Interlude, Limits, Outcome
+from bilevelpy.backends.exact_scip import LEAST
 from bilevelpy.backends.exact_search import Search
 from bilevelpy.backends.exact_status import end_of, end_without_point, is_close
 from bilevelpy.backends.whole import Hooks, ProgramAnswer

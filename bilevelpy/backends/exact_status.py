@@ -8,7 +8,7 @@ from bilevelpy.backends.whole import GIVEN_UP
 from bilevelpy.result import Status
 
 if TYPE_CHECKING:
-    from bilevelpy.backends.exact_scip import Outcome
+    from bilevelpy.backends.exact_outcome import Outcome
     from bilevelpy.result import Certificate
 
 # A gap of so many times the wanted one is as small as tolerances may allow.

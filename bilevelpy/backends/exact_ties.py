@@ -20,7 +20,7 @@ from bilevelpy.reductions.pessimistic import Unfit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bilevelpy.backends.exact_scip import Limits, Outcome
+    from bilevelpy.backends.exact_outcome import Limits, Outcome
     from bilevelpy.reductions.conditions import KKT
     from bilevelpy.reductions.rows import System
 

@@ -12,7 +12,7 @@ from bilevelpy.backends.exact_closure import is_affine
 from bilevelpy.backends.exact_cut import placed
 from bilevelpy.backends.exact_followers import Followers
 from bilevelpy.backends.exact_moving import moving
-from bilevelpy.backends.exact_scip import Limits
+from bilevelpy.backends.exact_outcome import Limits
 from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.rows import system
 

@@ -12,8 +12,8 @@ import pytest
 import bilevelpy as bl
 from bilevelpy.backends.exact_followers import FEASIBLE, Followers, Progress
 from bilevelpy.backends.exact_local import LocalPhase, is_attained
+from bilevelpy.backends.exact_outcome import Limits
 from bilevelpy.backends.exact_program import conditions
-from bilevelpy.backends.exact_scip import Limits
 from bilevelpy.backends.nlp_branches import branch, extension
 from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.rows import System, system

@@ -8,7 +8,7 @@ import pytest
 import bilevelpy as bl
 from bilevelpy.backends.exact_cut import ROOM
 from bilevelpy.backends.exact_followers import Followers
-from bilevelpy.backends.exact_scip import Limits
+from bilevelpy.backends.exact_outcome import Limits
 from bilevelpy.reductions.difference import difference
 from bilevelpy.reductions.fixing import polynomial
 from bilevelpy.reductions.lift import lift
