@@ -29,7 +29,7 @@ REACH = 1.5
 PROMISE = 0.5
 # So must be what twice its length would gain by the slope there: the same on a free line, where it
 # is 0.9, and nothing at the corner of a box.
-AHEAD = 0.1
+AHEAD = 3e-3
 
 
 @dataclass(frozen=True, slots=True)
