@@ -145,12 +145,15 @@ class Stack:
 @dataclass(frozen=True, slots=True)
 class SparseStack:
     """The same for one batch with sparse blocks: ``columns`` (N, Q) as rows, its transpose, and the
-    positions ``where`` (Q, C).
+    positions ``where`` (Q, C). ``apart``: no variable is in two blocks; ``full``: the rows have so
+    many entries that dense products take less.
     """
 
     columns: sp.csr_array
     transposed: sp.csr_array
     where: np.ndarray
+    apart: bool
+    full: bool
 
     @classmethod
     def of(cls, blocks: Sequence[Block], samples: int) -> SparseStack:
@@ -162,30 +165,33 @@ class SparseStack:
                 part = part[0].numpy()
                 part = np.broadcast_to(part, (samples, part.shape[1]))
             parts.append(sp.csr_array(part))
-        columns = sp.csr_array(parts[0] if len(parts) == 1 else sp.hstack(parts, format="csr"))
+        A = sp.csr_array(parts[0] if len(parts) == 1 else sp.hstack(parts, format="csr"))
         where = np.concatenate([block.index[0].numpy() for block in blocks])
-        return cls(columns, sp.csr_array(columns.T), where)
+        apart = len(np.unique(where)) == where.size
+        full = gram_work(A) >= 2.0 * A.shape[0] * A.shape[1] ** 2 / DENSE
+        return cls(A, sp.csr_array(A.T), where, apart, full)
 
     def add(self, H: np.ndarray, G: Tensor) -> None:
         """Add ``A' G A``; blocks that share a variable add up."""
         weights, classes = G[0].numpy(), G.shape[-1]
-        apart = len(np.unique(self.where)) == self.where.size
         for c in range(classes):
             for d in range(c, classes):
                 total = self._product(weights[:, c, d])
-                rows, columns = self.where[:, c], self.where[:, d]
-                for at, part in ((np.ix_(rows, columns), total),) + (
-                    ((np.ix_(columns, rows), total.T),) if d > c else ()
-                ):
-                    if apart:
-                        H[at] += part
-                    else:
-                        np.add.at(H, at, part)
+                self._put(H, c, d, total)
+                if d > c:
+                    self._put(H, d, c, total.T)
+
+    def _put(self, H: np.ndarray, c: int, d: int, part: np.ndarray) -> None:
+        at = np.ix_(self.where[:, c], self.where[:, d])
+        if self.apart:
+            H[at] += part
+        else:
+            np.add.at(H, at, part)
 
     def _product(self, weights: np.ndarray) -> np.ndarray:
         """``A' diag(weights) A``: by its entries, or where rows are full a few rows at a time."""
         A = self.columns
-        if gram_work(A) < 2.0 * A.shape[0] * A.shape[1] ** 2 / DENSE:
+        if not self.full:
             data = A.data * np.repeat(weights, np.diff(A.indptr))
             scaled = sp.csr_array((data, A.indices, A.indptr), shape=A.shape)
             return np.asarray((self.transposed @ scaled).toarray())

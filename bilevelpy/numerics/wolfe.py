@@ -122,8 +122,9 @@ def _is_vague(response: Response, start: Point, trial: Point) -> bool:
     the slope is within the error of its solves: all are to be tighter then.
     """
     accuracy, move = response.accuracy, trial.x - start.x
-    if -dot(start.g, move) <= VAGUE * start.level * start.size * norm(move):
-        return accuracy.tighten()
+    within = -dot(start.g, move) <= VAGUE * start.level * start.size * norm(move)
+    if within and accuracy.tighten():
+        return True
     if start.level > VAGUE * accuracy.level:
         return True
     return start.lower.residual > VAGUE * trial.lower.residual and trial.lower.ended == "reached"
