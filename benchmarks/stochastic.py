@@ -16,8 +16,8 @@ import numpy as np
 import bilevelpy as bl
 from bilevelpy import solving
 from bilevelpy.backends import registry
-from bilevelpy.numerics.driver import IterationState
-from bilevelpy.numerics.driver import run as drive
+from bilevelpy.numerics.driver.loop import IterationState
+from bilevelpy.numerics.driver.loop import run as drive
 from bilevelpy.options import SolveOptions
 
 METHODS = (

@@ -198,7 +198,7 @@ def solve(
         No backend accepts the model, or the backend failed.
     """
     with undisturbed():
-        from bilevelpy.lowering.threads import few_threads
+        from bilevelpy.lowering.programs.threads import few_threads
         from bilevelpy.solving import Request, run
         from bilevelpy.solving.starts import named_values
 

@@ -3,8 +3,8 @@ is the same problem.
 
 A file holds the results of the runs of a solve that are done, and of the one under way its last
 point, its history and what it carries from one iteration to the next
-(:mod:`bilevelpy.numerics.carried`). Where other things are asked for than then (another backend,
-other options), a run goes on from the point alone.
+(:mod:`bilevelpy.numerics.driver.carried`). Where other things are asked for than then (another
+backend, other options), a run goes on from the point alone.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 
 from bilevelpy import storage
 from bilevelpy.errors import UsageError
-from bilevelpy.numerics.carried import Carried, InStep
-from bilevelpy.numerics.packed import PREFIX, packed, unpacked
+from bilevelpy.numerics.driver.carried import Carried, InStep
+from bilevelpy.numerics.driver.packed import PREFIX, packed, unpacked
 from bilevelpy.provenance import data_hashes, text_hash
 from bilevelpy.result import Record, Result
 from bilevelpy.saved import record_of, result_of

@@ -12,7 +12,7 @@ from bilevelpy.errors import BackendError
 from bilevelpy.expectations import environment
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.lowering.oracle import TorchOracle
-from bilevelpy.numerics.resolve import Resolver
+from bilevelpy.numerics.certificate.resolve import Resolver
 
 NO_SOLUTION = "the lower level has no finite solution at this x"
 Vector = np.ndarray[Any, np.dtype[np.float64]]

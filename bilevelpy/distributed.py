@@ -15,7 +15,7 @@ from bilevelpy.model import Model
 from bilevelpy.provenance import outline
 
 if TYPE_CHECKING:
-    from bilevelpy.lowering.sharded import ShardedOracle
+    from bilevelpy.lowering.sums.sharded import ShardedOracle
 
 # Ranks wait for rank 0 as long as it takes; one that dies is noticed by its connection.
 _PATIENCE = timedelta(days=30)
@@ -62,14 +62,14 @@ def shared(model: Model) -> Iterator[bool]:
     import torch.distributed as dist
 
     from bilevelpy.lowering.oracle import TorchOracle
-    from bilevelpy.lowering.sharded import (
+    from bilevelpy.lowering.sums.sharded import (
         ShardedOracle,
         ShardedStreamedOracle,
         lost,
         serve,
     )
-    from bilevelpy.lowering.shares import Share
-    from bilevelpy.lowering.streaming import StreamedOracle, is_streamed
+    from bilevelpy.lowering.sums.shares import Share
+    from bilevelpy.lowering.sums.streaming import StreamedOracle, is_streamed
 
     rank, count = dist.get_rank(), dist.get_world_size()
     outlines: list[dict[str, str]] = [{}] * count

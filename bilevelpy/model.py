@@ -115,7 +115,7 @@ class Model:
         return "\n\n".join([self.summary(), *levels])
 
     def _repr_latex_(self) -> str | None:
-        from bilevelpy.exporters.latex import latex
+        from bilevelpy.exporters.latex.model import latex
 
         try:
             return f"$$\n{latex(self.program)}\n$$"
@@ -124,7 +124,7 @@ class Model:
 
     def _repr_html_(self) -> str | None:
         # Front ends prefer HTML to LaTeX; without latex2mathml they get the LaTeX.
-        from bilevelpy.exporters.latex import latex
+        from bilevelpy.exporters.latex.model import latex
         from bilevelpy.markup.html import escape
         from bilevelpy.markup.mathml import mathml
 

@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
 def without_data(path: Path, entry: dict[str, Any]) -> str:
     """The page of a model that waits for data: its mathematics, and what has to be bound."""
     from bilevelpy.diagnostics import Source
-    from bilevelpy.exporters.latex import latex
+    from bilevelpy.exporters.latex.model import latex
     from bilevelpy.sema import check
 
     text = path.read_text(encoding="utf-8")
@@ -101,7 +101,7 @@ def is_current(page: Path, path: Path) -> bool:
 def write(path: Path, entry: dict[str, Any]) -> str:
     """The page of a model; its picture is written beside it."""
     import bilevelpy as bl
-    from bilevelpy.exporters.latex import latex
+    from bilevelpy.exporters.latex.model import latex
 
     limits = {"time_limit": TIME_LIMIT * (10 if entry.get("slow") else 1)}
     source = None

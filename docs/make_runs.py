@@ -181,7 +181,7 @@ def _better(seen: Sequence[bl.Record], last: float) -> list[bl.Record]:
 
 def page(runs: dict[str, dict[str, Any]]) -> str:
     """The page: a table and pictures for each problem."""
-    from bilevelpy.exporters.latex import latex
+    from bilevelpy.exporters.latex.model import latex
 
     parts = [
         "# Runs of the methods",

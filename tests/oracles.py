@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from bilevelpy.lowering.domains import Block, ProductSet
+from bilevelpy.lowering.domains.product import Block, ProductSet
 from bilevelpy.lowering.protocol import Counts
 
 Vec = torch.Tensor

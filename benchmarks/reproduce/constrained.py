@@ -12,7 +12,7 @@ import bilevelpy as bl
 from bilevelpy import solving
 from bilevelpy.backends import registry
 from bilevelpy.lowering.oracle import TorchOracle
-from bilevelpy.numerics.driver import run
+from bilevelpy.numerics.driver.loop import run
 from bilevelpy.options import SolveOptions
 
 COUPLED = """\

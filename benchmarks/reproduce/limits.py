@@ -9,7 +9,7 @@ import torch
 from benchmarks.reproduce.methods import qnbo
 from benchmarks.reproduce.runs import measure, verdict
 from bilevelpy.backends import registry
-from bilevelpy.numerics.driver import run
+from bilevelpy.numerics.driver.loop import run
 from bilevelpy.options import SolveOptions
 from tests.oracles import Quadratic, toy
 from tests.unit.backends.helpers import relative_error, truth

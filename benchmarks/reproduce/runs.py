@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from bilevelpy.backends import registry
-from bilevelpy.numerics.driver import RunResult, run
+from bilevelpy.numerics.driver.loop import RunResult, run
 from bilevelpy.options import SolveOptions
 from tests.oracles import toy
 from tests.unit.backends.helpers import relative_error, truth

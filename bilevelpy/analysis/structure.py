@@ -76,7 +76,7 @@ class Structure:
     dense f_yy takes where f is a function of affine predictors; ``streamed`` the bytes of data that
     stay in files because memory does not hold them and that evaluations read (None: none do);
     ``statistics`` the numbers that stand for the rows of files where objectives are quadratic in
-    them (:mod:`bilevelpy.lowering.statistics`); ``pieces`` counts the
+    them (:mod:`bilevelpy.lowering.sums.statistics`); ``pieces`` counts the
     kinks of f where all are those of ``abs``, ``max`` and the like of affine expressions;
     ``sources`` are the texts that spans point at.
     """

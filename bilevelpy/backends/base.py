@@ -10,7 +10,7 @@ import torch
 
 from bilevelpy.analysis.structure import Fact, Structure
 from bilevelpy.lowering.protocol import Oracle
-from bilevelpy.numerics.measure import Measure
+from bilevelpy.numerics.driver.measure import Measure
 from bilevelpy.options import BackendOptions
 
 Vec = torch.Tensor

@@ -11,10 +11,10 @@ import torch
 
 from bilevelpy.errors import UsageError
 from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.driver.measure import Finish, Measure
 from bilevelpy.numerics.linear_solve import norm
-from bilevelpy.numerics.measure import Finish, Measure
 from bilevelpy.numerics.spectrum import extreme_eigenvalues
-from bilevelpy.numerics.upper_lipschitz import power_iteration
+from bilevelpy.numerics.upper.lipschitz import power_iteration
 from bilevelpy.options import BackendOptions
 from bilevelpy.result import Status
 

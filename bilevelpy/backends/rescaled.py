@@ -10,10 +10,10 @@ import torch
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.base import Accept, Backend, Cost, Reject
 from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.driver.measure import Measure
 from bilevelpy.numerics.linear_solve import norm
-from bilevelpy.numerics.measure import Measure
 from bilevelpy.numerics.scaled import ScaledOracle, Units
-from bilevelpy.numerics.upper import UpperState
+from bilevelpy.numerics.upper.optimizer import UpperState
 
 Vec = torch.Tensor
 

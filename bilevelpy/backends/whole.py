@@ -19,7 +19,7 @@ from bilevelpy.result import Certificate, Status
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram, Program
-    from bilevelpy.numerics.carried import Carried
+    from bilevelpy.numerics.driver.carried import Carried
     from bilevelpy.reductions.columns import Block, Columns
     from bilevelpy.reductions.rows import System
 

@@ -58,7 +58,7 @@ def explain(
         return DONE
     from bilevelpy.backends import registry
     from bilevelpy.cli.tables import console, decision_table, structure_table
-    from bilevelpy.lowering.memory import memory_words
+    from bilevelpy.lowering.programs.memory import memory_words
 
     needs = registry.get(decision.chosen).cost(structure).memory if decision is not None else 0.0
     screen = console(errors=False)

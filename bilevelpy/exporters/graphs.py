@@ -29,8 +29,8 @@ from bilevelpy.ir.expr import DualRef
 from bilevelpy.ir.sparse import is_sparse
 from bilevelpy.ir.types import DomainKind
 from bilevelpy.ir.walk import level_roots, postorder
-from bilevelpy.lowering.linear_map import data_product
 from bilevelpy.lowering.oracle import TorchOracle
+from bilevelpy.lowering.programs.linear_map import data_product
 from bilevelpy.reductions.refusal import refuse
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from bilevelpy.ir.expr import Expr
     from bilevelpy.ir.program import BoundProgram
-    from bilevelpy.lowering.layout import Layout
+    from bilevelpy.lowering.programs.layout import Layout
 
 INPUTS = ("x", "y", "v")
 OUTPUTS = ("F", "f", "grad_x_F", "grad_y_F", "grad_x_f", "grad_y_f", "hvp", "cross")

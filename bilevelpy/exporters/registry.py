@@ -34,7 +34,7 @@ BUILTIN = {
     "bileveljump": "bilevelpy.exporters.bileveljump:BilevelJump",
     "torch": "bilevelpy.exporters.torch_graph:TorchGraph",
     "onnx": "bilevelpy.exporters.onnx_graph:OnnxGraph",
-    "latex": "bilevelpy.exporters.latex:Latex",
+    "latex": "bilevelpy.exporters.latex.model:Latex",
 }
 
 

@@ -13,7 +13,7 @@ from bilevelpy.errors import BackendError
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.atoms import ELEMENTWISE, REDUCTIONS
 from bilevelpy.ir.walk import postorder
-from bilevelpy.lowering.differentiate import gradient
+from bilevelpy.lowering.programs.differentiate import gradient
 
 Vec = Tensor
 

@@ -16,7 +16,7 @@ from bilevelpy.errors import UsageError
 from bilevelpy.lowering.oracle import TorchOracle
 
 if TYPE_CHECKING:
-    from bilevelpy.lowering.domains import ProductSet
+    from bilevelpy.lowering.domains.product import ProductSet
     from bilevelpy.lowering.protocol import Counts
 
 Vec = torch.Tensor

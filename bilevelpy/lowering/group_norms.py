@@ -20,10 +20,10 @@ from bilevelpy.errors import BackendError
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.substitute import substitute
 from bilevelpy.ir.walk import postorder
-from bilevelpy.lowering.derive import derivatives
-from bilevelpy.lowering.differentiate import gradient
+from bilevelpy.lowering.hessians.sparsity import linear_map
 from bilevelpy.lowering.oracle import TorchOracle
-from bilevelpy.lowering.sparsity import linear_map
+from bilevelpy.lowering.programs.derive import derivatives
+from bilevelpy.lowering.programs.differentiate import gradient
 
 Vec = Tensor
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -1,10 +1,10 @@
 """A bound program as functions of two flat vectors.
 
 Gradients and second-order products are programs of their own, derived from the expressions once
-(:mod:`bilevelpy.lowering.derive`): an evaluation keeps no tape. Where a function has no rule there,
-gradients are reverse differentiation at run time, and products differentiate the gradient once
-more in reverse, through one graph that is kept. Either way a product costs about two gradients,
-and no data matrix is ever differentiated.
+(:mod:`bilevelpy.lowering.programs.derive`): an evaluation keeps no tape. Where a function has no
+rule there, gradients are reverse differentiation at run time, and products differentiate the
+gradient once more in reverse, through one graph that is kept. Either way a product costs about two
+gradients, and no data matrix is ever differentiated.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bilevelpy.lowering.differentiate import batched_gradients, gradient, gradients
-from bilevelpy.lowering.known import KnownStructure
-from bilevelpy.lowering.layout import Layout
-from bilevelpy.lowering.memory import widest
+from bilevelpy.lowering.hessians.known import KnownStructure
+from bilevelpy.lowering.programs.differentiate import batched_gradients, gradient, gradients
+from bilevelpy.lowering.programs.layout import Layout
+from bilevelpy.lowering.programs.memory import widest
 
 Vec = Tensor
 # Entries that the batched products of a dense Hessian may take at once (256 MB).

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import torch
 
-    from bilevelpy.lowering.domains import ProductSet
+    from bilevelpy.lowering.domains.product import ProductSet
 
     Vec = torch.Tensor  # 1-D, float64
 

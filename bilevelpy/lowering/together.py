@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bilevelpy.lowering.batch_oracle import BatchOracle
 from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.lowering.sums.batch_oracle import BatchOracle
 
 Vec = Tensor
 Gradients = Callable[[Tensor, Tensor], Tensor]

@@ -8,9 +8,9 @@ from typing import Any
 
 from bilevelpy.diagnostics import Source, Span
 from bilevelpy.errors import ExportError
-from bilevelpy.exporters.latex import latex
-from bilevelpy.exporters.latex_symbols import symbol
-from bilevelpy.exporters.latex_terms import Terms
+from bilevelpy.exporters.latex.model import latex
+from bilevelpy.exporters.latex.symbols import symbol
+from bilevelpy.exporters.latex.terms import Terms
 from bilevelpy.ir import atoms
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.program import BoundProgram, Data, Level, Program

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bilevelpy.lowering.domains import ProductSet
+from bilevelpy.lowering.domains.product import ProductSet
 from bilevelpy.lowering.protocol import Counts, Oracle
 
 Vec = torch.Tensor

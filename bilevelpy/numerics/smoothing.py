@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from bilevelpy.lowering.domains import ProductSet
+from bilevelpy.lowering.domains.product import ProductSet
 from bilevelpy.lowering.protocol import Oracle
 
 Vec = torch.Tensor

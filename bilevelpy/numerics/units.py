@@ -18,10 +18,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from bilevelpy.lowering.domains import ProductSet
+from bilevelpy.lowering.domains.product import ProductSet
 from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.certificate.resolve import Answer, Resolver
 from bilevelpy.numerics.linear_solve import dot, norm
-from bilevelpy.numerics.resolve import Answer, Resolver
 from bilevelpy.numerics.scaled import ScaledOracle, Span, Units, by_block, powers_of_two
 
 Vec = torch.Tensor

@@ -16,8 +16,8 @@ from bilevelpy.ir.evaluate import evaluate
 from bilevelpy.ir.types import DomainKind, Relation, Sense
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.columns import entry_names, followers, make_columns
-from bilevelpy.reductions.expand import Expander
-from bilevelpy.reductions.expand_moves import place
+from bilevelpy.reductions.expand.expander import Expander
+from bilevelpy.reductions.expand.moves import place
 from bilevelpy.reductions.polynomial import Form, apply_linear, plus, spread
 from bilevelpy.reductions.tables import (
     Follower,

@@ -9,7 +9,7 @@ import numpy as np
 
 from bilevelpy.analysis.explain import rows_of
 from bilevelpy.errors import BilevelError, ExportError, UsageError
-from bilevelpy.exporters.latex import latex
+from bilevelpy.exporters.latex.model import latex
 from bilevelpy.markup import fragments
 from bilevelpy.markup.html import Raw, escape, figure, items, number, table, words
 from bilevelpy.markup.mathml import mathml

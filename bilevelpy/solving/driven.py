@@ -18,14 +18,14 @@ from bilevelpy.errors import UsageError
 from bilevelpy.expectations import environment
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.ir.walk import duals as prices_read
-from bilevelpy.lowering.streaming import is_streamed
+from bilevelpy.lowering.sums.streaming import is_streamed
 from bilevelpy.model import Model
-from bilevelpy.numerics.carried import Carried, Damaged
-from bilevelpy.numerics.driver import PATH, IterationState, Keep, RunResult
-from bilevelpy.numerics.driver import run as drive
-from bilevelpy.numerics.measure import Measure
-from bilevelpy.numerics.runs import is_end
-from bilevelpy.numerics.shadow_prices import shadow_prices
+from bilevelpy.numerics.certificate.shadow_prices import shadow_prices
+from bilevelpy.numerics.driver.carried import Carried, Damaged
+from bilevelpy.numerics.driver.loop import PATH, IterationState, Keep, RunResult
+from bilevelpy.numerics.driver.loop import run as drive
+from bilevelpy.numerics.driver.measure import Measure
+from bilevelpy.numerics.driver.runs import is_end
 from bilevelpy.options import SolveOptions
 from bilevelpy.progress import Progress, wanted
 from bilevelpy.provenance import provenance

@@ -14,9 +14,9 @@ from bilevelpy.checkpoint import add_counts
 from bilevelpy.errors import UsageError
 from bilevelpy.lowering.elsewhere import ElsewhereOracle
 from bilevelpy.lowering.oracle import TorchOracle
-from bilevelpy.numerics.carried import Carried, NotCarried
-from bilevelpy.numerics.driver import Callback, Keep, RunResult
-from bilevelpy.numerics.driver import run as drive
+from bilevelpy.numerics.driver.carried import Carried, NotCarried
+from bilevelpy.numerics.driver.loop import Callback, Keep, RunResult
+from bilevelpy.numerics.driver.loop import run as drive
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Status
 

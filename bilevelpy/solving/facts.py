@@ -18,7 +18,7 @@ from bilevelpy.errors import BackendError, UsageError
 from bilevelpy.ir.fingerprint import fingerprints
 from bilevelpy.ir.types import Domain, DomainKind
 from bilevelpy.lowering.oracle import TorchOracle
-from bilevelpy.lowering.streaming import is_streamed, make_oracle
+from bilevelpy.lowering.sums.streaming import is_streamed, make_oracle
 from bilevelpy.model import Model
 from bilevelpy.numerics.scaled import ScaledOracle
 from bilevelpy.numerics.units import find_units

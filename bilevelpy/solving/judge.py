@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bilevelpy.dispatcher.conditions import FINITE_SUM, FREE_BELOW, MANY_LOWERS, NOT_CONVEX
-from bilevelpy.numerics.certificate import examine, settle
-from bilevelpy.numerics.conic_certificate import ConicCheck, applies
-from bilevelpy.numerics.coupled_certificate import examine_rows
-from bilevelpy.numerics.driver import RunResult
+from bilevelpy.numerics.certificate.conic import ConicCheck, applies
+from bilevelpy.numerics.certificate.coupled import examine_rows
+from bilevelpy.numerics.certificate.examine import examine, settle
+from bilevelpy.numerics.certificate.steps import examine_steps
+from bilevelpy.numerics.driver.loop import RunResult
 from bilevelpy.numerics.scaled import ScaledOracle, Units
-from bilevelpy.numerics.steps_certificate import examine_steps
 from bilevelpy.options import SolveOptions
 from bilevelpy.patience import TooLong, until
 from bilevelpy.result import Certificate, Status

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from bilevelpy.lowering.nonfinite import culprit
 from bilevelpy.lowering.oracle import TorchOracle
-from bilevelpy.lowering.sharded import ShardedOracle
-from bilevelpy.numerics.driver import RunResult
+from bilevelpy.lowering.sums.nonfinite import culprit
+from bilevelpy.lowering.sums.sharded import ShardedOracle
+from bilevelpy.numerics.driver.loop import RunResult
 
 
 def located(functions: TorchOracle, run: RunResult) -> RunResult:

@@ -14,7 +14,7 @@ from bilevelpy.errors import UsageError
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure
     from bilevelpy.dispatcher import Decision
-    from bilevelpy.numerics.driver import IterationState
+    from bilevelpy.numerics.driver.loop import IterationState
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,13 +19,13 @@ import torch
 from scipy.optimize import minimize
 
 from bilevelpy.errors import BackendError
-from bilevelpy.lowering.expansion import entries
-from bilevelpy.numerics.conic import ConicResolver
-from bilevelpy.numerics.conic_certificate import applies
-from bilevelpy.numerics.constrained_lower import RowsResolver
-from bilevelpy.numerics.grouped import grouped_oracle
-from bilevelpy.numerics.halves import halves, joined, split_oracle
-from bilevelpy.numerics.resolve import Resolver
+from bilevelpy.lowering.hessians.expansion import entries
+from bilevelpy.numerics.certificate.conic import applies
+from bilevelpy.numerics.certificate.resolve import Resolver
+from bilevelpy.numerics.cones.response import ConicResolver
+from bilevelpy.numerics.lower.grouped import grouped_oracle
+from bilevelpy.numerics.lower.halves import halves, joined, split_oracle
+from bilevelpy.numerics.rows.response import RowsResolver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +58,7 @@ CLEARLY = 1e-3
 
 def is_small(oracle: Any, *, affine: bool) -> bool:
     """Whether responses to some dozens of points cost next to nothing; ``affine`` says that rows
-    below are as :mod:`bilevelpy.numerics.constrained_lower` takes them.
+    below are as :mod:`bilevelpy.numerics.rows.response` takes them.
     """
     if not 0 < oracle.n <= FEW_UPPER or not 0 < oracle.m <= SOME_LOWER:
         return False

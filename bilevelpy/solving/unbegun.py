@@ -10,7 +10,7 @@ from bilevelpy.errors import BackendError, ExportError
 from bilevelpy.expectations import environment
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.ir.walk import duals
-from bilevelpy.lowering.streaming import is_streamed
+from bilevelpy.lowering.sums.streaming import is_streamed
 from bilevelpy.provenance import provenance
 from bilevelpy.reductions.columns import make_columns
 from bilevelpy.result import Result, Status

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bilevelpy.backends.whole import parts_of
-from bilevelpy.numerics.driver import IterationState
-from bilevelpy.numerics.runs import is_end
+from bilevelpy.numerics.driver.loop import IterationState
+from bilevelpy.numerics.driver.runs import is_end
 from bilevelpy.progress import Progress, wanted
 from bilevelpy.result import Record
 
 if TYPE_CHECKING:
     from bilevelpy.checkpoint import Checkpoint, Saved
-    from bilevelpy.numerics.carried import Carried
+    from bilevelpy.numerics.driver.carried import Carried
     from bilevelpy.options import SolveOptions
     from bilevelpy.reductions.rows import System
     from bilevelpy.solving.request import Request

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bilevelpy.ir.program import Program
-    from bilevelpy.numerics.driver import RunResult
+    from bilevelpy.numerics.driver.loop import RunResult
 
 # Ends from which there is nothing to go back to.
 LOST = (Status.DIVERGED, Status.INFEASIBLE, Status.UNBOUNDED)

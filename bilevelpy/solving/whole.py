@@ -13,7 +13,7 @@ from bilevelpy.errors import BackendError, BilevelError, UsageError
 from bilevelpy.expectations import environment
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.model import Model
-from bilevelpy.numerics.carried import Damaged
+from bilevelpy.numerics.driver.carried import Damaged
 from bilevelpy.options import SolveOptions
 from bilevelpy.provenance import provenance
 from bilevelpy.reductions.columns import make_columns

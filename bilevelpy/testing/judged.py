@@ -9,10 +9,10 @@ import torch
 
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.lowering.oracle import TorchOracle
-from bilevelpy.numerics.certificate import certify
-from bilevelpy.numerics.conic_certificate import ConicCheck, applies
-from bilevelpy.numerics.coupled_certificate import examine_rows
-from bilevelpy.numerics.driver import RunResult
+from bilevelpy.numerics.certificate.conic import ConicCheck, applies
+from bilevelpy.numerics.certificate.coupled import examine_rows
+from bilevelpy.numerics.certificate.examine import certify
+from bilevelpy.numerics.driver.loop import RunResult
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Certificate
 from bilevelpy.testing.cases import Case

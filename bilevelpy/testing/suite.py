@@ -19,10 +19,10 @@ from bilevelpy.backends.whole import ProgramBackend
 from bilevelpy.errors import UsageError
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.model import Model
-from bilevelpy.numerics.certificate import settle
-from bilevelpy.numerics.driver import IterationState, RunResult
-from bilevelpy.numerics.driver import run as drive
-from bilevelpy.numerics.resolve import Resolver
+from bilevelpy.numerics.certificate.examine import settle
+from bilevelpy.numerics.certificate.resolve import Resolver
+from bilevelpy.numerics.driver.loop import IterationState, RunResult
+from bilevelpy.numerics.driver.loop import run as drive
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Certificate, Status
 from bilevelpy.testing.cases import CASES, Case

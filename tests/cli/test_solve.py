@@ -184,7 +184,7 @@ def test_a_refused_model_exits_2(capsys: Capture) -> None:
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:
     """Press Ctrl-C in the given iteration, which is where a signal would arrive."""
-    from bilevelpy.numerics import bookkeeping
+    from bilevelpy.numerics.driver import bookkeeping
 
     observe = bookkeeping.Loop.observe
 

@@ -13,7 +13,7 @@ import torch
 from bilevelpy import api, solving
 from bilevelpy.backends import registry
 from bilevelpy.backends.base import Accept
-from bilevelpy.numerics.measure import Measure
+from bilevelpy.numerics.driver.measure import Measure
 from bilevelpy.testing import CASES, check_backend
 
 

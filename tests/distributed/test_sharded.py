@@ -15,12 +15,12 @@ import pytest
 import torch
 
 import bilevelpy as bl
-from bilevelpy.lowering import sharded, shares
-from bilevelpy.lowering.nonfinite import culprit
 from bilevelpy.lowering.oracle import TorchOracle
-from bilevelpy.lowering.sharded import ShardedOracle
-from bilevelpy.lowering.shares import Ask, Share
-from bilevelpy.lowering.streaming import StreamedOracle, is_streamed
+from bilevelpy.lowering.sums import sharded, shares
+from bilevelpy.lowering.sums.nonfinite import culprit
+from bilevelpy.lowering.sums.sharded import ShardedOracle
+from bilevelpy.lowering.sums.shares import Ask, Share
+from bilevelpy.lowering.sums.streaming import StreamedOracle, is_streamed
 from bilevelpy.model import Given, read_model
 
 RIDGE = """\

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bilevelpy.diagnostics import Source
-from bilevelpy.exporters.latex import latex
+from bilevelpy.exporters.latex.model import latex
 from bilevelpy.sema import check
 
 ROOT = Path(__file__).parents[2]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.exporters.latex import latex
-from bilevelpy.exporters.latex_layout import LINE, broken, width
+from bilevelpy.exporters.latex.layout import LINE, broken, width
+from bilevelpy.exporters.latex.model import latex
 
 MODEL = """\
 model m;

@@ -8,7 +8,7 @@ import problems
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.exporters.latex import latex
+from bilevelpy.exporters.latex.model import latex
 from bilevelpy.ir.restore import decode
 from bilevelpy.ir.serial import digest, document
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.numerics.joint_response import JointResponse
+from bilevelpy.numerics.followers.response import JointResponse
 from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.normalize import normalize
 from bilevelpy.reductions.rows import system

@@ -14,8 +14,8 @@ from bilevelpy.ir.evaluate import evaluate
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.program import Data
 from bilevelpy.ir.types import Axis, AxisKind
-from bilevelpy.lowering.graph import compile_expressions
-from bilevelpy.lowering.slots import DataTensors
+from bilevelpy.lowering.programs.graph import compile_expressions
+from bilevelpy.lowering.programs.slots import DataTensors
 
 SMOOTH = ("exp", "tanh", "sin", "softplus", "square", "sigmoid", "atan", "neg")
 STEP = 1e-5

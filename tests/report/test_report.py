@@ -128,7 +128,7 @@ def test_wrong_targets_are_refused_before_the_solve(
 
 def test_every_model_of_the_catalogue_becomes_mathml() -> None:
     from bilevelpy.diagnostics import Source
-    from bilevelpy.exporters.latex import latex
+    from bilevelpy.exporters.latex.model import latex
     from bilevelpy.sema import check
 
     for path in sorted(ROOT.glob("models/**/*.blv")):

@@ -11,8 +11,8 @@ import torch
 from threadpoolctl import threadpool_info
 
 import bilevelpy as bl
-from bilevelpy.lowering import threads
-from bilevelpy.lowering.threads import by_numpy, few_threads
+from bilevelpy.lowering.programs import threads
+from bilevelpy.lowering.programs.threads import by_numpy, few_threads
 
 TEXT = """
 dim n, p;

@@ -13,9 +13,9 @@ from bilevelpy import patience, solving
 from bilevelpy.analysis.predictors import find_predictors
 from bilevelpy.errors import BackendError
 from bilevelpy.ir.objectives import lower_objective
+from bilevelpy.lowering.hessians.structured import structured_hessian
 from bilevelpy.lowering.oracle import TorchOracle
-from bilevelpy.lowering.structured import structured_hessian
-from bilevelpy.numerics.deadline import DeadlineOracle, OutOfTime
+from bilevelpy.numerics.driver.deadline import DeadlineOracle, OutOfTime
 from bilevelpy.solving import judge
 from tests.steps import steps
 

@@ -11,8 +11,8 @@ import bilevelpy as bl
 from bilevelpy import solving
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.model import Model
-from bilevelpy.numerics.coupled_certificate import examine_rows
-from bilevelpy.numerics.driver import RunResult, run
+from bilevelpy.numerics.certificate.coupled import examine_rows
+from bilevelpy.numerics.driver.loop import RunResult, run
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Certificate
 

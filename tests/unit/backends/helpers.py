@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from bilevelpy.numerics.certificate import certify, settle
-from bilevelpy.numerics.driver import RunResult, run
+from bilevelpy.numerics.certificate.examine import certify, settle
+from bilevelpy.numerics.driver.loop import RunResult, run
 from bilevelpy.options import SolveOptions
 from tests.oracles import HandOracle, Quadratic, toy
 

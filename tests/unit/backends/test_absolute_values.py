@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 
 import bilevelpy as bl
 from bilevelpy import solving
-from bilevelpy.numerics.halves import HalvesSet, halves, joined, split_oracle
+from bilevelpy.numerics.lower.halves import HalvesSet, halves, joined, split_oracle
 from bilevelpy.numerics.scaled import ScaledOracle, Units
 from tests.oracles import vec
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bilevelpy.backends.bagdc import BAGDC
+from bilevelpy.backends.implicit.bagdc import BAGDC
 from bilevelpy.errors import UsageError
-from bilevelpy.numerics.driver import run
+from bilevelpy.numerics.driver.loop import run
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Status
 from tests.oracles import toy

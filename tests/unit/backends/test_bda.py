@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import bilevelpy as bl
-from bilevelpy.backends.bda import BDA
+from bilevelpy.backends.unrolled.bda import BDA
 from bilevelpy.errors import UsageError
 from bilevelpy.result import Status
 from tests.oracles import Quadratic, toy, vec

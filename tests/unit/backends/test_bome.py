@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bilevelpy.backends.bome import BOME
+from bilevelpy.backends.value_function.bome import BOME
 from bilevelpy.errors import UsageError
-from bilevelpy.numerics.driver import run
+from bilevelpy.numerics.driver.loop import run
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Status
 from tests.oracles import toy

@@ -9,9 +9,9 @@ import torch
 
 from bilevelpy import analyze
 from bilevelpy import parse as parse_model
-from bilevelpy.backends.bvfsm import BVFSM
+from bilevelpy.backends.value_function.bvfsm import BVFSM
 from bilevelpy.errors import UsageError
-from bilevelpy.numerics.driver import run
+from bilevelpy.numerics.driver.loop import run
 from bilevelpy.options import SolveOptions
 from tests.oracles import AutoOracle, vec
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import bilevelpy as bl
-from bilevelpy.lowering.domains import project_simplex
-from bilevelpy.lowering.streaming import make_oracle
-from bilevelpy.numerics.conic import conic_adjoint, solve_conic
-from bilevelpy.numerics.conic_certificate import ConicCheck
+from bilevelpy.lowering.domains.product import project_simplex
+from bilevelpy.lowering.sums.streaming import make_oracle
+from bilevelpy.numerics.certificate.conic import ConicCheck
+from bilevelpy.numerics.cones.response import conic_adjoint, solve_conic
 from bilevelpy.options import SolveOptions
 
 Array = np.ndarray

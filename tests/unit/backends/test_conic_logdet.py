@@ -12,9 +12,9 @@ import torch
 
 import bilevelpy as bl
 from bilevelpy.errors import BackendError
-from bilevelpy.lowering.streaming import make_oracle
-from bilevelpy.numerics.conic import conic_adjoint, solve_conic
-from bilevelpy.numerics.conic_newton import inside, response_pair
+from bilevelpy.lowering.sums.streaming import make_oracle
+from bilevelpy.numerics.cones.newton import inside, response_pair
+from bilevelpy.numerics.cones.response import conic_adjoint, solve_conic
 
 Array = np.ndarray
 C = np.array([[1.0, 0.6, 0.2], [0.6, 1.0, 0.5], [0.2, 0.5, 1.0]])

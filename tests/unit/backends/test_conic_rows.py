@@ -14,11 +14,11 @@ import torch
 from scipy.optimize import minimize
 
 import bilevelpy as bl
-from bilevelpy.lowering.domains import project_simplex
-from bilevelpy.lowering.streaming import make_oracle
-from bilevelpy.numerics.conic import solve_conic
-from bilevelpy.numerics.conic_certificate import ConicCheck
-from bilevelpy.numerics.conic_rows import sample
+from bilevelpy.lowering.domains.product import project_simplex
+from bilevelpy.lowering.sums.streaming import make_oracle
+from bilevelpy.numerics.certificate.conic import ConicCheck
+from bilevelpy.numerics.cones.response import solve_conic
+from bilevelpy.numerics.cones.sample import sample
 from bilevelpy.options import SolveOptions
 
 Array = np.ndarray

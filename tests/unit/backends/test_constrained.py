@@ -9,14 +9,14 @@ import torch
 
 import bilevelpy as bl
 from bilevelpy import solving
-from bilevelpy.backends.blocc import BLOCC
-from bilevelpy.backends.gaffa import GAFFA
-from bilevelpy.backends.lvhba import LVHBA
+from bilevelpy.backends.constrained.blocc import BLOCC
+from bilevelpy.backends.constrained.gaffa import GAFFA
+from bilevelpy.backends.constrained.lvhba import LVHBA
 from bilevelpy.errors import BackendError, UsageError
-from bilevelpy.numerics.coupled_certificate import examine_rows
-from bilevelpy.numerics.driver import run
-from bilevelpy.numerics.multipliers import MultiplierMethod, Scaled
-from bilevelpy.numerics.polyhedron import Polyhedron
+from bilevelpy.numerics.certificate.coupled import examine_rows
+from bilevelpy.numerics.driver.loop import run
+from bilevelpy.numerics.rows.multipliers import MultiplierMethod, Scaled
+from bilevelpy.numerics.rows.polyhedron import Polyhedron
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Status
 from tests.unit.backends.coupled import (
@@ -195,7 +195,7 @@ def test_projections_onto_joint_constraints() -> None:
 
 
 def _both(o):
-    from bilevelpy.backends.joint_space import product_set
+    from bilevelpy.backends.value_function.joint_space import product_set
 
     return product_set(o.domain_x, o.domain_y)
 

@@ -206,7 +206,7 @@ def test_the_missing_engine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_point_that_is_no_best_response_gets_no_certificate() -> None:
-    from bilevelpy.numerics.constrained_certificate import Claim, certify_rows
+    from bilevelpy.numerics.certificate.constrained import Claim, certify_rows
     from bilevelpy.reductions.rows import system
 
     made = system(bl.parse(bard()).bound)
@@ -219,7 +219,7 @@ def test_a_point_that_is_no_best_response_gets_no_certificate() -> None:
 
 
 def test_a_violated_upper_row_gets_no_certificate() -> None:
-    from bilevelpy.numerics.constrained_certificate import Claim, certify_rows
+    from bilevelpy.numerics.certificate.constrained import Claim, certify_rows
     from bilevelpy.reductions.rows import system
 
     made = system(bl.parse(bard("subject to u: x + y <= 7;")).bound)

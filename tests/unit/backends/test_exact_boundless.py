@@ -3,7 +3,7 @@
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.backends.exact_infeasible import boundless
+from bilevelpy.backends.exact.infeasible import boundless
 from bilevelpy.reductions.rows import system
 
 MODEL = "upper {{ var x in [0, 1]; minimize x + y; }} lower f {{ var {var}; {rest} }}"

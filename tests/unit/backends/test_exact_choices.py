@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import LinearConstraint, minimize
 
 import bilevelpy as bl
-from bilevelpy.backends import exact_relax
+from bilevelpy.backends.exact import relax as exact_relax
 
 pytest.importorskip("pyscipopt")
 pytest.importorskip("casadi")

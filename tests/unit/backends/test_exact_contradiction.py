@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 import bilevelpy as bl
-from bilevelpy.backends.exact_cuts import _contradicts
-from bilevelpy.backends.exact_followers import Progress
+from bilevelpy.backends.exact.cuts import _contradicts
+from bilevelpy.backends.exact.followers import Progress
 
 # Outrata (1993), example 3.2: F* = 3.2077 at x = 4.06. x has no bound above; SCIP has been seen to
 # cut the optimum off with cuts that hold there.

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.backends.exact_closure import is_affine
-from bilevelpy.backends.exact_cut import placed
-from bilevelpy.backends.exact_followers import Followers
-from bilevelpy.backends.exact_moving import moving
-from bilevelpy.backends.exact_outcome import Limits
+from bilevelpy.backends.exact.closure import is_affine
+from bilevelpy.backends.exact.cut import placed
+from bilevelpy.backends.exact.followers import Followers
+from bilevelpy.backends.exact.moving import moving
+from bilevelpy.backends.exact.outcome import Limits
 from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.rows import system
 

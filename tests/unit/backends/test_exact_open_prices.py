@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.backends.exact_outcome import Limits
-from bilevelpy.backends.exact_price_bounds import with_price_bounds
+from bilevelpy.backends.exact.outcome import Limits
+from bilevelpy.backends.exact.price_bounds import with_price_bounds
 from bilevelpy.reductions.fixing import fix_products
 from bilevelpy.reductions.kkt import kkt
 from bilevelpy.reductions.rows import system

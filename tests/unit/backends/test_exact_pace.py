@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from bilevelpy.backends.exact_pace import Pace
+from bilevelpy.backends.exact.pace import Pace
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.backends.exact_followers import FEASIBLE, Followers, Progress
-from bilevelpy.backends.exact_local import LocalPhase, is_attained
-from bilevelpy.backends.exact_outcome import Limits
-from bilevelpy.backends.exact_program import conditions
-from bilevelpy.backends.nlp_branches import branch, extension
+from bilevelpy.backends.exact.followers import FEASIBLE, Followers, Progress
+from bilevelpy.backends.exact.local import LocalPhase, is_attained
+from bilevelpy.backends.exact.outcome import Limits
+from bilevelpy.backends.exact.program import conditions
+from bilevelpy.backends.nlp.branches import branch, extension
 from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.rows import System, system
 from bilevelpy.reductions.separate import separate

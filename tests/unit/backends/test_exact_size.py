@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.backends.exact_size import check_size
+from bilevelpy.backends.exact.size import check_size
 from bilevelpy.reductions import scalar as sc
 
 pytest.importorskip("pyscipopt")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.backends.exact_cut import ROOM
-from bilevelpy.backends.exact_followers import Followers
-from bilevelpy.backends.exact_outcome import Limits
+from bilevelpy.backends.exact.cut import ROOM
+from bilevelpy.backends.exact.followers import Followers
+from bilevelpy.backends.exact.outcome import Limits
 from bilevelpy.reductions.difference import difference
 from bilevelpy.reductions.fixing import polynomial
 from bilevelpy.reductions.lift import lift

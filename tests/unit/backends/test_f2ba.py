@@ -7,9 +7,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bilevelpy.backends.f2ba import F2BA
+from bilevelpy.backends.value_function.f2ba import F2BA
 from bilevelpy.errors import UsageError
-from bilevelpy.numerics.driver import run
+from bilevelpy.numerics.driver.loop import run
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Status
 from tests.oracles import Quadratic, logistic, toy

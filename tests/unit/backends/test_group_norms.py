@@ -17,9 +17,9 @@ import torch
 import bilevelpy as bl
 from bilevelpy.lowering.group_norms import group_parts
 from bilevelpy.lowering.oracle import TorchOracle
-from bilevelpy.numerics.group_newton import minimise
-from bilevelpy.numerics.grouped import GroupedOracle, SupportCurvature, grouped_oracle
-from bilevelpy.numerics.resolve import Resolver
+from bilevelpy.numerics.certificate.resolve import Resolver
+from bilevelpy.numerics.lower.group_newton import minimise
+from bilevelpy.numerics.lower.grouped import GroupedOracle, SupportCurvature, grouped_oracle
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -9,12 +9,12 @@ import torch
 
 from bilevelpy.analysis.structure import Evidence, Fact, LevelFacts, Structure
 from bilevelpy.backends import registry
-from bilevelpy.backends.aid import AID
-from bilevelpy.backends.direct import Direct
-from bilevelpy.backends.qnbo import QNBO
+from bilevelpy.backends.implicit.aid import AID
+from bilevelpy.backends.implicit.direct import Direct
+from bilevelpy.backends.implicit.qnbo import QNBO
 from bilevelpy.errors import UsageError
-from bilevelpy.numerics.certificate import certify, settle
-from bilevelpy.numerics.driver import RunResult, run
+from bilevelpy.numerics.certificate.examine import certify, settle
+from bilevelpy.numerics.driver.loop import RunResult, run
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Status
 from tests.oracles import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bilevelpy.backends.itd import ITD
+from bilevelpy.backends.unrolled.itd import ITD
 from bilevelpy.errors import UsageError
 from bilevelpy.result import Status
 from tests.oracles import AutoOracle, Quadratic, logistic, toy, vec

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import bilevelpy as bl
-from bilevelpy.backends.kkt import KKT, KKTOptions
-from bilevelpy.numerics.constrained_lower import ConstrainedLower
-from bilevelpy.numerics.response import Accuracy
-from bilevelpy.numerics.row_program import Held, Nothing, Rows, Sides, solve
+from bilevelpy.backends.constrained.kkt import KKT, KKTOptions
+from bilevelpy.numerics.lower.response import Accuracy
+from bilevelpy.numerics.qp.rows import Held, Nothing, Rows, Sides, solve
+from bilevelpy.numerics.rows.response import ConstrainedLower
 from tests.unit.backends.coupled import ACTIVE, QUADRATIC, model, oracle, quadratic_data
 
 LOGISTIC = """

@@ -8,8 +8,8 @@ import torch
 from scipy.optimize import linprog
 
 import bilevelpy as bl
-from bilevelpy.numerics.coupled_certificate import examine_rows
-from bilevelpy.numerics.meeting_cuts import cut_at
+from bilevelpy.numerics.certificate.coupled import examine_rows
+from bilevelpy.numerics.rows.meeting_cuts import cut_at
 from bilevelpy.options import SolveOptions
 from tests.unit.backends.coupled import model, oracle
 

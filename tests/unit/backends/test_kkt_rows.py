@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import bilevelpy as bl
-from bilevelpy.numerics.constrained_lower import constrained_lower
-from bilevelpy.numerics.constrained_sample import RowsSampler
-from bilevelpy.numerics.coupled_certificate import examine_rows
+from bilevelpy.numerics.certificate.coupled import examine_rows
+from bilevelpy.numerics.rows.response import constrained_lower
+from bilevelpy.numerics.rows.sample import RowsSampler
 from bilevelpy.options import SolveOptions
 from tests.unit.backends.coupled import model, oracle
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.backends import nlp_run
-from bilevelpy.backends.nlp_run import Run
-from bilevelpy.numerics.local_certificate import certify_local
-from bilevelpy.numerics.local_probe import probe
+from bilevelpy.backends.nlp import run as nlp_run
+from bilevelpy.backends.nlp.run import Run
+from bilevelpy.numerics.certificate.local import certify_local
+from bilevelpy.numerics.certificate.local_probe import probe
 from bilevelpy.reductions.rows import system
 from bilevelpy.result import Certificate
 

@@ -8,9 +8,9 @@ import scipy.sparse as sp
 from scipy.optimize import linprog
 
 import bilevelpy as bl
-from bilevelpy.backends.nlp_inner import pushed
-from bilevelpy.numerics.joint_choice import Choice
-from bilevelpy.numerics.joint_response import JointResponse
+from bilevelpy.backends.nlp.inner import pushed
+from bilevelpy.numerics.followers.choice import Choice
+from bilevelpy.numerics.followers.response import JointResponse
 from bilevelpy.reductions.rows import system
 
 

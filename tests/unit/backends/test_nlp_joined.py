@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.backends.nlp_inner import Inner
-from bilevelpy.backends.nlp_joined import examined
-from bilevelpy.backends.nlp_reduced import Reduced
-from bilevelpy.numerics.joint_response import JointResponse
-from bilevelpy.numerics.local_certificate import certify_local
-from bilevelpy.numerics.local_probe import Probe, probe, tangent
+from bilevelpy.backends.nlp.inner import Inner
+from bilevelpy.backends.nlp.joined import examined
+from bilevelpy.backends.nlp.reduced import Reduced
+from bilevelpy.numerics.certificate.local import certify_local
+from bilevelpy.numerics.certificate.local_probe import Probe, probe, tangent
+from bilevelpy.numerics.followers.response import JointResponse
 from bilevelpy.reductions.kkt import kkt
 from bilevelpy.reductions.rows import system
 

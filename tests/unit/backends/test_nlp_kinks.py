@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.numerics.joint_parametric import ParametricResponse
-from bilevelpy.numerics.joint_response import JointResponse
-from bilevelpy.numerics.two_sided import sharpened, solve_two_sided
+from bilevelpy.numerics.followers.parametric import ParametricResponse
+from bilevelpy.numerics.followers.response import JointResponse
+from bilevelpy.numerics.qp.two_sided import sharpened, solve_two_sided
 from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.rows import system
 from bilevelpy.reductions.separate import separate

@@ -7,9 +7,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bilevelpy.backends.pzobo import PZOBO
+from bilevelpy.backends.zeroth_order.pzobo import PZOBO
 from bilevelpy.errors import UsageError
-from bilevelpy.numerics.driver import run
+from bilevelpy.numerics.driver.loop import run
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Status
 from tests.oracles import HandOracle, toy

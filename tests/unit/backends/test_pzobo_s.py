@@ -14,13 +14,13 @@ from bilevelpy import solving
 from bilevelpy.analysis import analyze
 from bilevelpy.backends import registry
 from bilevelpy.backends.base import Reject
-from bilevelpy.backends.pzobo_s import PZOBOS, PZOBOSOptions, common_paths
-from bilevelpy.backends.sampled_state import SampledState
+from bilevelpy.backends.stochastic.pzobo_s import PZOBOS, PZOBOSOptions, common_paths
+from bilevelpy.backends.stochastic.state import SampledState
 from bilevelpy.errors import UsageError
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.lowering.together import batch_gradients_together
-from bilevelpy.numerics.driver import RunResult
-from bilevelpy.numerics.driver import run as drive
+from bilevelpy.numerics.driver.loop import RunResult
+from bilevelpy.numerics.driver.loop import run as drive
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Status
 

@@ -13,12 +13,12 @@ from bilevelpy import solving
 from bilevelpy.analysis import analyze
 from bilevelpy.backends import registry
 from bilevelpy.backends.base import Reject
-from bilevelpy.backends.sampled_state import Stream
+from bilevelpy.backends.stochastic.state import Stream
 from bilevelpy.errors import UsageError
-from bilevelpy.numerics.driver import RunResult
-from bilevelpy.numerics.driver import run as drive
-from bilevelpy.numerics.pilot import Metric, upper_curvature
-from bilevelpy.numerics.upper_lipschitz import accurate
+from bilevelpy.numerics.driver.loop import RunResult
+from bilevelpy.numerics.driver.loop import run as drive
+from bilevelpy.numerics.stochastic.pilot import Metric, upper_curvature
+from bilevelpy.numerics.upper.lipschitz import accurate
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Status
 

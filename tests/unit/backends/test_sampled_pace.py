@@ -9,10 +9,10 @@ import torch
 import bilevelpy as bl
 from bilevelpy import solving
 from bilevelpy.backends import registry
-from bilevelpy.backends.f2sa import PLAIN
-from bilevelpy.backends.sampled_pace import GROW, LowerPace, UpperPace
-from bilevelpy.numerics.driver import RunResult
-from bilevelpy.numerics.driver import run as drive
+from bilevelpy.backends.stochastic.f2sa import PLAIN
+from bilevelpy.backends.stochastic.pace import GROW, LowerPace, UpperPace
+from bilevelpy.numerics.driver.loop import RunResult
+from bilevelpy.numerics.driver.loop import run as drive
 from bilevelpy.options import SolveOptions
 
 # A factorisation of a matrix of which some entries are seen, those of half of the rows with noise;

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bilevelpy.backends.slbamm import SLBAMM
+from bilevelpy.backends.implicit.slbamm import SLBAMM
 from bilevelpy.errors import UsageError
-from bilevelpy.numerics.driver import run
+from bilevelpy.numerics.driver.loop import run
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Status
 from tests.oracles import AutoOracle, Quadratic, merely_convex, toy, vec

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import bilevelpy as bl
-from bilevelpy.backends.qnbo import QNBO
+from bilevelpy.backends.implicit.qnbo import QNBO
 from tests.oracles import toy
 
 MODEL = """

@@ -9,19 +9,19 @@ import torch
 
 import bilevelpy as bl
 from bilevelpy import solving
-from bilevelpy.backends.aid import AID
-from bilevelpy.backends.bagdc import BAGDC
-from bilevelpy.backends.extrapolated import Limit
-from bilevelpy.backends.itd import ITD
-from bilevelpy.backends.meha import MEHA
-from bilevelpy.backends.pbgd import PBGD
-from bilevelpy.backends.pzobo import PZOBO
-from bilevelpy.backends.qnbo import QNBO
+from bilevelpy.backends.implicit.aid import AID
+from bilevelpy.backends.implicit.bagdc import BAGDC
+from bilevelpy.backends.implicit.qnbo import QNBO
+from bilevelpy.backends.unrolled.itd import ITD
+from bilevelpy.backends.value_function.extrapolated import Limit
+from bilevelpy.backends.value_function.meha import MEHA
+from bilevelpy.backends.value_function.pbgd import PBGD
+from bilevelpy.backends.zeroth_order.pzobo import PZOBO
 from bilevelpy.errors import BackendError, UsageError
 from bilevelpy.lowering.absolute import absolute_parts
 from bilevelpy.lowering.together import gradients_together
-from bilevelpy.numerics.driver import run
-from bilevelpy.numerics.halves import SplitOracle, halves, joined
+from bilevelpy.numerics.driver.loop import run
+from bilevelpy.numerics.lower.halves import SplitOracle, halves, joined
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Status
 from tests.oracles import box_kink, logistic, merely_convex, toy, vec

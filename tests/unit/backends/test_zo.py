@@ -7,9 +7,9 @@ import torch
 
 from bilevelpy import analyze
 from bilevelpy import parse as parse_model
-from bilevelpy.backends.zo import ZO
+from bilevelpy.backends.zeroth_order.zo import ZO
 from bilevelpy.errors import UsageError
-from bilevelpy.numerics.driver import run
+from bilevelpy.numerics.driver.loop import run
 from bilevelpy.numerics.smoothing import GaussianOracle, ValueOracle, has_kink
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Status

@@ -16,7 +16,7 @@ from bilevelpy.backends import registry
 from bilevelpy.backends.base import Accept, Cost
 from bilevelpy.dispatcher import successor
 from bilevelpy.dispatcher.escalation import MOST
-from bilevelpy.numerics.measure import Finish, Measure
+from bilevelpy.numerics.driver.measure import Finish, Measure
 from bilevelpy.result import Status
 
 QUADRATIC = """

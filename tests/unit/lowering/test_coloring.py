@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from bilevelpy.lowering.coloring import Columns
+from bilevelpy.lowering.hessians.coloring import Columns
 
 
 def matrix(shape: tuple[int, int], share: float, seed: int) -> sp.csr_array:

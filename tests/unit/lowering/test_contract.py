@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bilevelpy.lowering.contract import contract, elementwise, relabel
+from bilevelpy.lowering.programs.contract import contract, elementwise, relabel
 
 SIZES = {"a": 3, "b": 4, "i": 5, "j": 6, "k": 2}
 USED = {

@@ -7,8 +7,8 @@ import torch
 from bilevelpy.analysis.predictors import find_predictors
 from bilevelpy.ir.build import Builder
 from bilevelpy.ir.types import Axis, AxisKind
-from bilevelpy.lowering import assembly
-from bilevelpy.lowering.curvature import Curvature
+from bilevelpy.lowering.hessians import assembly
+from bilevelpy.lowering.hessians.curvature import Curvature
 
 FIT = frozenset({"fit"})
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from bilevelpy.lowering import array_kernels as module
-from bilevelpy.lowering.arrays import array_function
-from bilevelpy.lowering.derive import derivatives
-from bilevelpy.lowering.differentiate import gradient, gradients
-from bilevelpy.lowering.splitting import split
+from bilevelpy.lowering.programs import array_kernels as module
+from bilevelpy.lowering.programs.arrays import array_function
+from bilevelpy.lowering.programs.derive import derivatives
+from bilevelpy.lowering.programs.differentiate import gradient, gradients
+from bilevelpy.lowering.programs.splitting import split
 from tests.unit.lowering.programs import oracle
 
 # Every function that has a rule, in smooth places; `u` and `w` are vectors, `M` is a matrix.

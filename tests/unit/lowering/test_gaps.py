@@ -8,8 +8,8 @@ import scipy.sparse as sp
 import torch
 
 import bilevelpy as bl
-from bilevelpy.lowering import gaps
-from bilevelpy.lowering.gaps import WORTH, Gaps
+from bilevelpy.lowering.programs import gaps
+from bilevelpy.lowering.programs.gaps import WORTH, Gaps
 from bilevelpy.solving.facts import oracle
 
 TEXT = """

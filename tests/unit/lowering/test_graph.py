@@ -10,10 +10,10 @@ from bilevelpy.ir.build import Builder
 from bilevelpy.ir.evaluate import evaluate
 from bilevelpy.ir.program import Data
 from bilevelpy.ir.types import Axis, AxisKind
-from bilevelpy.lowering.graph import compile_expressions
-from bilevelpy.lowering.memory import forecast
 from bilevelpy.lowering.oracle import TorchOracle
-from bilevelpy.lowering.slots import DataTensors
+from bilevelpy.lowering.programs.graph import compile_expressions
+from bilevelpy.lowering.programs.memory import forecast
+from bilevelpy.lowering.programs.slots import DataTensors
 from bilevelpy.sema.bind import bind
 from tests.unit.lowering.programs import (
     LOGISTIC,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bilevelpy.ir import atoms, functions
-from bilevelpy.lowering import kernels
+from bilevelpy.lowering.programs import kernels
 
 POSITIVE = {"log", "sqrt", "entr", "recip"}
 CONDITIONS = {"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "select"}

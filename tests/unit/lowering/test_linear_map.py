@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import torch
 
 from bilevelpy.errors import BackendError
-from bilevelpy.lowering import linear_map
+from bilevelpy.lowering.programs import linear_map
 from tests.unit.lowering.programs import LOGISTIC, logistic_data, oracle, point
 
 MATRIX = """

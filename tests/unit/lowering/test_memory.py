@@ -12,10 +12,10 @@ import pytest
 
 import bilevelpy as bl
 from bilevelpy.errors import ModelError
-from bilevelpy.lowering import memory
-from bilevelpy.lowering.memory import forecast, memory_words
 from bilevelpy.lowering.oracle import TorchOracle
-from bilevelpy.lowering.streaming import StreamedOracle, make_oracle
+from bilevelpy.lowering.programs import memory
+from bilevelpy.lowering.programs.memory import forecast, memory_words
+from bilevelpy.lowering.sums.streaming import StreamedOracle, make_oracle
 from bilevelpy.machine import in_words
 from bilevelpy.model import Given, read_model
 from tests.unit.lowering.programs import RIDGE, bound, ridge_data
@@ -119,7 +119,7 @@ def test_rows_are_let_go_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return alone
 
     monkeypatch.setattr(StreamedOracle, "_rows_alone", watched)
-    monkeypatch.setattr("bilevelpy.lowering.streaming.long_block", lambda: 6 * 8 * 40)
+    monkeypatch.setattr("bilevelpy.lowering.sums.streaming.long_block", lambda: 6 * 8 * 40)
     gc.collect()
     gc.disable()
     try:

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import bilevelpy as bl
-from bilevelpy.lowering import psd
-from bilevelpy.lowering.domains import Block, ProductSet
+from bilevelpy.lowering.domains import psd
+from bilevelpy.lowering.domains.product import Block, ProductSet
 from bilevelpy.lowering.oracle import TorchOracle
-from bilevelpy.lowering.streaming import make_oracle
-from bilevelpy.numerics.resolve import Resolver
+from bilevelpy.lowering.sums.streaming import make_oracle
+from bilevelpy.numerics.certificate.resolve import Resolver
 
 Array = np.ndarray
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import bilevelpy as bl
-from bilevelpy.backends.sampled_scale import prepared
+from bilevelpy.backends.stochastic.scale import prepared
 from bilevelpy.lowering.oracle import TorchOracle
-from bilevelpy.lowering.sampled import SampledOracle
-from bilevelpy.numerics.deadline import DeadlineOracle, OutOfTime
+from bilevelpy.lowering.sums.sampled import SampledOracle
+from bilevelpy.numerics.driver.deadline import DeadlineOracle, OutOfTime
 
 ROWS = 37
 # Label y[i] is picked from the scores of row i, which are not written in the model.

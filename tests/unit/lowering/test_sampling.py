@@ -13,11 +13,11 @@ import bilevelpy as bl
 from bilevelpy.errors import BackendError, UsageError
 from bilevelpy.ir import mapped
 from bilevelpy.ir.mapped import budget, is_mapped, streamed_bytes
-from bilevelpy.lowering import streaming
-from bilevelpy.lowering.batches import Partition, length
 from bilevelpy.lowering.oracle import TorchOracle
-from bilevelpy.lowering.sampled import SampledOracle
-from bilevelpy.lowering.streaming import StreamedOracle
+from bilevelpy.lowering.sums import streaming
+from bilevelpy.lowering.sums.batches import Partition, length
+from bilevelpy.lowering.sums.sampled import SampledOracle
+from bilevelpy.lowering.sums.streaming import StreamedOracle
 
 # Rounding of sums in another order.
 ROUNDING = 1e-12

@@ -10,12 +10,12 @@ import scipy.sparse as sp
 import torch
 
 import bilevelpy as bl
-from bilevelpy.lowering.bands import Bands, bands
-from bilevelpy.lowering.domains import Face
+from bilevelpy.lowering.domains.product import Face
+from bilevelpy.lowering.hessians.bands import Bands, bands
+from bilevelpy.lowering.hessians.sparsity import linear_map
 from bilevelpy.lowering.oracle import TorchOracle
-from bilevelpy.lowering.sparsity import linear_map
-from bilevelpy.numerics.banded_curvature import BandedCurvature
-from bilevelpy.numerics.lower_newton import newton
+from bilevelpy.numerics.lower.banded_curvature import BandedCurvature
+from bilevelpy.numerics.lower.newton import newton
 
 HEAD = "model t; DIMS upper { var x[n] start 0.1; minimize sumsq(x) + sumsq(y); } "
 CHAIN = HEAD.replace("DIMS", "dim n; param a[n];") + (

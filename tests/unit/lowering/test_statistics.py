@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import bilevelpy as bl
-from bilevelpy.lowering import statistics
 from bilevelpy.lowering.oracle import TorchOracle
-from bilevelpy.lowering.sampled import SampledOracle
-from bilevelpy.lowering.streaming import StreamedOracle, make_oracle
+from bilevelpy.lowering.sums import statistics
+from bilevelpy.lowering.sums.sampled import SampledOracle
+from bilevelpy.lowering.sums.streaming import StreamedOracle, make_oracle
 
 HEAD = "model s; dim n, m, p = 4, k = 2; param X[n, p], y[n], Y[n, k], v[n], Xv[m, p], yv[m];\n"
 ABOVE = "upper { var lam[p] in [-5, 5] start 0; minimize %s; }\n"

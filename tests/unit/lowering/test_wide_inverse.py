@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import torch
 
 from bilevelpy import parse
-from bilevelpy.lowering import wide_inverse
+from bilevelpy.lowering.hessians import wide_inverse
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.numerics.linear_solve import conjugate_gradients, norm
 

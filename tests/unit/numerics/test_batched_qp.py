@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.numerics.batched_qp import Programs, saddle, solve
-from bilevelpy.numerics.joint_response import JointResponse
+from bilevelpy.numerics.followers.response import JointResponse
+from bilevelpy.numerics.qp.batched import Programs, saddle, solve
 from bilevelpy.reductions.rows import system
 
 

@@ -8,12 +8,12 @@ import scipy.sparse as sp
 import torch
 
 import bilevelpy as bl
-from bilevelpy.lowering import known
-from bilevelpy.lowering.domains import Face
-from bilevelpy.numerics.block_curvature import BlockCurvature, curvature_of
-from bilevelpy.numerics.dense_curvature import DenseCurvature
+from bilevelpy.lowering.domains.product import Face
+from bilevelpy.lowering.hessians import known
 from bilevelpy.numerics.linear_solve import conjugate_gradients, norm
-from bilevelpy.numerics.lower_newton import newton
+from bilevelpy.numerics.lower.block_curvature import BlockCurvature, curvature_of
+from bilevelpy.numerics.lower.dense_curvature import DenseCurvature
+from bilevelpy.numerics.lower.newton import newton
 from tests.unit.lowering.programs import oracle
 
 FAMILY = """

@@ -20,13 +20,13 @@ from bilevelpy import solving, storage
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends import registry
 from bilevelpy.backends.whole import ProgramBackend
-from bilevelpy.lowering.domains import Face
-from bilevelpy.numerics.carried import Carried, Damaged, InStep, NotCarried, Reader, taken
-from bilevelpy.numerics.dense_curvature import DenseCurvature
-from bilevelpy.numerics.driver import run
-from bilevelpy.numerics.lower_solve import LowerSolution
-from bilevelpy.numerics.packed import packed, unpacked
-from bilevelpy.numerics.preconditioner import PairPreconditioner
+from bilevelpy.lowering.domains.product import Face
+from bilevelpy.numerics.driver.carried import Carried, Damaged, InStep, NotCarried, Reader, taken
+from bilevelpy.numerics.driver.loop import run
+from bilevelpy.numerics.driver.packed import packed, unpacked
+from bilevelpy.numerics.lower.dense_curvature import DenseCurvature
+from bilevelpy.numerics.lower.preconditioner import PairPreconditioner
+from bilevelpy.numerics.lower.solve import LowerSolution
 from bilevelpy.numerics.quasi_newton import BFGS, SR1
 from bilevelpy.options import SolveOptions
 from bilevelpy.testing import CASES
@@ -284,10 +284,10 @@ def _changed(change: Callable[[dict[str, Any]], object]) -> Carried:
     "change",
     [
         lambda it: it.update({"class": "subprocess:Popen"}),
-        lambda it: it.update({"class": "bilevelpy.numerics.lower_solve:finish"}),
-        lambda it: it.update({"class": "bilevelpy.numerics.deadline:DeadlineOracle"}),
+        lambda it: it.update({"class": "bilevelpy.numerics.lower.solve:finish"}),
+        lambda it: it.update({"class": "bilevelpy.numerics.driver.deadline:DeadlineOracle"}),
         lambda it: it.update({"class": "bilevelpy.options:SolveOptions"}),
-        lambda it: it.update({"class": "bilevelpy.numerics.lower_solve:Step"}),
+        lambda it: it.update({"class": "bilevelpy.numerics.lower.solve:Step"}),
         lambda it: it.pop("class"),
         lambda it: it["with"].update({"__class__": 1}),
         lambda it: it["with"].update({"more": 1}),

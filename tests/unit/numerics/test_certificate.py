@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import bilevelpy as bl
-from bilevelpy.backends.aid import AID
-from bilevelpy.backends.direct import Direct
-from bilevelpy.lowering.domains import Block, ProductSet
-from bilevelpy.numerics.certificate import certify, examine, settle
-from bilevelpy.numerics.driver import run
-from bilevelpy.numerics.resolve import Resolver
+from bilevelpy.backends.implicit.aid import AID
+from bilevelpy.backends.implicit.direct import Direct
+from bilevelpy.lowering.domains.product import Block, ProductSet
+from bilevelpy.numerics.certificate.examine import certify, examine, settle
+from bilevelpy.numerics.certificate.resolve import Resolver
+from bilevelpy.numerics.driver.loop import run
 from bilevelpy.numerics.scaled import ScaledOracle, Units
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Certificate, Status

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from bilevelpy.lowering.domains import Block, ProductSet, project_simplex
+from bilevelpy.lowering.domains.product import Block, ProductSet, project_simplex
 from tests.oracles import box, free, vec
 
 

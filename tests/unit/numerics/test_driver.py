@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from bilevelpy.backends.direct import Direct
+from bilevelpy.backends.implicit.direct import Direct
 from bilevelpy.errors import BackendError, UsageError
-from bilevelpy.numerics.deadline import OutOfTime
-from bilevelpy.numerics.driver import run
-from bilevelpy.numerics.measure import Measure
+from bilevelpy.numerics.driver.deadline import OutOfTime
+from bilevelpy.numerics.driver.loop import run
+from bilevelpy.numerics.driver.measure import Measure
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Status
 from tests.oracles import AutoOracle, ridge, toy, vec

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.numerics.far import falls_away, far_points, is_lower
+from bilevelpy.numerics.programs.far import falls_away, far_points, is_lower
 
 MODEL = """
 model hill;

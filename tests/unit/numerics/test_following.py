@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from bilevelpy.numerics.carried import Reader, taken
-from bilevelpy.numerics.dense_curvature import DenseCurvature
-from bilevelpy.numerics.lower_newton import newton
+from bilevelpy.numerics.driver.carried import Reader, taken
+from bilevelpy.numerics.lower.dense_curvature import DenseCurvature
+from bilevelpy.numerics.lower.newton import newton
 from tests.unit.lowering.programs import oracle
 
 TALL = """

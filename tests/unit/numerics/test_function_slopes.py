@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.numerics.function_slopes import FunctionSlopes
+from bilevelpy.numerics.programs.function_slopes import FunctionSlopes
 from bilevelpy.reductions.rows import system
 
 TEXT = """

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import bilevelpy as bl
-from bilevelpy.numerics.lower_krylov import newton_cg
+from bilevelpy.numerics.lower.krylov import newton_cg
 from tests.oracles import AutoOracle, box
 
 # The attack moves samples in a box: its worst case adds a norm 1 to the margin.

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import bilevelpy as bl
-from bilevelpy.lowering import known
-from bilevelpy.numerics.block_curvature import BlockCurvature, comes_in_parts, curvature_of
-from bilevelpy.numerics.dense_curvature import DenseCurvature
-from bilevelpy.numerics.lower_newton import newton
-from bilevelpy.numerics.on_sums import OnSums
+from bilevelpy.lowering.hessians import known
+from bilevelpy.numerics.lower.block_curvature import BlockCurvature, comes_in_parts, curvature_of
+from bilevelpy.numerics.lower.dense_curvature import DenseCurvature
+from bilevelpy.numerics.lower.newton import newton
+from bilevelpy.numerics.lower.on_sums import OnSums
 from tests.unit.lowering.programs import oracle
 
 # Routes of each group share its demand, and meet in a quartic term: blocks of a group.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bilevelpy.numerics.other_responses import Directions
+from bilevelpy.numerics.certificate.other_responses import Directions
 
 NONE = np.zeros((0, 3))
 FREE = np.zeros(3, dtype=bool)

@@ -16,11 +16,11 @@ import pytest
 import torch
 
 import bilevelpy as bl
-from bilevelpy.backends.direct import Direct, DirectOptions
+from bilevelpy.backends.implicit.direct import Direct, DirectOptions
 from bilevelpy.lowering.oracle import TorchOracle
-from bilevelpy.numerics.eliminated import Eliminated
-from bilevelpy.numerics.pieces import LARGEST, PATIENCE, SETTLED, InPieces
-from bilevelpy.numerics.response import Point, Response
+from bilevelpy.numerics.lower.response import Point, Response
+from bilevelpy.numerics.upper.eliminated import Eliminated
+from bilevelpy.numerics.upper.pieces import LARGEST, PATIENCE, SETTLED, InPieces
 from tests.unit.lowering.programs import oracle as oracle_of
 
 Array = np.ndarray[Any, np.dtype[np.float64]]

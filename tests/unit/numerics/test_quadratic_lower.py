@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import bilevelpy as bl
-from bilevelpy.backends.direct import Direct, DirectOptions
-from bilevelpy.numerics.block_curvature import curvature_of
-from bilevelpy.numerics.driver import run
-from bilevelpy.numerics.hypergradient import dense_adjoint
-from bilevelpy.numerics.lower_newton import newton
+from bilevelpy.backends.implicit.direct import Direct, DirectOptions
+from bilevelpy.numerics.driver.loop import run
+from bilevelpy.numerics.lower.block_curvature import curvature_of
+from bilevelpy.numerics.lower.hypergradient import dense_adjoint
+from bilevelpy.numerics.lower.newton import newton
 from bilevelpy.options import SolveOptions
 from tests.unit.lowering.programs import RIDGE, oracle, ridge_data
 from tests.unit.numerics.test_carried import Seen, through_a_file

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.numerics.response_bounds import response_bounds
+from bilevelpy.numerics.programs.response_bounds import response_bounds
 from bilevelpy.reductions.rows import system
 
 FREE = """

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 import bilevelpy as bl
-from bilevelpy.numerics.constrained_certificate import follower_program
-from bilevelpy.numerics.slsqp import independent
+from bilevelpy.numerics.certificate.constrained import follower_program
+from bilevelpy.numerics.programs.slsqp import independent
 from bilevelpy.reductions.rows import system
 
 # Entropic transport: one of the six balances follows from the others.

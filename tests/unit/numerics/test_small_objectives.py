@@ -9,11 +9,11 @@ import pytest
 from scipy.optimize import brentq
 
 import bilevelpy as bl
-from bilevelpy.backends.nlp_response import Responses
-from bilevelpy.numerics.constrained_certificate import follower_program, gain
-from bilevelpy.numerics.linearised import confirmed_by_tangent
-from bilevelpy.numerics.local_certificate import certify_local
-from bilevelpy.numerics.local_probe import Probe
+from bilevelpy.backends.nlp.response import Responses
+from bilevelpy.numerics.certificate.constrained import follower_program, gain
+from bilevelpy.numerics.certificate.local import certify_local
+from bilevelpy.numerics.certificate.local_probe import Probe
+from bilevelpy.numerics.programs.linearised import confirmed_by_tangent
 from bilevelpy.reductions.rows import system
 
 MODEL = """upper { var lam in [-20, 0] start -1; minimize (y - 3)^2; }

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bilevelpy.numerics.averages import MovingAverage, Storm, TailMean
-from bilevelpy.numerics.step_rules import BACKTRACKS, SHRINK, Armijo, Polyak
-from bilevelpy.numerics.variance_reduction import SagaTable, Sarah
+from bilevelpy.numerics.stochastic.averages import MovingAverage, Storm, TailMean
+from bilevelpy.numerics.stochastic.step_rules import BACKTRACKS, SHRINK, Armijo, Polyak
+from bilevelpy.numerics.stochastic.variance_reduction import SagaTable, Sarah
 
 BATCHES, DIM = 5, 3
 

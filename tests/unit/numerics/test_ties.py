@@ -10,14 +10,14 @@ import pytest
 import torch
 
 import bilevelpy as bl
-from bilevelpy.backends.aid import AID
-from bilevelpy.backends.direct import Direct
-from bilevelpy.backends.nbo import NBO
-from bilevelpy.backends.qnbo import QNBO
-from bilevelpy.backends.slbamm import SLBAMM
-from bilevelpy.numerics.certificate import certify, settle
-from bilevelpy.numerics.driver import run
-from bilevelpy.numerics.selected import Selected
+from bilevelpy.backends.implicit.aid import AID
+from bilevelpy.backends.implicit.direct import Direct
+from bilevelpy.backends.implicit.nbo import NBO
+from bilevelpy.backends.implicit.qnbo import QNBO
+from bilevelpy.backends.implicit.slbamm import SLBAMM
+from bilevelpy.numerics.certificate.examine import certify, settle
+from bilevelpy.numerics.driver.loop import run
+from bilevelpy.numerics.lower.selected import Selected
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Certificate, Status
 from tests.oracles import AutoOracle, box, merely_convex, vec

@@ -16,10 +16,10 @@ import torch
 import bilevelpy as bl
 from bilevelpy import storage
 from bilevelpy.backends import registry
-from bilevelpy.numerics import eliminated
-from bilevelpy.numerics.carried import Carried, Damaged
-from bilevelpy.numerics.driver import run
-from bilevelpy.numerics.runs import RunResult
+from bilevelpy.numerics.driver.carried import Carried, Damaged
+from bilevelpy.numerics.driver.loop import run
+from bilevelpy.numerics.driver.runs import RunResult
+from bilevelpy.numerics.upper import eliminated
 from bilevelpy.options import SolveOptions
 from tests.unit.lowering.programs import oracle as oracle_of
 from tests.unit.numerics.test_carried import Seen, through_a_file

@@ -7,8 +7,8 @@ import torch
 
 from bilevelpy.backends import registry
 from bilevelpy.backends.rescaled import SCALABLE, Rescaled
-from bilevelpy.lowering.domains import Block, ProductSet
-from bilevelpy.numerics.driver import run
+from bilevelpy.lowering.domains.product import Block, ProductSet
+from bilevelpy.numerics.driver.loop import run
 from bilevelpy.numerics.scaled import ScaledOracle, Units
 from bilevelpy.numerics.units import find_units
 from bilevelpy.options import SolveOptions

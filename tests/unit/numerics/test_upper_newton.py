@@ -10,14 +10,14 @@ import pytest
 import torch
 
 import bilevelpy as bl
-from bilevelpy.backends.direct import Direct, DirectOptions
+from bilevelpy.backends.implicit.direct import Direct, DirectOptions
+from bilevelpy.lowering.hessians.structured import StructuredCurvature
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.lowering.protocol import Oracle
-from bilevelpy.lowering.structured import StructuredCurvature
-from bilevelpy.numerics import upper_newton
-from bilevelpy.numerics.response import Response
+from bilevelpy.numerics.lower.response import Response
 from bilevelpy.numerics.scaled import ScaledOracle, Units
-from bilevelpy.numerics.upper_newton import ReducedNewton, reduced_newton
+from bilevelpy.numerics.upper import newton as upper_newton
+from bilevelpy.numerics.upper.newton import ReducedNewton, reduced_newton
 from tests.unit.lowering.programs import oracle as oracle_of
 
 FIT = """

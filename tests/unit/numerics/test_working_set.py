@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from bilevelpy.lowering.domains import project_simplex
-from bilevelpy.numerics.working_set import Program, WorkingSet
+from bilevelpy.lowering.domains.product import project_simplex
+from bilevelpy.numerics.qp.working_set import Program, WorkingSet
 
 # What SLSQP reaches on these problems.
 CLOSE = 1e-6

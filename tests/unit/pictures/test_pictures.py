@@ -215,7 +215,7 @@ def test_absolute_values_below_are_solved_not_guessed() -> None:
 
 
 def test_what_is_not_solved_is_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bilevelpy.numerics.resolve import Resolver
+    from bilevelpy.numerics.certificate.resolve import Resolver
 
     model = bl.load(MODELS / "box_kink.blv")
     sample = response(model.bound)

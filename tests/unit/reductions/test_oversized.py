@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 import bilevelpy
-from bilevelpy.reductions import expand, polynomial
+from bilevelpy.reductions import polynomial
+from bilevelpy.reductions.expand import expander as expand
 from bilevelpy.reductions.refusal import Refused
 from bilevelpy.reductions.rows import system
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bilevelpy
-from bilevelpy.reductions import expand
+from bilevelpy.reductions.expand import expander as expand
 from bilevelpy.reductions.rows import system
 
 

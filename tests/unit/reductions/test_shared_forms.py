@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bilevelpy
-from bilevelpy.lowering import structured
+from bilevelpy.lowering.hessians import structured
 from bilevelpy.reductions.columns import make_columns
 from bilevelpy.reductions.rows import system
 from tests.steps import steps

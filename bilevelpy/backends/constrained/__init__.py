@@ -1,0 +1,1 @@
+"""Methods for lower levels with rows or semidefinite matrices."""

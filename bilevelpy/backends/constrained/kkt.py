@@ -1,0 +1,192 @@
+"""``kkt``: Newton's method and the adjoint of the KKT system, for lower levels with rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+
+from bilevelpy.analysis.structure import Structure
+from bilevelpy.backends.acceptance import (
+    UPPER_ROWS,
+    refuse_other_than_rows,
+    refuse_shape,
+    without_upper_rows,
+)
+from bilevelpy.backends.base import Accept, Cost, Reject
+from bilevelpy.backends.constrained.elsewhere import elsewhere, nowhere
+from bilevelpy.backends.constrained.starts import RowsState, begin_rows, widened
+from bilevelpy.backends.constrained.upper_rows import measure_rows, step_rows
+from bilevelpy.backends.loop import check_range
+from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.driver.measure import Measure
+from bilevelpy.numerics.rows.response import RowsLower, constrained_lower, rows_response
+from bilevelpy.numerics.rows.sample import RowsSampler
+from bilevelpy.numerics.upper.optimizer import UpperState, advance, begin, measure
+from bilevelpy.options import BackendOptions
+from bilevelpy.result import Status
+
+Vec = torch.Tensor
+
+ALONE = (
+    "the lower level is convex, not strongly: with its rows its solution has to be unique, which "
+    "is checked at the end"
+)
+# Lower variables and rows: the system is dense.
+LARGEST = 3000
+# Upper variables and rows of the quadratic programs of steps within upper rows.
+LARGEST_UPPER = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KKTOptions(BackendOptions):
+    """Options of ``kkt``: ``lower_tol``, the Newton step, relative to y, at which the lower level
+    counts as solved; ``starts``, how many are tried where the upper level has rows.
+    """
+
+    lower_tol: float = 1e-10
+    starts: int = 4
+
+    def __post_init__(self) -> None:
+        check_range(self, "kkt", 0.0, 1.0, "lower_tol", closed=False)
+        check_range(self, "kkt", 1, 1000, "starts")
+
+
+class KKT:
+    """Exact hypergradients of lower levels with equations and inequalities that are affine in y, by
+    the KKT system [Gould2016]_ [Amos2017]_.
+
+    With ``L = f + l'c`` and the rows A that push at the response::
+
+        [ f_yy  A' ] [u]   [ dF/dy ]
+        [ A     0  ] [r] = [   0   ]      dPhi/dx = dF/dx - L_xy u - A_x' r
+
+    The response is solved by sequential quadratic programming with the Hessian at every step, and
+    what holds the last one is where the next begins; the upper variables move by projected L-BFGS
+    with a Wolfe search. Where the upper level has rows, which may read the response, they move by
+    sequential quadratic programs, with the derivatives of the rows from the same system. Where what
+    holds changes, ``F(x, y(x))`` has a kink. The system is regular where f curves upwards in every
+    direction that the rows leave open, which slack variables and epigraphs have from their rows.
+
+    Cost per upper step: one to five values, gradients, Hessians and dense systems of the lower
+    variables and the rows that hold (cubic in their number), one adjoint.
+    """
+
+    name: ClassVar[str] = "kkt"
+    title: ClassVar[str] = "Newton and adjoint of the KKT system for lower constraints"
+    reference: ClassVar[str] = "Amos2017"
+    options: ClassVar[type[BackendOptions]] = KKTOptions
+    # Its solves end by themselves in single precision too.
+    in_single: ClassVar[bool] = True
+
+    def accepts(self, structure: Structure) -> Accept | Reject:
+        """A smooth, convex lower level that is not linear, with rows affine in its variables, m +
+        rows <= 3000.
+        """
+        alone = without_upper_rows(structure)
+        told = {k: v for k, v in alone.unsupported.items() if k != "reported_duals"}
+        alone = replace(alone, unsupported=told)
+        upper = bool(structure.unsupported.keys() & UPPER_ROWS)
+        if upper and structure.lower.constraints.value in ("none", "bounds"):
+            refusal = refuse_shape(alone)
+        else:
+            refusal = refuse_other_than_rows(alone, "`direct` is the method without them")
+        if refusal is not None:
+            return refusal
+        if upper and max(structure.dim_x, structure.upper_constraints) > LARGEST_UPPER:
+            return Reject(
+                f"takes at most {LARGEST_UPPER} upper variables, and as many rows, where the upper "
+                "level has rows",
+                structure.upper.constraints,
+            )
+        if structure.convexity.value not in ("convex", "strongly convex"):
+            return Reject("needs a convex lower level", structure.convexity)
+        if structure.lower.form.value == "linear":
+            return Reject(
+                "needs a response that moves with x: that of a linear lower level jumps",
+                structure.lower.form,
+            )
+        if structure.lower.constraints.value not in ("none", "bounds", "linear"):
+            return Reject(
+                "needs lower constraints that are affine in the lower variables",
+                structure.lower.constraints,
+            )
+        if structure.lower.domains.value - {"free", "box", "simplex"}:
+            return Reject("takes free, box and simplex variables", structure.lower.domains)
+        size = structure.dim_y + structure.lower_constraints
+        if size > LARGEST:
+            return Reject(
+                f"factorises a dense system: at most {LARGEST} lower variables and rows, found "
+                f"{size}",
+                None,
+            )
+        one = structure.convexity.value == "strongly convex" or bool(structure.unique.value)
+        reason = "exact hypergradients from the KKT system of the lower level"
+        return Accept(reason, () if one else (ALONE,))
+
+    def cost(self, structure: Structure) -> Cost:
+        """Dense systems of variables and rows."""
+        size = structure.dim_y + structure.lower_constraints
+        return Cost(
+            gradients=5.0,
+            products=2.0 * structure.dim_y + 2.0,
+            flops=2.0 * size**3,
+            memory=40.0 * size**2,
+            note="a few dense systems of lower variables and rows per upper step",
+        )
+
+    def init(
+        self, oracle: Oracle, x: Vec, y: Vec, options: KKTOptions, rng: torch.Generator
+    ) -> UpperState | RowsState:
+        """Evaluate Phi and dPhi/dx at the start, or where the lower rows can be met; where there
+        are upper rows, at further starts.
+        """
+        functions: Any = oracle
+        if functions.G.size:
+            sampler = RowsSampler(constrained_lower(oracle, options.lower_tol))
+            return begin_rows(oracle, x, y, options.tol, options.starts, rng, sampler)
+        state = begin(rows_response(oracle, options.lower_tol), x, y, options.tol)
+        if state.point.lower.ended != "infeasible":
+            return state
+        for at in elsewhere(oracle, state.point.x, rng):
+            found = begin(rows_response(oracle, options.lower_tol), at, y, options.tol)
+            if found.point.lower.ended != "infeasible":
+                return found
+        state.finish = nowhere(oracle, state.point.x)
+        return state
+
+    def step(
+        self, oracle: Oracle, state: UpperState | RowsState, options: KKTOptions
+    ) -> UpperState | RowsState:
+        """One accepted step of the upper optimizer."""
+        if isinstance(state, RowsState):
+            return step_rows(state)
+        state = advance(state)
+        stuck = state.finish is not None and state.finish.status is not Status.UNBOUNDED
+        if stuck and state.stationarity() > options.tol:
+            return _along_edge(oracle, state, options) or state
+        return state
+
+    def measure(self, oracle: Oracle, state: UpperState | RowsState) -> Measure:
+        """Read the state."""
+        return measure_rows(oracle, state) if isinstance(state, RowsState) else measure(state)
+
+
+def _along_edge(oracle: Oracle, state: UpperState, options: KKTOptions) -> RowsState | None:
+    """The run with the row of x that stopped it; None where it was none: at an x beyond, the lower
+    rows cannot be met.
+    """
+    lower = state.response.lower
+    if not isinstance(lower, RowsLower) or lower.solver.unmet is None:
+        return None
+    sampler = RowsSampler(lower.solver)
+    sampler.learn(oracle, lower.solver.unmet, state.point.x)
+    if not sampler.cuts:
+        return None
+    rng = torch.Generator().manual_seed(0)
+    at = begin_rows(oracle, state.point.x, state.point.y, options.tol, 1, rng, sampler)
+    if at.here is None:
+        return None
+    widened(at)
+    return at

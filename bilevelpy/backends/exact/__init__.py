@@ -1,0 +1,1 @@
+"""``exact``: global optima of programs with complementarity, proved by SCIP."""

@@ -1,0 +1,349 @@
+"""Followers that optimality conditions do not settle: nonconvex, integer, or with kinks.
+
+A relaxation (the conditions that every best response meets, or just the rows) is solved to global
+optimality. The followers are then solved to global optimality at its x. Where the response of the
+relaxation is no best one, a better response ``z`` gives a cut that holds for every bilevel feasible
+point::
+
+    f(x, y) <= f(x, z)    or    z breaks a row of the follower at x
+
+Bounds grow and candidates improve until they meet. ``z`` is taken with slack in its rows where
+there is some, so that the cut removes a neighbourhood of the point, and moves with x where its rows
+say how. Where a relaxation ends on the edge of what cuts allow, twins tell whether there is
+anything behind it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bilevelpy.backends.exact.closure import twin_of
+from bilevelpy.backends.exact.cut import Cut, write_cut
+from bilevelpy.backends.exact.followers import BEST, FEASIBLE, Followers, Progress, is_sharp
+from bilevelpy.backends.exact.leader import candidate
+from bilevelpy.backends.exact.local import confirm
+from bilevelpy.backends.exact.moving import moving
+from bilevelpy.backends.exact.necessary import high_point
+from bilevelpy.backends.exact.outcome import Limits, Outcome
+from bilevelpy.backends.exact.relax import Relaxed
+from bilevelpy.backends.exact.scip import LEAST, Model
+from bilevelpy.numerics.certificate.constrained import TIED, objective_scale
+
+if TYPE_CHECKING:
+    from bilevelpy.reductions.conditions import KKT
+    from bilevelpy.reductions.rows import System
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# The rows alone as a relaxation: rounds, share of the time and seconds that they get.
+QUICK_ROUNDS, QUICK, QUICK_SECONDS = 12, 0.2, 10.0
+ROUNDS = 400
+# Seconds that a follower has at least before local solutions are looked for.
+FIRST_LOOK = 0.5
+# Responses nearer to each other than this make the same cut.
+SAME = 1e-9
+# Points of local solutions that cuts are made from.
+POINTS = 12
+# Margins by which a response has to break its row at points inside, and the time for each of them.
+MARGINS, INSIDE = (1e-2, 1e-4), 0.1
+# On the way back from there so much is left to the edge.
+BACK = 1e-2
+# Distances from a bound that may be the engine's, where rows hold to FEASIBLE.
+BESIDE = 1e-6
+# Where cuts end without a proof.
+INFIMUM = (
+    "a relaxation meets all cuts at a point where a follower prefers another response: the value "
+    "may be an infimum that no point attains"
+)
+# Bounds that contradict each other by more than this (relative) are no rounding.
+APART = 1e-3
+
+
+def solve_by_cuts(
+    system: System,
+    relaxation: KKT,
+    given: Callable[[], Limits],
+    relaxed: list[Array],
+    after: float = math.inf,
+    meanwhile: Callable[[Progress], list[Array]] | None = None,
+    state: Progress | None = None,
+) -> tuple[Outcome, Progress]:
+    """Relaxations and cuts until bound and candidate meet, or the time is up.
+
+    The points of the relaxations are added to ``relaxed``. After so many seconds ``meanwhile``
+    may improve the progress once; its points are checked like those of relaxations.
+    """
+    began = time.perf_counter()
+    hurry = meanwhile is not None
+
+    def limits() -> Limits:
+        found = replace(given(), feasible=FEASIBLE)
+        if not hurry:
+            return found
+        # Local solutions are not to wait for a follower that is hard to solve.
+        rest = max(after - (time.perf_counter() - began), FIRST_LOOK)
+        return replace(found, seconds=min(found.seconds, rest))
+
+    run = Followers(system, limits)
+    cuts: list[Cut] = []
+    state = Progress() if state is None else state
+
+    rows = high_point(system)
+    closed = False
+
+    def write(model: Model) -> None:
+        twin = twin_of(model, rows.rows) if closed else None
+        for cut in cuts:
+            write_cut(run, model, cut, twin=twin)
+
+    # The rows alone are quickly solved, and often enough; the conditions are tried afterwards.
+    simply, full = Relaxed(rows, extra=write), Relaxed(relaxation, extra=write)
+    status, settled = "time_limit", -math.inf
+    quick, spent = min(QUICK * limits().seconds, QUICK_SECONDS), 0.0
+    for count in range(ROUNDS):
+        if state.stopped or given().seconds <= LEAST:
+            break
+        passed = time.perf_counter() - began
+        if meanwhile is not None and passed >= after:
+            hurry = False
+            _locally(run, meanwhile, cuts, state)
+            meanwhile = None
+        simple = count < QUICK_ROUNDS and spent < quick
+        bounds = replace(limits(), seconds=quick - spent) if simple else limits()
+        if meanwhile is not None:
+            bounds = replace(bounds, seconds=min(bounds.seconds, max(after - passed, 0.05)))
+        started = time.perf_counter()
+        found = (simply if simple else full).solve(bounds)
+        # What a first look took before local solutions were found does not count.
+        if simple and meanwhile is None:
+            spent += time.perf_counter() - started
+        state.nodes += found.nodes
+        if found.status == "interrupted":
+            status = found.status
+            break
+        if meanwhile is not None and found.status in ("time_limit", "trouble", "unbounded"):
+            after = 0.0  # not to be had so quickly: now is the time
+            continue
+        if simple and (found.values is None or found.status != "optimal"):
+            if found.status == "infeasible":
+                status = _without_relaxation(state)
+                break
+            quick = 0.0
+            continue
+        if found.status in ("infeasible", "unbounded", "trouble"):
+            status = found.status
+            if found.status == "infeasible":
+                status = _without_relaxation(state)
+            break
+        if found.status == "optimal":
+            if _contradicts(found.bound, settled, state):
+                if meanwhile is not None:
+                    _locally(run, meanwhile, cuts, state)
+                state.bound, status = -math.inf, "stuck"
+                break
+            settled = max(settled, found.bound)
+        state.bound = max(state.bound, found.bound)
+        if found.values is None:
+            break
+        relaxed.append(found.values[: system.columns.count])
+        gap = limits().gap
+        ended = _round(run, found, cuts, state, gap if simple else math.inf)
+        if state.best is not None and state.objective - state.bound <= gap * max(
+            1.0, abs(state.objective)
+        ):
+            status = "optimal"
+            break
+        if ended == "known" and simple:
+            quick = 0.0  # the conditions may cut the point off
+            continue
+        if ended == "known" and not closed:
+            closed = True
+            continue
+        if ended and hurry:
+            after = 0.0  # local solutions have points and more time
+            continue
+        if ended == "known" and _inside(run, cuts, relaxation, found.values, limits(), state):
+            continue
+        if ended:
+            status = "stuck"
+            break
+        if found.status == "time_limit":
+            break
+    _onto_bounds(run, state, given().gap)
+    values = state.best
+    if _contradicts(state.bound, -math.inf, state):  # the last point may be what shows it
+        state.bound, status = -math.inf, "stuck"
+    state.bound = min(state.bound, state.objective)
+    outcome = Outcome(
+        status, values, state.objective, state.bound, state.nodes, time.perf_counter() - began
+    )
+    return outcome, state
+
+
+def _without_relaxation(state: Progress) -> str:
+    """The end where a relaxation has no point: the problem has none either. With a point in hand
+    that is a contradiction within tolerances, and proves nothing.
+    """
+    if state.best is None:
+        return "infeasible"
+    state.why = "the relaxation has lost the best point within the tolerances of SCIP"
+    return "stuck"
+
+
+def _locally(
+    run: Followers, search: Callable[[Progress], list[Array]], cuts: list[Cut], state: Progress
+) -> None:
+    """Check the points of local solutions like those of relaxations."""
+    for point in search(state)[:POINTS]:
+        _round(run, Outcome("", point, math.nan, -math.inf, 0, 0.0), cuts, state)
+
+
+def _inside(
+    run: Followers,
+    cuts: list[Cut],
+    relaxation: KKT,
+    edge: Array,
+    limits: Limits,
+    state: Progress,
+) -> bool:
+    """Whether a point beside the ``edge`` of what cuts allow is better, or gives a new cut.
+
+    On the edge a response breaks its row by nothing, and the follower may still take it; where F
+    does not fall towards the edge, it is as good a little inside. Where F falls, points on the way
+    back come near to its value.
+    """
+    whole = run.system.columns.integer
+    best, before = state.objective, len(cuts)
+    for margin in MARGINS:
+
+        def write(model: Model, margin: float = margin) -> None:
+            for cut in cuts:
+                write_cut(run, model, cut, margin)
+
+        seconds = max(INSIDE * limits.seconds, min(LEAST, limits.seconds))
+        found = Relaxed(relaxation, extra=write).solve(replace(limits, seconds=seconds))
+        state.nodes += found.nodes
+        if found.values is None:
+            continue
+        points, way = [found.values], found.values - edge
+        if float(np.abs(way[: whole.size][whole]).max(initial=0.0)) < 0.5:
+            points.append(edge + BACK * way)
+        known = state.bound
+        for point in points:
+            _round(run, replace(found, values=point, bound=-math.inf), cuts, state)
+        state.bound = known
+        if len(cuts) > before or state.objective < best - APART * limits.gap * max(1.0, abs(best)):
+            return True
+    return False
+
+
+def _onto_bounds(run: Followers, state: Progress, gap: float) -> None:
+    """The best point with x on bounds that it all but lies on, where that is worth as much: beside
+    them an engine may have taken a way out of a cut that is none.
+    """
+    columns = run.system.columns
+    if state.best is None:
+        return
+    at = state.best[: columns.count].copy()
+    for ends in (columns.lower, columns.upper):
+        near = np.abs(at - ends) <= BESIDE * np.maximum(1.0, np.abs(at))
+        at = np.where(near & (columns.owner == 0), ends, at)
+    if np.array_equal(at, state.best[: columns.count]):
+        return
+    there = Progress()
+    confirm(run, at, there, math.inf)
+    if there.best is None or there.objective > state.objective + 0.5 * gap * max(
+        1.0, abs(state.objective)
+    ):
+        return
+    state.best, state.objective, state.solved = there.best, there.objective, there.solved
+
+
+def _contradicts(bound: float, settled: float, state: Progress) -> bool:
+    """Whether the optimal value of a relaxation is not true: below that of one with fewer cuts, or
+    above F at a point in hand. Nothing that it has said then counts.
+    """
+    best = state.objective if state.best is not None else math.inf
+    falls = settled - bound > APART * max(1.0, abs(settled))
+    exceeds = bound - best > APART * max(1.0, abs(best))
+    if not (falls or exceeds):
+        return False
+    state.why = "SCIP contradicts itself on the relaxations: no bound of theirs is believed"
+    return True
+
+
+def _round(
+    run: Followers, found: Outcome, cuts: list[Cut], state: Progress, worth: float = math.inf
+) -> str:
+    """Check the point of a relaxation and add cuts; "unsolved" where a follower could not be solved
+    there, "known" where all cuts are there already, or where its response is a best one within the
+    tolerance of f, which is more than ``worth`` (relative) to F; else nothing.
+    """
+    system = run.system
+    assert found.values is not None
+    v = found.values[: system.columns.count].copy()
+    whole = system.columns.integer
+    v[whole] = np.round(v[whole])
+    responses = v.copy()
+    solved: dict[int, float] = {}
+    worse: list[tuple[int, Array, float, float]] = []
+    for k in range(len(system.followers)):
+        answer = run.solve(k, v)
+        state.nodes += answer.nodes
+        if answer.status != "optimal" or answer.values is None:
+            state.why = f"`{system.followers[k].name}` could not be solved at x: {answer.status}"
+            return "unsolved"
+        own = np.flatnonzero(system.columns.owner == k + 1)
+        here = float(system.lower_objectives.take([k]).value(v)[0])
+        responses[own] = answer.values[own]
+        terms = max(objective_scale(system.lower_objectives, k, at, own) for at in (v, responses))
+        size = max(terms, abs(answer.objective), 1e-3)
+        solved[k] = min(answer.objective, here)
+        tied = TIED if is_sharp(system, k, v) else 0.0
+        if here - answer.objective > max(BEST * size, tied):
+            worse.append((k, answer.values[: v.size], here, answer.objective))
+    if not worse:
+        hidden = [(k, run.beside(k, v, least)) for k, least in solved.items()]
+        made = [run.cut(k, z) for k, z in hidden if z is not None]
+        if made:
+            unknown = [cut for cut in made if not _is_known(run, cuts, cut)]
+            cuts += unknown
+            state.why = INFIMUM
+            return "" if unknown else "known"
+        F, exact = (float(system.objective.value(at)[0]) for at in (v, responses))
+        if abs(exact - F) > worth * max(1.0, abs(F)):
+            # The conditions pin the response to first order, a tolerance of f to its root only.
+            candidate(run, responses, solved, state)
+            return "known"
+        state.keep(found.values, F, solved)
+        state.bound = max(state.bound, found.bound)
+        return ""
+    before = len(cuts)
+    for k, response, here, least in worse:
+        # Among whole numbers responses with slack are mostly worse ones: they are asked for where
+        # the best one has been cut from before, and x avoids its rows by nothing.
+        discrete = bool(system.columns.integer[system.columns.owner == k + 1].any())
+        new = discrete and not _is_known(run, cuts, Cut(k, response))
+        inner = None if new else run.inner(k, v, here - 0.5 * (here - least))
+        responded = [response] if inner is None else [inner[: v.size], response]
+        for cut in (run.cut(k, z) for z in responded):
+            moves = moving(run, cut)
+            # Where a response that moves leaves a way out at its edge, it may leave none as it is.
+            ways = [c for c in (moves, cut) if c is not None and not _is_known(run, cuts, c)]
+            cuts += ways[:1]
+    candidate(run, responses, solved, state)
+    if len(cuts) == before:
+        state.why = INFIMUM
+        return "known"
+    return ""
+
+
+def _is_known(run: Followers, cuts: list[Cut], cut: Cut) -> bool:
+    """Whether there is this cut already."""
+    return any(c.is_same(cut, run.decided(cut.follower), SAME) for c in cuts)

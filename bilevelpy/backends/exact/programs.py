@@ -1,0 +1,80 @@
+"""What a run of ``exact`` solves: the scalar rows of a model, and the programs made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bilevelpy.backends.exact.enumerate import MOST, few_choices
+from bilevelpy.backends.exact.expressions import engine
+from bilevelpy.backends.exact.program import conditions, sharper
+from bilevelpy.backends.exact.ties import require_sharp
+from bilevelpy.backends.whole import with_start
+from bilevelpy.errors import BackendError
+from bilevelpy.ir.types import Stance
+from bilevelpy.reductions.fractional import without_quotients
+from bilevelpy.reductions.lift import lift
+from bilevelpy.reductions.normalize import normalize
+from bilevelpy.reductions.pessimistic import Unfit, Worst, worst_responses
+from bilevelpy.reductions.refusal import Refused, refuse
+from bilevelpy.reductions.rows import system
+from bilevelpy.reductions.separate import separate
+from bilevelpy.reductions.validity import is_definite
+from bilevelpy.reductions.whole_duality import whole_duality
+
+if TYPE_CHECKING:
+    from bilevelpy.ir.program import BoundProgram
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Programs:
+    """``stated`` and ``given`` are the rows in the units of the model, ``system`` those in
+    ``units``; ``program`` has the followers' conditions in place of them, and is the problem itself
+    where ``settled``. Pessimistic leaders have ``choices`` to try, or a program of the ``worst``
+    responses.
+
+    Raises
+    ------
+    MissingEngine
+        SCIP is not installed.
+    BackendError
+        The model has no such programs; the text says why.
+    """
+
+    def __init__(self, bound: BoundProgram, start: Mapping[str, Any]) -> None:
+        engine()
+        self.worst: Worst | None = None
+        self.pessimistic = False
+        self.choices: Array | None = None
+        try:
+            stated = lift(system(bound))
+            made = without_quotients(stated)
+            self.stated = separate(stated)
+            self.given = with_start(separate(made), start)
+            self.units = normalize(self.given)
+            self.system = self.units.system
+            self.program, self.settled = conditions(self.system)
+            # Linear followers by strong duality, where binaries make its products linear.
+            self.whole = whole_duality(self.program) if self.settled else None
+            if self.settled and (self.whole is None or self.whole.program.degree > 1):
+                self.program = sharper(self.program)
+            if bound.program.stance is Stance.PESSIMISTIC and not is_definite(self.system):
+                self.pessimistic = True
+                self.choices = few_choices(self.system)
+                if self.choices is None:
+                    self.worst = worst_responses(self.system)
+                elif not self.settled:
+                    require_sharp(self.system)
+        except Refused as error:
+            raise BackendError(str(error)) from error
+        except Unfit as error:
+            program = bound.program
+            said = refuse(
+                program, "BLV0604", error.span or program.upper.span, reason=str(error),
+                hint="`upper optimistic`; or whole numbers for all that the leader decides: "
+                f"`exact` tries up to {MOST:,} choices one by one",
+            )  # fmt: skip
+            raise BackendError(str(said)) from error

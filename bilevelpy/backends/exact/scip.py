@@ -1,0 +1,316 @@
+"""A program of scalar rows with complementarity as a SCIP model.
+
+Complementarity is a special ordered set of type 1 over multiplier and slack, so that no bound of a
+multiplier has to be known. Slacks of rows are variables of their own; a variable whose bound is 0
+is its own slack.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bilevelpy.backends.exact.cones import with_cones
+from bilevelpy.backends.exact.expressions import constant, engine, moves
+from bilevelpy.backends.exact.outcome import Interlude, Limits, Outcome, Watcher
+from bilevelpy.patience import TooLong
+from bilevelpy.reductions.trees import linear_terms, quadratic_terms
+
+if TYPE_CHECKING:
+    from bilevelpy.reductions.columns import Columns
+    from bilevelpy.reductions.conditions import Pair
+    from bilevelpy.reductions.rows import Functions, Rows
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# SCIP reads numbers from here on as infinite.
+INFINITE = 1e20
+# Values from which on rounding is more than what rows may be off by.
+LOST = 1e13
+# Seconds that a solve gets however late it is.
+LEAST = 0.05
+# Seconds, and part of the time gone by, after which the pace of a proof is looked at again.
+SLICE, SLICE_PART = 0.5, 0.1
+
+
+@dataclass(slots=True)
+class Model:
+    """A SCIP model under construction; ``variables[j]`` stands for column j."""
+
+    columns: Columns
+    fixed: Mapping[int, float] = field(default_factory=dict)
+    scip: Any = None
+    variables: list[Any] = field(default_factory=list)
+    # Variables beside the columns, each with its value at values of the columns.
+    derived: list[tuple[Any, Callable[[Array], float]]] = field(default_factory=list)
+    # Those that are logarithms of columns.
+    logarithms: dict[int, Any] = field(default_factory=dict)
+    # What the caller's callback has raised: SCIP prints and forgets it.
+    raised: Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.scip = engine().Model()
+        self.scip.hideOutput()
+        for j, name in enumerate(self.columns.names):
+            low, high = float(self.columns.lower[j]), float(self.columns.upper[j])
+            if j in self.fixed:
+                low = high = float(self.fixed[j])
+            whole = bool(self.columns.integer[j])
+            kind = "B" if whole and low >= 0 and high <= 1 else "I" if whole else "C"
+            self.variables.append(self.scip.addVar(name, kind, lb=_end(low), ub=_end(high)))
+
+    # --- parts ------------------------------------------------------------------------------------
+
+    def expression(self, functions: Functions, row: int, sign: float = 0.0) -> Any:
+        """One function as an expression of SCIP; ``sign`` times it is to be small (0: unknown)."""
+        if row in functions.trees or row in functions.quadratic:
+            # Dual reductions keep some optima only. With SOS1 sets beside nonlinear rows SCIP 10.0
+            # has lost the optimum by them (tests/faults/test_engine.py); linear programs need them.
+            self.scip.setParam("misc/allowweakdualreds", False)
+            self.scip.setParam("misc/allowstrongdualreds", False)
+        if row in functions.trees:
+            return with_cones(self, functions.trees[row], sign)
+        v = self.variables
+        terms = [c * v[j] for j, c in linear_terms(functions, row)]
+        terms += [c * v[i] * v[j] for i, j, c in quadratic_terms(functions, row)]
+        return engine().quicksum(terms) + float(functions.constant[row])
+
+    def minimize(
+        self,
+        functions: Functions,
+        sign: float = 1.0,
+        least: float = -math.inf,
+        beside: Functions | None = None,
+    ) -> None:
+        """Set the objective ``sign * functions[0]``, and a linear one ``beside`` it; what is not
+        linear goes through a variable, of which ``least`` is a known lower bound.
+        """
+        expression = sign * self.expression(functions, 0, sign)
+        if functions.degree == 1:
+            self.scip.setObjective(expression, "minimize")
+            return
+        height = self.scip.addVar("objective", "C", lb=_end(least), ub=None)
+        self.scip.addCons(height >= expression)
+        self.derived.append((height, lambda v: sign * float(functions.value(v)[0])))
+        plain = 0.0 if beside is None else sign * self.expression(beside, 0)
+        self.scip.setObjective(height + plain, "minimize")
+
+    def rows(self, rows: Rows, chosen: Iterable[int] | None = None) -> None:
+        """Add constraints."""
+        for r in range(rows.count) if chosen is None else chosen:
+            low, high = float(rows.lower[r]), float(rows.upper[r])
+            sign = float(math.isfinite(high)) - float(math.isfinite(low))
+            self.row(self.expression(rows.functions, r, sign), low, high)
+
+    def row(self, expression: Any, low: float, high: float) -> None:
+        """``low <= expression <= high``."""
+        add = self.scip.addCons
+        if not moves(expression):
+            value = float(expression) if not hasattr(expression, "terms") else constant(expression)
+            slack = 1e-9 * max(1.0, abs(value))
+            if value < low - slack or value > high + slack:
+                # An empty set is said by contradictory bounds: SCIP takes no constant rows.
+                one = self.scip.addVar("empty", "C", lb=0.0, ub=0.0)
+                add(one >= 1.0)
+            return
+        if low == high:
+            add(expression == low)
+            return
+        if math.isfinite(high):
+            add(expression <= high)
+        if math.isfinite(low):
+            add(expression >= low)
+
+    def pair(self, pair: Pair, rows: Rows) -> None:
+        """One of multiplier and slack is zero."""
+        # Nonlinear programs of many starts do not know of pairs, and run off where multipliers
+        # have no bound.
+        self.scip.setParam("heuristics/multistart/freq", -1)
+        slack = self.slack(pair, rows)
+        multiplier = self.variables[pair.multiplier]
+        self.scip.addConsSOS1([multiplier, slack], [1.0, 2.0])
+
+    def slack(self, pair: Pair, rows: Rows) -> Any:
+        """The non-negative variable that is the slack of a pair."""
+        if pair.row is None:
+            assert pair.column is not None
+            j = pair.column
+            value = self.variables[j]
+            low, high = float(self.columns.lower[j]), float(self.columns.upper[j])
+            if pair.side == "lower" and low == 0.0:
+                return value
+        else:
+            value = self.expression(rows.functions, pair.row)
+            low, high = float(rows.lower[pair.row]), float(rows.upper[pair.row])
+        made = self.scip.addVar(f"slack.{pair.name}", "C", lb=0.0, ub=None)
+        end, sign = (low, 1.0) if pair.side == "lower" else (high, -1.0)
+        if pair.row is None:
+            self.derived.append((made, lambda v: max(sign * (float(v[j]) - end), 0.0)))
+        else:
+            functions, row = rows.functions, pair.row
+            self.derived.append((made, lambda v: max(sign * (functions.at(row, v) - end), 0.0)))
+        if pair.side == "lower":
+            self.scip.addCons(value - made == low)
+        else:
+            self.scip.addCons(value + made == high)
+        return made
+
+    # --- solution ---------------------------------------------------------------------------------
+
+    def offer(self, values: Array) -> bool:
+        """Give SCIP a point (values of the columns) to start from or to go on with."""
+        scip = self.scip
+        # In the original space: presolving may have replaced variables by sums of others.
+        point = scip.createOrigSol()
+        for variable, value in zip(self.variables, values, strict=True):
+            scip.setSolVal(point, variable, float(value))
+        for variable, compute in self.derived:
+            scip.setSolVal(point, variable, compute(values))
+        return bool(scip.addSol(point))
+
+    def solve(self, limits: Limits, interlude: Interlude | None = None) -> Outcome:
+        """Minimise. Where that takes longer than ``interlude.after`` seconds, the point that
+        ``interlude.point`` finds meanwhile is given to SCIP, which goes on with it.
+        """
+        scip = self.scip
+        long = interlude is not None and interlude.after < limits.seconds
+        seconds = interlude.after if interlude is not None and long else limits.seconds
+        if math.isfinite(seconds):
+            scip.setParam("limits/time", max(seconds, 1e-2))
+        scip.setParam("timing/clocktype", 2)  # seconds on the wall, not of the processor
+        # Relative to the larger of 1 and |F|, as `Outcome.gap` is.
+        scip.setParam("limits/gap", 0.5 * limits.gap)
+        scip.setParam("limits/absgap", 0.5 * limits.gap)
+        scip.setParam("numerics/feastol", limits.feasible)
+        scip.setParam("randomization/randomseedshift", int(limits.seed) % 2_000_000_000)
+        watcher = None if interlude is None else interlude.watcher
+        if watcher is not None:
+            self._watch(watcher)
+        status = "trouble"
+        with _silent(), contextlib.suppress(Exception):  # SCIP's errors have no class of their own
+            scip.optimize()
+            stopped = ""
+            if interlude is not None and long and scip.getStatus() == "timelimit":
+                stopped = self._go_on(limits, interlude)
+            status = stopped or _STATUS.get(scip.getStatus(), "time_limit")
+        if self.raised is not None:
+            raise self.raised
+        if status == "trouble":
+            return Outcome(status, None, math.inf, -math.inf, 0, 0.0)
+        values, objective = None, math.inf
+        if scip.getNSols() and status not in ("infeasible", "unbounded", "unclear"):
+            best = scip.getBestSol()
+            values = np.array([scip.getSolVal(best, v) for v in self.variables])
+            objective = float(scip.getSolObjVal(best))
+            if status == "optimal" and float(np.abs(values).max(initial=0.0)) >= LOST:
+                # Rows hold by nothing but rounding there: F may have no bound.
+                status, values, objective = "unclear", None, math.inf
+        bound = _finite(scip.getDualbound())
+        return Outcome(
+            status, values, objective, bound, int(scip.getNTotalNodes()), scip.getSolvingTime()
+        )
+
+    def _watch(self, watcher: Watcher) -> None:
+        """Show every better point, and stop where that is wanted."""
+        scip, variables, made = self.scip, self.variables, self
+        module = engine()
+
+        class Seen(module.Eventhdlr):  # type: ignore[misc, name-defined]
+            def eventinit(self) -> None:
+                self.model.catchEvent(module.SCIP_EVENTTYPE.BESTSOLFOUND, self)
+
+            def eventexit(self) -> None:
+                self.model.dropEvent(module.SCIP_EVENTTYPE.BESTSOLFOUND, self)
+
+            def eventexec(self, event: Any) -> None:
+                best = self.model.getBestSol()
+                values = np.array([self.model.getSolVal(best, v) for v in variables])
+                bound = float(self.model.getDualbound())
+                bound = -math.inf if abs(bound) >= INFINITE else bound
+                try:
+                    stopped = watcher.seen(values, float(self.model.getSolObjVal(best)), bound)
+                except Exception as error:
+                    made.raised, stopped = made.raised or error, True
+                if stopped:
+                    self.model.interruptSolve()
+
+        scip.includeEventhdlr(Seen(), "better points", "shows every better point")
+
+    def _go_on(self, limits: Limits, interlude: Interlude) -> str:
+        """The rest of a run that was stopped for an interlude; "interrupted" where the user stopped
+        that, "hopeless" where its pace did.
+        """
+        scip = self.scip
+        began = time.perf_counter()
+        try:
+            values = interlude.point()
+        except TooLong:
+            values = None
+        except KeyboardInterrupt:  # what SCIP has found is kept
+            return "interrupted"
+        spent = interlude.after + (time.perf_counter() - began)
+        if values is not None:
+            self.offer(values)
+        pace = interlude.pace
+        if pace is not None:
+            pace.see(scip.getSolvingTime(), _finite(scip.getDualbound()))
+        while spent < limits.seconds:
+            left = limits.seconds - spent
+            slice_ = left if pace is None else min(left, max(SLICE, SLICE_PART * spent))
+            scip.setParam("limits/time", min(scip.getSolvingTime() + slice_, INFINITE))
+            scip.optimize()
+            if pace is None or scip.getStatus() != "timelimit":
+                break
+            spent = interlude.after + (time.perf_counter() - began)
+            pace.see(scip.getSolvingTime(), _finite(scip.getDualbound()))
+            if pace.is_hopeless(limits.seconds - spent, _finite(scip.getPrimalbound())):
+                return "hopeless"
+        return ""
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Without what the LP solver of SCIP writes to the standard error of the process; it has no
+    switch for that.
+    """
+    sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no standard error
+        yield
+        return
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
+_STATUS = {
+    "optimal": "optimal",
+    "gaplimit": "optimal",
+    "infeasible": "infeasible",
+    "unbounded": "unbounded",
+    "inforunbd": "unclear",
+    "userinterrupt": "interrupted",
+}
+
+
+def _finite(value: float) -> float:
+    """A number of SCIP, with its infinity as one."""
+    return math.copysign(math.inf, value) if abs(value) >= INFINITE else float(value)
+
+
+def _end(value: float) -> float | None:
+    return value if abs(value) < INFINITE else None

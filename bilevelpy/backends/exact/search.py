@@ -1,0 +1,140 @@
+"""A search over the leader's variables for a better point where a proof does not end in time.
+
+Every trial point is answered by best responses, quickly found; one that is better than all others
+is confirmed by global solves of the followers, so whatever is kept is bilevel feasible. It proves
+nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bilevelpy.backends.exact.followers import Followers, Progress
+from bilevelpy.backends.exact.local import confirm
+from bilevelpy.backends.nlp.response import Responses
+from bilevelpy.numerics.certificate.constrained import row_scales
+from bilevelpy.numerics.programs.interior_point import is_installed
+
+if TYPE_CHECKING:
+    from bilevelpy.reductions.rows import System
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Steps relative to the size of x: the first one, and the one that ends a descent.
+FIRST, LAST = 0.3, 1e-5
+# Upper rows may be off by this, relative to their terms.
+OFF = 1e-6
+
+
+@dataclass(slots=True)
+class Search:
+    """Compass steps and random directions from good points until ``deadline`` (perf_counter)."""
+
+    followers: Followers
+    state: Progress
+    deadline: float
+    rng: np.random.Generator
+    quick: Responses | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        whole = bool(self.system.columns.integer[self.system.columns.owner > 0].any())
+        quick = is_installed() and not whole
+        self.quick = Responses.of(self.system, self.rng, convex=False) if quick else None
+
+    @property
+    def system(self) -> System:
+        """The program."""
+        return self.followers.system
+
+    def run(self, points: list[Array]) -> None:
+        """Improve ``state`` from its best point and from ``points`` (values of all columns)."""
+        columns = self.system.columns
+        moving = np.flatnonzero((columns.owner == 0) & ~columns.integer)
+        if not moving.size:
+            return
+        for point in [*points, columns.start]:
+            self._value(point[: columns.count])
+        while self._time():
+            if self.state.best is None:
+                self._value(self._random(moving, points))
+                continue
+            base = self.state.best[: columns.count].copy()
+            self._descend(base, moving)
+            # From elsewhere: the best of some random points.
+            trials = [self._random(moving, [base, *points]) for _ in range(8)]
+            values = [(self._value(t), k) for k, t in enumerate(trials) if self._time()]
+            finite = [v for v in values if math.isfinite(v[0])]
+            if finite:
+                self._descend(trials[min(finite)[1]], moving)
+
+    def _time(self) -> bool:
+        return time.perf_counter() < self.deadline
+
+    def _value(self, v: Array) -> float:
+        """F at best responses to the leader's part of ``v``; infinite where there are none, or
+        where they break rows of the leader.
+        """
+        if self.quick is None:
+            return confirm(self.followers, v, self.state, self.deadline)[0]
+        system = self.system
+        v = np.clip(v, system.columns.lower, system.columns.upper)
+        try:
+            found = self.quick.all(v)
+            if found is None:
+                return math.inf
+            rows = system.upper_rows
+            if bool((rows.violation(found[0]) > OFF * row_scales(rows, found[0])).any()):
+                # Another of the best responses may suit the leader.
+                return confirm(self.followers, found[0], self.state, self.deadline)[0]
+            value = float(system.objective.value(found[0])[0])
+        except (ValueError, ArithmeticError):
+            return math.inf
+        if value < self.state.objective:
+            return confirm(self.followers, found[0], self.state, self.deadline)[0]
+        return value
+
+    def _random(self, moving: Array, near: list[Array]) -> Array:
+        columns = self.system.columns
+        base = near[int(self.rng.integers(len(near)))] if near else columns.start
+        v = base[: columns.count].copy()
+        low, high = columns.lower[moving], columns.upper[moving]
+        size = np.maximum(1.0, np.abs(v[moving])) * 10.0 ** self.rng.uniform(-1.0, 1.0)
+        spread = v[moving] + size * self.rng.standard_normal(moving.size)
+        if self.rng.random() < 0.5:  # anywhere between finite bounds
+            inside = np.isfinite(low) & np.isfinite(high)
+            width = high[inside] - low[inside]
+            spread[inside] = low[inside] + width * self.rng.random(int(inside.sum()))
+        v[moving] = np.clip(spread, low, high)
+        return v
+
+    def _descend(self, v: Array, moving: Array) -> None:
+        """Compass search: a step that helps is doubled, one round without success halves it."""
+        value = self._value(v)
+        if not math.isfinite(value):
+            return
+        step = FIRST
+        while step > LAST and self._time():
+            better = False
+            for d in self._directions(moving.size):
+                trial = v.copy()
+                trial[moving] += step * np.maximum(1.0, np.abs(v[moving]).max()) * d
+                found = self._value(trial)
+                if found < value - 1e-9 * max(1.0, abs(value)):
+                    v, value, better = trial, found, True
+                    break
+                if not self._time():
+                    return
+            step *= 2.0 if better else 0.4
+
+    def _directions(self, count: int) -> list[Array]:
+        axes = [s * e for e in np.eye(count) for s in (1.0, -1.0)]
+        random = self.rng.standard_normal((4, count))
+        random /= np.linalg.norm(random, axis=1, keepdims=True)
+        directions = [*axes, *random]
+        self.rng.shuffle(directions)
+        return directions

@@ -1,0 +1,1 @@
+"""Methods by the implicit function theorem: a response, and the adjoint of its conditions."""

@@ -1,0 +1,1 @@
+"""``nlp``: local optima of problems with smooth constrained followers."""

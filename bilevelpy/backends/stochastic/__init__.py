@@ -1,0 +1,1 @@
+"""Methods that read a batch of the data at a time."""

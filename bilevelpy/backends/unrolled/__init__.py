@@ -1,0 +1,1 @@
+"""Methods that differentiate the steps of a lower solver."""

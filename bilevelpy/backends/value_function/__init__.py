@@ -1,0 +1,1 @@
+"""First-order methods that compare f with the least value that it has at x."""

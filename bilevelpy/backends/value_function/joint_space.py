@@ -1,0 +1,69 @@
+"""x and y as the variables of one upper optimizer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+
+from bilevelpy.lowering.domains.product import ProductSet
+from bilevelpy.lowering.protocol import Counts, Oracle
+from bilevelpy.numerics.linear_solve import norm
+from bilevelpy.numerics.scaled import scaled_set
+
+Vec = torch.Tensor
+# Sizes of x and y that differ by less are left as they are.
+ALIKE = 30.0
+
+
+def product_set(one: ProductSet, two: ProductSet) -> ProductSet:
+    """The product of two sets."""
+    moved = [replace(b, start=b.start + one.dim) for b in two.blocks]
+    return ProductSet([*one.blocks, *moved], one.dim + two.dim)
+
+
+class Joint:
+    """What the upper optimizer asks of an oracle, for the variables ``w = (x / unit, y)``, or ``(x
+    / unit, y, z)`` with z in ``more``.
+    """
+
+    def __init__(self, oracle: Oracle, more: ProductSet | None = None, unit: float = 1.0) -> None:
+        self.oracle, self.unit = oracle, unit
+        upper = scaled_set(oracle.domain_x, torch.full((oracle.n,), unit, dtype=torch.float64))
+        self.domain_x = product_set(upper, oracle.domain_y)
+        if more is not None:
+            self.domain_x = product_set(self.domain_x, more)
+        self.n, self.m = self.domain_x.dim, oracle.m
+        self.domain_y = oracle.domain_y
+        self.counts: Counts = oracle.counts
+
+    def f(self, w: Vec, y: Vec) -> float:
+        """The lower objective."""
+        return self.oracle.f(self.upper(w), y)
+
+    def upper(self, w: Vec) -> Vec:
+        """The part x of w."""
+        return self.unit * w[: self.oracle.n]
+
+
+def upper_unit(oracle: Oracle, x: Vec, y: Vec) -> float:
+    """The unit of x beside y: 1, or the size of x where it is another one (prices in EUR beside
+    pieces). Gradients in x and in y are compared with one another, and those of the larger
+    variables are the smaller ones.
+
+    The size of x is the width of its box, or that of its start if it is larger than y: a start near
+    zero says nothing.
+    """
+    if oracle.domain_x.simplices or oracle.domain_x.matrices or not oracle.n:
+        return 1.0
+    width = oracle.domain_x.upper - oracle.domain_x.lower
+    beside = norm(y) / math.sqrt(max(y.numel(), 1)) or 1.0
+    if bool(torch.isfinite(width).all()):
+        size = norm(width) / math.sqrt(oracle.n)
+    else:
+        size = max(norm(x) / math.sqrt(oracle.n), beside)
+    ratio = size / beside
+    if not 0.0 < ratio < math.inf or 1.0 / ALIKE <= ratio <= ALIKE:
+        return 1.0
+    return 2.0 ** round(math.log2(ratio))

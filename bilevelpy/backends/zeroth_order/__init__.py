@@ -1,0 +1,1 @@
+"""Methods without second derivatives, or without derivatives at all."""

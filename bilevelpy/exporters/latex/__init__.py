@@ -1,0 +1,1 @@
+"""The two-level model in LaTeX."""

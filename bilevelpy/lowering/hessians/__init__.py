@@ -1,0 +1,1 @@
+"""What is known of second derivatives beyond products: predictors, blocks, bands, data."""

@@ -1,0 +1,284 @@
+"""Quadratic objectives: ``c(x) + b(x)'y + y'(Q + diag d(x))y / 2`` with a matrix Q of data alone.
+
+Read off the second derivative of an objective, however it is written: ``f_yy v`` is a sum of terms
+that are linear in v, and each is either made of data (least squares, quadratic forms: its matrix
+``X'X`` is computed once at binding) or entry by entry (a penalty per variable). Afterwards no
+evaluation touches the data again. What does not have this form gives None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from bilevelpy.analysis.linear_terms import Factors, linear_terms, owned
+from bilevelpy.ir import expr as ir
+from bilevelpy.ir.evaluate import Interpreter
+from bilevelpy.ir.expr import Expr
+from bilevelpy.ir.walk import postorder, variables
+from bilevelpy.lowering.programs.derive import derivatives
+from bilevelpy.lowering.programs.slots import sparse_node
+from bilevelpy.lowering.programs.splitting import several
+from bilevelpy.lowering.programs.straight import inner
+
+if TYPE_CHECKING:
+    from bilevelpy.ir.types import Axis
+    from bilevelpy.lowering.programs.compiled import Programs
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+# Lower variables up to which the matrix is kept dense (200 MB).
+LARGEST = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """One linear term of ``f_yy v``: rows of y, columns of v, coefficients over ``labels``."""
+
+    rows: ir.VarRef
+    columns: ir.VarRef
+    row_labels: tuple[int, ...]
+    column_labels: tuple[int, ...]
+    factors: Factors
+    axis_of: dict[int, Axis]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The second derivative of an objective: blocks of data, and entries of the diagonal."""
+
+    blocks: tuple[_Block, ...]
+    diagonal: tuple[tuple[ir.VarRef, Expr], ...]
+    reads_y: bool
+
+
+def quadratic_form(oracle: Programs, objective: Expr) -> Form | None:
+    """The form of an objective's second derivative in y, None where it has another one."""
+    builder = oracle.bound.program.builder
+    first = derivatives(builder, objective, oracle.ys)
+    if first is None:
+        return None
+    along = tuple(builder.var("along", f"{v.level}.{v.name}", v.axes) for v in oracle.ys)
+    slope = builder.add([inner(builder, g, v) for g, v in zip(first, along, strict=True)])
+    second = derivatives(builder, slope, oracle.ys)
+    if second is None:
+        return None
+    blocks: list[_Block] = []
+    diagonal: list[tuple[ir.VarRef, Expr]] = []
+    for y, root in zip(oracle.ys, second, strict=True):
+        depends = _depends(root, frozenset(along))
+        if not depends[root]:
+            continue
+        if not _is_linear(root, depends):
+            return None
+        labels = tuple(range(y.rank))
+        terms = linear_terms(root, labels, depends, [y.rank])
+        if terms is None:
+            return None
+        for found, v, v_labels in terms:
+            factors = owned(builder, found)
+            if len(set(v_labels)) < len(v_labels):
+                return None
+            column = oracle.ys[along.index(v)]
+            axis_of = dict(zip(labels, y.axes, strict=True))
+            axis_of |= dict(zip(v_labels, v.axes, strict=True))
+            for node, ls in factors:
+                axis_of |= dict(zip(ls, node.axes, strict=True))
+            if all(builder.is_data(node) for node, _ in factors):
+                blocks.append(_Block(y, column, labels, v_labels, factors, axis_of))
+            elif column is y and v_labels == labels:
+                diagonal.append((y, builder.product(factors, labels, axis_of)))
+            else:
+                return None
+    lower = {(v.level, v.name) for v in oracle.ys}
+    reads_y = bool(variables([d for _, d in diagonal]) & lower)
+    return Form(tuple(blocks), tuple(diagonal), reads_y)
+
+
+def _depends(root: Expr, along: frozenset[ir.VarRef]) -> dict[Expr, bool]:
+    found: dict[Expr, bool] = {}
+    for node in postorder(root):
+        found[node] = node in along or any(found[c] for c in node.children)
+    return found
+
+
+def _is_linear(root: Expr, depends: dict[Expr, bool]) -> bool:
+    """Whether the root is a sum of products with one direction each."""
+    for node in postorder(root):
+        if not depends[node] or isinstance(node, ir.VarRef | ir.Align):
+            continue
+        count = sum(depends[c] for c in node.children)
+        if isinstance(node, ir.Apply):
+            if node.function not in ("add", "neg") or count < len(node.operands):
+                return False
+        elif isinstance(node, ir.Einsum):
+            if count != 1:
+                return False
+        elif not (isinstance(node, ir.Reduce) and node.function == "sum"):
+            return False
+    return True
+
+
+class QuadraticHessian:
+    """``Q + diag d(x, y)``: Q is computed when it is first asked for, and kept."""
+
+    def __init__(self, oracle: Programs, form: Form) -> None:
+        self._oracle, self._form = oracle, form
+        self._Q: Array | None = None
+        self._whole: torch.Tensor | None = None
+        self._places = oracle.lower.positions()
+        self._moving = [self._range(variable.level, variable.name) for variable, _ in form.diagonal]
+        self._program: Callable[..., list[Any]] | None = None
+        if form.diagonal:
+            roots = tuple(d for _, d in form.diagonal)
+            builder = oracle.bound.program.builder
+            self._program = several(builder, oracle.program, roots, oracle.program_variables)
+
+    @property
+    def reads_y(self) -> bool:
+        """Whether the diagonal depends on y: the objective is then no quadratic."""
+        return self._form.reads_y
+
+    @property
+    def constant(self) -> bool:
+        """Whether the matrix is the same everywhere."""
+        return self._program is None
+
+    @property
+    def Q(self) -> Array:
+        """The part that is made of data."""
+        if self._Q is None:
+            Q = np.zeros((self._oracle.m, self._oracle.m))
+            for block in self._form.blocks:
+                _add_block(self._oracle, Q, block, self._places)
+            self._Q = 0.5 * (Q + Q.T)
+        return self._Q
+
+    def moving_diagonal(self, x: torch.Tensor, y: torch.Tensor) -> Array | None:
+        """d at a point; None where there is none."""
+        if self._program is None:
+            return None
+        out = np.zeros(self._oracle.m)
+        values = self._program(*self._oracle.parts(x, y))
+        for place, value in zip(self._moving, values, strict=True):
+            out[place] += (value.numpy() if isinstance(value, torch.Tensor) else value).reshape(-1)
+        return out
+
+    def _range(self, level: str, name: str) -> slice:
+        """Where a variable lies among the lower ones."""
+        place = self._places[level, name].reshape(-1)
+        low = int(place[0]) if place.numel() else 0
+        return slice(low, low + place.numel())
+
+    def dense(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """The matrix at a point; the same tensor each time where it is constant."""
+        d = self.moving_diagonal(x, y)
+        if d is None:
+            if self._whole is None:
+                self._whole = torch.from_numpy(self.Q)
+            return self._whole
+        H = self.Q.copy()
+        H.reshape(-1)[:: len(H) + 1] += d
+        return torch.from_numpy(H)
+
+    def product(self, x: torch.Tensor, y: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        """``v -> f_yy v`` at a point."""
+        Q, d = self.Q, self.moving_diagonal(x, y)
+
+        def call(v: torch.Tensor) -> torch.Tensor:
+            array = v.numpy()
+            out = Q.dot(array)
+            if d is not None:
+                out += d * array
+            return torch.from_numpy(out)
+
+        return call
+
+    def diagonal(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """The diagonal at a point."""
+        d = self.moving_diagonal(x, y)
+        own = self.Q.diagonal().copy()
+        return torch.from_numpy(own if d is None else own + d)
+
+    @property
+    def work(self) -> tuple[float, float]:
+        """Rough seconds of a gradient and of another dense Hessian with its factor."""
+        m = self._oracle.m
+        gradient = 3e-5 + 2.0 * m * m / 2e9
+        if self.constant:  # made once in a run
+            return gradient, 2e-5
+        return gradient, 2e-5 + 2.0 * m * m / 2e9 + m**3 / 3 / 2e10
+
+
+def _add_block(
+    oracle: Programs,
+    Q: Array,
+    block: _Block,
+    places: dict[tuple[str, str], torch.Tensor],
+) -> None:
+    """Add one block to the matrix."""
+    rows = places[block.rows.level, block.rows.name].numpy()
+    columns = places[block.columns.level, block.columns.name].numpy()
+    shared = [s for s in block.column_labels if s in block.row_labels]
+    output = (*block.row_labels, *(s for s in block.column_labels if s not in shared))
+    value = _coefficient(oracle, block, output)
+    if not shared:
+        # Variables lie in one piece each, so the block is a rectangle of the matrix.
+        part = value.reshape(rows.size, columns.size)
+        low, left = int(rows.flat[0]), int(columns.flat[0])
+        Q[low : low + rows.size, left : left + columns.size] += part
+        return
+    sizes = dict(zip(output, value.shape, strict=True))
+    at = _spread(rows, block.row_labels, output, sizes)
+    to = _spread(columns, block.column_labels, output, sizes)
+    np.add.at(Q, (at.reshape(-1), to.reshape(-1)), value.reshape(-1))
+
+
+def _spread(
+    index: np.ndarray, labels: tuple[int, ...], output: tuple[int, ...], sizes: dict[int, int]
+) -> np.ndarray:
+    """Positions over the labels of a variable, repeated over those of a block."""
+    order = [labels.index(s) for s in output if s in labels]
+    moved = np.transpose(index, order)
+    shape = [sizes[s] if s in labels else 1 for s in output]
+    return np.broadcast_to(moved.reshape(shape), [sizes[s] for s in output])
+
+
+def _coefficient(oracle: Programs, block: _Block, output: tuple[int, ...]) -> Array:
+    """The product of a block's factors over ``output``."""
+    tensors, bound = oracle.tensors, oracle.bound
+    sparse = [f for f in block.factors if sparse_node(f[0], tensors.sparse)]
+    if len(sparse) == 2:
+        return _sparse_gram(oracle, block, sparse, output)
+    node = bound.program.builder.product(block.factors, output, block.axis_of)
+    value = np.asarray(Interpreter(bound.data).value(node), dtype=np.float64)
+    return np.broadcast_to(value, [bound.data.sizes[block.axis_of[s]] for s in output])
+
+
+def _sparse_gram(
+    oracle: Programs,
+    block: _Block,
+    sparse: Factors,
+    output: tuple[int, ...],
+) -> Array:
+    """``A' diag(s) B`` of two sparse matrices that share one label."""
+    (a, la), (b, lb) = sparse
+    (summed,) = set(la) & set(lb)
+    left, right = oracle.tensors.linear_map(a).csr, oracle.tensors.linear_map(b).csr
+    left = left if la[0] == summed else left.T
+    right = right if lb[0] == summed else right.T
+    run = Interpreter(oracle.bound.data)
+    scale: Any = 1.0
+    for node, labels in block.factors:
+        if isinstance(node, ir.Fill) and labels != (summed,):  # it counts what is repeated
+            scale = scale * oracle.bound.data.sizes[node.axes[0]]
+        elif node is not a and node is not b:
+            scale = scale * np.asarray(run.value(node), dtype=np.float64)
+    scaled = right.multiply(scale[:, None]) if np.ndim(scale) else right * float(scale)
+    found = np.asarray((left.T @ scaled).toarray())
+    first = next(s for s in la if s != summed)
+    return found if output[0] == first else found.T

@@ -1,0 +1,184 @@
+"""Second derivatives of ``F - u'f_y`` in both levels: what the curvature of the reduced objective
+is made of.
+
+With the adjoint u kept where it is, ``Phi(x) = F(x, y(x))`` has the second derivative::
+
+    Phi'' = [I  R'] L'' [I; R],     L = F - u'f_y,     R = dy/dx = -f_yy^-1 f_yx
+
+since the terms with d2y/dx2 are ``L_y`` times it, and ``L_y = F_y - f_yy u = 0`` (differentiating
+``dPhi/dx = L_x(x, y(x); u(x))`` gives the same). Third derivatives of f come in through L alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from bilevelpy.ir import expr as ir
+from bilevelpy.ir.walk import postorder
+from bilevelpy.lowering.hessians.coloring import Columns
+from bilevelpy.lowering.hessians.joint_quadratic import second_product
+from bilevelpy.lowering.hessians.sparsity import linear_map
+from bilevelpy.lowering.hessians.structured import StructuredCurvature
+from bilevelpy.lowering.programs.derive import COMPARISONS, derivatives
+from bilevelpy.lowering.programs.straight import Product, inner
+
+if TYPE_CHECKING:
+    from bilevelpy.ir.expr import Expr, VarRef
+    from bilevelpy.lowering.programs.compiled import Programs
+
+Vec = torch.Tensor
+Array = np.ndarray[Any, np.dtype[np.float64]]
+# Raises where the time is up.
+Check = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Derived:
+    """``f_yx s``; ``L''(s, 0)`` with ``L_yy`` by its predictors, or ``L''(s, t)`` without. Columns
+    of either by as few products as their zeros allow.
+    """
+
+    mixed: Product
+    product: Product
+    lower: StructuredCurvature | None
+    mixed_columns: Columns
+    columns: Columns
+
+
+class SecondOrder:
+    """The second derivatives at a point, column by column; ``check`` is called between columns."""
+
+    def __init__(
+        self, oracle: Programs, made: _Derived, at: tuple[Vec, Vec, Vec], check: Check
+    ) -> None:
+        x, y, u = at
+        self._oracle, self._made, self._check = oracle, made, check
+        self._x, self._y = x, y
+        self._inputs = [*oracle.parts(x, y), *oracle.along(u)]
+
+    def f_yx(self) -> Array:
+        """(m, n)."""
+        o = self._oracle
+        across = self._made.mixed.at(self._inputs[: len(o.program_variables)])
+        columns = self._made.mixed_columns
+
+        def product(seed: Vec) -> Array:
+            self._check()
+            found: Array = o.joined(o.lower, across(o.along_x(seed)), self._y).numpy()
+            return found
+
+        o.counts.jvp += len(columns)
+        return columns.of(product)
+
+    def reduced(self, R: Array) -> Array:
+        """``[I R'] L'' [I; R]``, (n, n), for ``R = dy/dx`` (m, n); symmetric up to rounding."""
+        o, lower, columns = self._oracle, self._made.lower, self._made.columns
+        product, count = self._made.product.at(self._inputs), len(o.xs)
+
+        def both(parts: list[Any]) -> Array:
+            self._check()
+            by_x, by_y = o.joined(o.upper, parts[:count], self._x), parts[count:]
+            return np.concatenate([by_x.numpy(), o.joined(o.lower, by_y, self._y).numpy()])
+
+        if lower is not None:
+            found = columns.of(lambda seed: both(product(o.along_x(seed))))
+            o.counts.hvp += len(columns)
+            o.counts.grad_f += 1
+            by_x, by_y = found[: o.n], found[o.n :]
+            inner = by_y.T @ R
+            total: Array = by_x + inner + inner.T
+            return total + R.T @ (lower.dense(self._inputs).numpy() @ R)
+        responses = iter(torch.from_numpy(np.ascontiguousarray(R.T)))
+        found = columns.of(lambda unit: both(product(o.parts(unit, next(responses)))))
+        o.counts.hvp += o.n
+        total = found[: o.n] + R.T @ found[o.n :]
+        return total
+
+
+class ReducedCurvature:
+    """The second derivatives at any point, derived when they are first asked for."""
+
+    def __init__(self, oracle: Programs) -> None:
+        self.oracle = oracle
+
+    @property
+    def passes(self) -> float:
+        """What the second derivatives at a point cost beside f_yy, in passes over the data."""
+        made = self._derived
+        if made is None:
+            return math.inf
+        rest = 0.0 if made.lower is None else made.lower.passes
+        return len(made.mixed_columns) + 2.0 * len(made.columns) + rest
+
+    def at(self, x: Vec, y: Vec, u: Vec, check: Check) -> SecondOrder | None:
+        """Those at a point; None where a function of F has no rule, or they jump."""
+        made = self._derived
+        return None if made is None else SecondOrder(self.oracle, made, (x, y, u), check)
+
+    @cached_property
+    def _derived(self) -> _Derived | None:
+        return _derived(self.oracle)
+
+
+def reduced_curvature(oracle: Programs) -> ReducedCurvature | None:
+    """None where f has no rules for its derivatives, or second ones that jump (Huber losses): what
+    holds at a point then tells little of the points beside it.
+    """
+    z = (*oracle.xs, *oracle.ys)
+    # The products that every run takes anyway.
+    known = (
+        oracle.lower_product(by_x=False, by_y=True),
+        oracle.lower_product(by_x=True, by_y=False),
+    )
+    if any(p is None or _jumps(p.roots, z) for p in known):
+        return None
+    return ReducedCurvature(oracle)
+
+
+def _derived(oracle: Programs) -> _Derived | None:
+    builder = oracle.bound.program.builder
+    xs, ys, z = oracle.xs, oracle.ys, (*oracle.xs, *oracle.ys)
+    slopes = derivatives(builder, oracle.f_expr, ys)
+    mixed = second_product(oracle, oracle.f_expr, xs, ys)
+    if slopes is None or mixed is None:
+        return None
+    us = tuple(builder.var("adjoint", f"{v.level}.{v.name}", v.axes) for v in ys)
+    along_u = builder.add([inner(builder, g, u) for g, u in zip(slopes, us, strict=True)])
+    L = builder.sub(oracle.F_expr, along_u)
+    lower = StructuredCurvature.of(oracle, L, us)
+    if lower is not None and lower.passes >= oracle.n:
+        lower = None
+    product = second_product(oracle, L, z if lower is None else xs, z, us)
+    if product is None or _jumps([*product.roots, *(lower.roots if lower else ())], z):
+        return None
+    size = oracle.n + oracle.m
+    # Along both levels the directions have the columns of R in them, which are full.
+    columns = Columns((size, oracle.n), None) if lower is None else _columns(oracle, product, size)
+    return _Derived(mixed, product, lower, _columns(oracle, mixed, oracle.m), columns)
+
+
+def _columns(oracle: Programs, product: Product, rows: int) -> Columns:
+    """The columns of a product along the upper variables."""
+    program = oracle.bound.program
+    pattern = linear_map(
+        program.builder, oracle.bound.data, product.roots, product.along, values=False
+    )
+    return Columns((rows, oracle.n), pattern)
+
+
+def _jumps(roots: Sequence[Expr], variables: Sequence[VarRef]) -> bool:
+    """Whether some node compares a value that depends on variables."""
+    return any(
+        isinstance(node, ir.Apply)
+        and node.function in COMPARISONS
+        and any(v in variables for v in postorder(node))
+        for root in roots
+        for node in postorder(root)
+    )

@@ -1,0 +1,299 @@
+"""A local certificate where the lower level has constraints: first-order methods prove no bounds.
+
+The followers are solved again at the returned x by solvers of their own (linear, quadratic or
+smooth programs in scalar rows); the hypergradient comes from the KKT adjoint there, with
+multipliers fitted to the active set, and F(x, y(x)) is probed by further solves.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from bilevelpy.numerics.certificate.case import tolerance
+from bilevelpy.numerics.certificate.constrained import Claim, certify_rows
+from bilevelpy.numerics.certificate.fitted_adjoint import ACTIVE, FittedAdjoint
+from bilevelpy.numerics.certificate.followers import Followers
+from bilevelpy.numerics.certificate.other_responses import along_others
+from bilevelpy.numerics.certificate.upper_rows import RowsCheck
+from bilevelpy.numerics.cones.meeting import derivatives
+from bilevelpy.numerics.cones.sample import kinds
+from bilevelpy.numerics.cones.sequential import Sample
+from bilevelpy.numerics.linear_solve import norm
+from bilevelpy.numerics.rows.meeting_cuts import Cut, cut_at
+from bilevelpy.numerics.rows.sample import kinds_with_cuts, with_cuts
+from bilevelpy.options import SolveOptions
+from bilevelpy.reductions.refusal import Refused
+from bilevelpy.reductions.rows import System, system
+from bilevelpy.result import Certificate
+
+if TYPE_CHECKING:
+    from bilevelpy.analysis.structure import Structure
+    from bilevelpy.lowering.oracle import TorchOracle
+
+Vec = torch.Tensor
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Radius of probes.
+PROBE = 1e-3
+# Rows that hold x at the edge, at most.
+EDGES = 20
+# Lower solutions are known to about this fraction of F.
+NOISE = 1e-7
+
+
+def examine_rows(
+    oracle: TorchOracle,
+    x: Vec,
+    y: Vec,
+    structure: Structure | None,
+    options: SolveOptions,
+    rng: torch.Generator,
+    *,
+    seconds: float = math.inf,
+) -> tuple[Certificate, Vec | None]:
+    """The certificate of ``(x, y)``, and a lower point where all that is wrong is that a probe
+    found one. Probes begin only within ``seconds`` of wall time, and are named where they are left
+    out.
+    """
+    try:
+        rows = system(oracle.bound, objective=False)
+    except Refused as error:
+        reason = f"the constraints cannot be checked: {error}"
+        nothing = (math.nan,) * 6
+        return Certificate("none", *nothing, None, (reason,), {}), None
+    return _Check(oracle, rows, x, y, structure, options, rng, seconds).run()
+
+
+class _Check:
+    """One certification."""
+
+    def __init__(
+        self,
+        oracle: TorchOracle,
+        rows: System,
+        x: Vec,
+        y: Vec,
+        structure: Structure | None,
+        options: SolveOptions,
+        rng: torch.Generator,
+        seconds: float,
+    ) -> None:
+        self.until = time.perf_counter() + seconds
+        self.oracle, self.rows, self.x, self.y = oracle, rows, x, y
+        self.tol, self.seed, self.rng = tolerance(options), options.seed, rng
+        shape = "nonconvex" if structure is None else structure.lower.constraints.value
+        self.convex = structure is not None and structure.is_known_convex and shape != "nonconvex"
+        self.affine = shape in ("none", "bounds", "linear")
+        self.adjoint = FittedAdjoint(oracle, self.affine)
+        # What is declared is looked at as well.
+        self.alone = structure is not None and structure.convexity.value == "strongly convex"
+        self.followers = Followers(
+            oracle, rows, self.seed, self.until, convex=self.convex, affine=self.affine
+        )
+        self.complete = True
+        # Rows in x that the lower rows imply, which hold x.
+        self.cuts: list[Cut] = []
+        self.extent = max(norm(x - oracle.x0), 0.1 * norm(x)) or 1.0
+
+    def run(self) -> tuple[Certificate, Vec | None]:
+        """All checks, the cheap ones first."""
+        v = self.followers.columns(self.x, self.y)
+        solved = self.followers.respond(v)
+        known = None
+        if solved is not None and self.convex:  # a local solution of a convex program is global
+            known = {k: float(f) for k, f in enumerate(self.rows.lower_objectives.value(solved))}
+        claim = Claim(True, math.nan, 0.0)
+        base = certify_rows(self.rows, v, claim, solved=known, seed=self.seed, convex=self.convex)
+        if base.kind != "global" or solved is None:
+            why = base.reasons if base.kind != "global" else ("the followers have no solution",)
+            return replace(base, kind="none", reasons=why, details={}), None
+        if self.oracle.G.size:
+            return self._within_rows(base)
+        reasons: list[str] = []
+        h, size, weak = self._hypergradient(self.x, self.y)
+        size = max(size, self._elsewhere())
+        pg = norm(self.oracle.domain_x.projected_gradient(self.x, h))
+        relative = pg / size if size > 0 else 0.0
+        if relative > self.tol and self._edges():
+            return self._within_rows(base)
+        F = self.oracle.F(self.x, self.followers.lower(solved))
+        # On a plateau a slope of rounding is all that there is, here and at the start.
+        stationary = relative <= self.tol or pg * self.extent <= NOISE * abs(F)
+        fall, place = self._probe(h, size, F)
+        if not stationary and not weak:
+            reasons.append(f"the hypergradient is {pg:.2e}, {relative:.0e} of its parts")
+        refused, several = self._alone()
+        reasons += refused
+        if place is not None:
+            reasons.append(f"not locally optimal: F(x, y(x)) falls by {fall:.2e} beside x")
+        notes = []
+        if weak:
+            notes.append(
+                "constraints are weakly active: F(x, y(x)) has a kink here, probes lead uphill"
+            )
+        if not self.complete:
+            notes.append("there was no time to look around the point")
+        details = {"hypergradient_relative": relative, "probe_decrease": max(fall, 0.0)}
+        found = self._told(base, reasons, [*notes, *several], pg, details)
+        return found, place if place is not None and len(reasons) == 1 else None
+
+    def _within_rows(self, base: Certificate) -> tuple[Certificate, Vec | None]:
+        """Optimality within the rows of the upper level, and within those that the lower rows imply
+        where x lies on the edge of what followers can meet.
+        """
+        self._edges()
+        seen = self._rows_check()
+        if seen is None:
+            why = "the lower level could not be solved again at the returned x"
+            return self._told(base, [why], [], math.nan, {}), None
+        seen.run(self.tol, self.until)
+        refused, several = self._alone()
+        slope = seen.stationarity * seen.units.parts
+        found = self._told(
+            base, [*seen.failures, *refused], [*seen.notes, *several], slope, seen.details
+        )
+        found = replace(found, directional_check=seen.mismatch)
+        return found, seen.place if len(seen.failures) + len(refused) == 1 else None
+
+    def _rows_check(self) -> RowsCheck | None:
+        known = kinds_with_cuts(kinds(self.oracle), len(self.cuts))
+        return RowsCheck.at(self.oracle, self.x, self.y, self.rng, self._sample, known)
+
+    def _edges(self) -> bool:
+        """Whether x lies on the edge of what followers can meet: rows from points without a
+        response in the directions in which F falls.
+        """
+        while len(self.cuts) < EDGES and time.perf_counter() < self.until:
+            check = self._rows_check()
+            d = None if check is None else check.downhill()
+            if check is None or d is None:
+                break
+            length = PROBE * check.units.extent
+            x = self.oracle.domain_x.project(self.x + length * torch.from_numpy(d))
+            cut = cut_at(self.oracle, x)
+            if cut is None:
+                break
+            slope = norm(cut.slope(self.oracle, self.x))
+            if abs(cut.value(self.oracle, self.x)) > ACTIVE * slope * check.units.extent:
+                break
+            self.cuts.append(cut)
+        return bool(self.cuts)
+
+    def _told(
+        self,
+        base: Certificate,
+        failures: list[str],
+        notes: list[str],
+        slope: float,
+        details: dict[str, Any],
+    ) -> Certificate:
+        """The certificate with all that was found."""
+        reasons = failures or [
+            "the followers are solved and first-order conditions of the upper level hold",
+            *notes,
+        ]
+        if not failures and not self.convex:
+            reasons.append("the lower level is not known to be convex: other responses may be")
+        kind = "none" if failures else "local"
+        return replace(
+            base, kind=kind, hypergradient_norm=slope, reasons=tuple(reasons), details=details
+        )
+
+    def _alone(self) -> tuple[list[str], list[str]]:
+        """What other responses to x refute, and what they qualify."""
+        several = self._several()
+        if several is None:
+            return [], []
+        if several[0] < 0:
+            return [
+                "the best response is not unique, and F falls along others: this method does not "
+                "choose among them as the leader would; `nlp` does"
+            ], []
+        if several[1] > 0:
+            return [], ["the best response is not unique: F is higher at others"]
+        return [], ["the best response is not unique, and F does not change along others"]
+
+    def _several(self) -> tuple[float, float] | None:
+        """The least and the greatest slope of F along other responses to x; None where there are
+        none, or that cannot be told.
+        """
+        told = self.convex and self.affine and self.oracle.domain_y.is_nearly_box
+        if self.alone or not told:
+            return None
+        return along_others(self.oracle, self.x, self.y, np.random.default_rng(self.seed))
+
+    def _elsewhere(self) -> float:
+        """What a hypergradient that is not small looks like: at the start."""
+        x = self.oracle.domain_x.project(self.oracle.x0)
+        found = self.followers.respond(self.followers.columns(x, self.y))
+        if found is None:
+            return 0.0
+        h, _, _ = self._hypergradient(x, self.followers.lower(found))
+        size = norm(self.oracle.domain_x.projected_gradient(x, h))
+        return size if math.isfinite(size) else 0.0
+
+    def _hypergradient(self, x: Vec, y: Vec) -> tuple[Vec, float, bool]:
+        """dPhi/dx at (x, y), the size of its parts, whether a row is weakly active."""
+        F_x, F_y = self.oracle.grad_F(x, y)
+        (cross,), (along,), weak = self.adjoint.along(x, y, F_y.numpy()[None])
+        return F_x - cross - along, norm(F_x) + norm(cross) + norm(along), weak
+
+    def _sample(self, oracle: TorchOracle, x: Vec, y: Vec) -> Sample | None:
+        """F and the rows of the upper level along the response to x, solved again, with their
+        derivatives.
+        """
+        found = self.followers.respond(self.followers.columns(x, y))
+        if found is None:
+            return None
+        y = self.followers.lower(found)
+        F, F_x, F_y = oracle.value_grad_F(x, y)
+        rows, C_x, C_y = derivatives(oracle.G, x, y)
+        read = np.flatnonzero(C_y.numpy().any(axis=1))
+        slopes = np.concatenate([F_y.numpy()[None], C_y.numpy()[read]])
+        crosses, alongs, weak = self.adjoint.along(x, y, slopes)
+        total = C_x.clone()
+        for k, cross, along in zip(read.tolist(), crosses[1:], alongs[1:], strict=True):
+            total[k] -= cross + along
+        parts = norm(F_x) + norm(crosses[0]) + norm(alongs[0])
+        own, heights = (torch.linalg.vector_norm(C, dim=1) for C in (C_x, C_y))
+        made = Sample(
+            x, y, F, F_x - crosses[0] - alongs[0], rows, total, own, norm(y) * heights, parts, 0.0,
+            weak,
+        )  # fmt: skip
+        return with_cuts(oracle, made, self.cuts)
+
+    def _probe(self, h: Vec, size: float, F: float) -> tuple[float, Vec | None]:
+        """The largest fall of F(x, y(x)) around x, and where it was met."""
+        domain, worst, place = self.oracle.domain_x, 0.0, None
+        directions = [torch.randn(self.x.numel(), generator=self.rng, dtype=torch.float64)]
+        directions = [d / norm(d) for d in directions]
+        pg = domain.projected_gradient(self.x, h)
+        if norm(pg) > 0:
+            directions.append(pg / norm(pg))
+        for d in directions:
+            for sign in (-1.0, 1.0):
+                if time.perf_counter() > self.until:
+                    self.complete = False
+                    return worst, place
+                x = domain.project(self.x + sign * PROBE * self.extent * d)
+                length = norm(x - self.x)
+                found = (
+                    self.followers.respond(self.followers.columns(x, self.y))
+                    if length > 0
+                    else None
+                )
+                if found is None:
+                    continue
+                fall = F - self.oracle.F(x, self.followers.lower(found))
+                if (
+                    fall > 2 * self.tol * size * length + NOISE * max(abs(F), 1e-300)
+                    and fall > worst
+                ):
+                    worst, place = fall, x
+        return worst, place

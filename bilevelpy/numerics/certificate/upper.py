@@ -1,0 +1,334 @@
+"""The upper part of a certificate: stationarity of Phi(x) = F(x, y(x)) on scales found here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+
+from bilevelpy.numerics.certificate.case import Case, extent_of
+from bilevelpy.numerics.certificate.resolve import Answer, Resolver
+from bilevelpy.numerics.linear_solve import dot, norm
+from bilevelpy.numerics.upper.kink import shortest_in_hull
+
+Vec = torch.Tensor
+
+# A multiplier below this fraction of the gradient's typical size marks a kink of the response.
+WEAK = 1e-6
+# Mismatch of finite difference and hypergradient that is still taken for rounding and curvature.
+MISMATCH = 1e-3
+# A second step, in parts of the first one, where that does not agree.
+FINER = 0.1
+# Radii of probes, relative to the size of x.
+NEAR, PROBE, TINY = 1e-2, 1e-3, 1e-6
+# Gradients a tiny step apart that agree to this fraction belong to a smooth point.
+SMOOTH = 0.01
+# Derivatives below this are what saturation leaves: they point nowhere.
+UNDERFLOW = 1e-200
+# Distances, in extents, at which a plateau is left.
+FAR = (1.0, 10.0, 100.0)
+# Parts of the way to the bounds at which one is left too.
+PARTS = (0.01, 0.03, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+
+
+class UpperCheck:
+    """Stationarity, kinks, plateaus, a finite difference and probes around the answer ``base``."""
+
+    def __init__(self, case: Case, solver: Resolver, base: Answer) -> None:
+        self.case, self.solver, self.base = case, solver, base
+        self.oracle = solver.oracle
+        pg = self._projected(case.x, base.gradient)
+        self.pg = norm(pg)
+        # In the units of the model, where the problem is a scaled one.
+        units = getattr(case.oracle, "units", None)
+        self.units: Vec = torch.ones_like(case.x) if units is None else units.x
+        self.shown = norm(pg / self.units)
+        self.scale = math.nan
+        self.weak = False
+        self._sizes: list[float] = []
+
+    def measure(self) -> None:
+        """Find what a hypergradient that is not small looks like here: at the start, and a little
+        beside the point.
+        """
+        if not math.isfinite(self.pg):
+            return
+        case, o, base = self.case, self.oracle, self.base
+        beside = self._displaced(NEAR * case.extent)
+        nearby = (
+            self.solver.answer(beside, base.lower.y, base, rough=True)
+            if beside is not None
+            else None
+        )
+        typical, self._sizes = 0.0, [base.size]
+        if nearby is not None:
+            typical = norm(self._projected(nearby.x, nearby.gradient)) / NEAR
+            self._sizes.append(nearby.size)
+        if norm(case.x - o.x0) > NEAR * case.extent:
+            first = self.solver.answer(o.domain_x.project(o.x0), base.lower.y, base, rough=True)
+            if first is not None:
+                start = norm(self._projected(first.x, first.gradient))
+                typical = min(start, typical) if typical > 0 else start
+        self.scale = max([s for s in (base.size, typical) if math.isfinite(s)] + [1e-300])
+
+    def stationarity(self) -> None:
+        """The projected hypergradient, kinks included."""
+        case, base, pg, scale = self.case, self.base, self.pg, self.scale
+        if not math.isfinite(pg):
+            case.fail("the hypergradient is not finite")
+            return
+        if base.adjoint.negative_curvature or base.lower.negative_curvature:
+            case.fail("the lower level has negative curvature at the re-solved response")
+        case.found.details["hypergradient_scale"] = scale
+        case.found.details["hypergradient_relative"] = pg / scale if scale > 0 else 0.0
+        kink = False
+        if pg > case.slope_tol * scale:
+            kink = self._is_kink()
+            if kink:
+                case.note("the point is a kink of F(x, y(x)), stationary in the sense of Clarke")
+            else:
+                case.fail(
+                    f"the hypergradient is {pg:.2e}, {pg / scale:.0e} of its size elsewhere: not "
+                    "stationary"
+                )
+        self.weak = kink or self._is_weak()
+
+    def plateau(self) -> None:
+        """Where Phi does not change at all around x, a vanishing gradient shows nothing: look
+        farther.
+
+        Saturated functions underflow; their gradients are zero wherever they start.
+        """
+        case, base = self.case, self.base
+        finite = [s for s in self._sizes if math.isfinite(s)]
+        if not self.oracle.n or not finite or max(finite) > UNDERFLOW:
+            return
+        lowest, highest, place = base.value, base.value, None
+        noise = 1e-10 * abs(base.value) + 1e-300
+        words = "the hypergradient vanishes on a whole neighbourhood of x (a plateau)"
+        try:
+            for way in self._far():
+                met = False
+                for x in way:
+                    value = self.solver.value(x, base)
+                    if value is None or not math.isfinite(value):
+                        continue
+                    highest = max(highest, value)
+                    if value < lowest - noise:
+                        lowest, place, met = value, x, True
+                    elif met:  # beyond the lowest point of this way
+                        break
+        finally:  # what was found counts where the time is up
+            if place is not None:
+                distance = norm(self.units * (place - case.x))
+                case.fail(f"{words}, and F(x, y(x)) is lower at a distance of {distance:.1e}")
+                case.found.downhill = place
+        if place is not None:
+            return
+        if highest - base.value > noise:
+            case.note(f"{words}; F(x, y(x)) is lower nowhere that was tried")
+        else:
+            case.fail(
+                f"{words}, and F(x, y(x)) is the same wherever it was tried: nothing shows that "
+                "the point is optimal"
+            )
+
+    def difference(self) -> float | None:
+        """Relative mismatch of a central difference of Phi with the hypergradient along one
+        direction; a failure where it is large.
+        """
+        mismatch = None if self.weak else self._directional()
+        if mismatch is not None and mismatch > MISMATCH:
+            self.case.fail(
+                f"a finite difference of F(x, y(x)) contradicts the hypergradient (relative "
+                f"mismatch {mismatch:.1e})"
+            )
+        return mismatch
+
+    def probe(self) -> None:
+        """Look for descent along feasible directions with re-solved responses."""
+        case, o, base = self.case, self.oracle, self.base
+        worst, place = 0.0, 0.0
+        trials = self._trials_by_unit()
+        for direction, radius in self._directions():
+            x = o.domain_x.project(case.x + radius * direction)
+            if norm(x - case.x) > 1e-3 * radius:
+                trials.append((x, self.scale * norm(x - case.x)))
+        for x, much in trials:
+            value = self.solver.value(x, base)
+            if value is None or not math.isfinite(value):
+                continue
+            fall = base.value - value
+            if fall > 2 * case.slope_tol * much + 1e-10 * abs(base.value) and fall > worst:
+                worst, place = fall, norm(self.units * (x - case.x))
+                case.found.downhill = x
+        case.found.details["probe_decrease"] = worst
+        if worst > 0.0:
+            case.fail(
+                f"not locally optimal: F(x, y(x)) falls by {worst:.2e} at a distance of "
+                f"{place:.1e} from x"
+            )
+
+    # Pieces
+
+    def _projected(self, x: Vec, gradient: Vec) -> Vec:
+        return self.oracle.domain_x.projected_gradient(x, gradient)
+
+    def _displaced(self, length: float) -> Vec | None:
+        """A feasible point at about this distance in a random direction."""
+        o, case = self.oracle, self.case
+        if not o.n:
+            return None
+        v = torch.randn(o.n, generator=case.rng, dtype=torch.float64)
+        x = o.domain_x.project(case.x + (length / norm(v)) * v)
+        return x if bool((x != case.x).any()) else None
+
+    def _trials_by_unit(self) -> list[tuple[Vec, float]]:
+        """Where the problem is a scaled one, points down the hypergradient of the variables of one
+        unit alone, on their own scales, each with what counts as a large change there: were the
+        units wrong, a slope might hide behind those of the others.
+        """
+        case, base, domain = self.case, self.base, self.oracle.domain_x
+        if bool((self.units == 1.0).all()) or not 0.0 < self.pg < math.inf:
+            return []
+        trials = []
+        pg = self._projected(case.x, base.gradient)
+        for unit in self.units.unique():
+            mine = self.units == unit
+            d = torch.where(mine, pg, 0.0)
+            if norm(d) == 0.0:
+                continue
+            x = domain.project(case.x - PROBE * extent_of(self.oracle, case.x, mine) / norm(d) * d)
+            free = d != 0.0
+            cross = torch.where(free, base.adjoint.cross, 0.0)
+            size = norm(torch.where(free, base.gradient, 0.0) + cross) + norm(cross)
+            trials.append((x, size * norm(x - case.x)))
+        return trials
+
+    def _far(self) -> list[list[Vec]]:
+        """The start, ways to the corners of all lower and all upper bounds (beyond some size of a
+        penalty every response is 0, and what matters lies between there and the bound), and points
+        far away on both sides of random lines.
+        """
+        o, case = self.oracle, self.case
+        ways = [[o.domain_x.project(o.x0)]]
+        for corner in (o.domain_x.lower, o.domain_x.upper):
+            way = torch.where(corner.abs() < math.inf, corner - case.x, 0.0)
+            ways.append([o.domain_x.project(case.x + part * way) for part in PARTS])
+        for reach in FAR:
+            v = torch.randn(o.n, generator=case.rng, dtype=torch.float64)
+            v *= reach * case.extent / norm(v)
+            ways += [[o.domain_x.project(case.x + v)], [o.domain_x.project(case.x - v)]]
+        near = NEAR * case.extent
+        return [[x for x in way if norm(x - case.x) > near] for way in ways]
+
+    def _is_kink(self) -> bool:
+        """Whether 0 lies (almost) in the hull of the hypergradients around the point."""
+        case, o, base = self.case, self.oracle, self.base
+        radius = TINY * case.extent
+        gradients = [base.gradient]
+        face = o.domain_x.face(case.x, base.gradient)
+        for _ in range(min(2 * o.n, 30) + 2):
+            rows = torch.stack([face.project(g) for g in gradients])
+            h = shortest_in_hull(rows)
+            longest = max(norm(g) for g in rows)
+            if norm(h) <= 1e-2 * longest:
+                return True
+            beyond = o.domain_x.project(case.x - radius * h / norm(h))
+            there = self.solver.answer(beyond, base.lower.y, base)
+            if there is None:
+                return False
+            change = norm(there.gradient - base.gradient)
+            if len(gradients) == 1 and change <= SMOOTH * self.pg:
+                return False
+            gradients.append(there.gradient)
+        return False
+
+    def _is_weak(self) -> bool:
+        """Whether the response lies on a bound that hardly holds it: y(x) has a kink there."""
+        lower = self.base.lower
+        g = lower.gradient
+        top = float(g.abs().max()) if g.numel() else 0.0
+        if lower.face.weak or top == 0.0:
+            return lower.face.weak > 0
+        tol = WEAK * max(self.solver.gradient_scale / top, 1.0)
+        return self.oracle.domain_y.face(lower.y, g, tol).weak > 0
+
+    def _released(self) -> Vec:
+        """Descent of the F that the response would have if the bounds that hardly hold it were
+        gone.
+
+        Where they hold, the response stands still and the hypergradient does not see what lies on
+        the other side of the kink.
+        """
+        lower = self.base.lower
+        face = lower.face
+        if face.only_fixes and face.free is not None:
+            free = face.free | (lower.gradient.abs() <= WEAK * self.solver.gradient_scale)
+            face = replace(face, free=None if bool(free.all()) else free)
+        pg = self._projected(self.case.x, self.solver.hypergradient(self.case.x, lower.y, face))
+        size = norm(pg)
+        return -pg / size if 0.0 < size < math.inf else torch.zeros_like(pg)
+
+    def _directional(self) -> float | None:
+        case, o, base = self.case, self.oracle, self.base
+        if not o.n:
+            return None
+        face = o.domain_x.face(case.x, base.gradient)
+        v = torch.randn(o.n, generator=case.rng, dtype=torch.float64)
+        v = face.project(v / norm(v) + base.gradient / max(norm(base.gradient), 1e-300))
+        size = norm(v)
+        if size < 1e-8:
+            return None
+        v = v / size
+        step = min(PROBE * 0.1 * case.extent, 0.5 * o.domain_x.longest_step(case.x, v))
+        step = min(step, 0.5 * o.domain_x.longest_step(case.x, -v))
+        if step <= 1e-9 * case.extent:
+            return None
+        found = self._mismatch(v, step)
+        if found is None or found <= MISMATCH:
+            return found
+        # What a third derivative adds vanishes with the step, a wrong hypergradient does not: near
+        # the end of a wide domain the extent is no scale of Phi.
+        finer = self._mismatch(v, FINER * step, clear=True)
+        return found if finer is None else finer
+
+    def _mismatch(self, v: Vec, step: float, clear: bool = False) -> float | None:
+        """That of a step along ``v``; None without values, or where ``clear`` is asked for and
+        rounding might hide one.
+        """
+        base, x = self.base, self.case.x
+        up, down = (self.solver.value(x + s * v, base) for s in (step, -step))
+        if up is None or down is None:
+            return None
+        slope, expected = (up - down) / (2 * step), dot(base.gradient, v)
+        size = max(abs(slope), abs(expected), 0.1 * self.scale)
+        noise = 1e-11 * abs(base.value) / step
+        if clear and noise > 0.1 * MISMATCH * size:
+            return None
+        return max(abs(slope - expected) - noise, 0.0) / size
+
+    def _directions(self) -> list[tuple[Vec, float]]:
+        """Steepest descent, random directions, and for few variables the coordinate axes, each
+        with a radius.
+        """
+        case, o = self.case, self.oracle
+        if not o.n:
+            return []
+        pg = self._projected(case.x, self.base.gradient)
+        near, beside = PROBE * case.extent, NEAR * case.extent
+        out = [(-pg / norm(pg), near)] if norm(pg) > 0 else []
+        if not case.thorough:
+            return out
+        if self._is_weak():
+            out.append((self._released(), near))
+        for _ in range(3 if case.is_small else 1):
+            v = torch.randn(o.n, generator=case.rng, dtype=torch.float64)
+            v = v / norm(v)
+            out += [(v, near), (-v, near)]
+        if o.n <= 4:
+            for e in torch.eye(o.n, dtype=torch.float64):
+                for radius in (near, beside):
+                    out += [(e, radius), (-e, radius)]
+        return out

@@ -1,0 +1,1 @@
+"""Lower levels over semidefinite matrices, and programs over cones."""

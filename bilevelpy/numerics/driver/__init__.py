@@ -1,0 +1,1 @@
+"""The outer loop around any backend, and what a run keeps, shows and carries on."""

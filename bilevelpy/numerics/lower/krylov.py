@@ -1,0 +1,178 @@
+"""Lower solvers for many variables: Newton-CG, L-BFGS and gradient descent, on any product set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from bilevelpy.lowering.domains.product import Face
+from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.linear_solve import conjugate_gradients, dot, norm
+from bilevelpy.numerics.lower.preconditioner import PairPreconditioner
+from bilevelpy.numerics.lower.solve import LowerSolution, descend, farther, finish
+from bilevelpy.numerics.quasi_newton import BFGS, InverseHessian
+
+Vec = torch.Tensor
+Operator = Callable[[Vec], Vec]
+
+
+def on_face(H: Operator, face: Face) -> Operator:
+    """``v -> P (H + C) P v`` for v in the tangent space."""
+    if face.is_whole:
+        return H
+    if face.is_curved:
+        return lambda v: face.project(H(v) + face.bend(v))
+    return lambda v: face.project(H(v))
+
+
+def offered(oracle: Oracle, x: Vec, y: Vec) -> Operator | None:
+    """The preconditioner that the oracle has at a point, if it has any."""
+    make = getattr(oracle, "preconditioner", None)
+    return None if make is None else make(x, y)
+
+
+def newton_cg(
+    oracle: Oracle,
+    x: Vec,
+    y: Vec,
+    *,
+    tol: float,
+    max_iter: int = 200,
+    max_cg: int = 500,
+    start: tuple[float, Vec] | None = None,
+    shared: PairPreconditioner | None = None,
+    preconditioner: Operator | None = None,
+) -> LowerSolution:
+    """Minimise f(x, .) by inexact Newton steps until the projected gradient norm is at most
+    ``tol``.
+
+    The inner accuracy follows the progress, ``min(0.3, sqrt(r/r0))``, and never exceeds what
+    ``tol`` needs. Cost: one value and gradient and a few products per step.
+
+    Parameters
+    ----------
+    start
+        Value and gradient at y where they are known already.
+    shared
+        Preconditions the linear systems of free faces, and learns from them.
+    preconditioner
+        An approximate inverse of f_yy for those systems. Where neither is given, the oracle is
+        asked for one at the start.
+    """
+    domain = oracle.domain_y
+    oracle.counts.lower_solves += 1
+    f, g = start if start is not None else oracle.value_grad_f(x, y)
+    if not math.isfinite(f):
+        return finish(domain, y, f, g, 0, "nonfinite")
+    if shared is None and preconditioner is None:
+        preconditioner = offered(oracle, x, y)
+    first, negative, poor = 0.0, False, 0
+    for iteration in range(max_iter):
+        face = domain.face(y, g)
+        rhs = -face.project(g)
+        residual = domain.projected_gradient_norm(y, g)
+        first = first or residual
+        if residual <= tol:
+            return finish(domain, y, f, g, iteration, "reached", negative)
+        H = on_face(oracle.hvp(x, y), face)
+        forcing = min(0.3, math.sqrt(residual / first))
+        pairs = shared if face.is_whole else None
+        solution = conjugate_gradients(
+            H,
+            rhs,
+            tol=max(forcing * norm(rhs), 0.3 * tol),
+            max_iter=max_cg,
+            preconditioner=pairs or (preconditioner if face.is_whole else None),
+            observe=pairs.observe if pairs is not None else None,
+        )
+        if pairs is not None:
+            pairs.learn()
+        negative = negative or solution.negative_curvature
+        p = solution.u if bool(solution.u.any()) else rhs
+        step = descend(oracle, x, y, f, g, p)
+        if step is None:
+            return finish(domain, y, f, g, iteration, "rounding", negative)
+        if solution.negative_curvature and step.length == 1.0:
+            step = farther(oracle, x, y, p, step)
+        y, f, g = step.y, step.f, step.gradient
+        if f < -1e300 or norm(y) > 1e30:
+            return finish(domain, y, f, g, iteration + 1, "unbounded", negative)
+        now = domain.projected_gradient_norm(y, g)
+        poor = poor + 1 if now > 0.9 * residual and abs(dot(rhs, p)) <= 1e-13 * abs(f) else 0
+        if poor >= 3:
+            return finish(domain, y, f, g, iteration + 1, "rounding", negative)
+    return finish(domain, y, f, g, max_iter, "limit", negative)
+
+
+def lbfgs(
+    oracle: Oracle,
+    x: Vec,
+    y: Vec,
+    *,
+    tol: float,
+    max_iter: int = 2000,
+    memory: InverseHessian | None = None,
+    start: tuple[float, Vec] | None = None,
+) -> LowerSolution:
+    """Minimise f(x, .) by (projected) quasi-Newton steps until the projected gradient norm is at
+    most ``tol``.
+
+    ``memory`` may carry pairs of an earlier solve; without any the first step is a Cauchy step,
+    whose length one Hessian product gives in any units. Cost: about one value and gradient per
+    iteration.
+    """
+    domain = oracle.domain_y
+    oracle.counts.lower_solves += 1
+    f, g = start if start is not None else oracle.value_grad_f(x, y)
+    if not math.isfinite(f):
+        return finish(domain, y, f, g, 0, "nonfinite")
+    memory = BFGS(0.0, 20, rescale=True) if memory is None else memory
+    poor, best = 0, math.inf
+    for iteration in range(max_iter):
+        residual = domain.projected_gradient_norm(y, g)
+        if residual <= tol:
+            return finish(domain, y, f, g, iteration, "reached")
+        face = domain.face(y, g)
+        q = face.project(g)
+        if memory.scale == 0.0:
+            bend = dot(q, oracle.hvp(x, y)(q))
+            memory.scale = dot(q, q) / bend if bend > 0 else 1.0
+        p = -face.project(memory.apply(q))
+        if not dot(p, q) < 0:
+            memory.reset()
+            p = -memory.scale * q
+        step = descend(oracle, x, y, f, g, p)
+        if step is None:
+            return finish(domain, y, f, g, iteration, "rounding")
+        memory.update(step.y - y, step.gradient - g)
+        y, f, g = step.y, step.f, step.gradient
+        if f < -1e300 or norm(y) > 1e30:
+            return finish(domain, y, f, g, iteration + 1, "unbounded")
+        # Near rounding the gradient wanders: give up after a while without a new low.
+        poor = 0 if residual < 0.9 * best else poor + 1
+        best = min(best, residual)
+        if poor >= 30 and abs(dot(p, q)) <= 1e-13 * abs(f):
+            return finish(domain, y, f, g, iteration + 1, "rounding")
+    return finish(domain, y, f, g, max_iter, "limit")
+
+
+def gradient_descent(
+    oracle: Oracle, x: Vec, y: Vec, *, step: float, iterations: int, tol: float = 0.0
+) -> LowerSolution:
+    """``y <- P(y - step grad_y f)``, at most ``iterations`` times: the lower loop of the papers,
+    without safeguards.
+
+    One gradient per step; the residual returned is that before the last step, and f is not
+    evaluated.
+    """
+    domain = oracle.domain_y
+    oracle.counts.lower_solves += 1
+    g = torch.zeros_like(y)
+    for k in range(iterations):
+        g = oracle.grad_f(x, y)
+        if tol > 0.0 and domain.projected_gradient_norm(y, g) <= tol:
+            return finish(domain, y, math.nan, g, k, "reached")
+        y = domain.project(y - step * g)
+    return finish(domain, y, math.nan, g, iterations, "limit")

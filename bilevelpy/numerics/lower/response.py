@@ -1,0 +1,200 @@
+"""Phi(x) = F(x, y(x)) and its gradient at controlled accuracy: what the upper optimizer sees."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.linear_solve import dot, norm
+from bilevelpy.numerics.lower.hypergradient import Adjoint
+from bilevelpy.numerics.lower.solve import LowerSolution
+
+Vec = torch.Tensor
+
+# Ends of lower solves that leave no point.
+NO_SOLUTION = ("nonfinite", "unbounded", "infeasible")
+# So much finer at most a response is solved again at once, for a value that is to be compared.
+LEAP = 1e-3
+
+
+@dataclass(slots=True)
+class Accuracy:
+    """How well lower level and adjoint are solved.
+
+    ``level`` is relative to the scale of the run (the largest lower residual and right-hand side
+    seen); ``change`` relative to what the latest move of x has changed, so that no move is too
+    small to be answered. The level falls with the stationarity reached (HOAG-like, section 8.3 of
+    the design) and never below ``floor``.
+    """
+
+    level: float = 1e-3
+    change: float = 1e-2
+    floor: float = 1e-9
+
+    def follow(self, stationarity: float, decay: float = 0.9) -> None:
+        """Tie the level to the stationarity of the current point."""
+        self.level = max(self.floor, min(self.level * decay, 0.1 * stationarity))
+
+    def tighten(self, factor: float = 0.1) -> bool:
+        """Ask for more; False where there is no more to ask for."""
+        if self.level <= self.floor and self.change <= 1e-4:
+            return False
+        self.level = max(self.floor, self.level * factor)
+        self.change = max(1e-4, self.change * factor)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A point of the upper problem. ``value`` estimates Phi(x); the gradient is None until it is
+    asked for, and ``level`` is the accuracy of the solves that it is made of.
+    """
+
+    x: Vec
+    lower: LowerSolution
+    F: float
+    value: float
+    gF_x: Vec
+    gF_y: Vec
+    adjoint: Adjoint | None = None
+    gradient: Vec | None = None
+    level: float = 0.0
+
+    @property
+    def y(self) -> Vec:
+        """The lower solution."""
+        return self.lower.y
+
+    @property
+    def g(self) -> Vec:
+        """The hypergradient, which must have been computed."""
+        assert self.gradient is not None
+        return self.gradient
+
+    @property
+    def size(self) -> float:
+        """Size of the parts that the hypergradient is the difference of."""
+        return norm(self.gF_x) + (norm(self.adjoint.cross) if self.adjoint is not None else 0.0)
+
+
+class LowerMethod(Protocol):
+    """Solves the lower level at x from y; ``scale`` is the size of residuals in the run."""
+
+    def solve(
+        self, oracle: Oracle, x: Vec, y: Vec, accuracy: Accuracy, scale: float
+    ) -> tuple[LowerSolution, float]:
+        """The solution and the residual at the start."""
+        ...
+
+
+class AdjointMethod(Protocol):
+    """Solves the adjoint system at a point; ``u0`` is the adjoint of the point before."""
+
+    def solve(self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy) -> Adjoint:
+        """The adjoint."""
+        ...
+
+
+class NewtonStep(Protocol):
+    """Newton's step for Phi."""
+
+    def step(
+        self, point: Point, g: np.ndarray[Any, Any], free: np.ndarray[Any, Any] | None
+    ) -> np.ndarray[Any, Any] | None:
+        """``Phi''^-1 g`` on the free variables (None: all) at a point; None where it has none."""
+        ...
+
+    def reset(self) -> None:
+        """The step led nowhere."""
+        ...
+
+
+@dataclass(slots=True)
+class Response:
+    """Evaluates Phi and dPhi/dx by a lower method and an adjoint method.
+
+    The value is corrected to second order in the lower residual, ``F(x, y) - u' f_y`` with the
+    newest adjoint u: line searches stay valid at loose lower accuracy. ``newton``
+    makes its step where Phi is quadratic.
+    """
+
+    oracle: Oracle
+    lower: LowerMethod
+    adjoint: AdjointMethod
+    accuracy: Accuracy = field(default_factory=Accuracy)
+    scale: float = 0.0
+    first: float = 0.0
+    correct: bool = True
+    newton: NewtonStep | None = None
+
+    def evaluate(self, x: Vec, near: Point | None, y: Vec, expected: float = 0.0) -> Point:
+        """Phi at x from the start y; the error is kept below a fraction of the ``expected`` change
+        of Phi.
+        """
+        u = near.adjoint.u if near is not None and near.adjoint is not None else None
+        accuracy = self.accuracy
+        while True:
+            lower, start = self.lower.solve(self.oracle, x, y, accuracy, self.scale)
+            self._note(start)
+            F, gF_x, gF_y = self.oracle.value_grad_F(x, lower.y)
+            correction = (
+                dot(u, lower.face.project(lower.gradient))
+                if u is not None and self.correct
+                else 0.0
+            )
+            # What is left after the correction is of second order in the residual.
+            if not abs(correction) > expected > 0.0 or lower.ended != "reached":
+                break
+            if accuracy.level <= accuracy.floor:
+                break
+            # x has not moved since this solve: only the level counts now.
+            factor = min(0.1, max(LEAP, 0.1 * expected / abs(correction)))
+            level = max(accuracy.floor, factor * accuracy.level)
+            accuracy = replace(accuracy, level=level, change=1.0)
+            y = lower.y
+        return Point(x, lower, F, F - correction, gF_x, gF_y)
+
+    def _note(self, start: float) -> None:
+        """Let the scale grow, but not with the far trials of a line search."""
+        if math.isfinite(start):
+            limit = 10.0 * self.first if self.first > 0.0 else start
+            self.first = self.first or start
+            self.scale = max(self.scale, min(start, limit))
+
+    def differentiate(self, point: Point, near: Point | None) -> Point:
+        """The same point with adjoint and hypergradient."""
+        u0 = near.adjoint.u if near is not None and near.adjoint is not None else None
+        adjoint = self.adjoint.solve(self.oracle, point, u0, self.accuracy)
+        p, value = point, point.F
+        if self.correct:
+            value -= dot(adjoint.u, p.lower.face.project(p.lower.gradient))
+        g = p.gF_x - adjoint.cross
+        return Point(p.x, p.lower, p.F, value, p.gF_x, p.gF_y, adjoint, g, self.accuracy.level)
+
+    def again(self, point: Point) -> Point:
+        """The same x at the present level. Nothing has moved, so there is no change to follow."""
+        change, self.accuracy.change = self.accuracy.change, 1.0
+        new = self.evaluate(point.x, point, point.y)
+        if self.finite(new):
+            new = self.differentiate(new, point)
+        self.accuracy.change = change
+        return new
+
+    def polish(self, point: Point) -> Point:
+        """The point with its lower level solved beyond the floor of the accuracy; same adjoint."""
+        keep = self.accuracy
+        self.accuracy = Accuracy(1e-2 * keep.floor, 1.0, 1e-2 * keep.floor)
+        new = self.evaluate(point.x, point, point.y)
+        self.accuracy = keep
+        if not self.finite(new) or point.adjoint is None:
+            return point
+        return replace(new, adjoint=point.adjoint, gradient=new.gF_x - point.adjoint.cross)
+
+    def finite(self, point: Point) -> bool:
+        """Whether the lower solve and the value are usable numbers."""
+        return math.isfinite(point.value) and point.lower.ended not in NO_SOLUTION

@@ -1,0 +1,1 @@
+"""Small programs of scalar columns and rows, and their solvers."""

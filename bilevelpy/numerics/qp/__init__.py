@@ -1,0 +1,1 @@
+"""Convex quadratic programs by working sets, each for the rows that it meets."""

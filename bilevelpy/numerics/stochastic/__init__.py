@@ -1,0 +1,1 @@
+"""What methods on batches share: averages, variance reduction, step lengths."""

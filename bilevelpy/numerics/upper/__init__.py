@@ -1,0 +1,1 @@
+"""Descent on the reduced objective Phi(x) = F(x, y(x))."""

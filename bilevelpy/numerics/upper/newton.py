@@ -1,0 +1,158 @@
+"""Newton's steps on the upper level, by the second derivative of the reduced objective."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bilevelpy.numerics.qp.working_set import Program, WorkingSet
+from bilevelpy.numerics.quasi_newton import CURVATURE, updated
+
+if TYPE_CHECKING:
+    from bilevelpy.numerics.lower.response import Point
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+# ``(point, f_yx) -> R = -f_yy^-1 f_yx``; None where f_yy has no inverse.
+Columns = Callable[["Point", Array], Array | None]
+
+# Upper variables, and entries of dy/dx, up to which a column for each is kept.
+LARGEST, ENTRIES = 200, 2_000_000
+# Passes over the data that one column is worth, ``f_yx s`` and ``L''(s, t)``, where f_yy moves.
+COLUMN = 2.0
+# The matrix must promise to save so many times its price, at the pace of so many latest steps.
+WORTH, PACE = 2.0, 5
+# Curvatures below this fraction of the largest one are taken for it.
+FLAT = 1e-10
+
+
+def reduced_newton(
+    oracle: Any, columns: Columns, tol: float, *, kept: bool = False
+) -> ReducedNewton | None:
+    """None where the lower level has bounds (Phi has kinks, whose curvature is no local matter),
+    where there are too many variables, or where the oracle knows no second derivatives.
+    """
+    n, m = oracle.n, oracle.m
+    if n > LARGEST or n * m > ENTRIES or not (oracle.domain_y.is_free and oracle.domain_x.is_box):
+        return None
+    known = getattr(oracle, "second_order", None)
+    return None if known is None else ReducedNewton(oracle, columns, tol, kept)
+
+
+class ReducedNewton:
+    """Steps to the minimiser of ``g'd + d'Bd/2`` in the box. B is the second derivative of Phi at
+    the latest point where it was computed, with the moduli of its eigenvalues in place of negative
+    ones (Y. Dauphin et al., NeurIPS 2014), updated since by BFGS.
+
+    It is computed where the run has taken as many passes over the data since the last time as it
+    costs, 2 n, so that it is at most half of all work, or the few that the zeros of its parts leave
+    where f is a quadratic in y whose matrix is ``kept``; and where at the pace of the latest five
+    steps the gradient would take twice as many to fall by ``tol``, so that runs which end soon
+    without it do.
+    """
+
+    def __init__(self, oracle: Any, columns: Columns, tol: float, kept: bool) -> None:
+        self.oracle, self.columns, self.tol, self.kept = oracle, columns, tol, kept
+        domain = oracle.domain_x
+        self.working = WorkingSet(domain.lower.numpy(), domain.upper.numpy(), np.empty((0, 0)))
+        self.matrix: Array | None = None
+        self._last: Point | None = None
+        self._spent = self._passes()
+        self._course: list[tuple[int, float]] = []
+
+    def step(
+        self, point: Point, g: Array, free: np.ndarray[Any, np.dtype[np.bool_]] | None
+    ) -> Array | None:
+        """x less the minimiser of the quadratic model in the box; None before the matrix is worth
+        its price.
+        """
+        self._course.append((self._passes(), float(np.sqrt(g.dot(g)))))
+        if self._is_due():
+            self.matrix = self._second(point)
+            self._spent = self._passes()
+        elif self.matrix is not None and self._last is not None:
+            self._learn(self._last, point)
+        self._last = point
+        B = self.matrix
+        if B is None:
+            return None
+        x = point.x.numpy()
+        self.working.start(x)
+        found = self.working.solve(Program(B, None, point.g.numpy() - B.dot(x)))
+        if found is None:
+            self.reset()
+            return None
+        return x - np.minimum(np.maximum(found.y, self.working.low), self.working.high)
+
+    def reset(self) -> None:
+        """Forget the matrix: its step led nowhere."""
+        self.matrix = None
+
+    def carried(self) -> dict[str, Any]:
+        """The matrix and the course of the run, by which the next one is due."""
+        course = [list(pair) for pair in self._course]
+        return {"matrix": self.matrix, "last": self._last, "spent": self._spent, "course": course}
+
+    def restore(self, known: Mapping[str, Any], oracle: Any) -> None:
+        """As they were."""
+        self.matrix, self._last = known["matrix"], known["last"]
+        if self.matrix is not None and self.matrix.shape != (self.oracle.n, self.oracle.n):
+            raise ValueError("the matrix is of another size")
+        self._spent = int(known["spent"])
+        self._course = [(int(passes), float(size)) for passes, size in known["course"]]
+
+    def _is_due(self) -> bool:
+        now, norm = self._course[-1]
+        if len(self._course) <= PACE or not 0.0 < norm < math.inf:
+            return False
+        o = self.oracle
+        price = o.second_order.passes if self.kept else COLUMN * o.n
+        if now - self._spent < price:
+            return False
+        before, larger = self._course[-1 - PACE]
+        fall = math.log(max(larger, 1e-300) / norm)
+        left = math.log(norm / (self.tol * max(v for _, v in self._course)))
+        return bool(left * (now - before) > WORTH * price * fall)
+
+    def _passes(self) -> int:
+        counts = self.oracle.counts
+        return int(counts.grad_F + counts.grad_f + counts.hvp)
+
+    def _learn(self, old: Point, new: Point) -> None:
+        """The BFGS update of B by the move between two points."""
+        s, d = (new.x - old.x).numpy(), (new.g - old.g).numpy()
+        B = self.matrix
+        assert B is not None
+        curved = s.dot(d) > CURVATURE * math.sqrt(s.dot(s) * d.dot(d))
+        if curved and s.dot(B.dot(s)) > 0.0:
+            self.matrix = updated(B, s, d)
+
+    def _second(self, point: Point) -> Array | None:
+        """Phi'' at a point, made positive definite."""
+        o, adjoint = self.oracle, point.adjoint
+        if adjoint is None or not point.lower.face.is_whole:
+            return None
+        check = getattr(o, "check_deadline", lambda: None)
+        found = o.second_order.at(point.x, point.y, adjoint.u, check)
+        R = None if found is None else self.columns(point, found.f_yx())
+        if found is None or R is None:
+            return None
+        H = found.reduced(R)
+        return _definite(0.5 * (H + H.T))
+
+
+def _definite(H: Array) -> Array | None:
+    """The moduli of the eigenvalues in their place; None where H is 0 or not finite."""
+    if not np.isfinite(H).all():
+        return None
+    values, vectors = np.linalg.eigh(H)
+    sizes = np.abs(values)
+    top = float(sizes.max(initial=0.0))
+    if top == 0.0:
+        return None
+    if values[0] >= FLAT * top:
+        return H
+    found: Array = (vectors * np.maximum(sizes, FLAT * top)) @ vectors.T
+    return found

@@ -1,0 +1,58 @@
+"""Two runs from one start where F(x, y(x)) has many local minima: the better end counts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bilevelpy.numerics.driver.measure import Finish, Measure
+from bilevelpy.numerics.upper.optimizer import advance, begin, measure
+from bilevelpy.numerics.upper.pieces import InPieces
+from bilevelpy.numerics.upper.state import Rival, UpperState
+from bilevelpy.result import Status
+
+
+def step(state: UpperState) -> UpperState:
+    """One step. Whole steps over pieces of Phi end soon, often at lower minima than quasi-Newton
+    steps and sometimes at higher ones: after them the run goes on from its start without pieces,
+    and so it does from where it got stuck between them.
+    """
+    newton = state.response.newton
+    if not isinstance(newton, InPieces):
+        return advance(state)
+    ended, state.pending = state.pending, None
+    if ended is None:
+        state = advance(state)
+    elif newton.is_on and ended.status is Status.STALLED:
+        newton.is_on = False
+        state.forget()
+        state = advance(state)
+    else:
+        newton.is_on = False
+        first, rival = state, Rival(state.point, replace(measure(state), finish=ended))
+        state = begin(first.response, first.start.x, first.start.y, first.tol)
+        state.norms[:0], state.rival = first.norms, rival
+    finish = state.finish or _converged(state)
+    if finish is None:
+        return state
+    if state.rival is None:
+        if newton.has_stepped and finish.status in (Status.CONVERGED, Status.STALLED):
+            state.finish, state.pending = None, finish
+    elif state.rival.end.F <= state.point.F:
+        state.point, state.finish = state.rival.point, state.rival.end.finish
+    return state
+
+
+def _converged(state: UpperState) -> Finish | None:
+    found = state.stationarity()
+    if found > state.tol:
+        return None
+    return Finish(Status.CONVERGED, f"relative hypergradient {found:.1e} within tol")
+
+
+def described(found: Measure, state: UpperState) -> Measure:
+    """A measure with the end that the run has behind it, or is at, while it goes on."""
+    if state.finish is not None:
+        return found
+    if state.pending is not None:
+        return replace(found, rival=replace(found, finish=state.pending), goes_on=True)
+    return found if state.rival is None else replace(found, rival=state.rival.end)

@@ -1,0 +1,1 @@
+"""From tensor nodes to scalar rows, entry by entry."""
