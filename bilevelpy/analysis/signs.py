@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bilevelpy.analysis.modulus import lower_bound
+from bilevelpy.analysis.least import lower_bound
 from bilevelpy.analysis.ranges import Ranges
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.program import BoundProgram

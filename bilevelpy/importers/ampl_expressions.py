@@ -14,7 +14,7 @@ from bilevelpy.importers.ampl_file import Range, line_of
 from bilevelpy.reductions import scalar
 
 if TYPE_CHECKING:
-    from bilevelpy.importers.ampl_text import File, Row, Variable
+    from bilevelpy.importers.ampl_declared import File, Row, Variable
 
 Tree = lark.Tree[Any]
 # What our expressions know, and what AMPL has of it.

@@ -9,13 +9,13 @@ their multipliers follow from the model and are left out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import lark
 
 from bilevelpy.importers import blv_text as blv
+from bilevelpy.importers.ampl_declared import File, Row, Variable
 from bilevelpy.importers.ampl_expressions import (
     Names,
     index_of,
@@ -31,40 +31,6 @@ from bilevelpy.storage import open_text
 
 Tree = lark.Tree[Any]
 DERIVED = ("stationarity", "complementarity")
-
-
-@dataclass(slots=True)
-class Variable:
-    """A declared variable with its attributes."""
-
-    name: str
-    members: Range | None
-    attributes: list[Tree]
-    line: int
-
-
-@dataclass(slots=True)
-class Row:
-    """A constraint: terms and the relations between them."""
-
-    name: str
-    terms: list[Any]
-    relations: list[str]
-    line: int
-    binder: tuple[str, Range] | None = None
-
-
-@dataclass(slots=True)
-class File:
-    """What a file declares."""
-
-    text: Text
-    sets: dict[str, Range] = field(default_factory=dict)
-    params: dict[str, float] = field(default_factory=dict)
-    tables: dict[str, tuple[Range, dict[int, float]]] = field(default_factory=dict)
-    variables: dict[str, Variable] = field(default_factory=dict)
-    rows: list[Row] = field(default_factory=list)
-    objective: tuple[str, Any, int] | None = None
 
 
 def ampl_text(path: str | Path) -> str:

@@ -8,7 +8,7 @@ from bilevelpy.patience import check
 from bilevelpy.reductions import scalar as sc
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.rows import Functions
+    from bilevelpy.reductions.tables import Functions
 
 
 def tree_of(functions: Functions, row: int, constant: bool = True) -> sc.Scalar:

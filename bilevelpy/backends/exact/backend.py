@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.base import Accept, Cost, Reject
-from bilevelpy.backends.loop import check_range
+from bilevelpy.backends.exact.options import ExactOptions
 from bilevelpy.backends.whole import Hooks, ProgramAnswer, writing
 from bilevelpy.ir.types import DomainKind
 from bilevelpy.options import BackendOptions, SolveOptions
@@ -29,24 +28,6 @@ _ONLY_CONDITIONS = {
     "duals": "takes multipliers of followers that are known to be convex",
     "reported_duals": "takes multipliers of followers that are known to be convex",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExactOptions(BackendOptions):
-    """Options of ``exact``.
-
-    ``gap``: relative distance of objective and bound at which optimality counts as proved (0: the
-    tolerance of the run). ``ties``: find the least and the greatest F over all best responses.
-    ``patience``: seconds for followers that are settled by cuts, where the run has no time limit.
-    """
-
-    gap: float = 0.0
-    ties: bool = True
-    patience: float = 300.0
-
-    def __post_init__(self) -> None:
-        check_range(self, "exact", 0.0, 1.0, "gap")
-        check_range(self, "exact", 0.0, 1e9, "patience")
 
 
 class Exact:

@@ -22,7 +22,7 @@ from bilevelpy.backends.exact.outcome import Interlude, Limits, Outcome
 from bilevelpy.backends.exact.pace import Pace
 from bilevelpy.backends.exact.polish import polish
 from bilevelpy.backends.exact.price_bounds import with_price_bounds
-from bilevelpy.backends.exact.prices import beyond_bounds, open_prices, shadow_prices
+from bilevelpy.backends.exact.prices import beyond_bounds, open_prices
 from bilevelpy.backends.exact.programs import Programs
 from bilevelpy.backends.exact.proof import Proof
 from bilevelpy.backends.exact.relax import Relaxed
@@ -35,10 +35,11 @@ from bilevelpy.ir.walk import duals
 from bilevelpy.numerics.certificate.constrained import without_point
 from bilevelpy.patience import TooLong, until
 from bilevelpy.reductions.pessimistic import Worst
+from bilevelpy.reductions.prices import shadow_prices
 from bilevelpy.result import Status
 
 if TYPE_CHECKING:
-    from bilevelpy.backends.exact.backend import ExactOptions
+    from bilevelpy.backends.exact.options import ExactOptions
     from bilevelpy.ir.program import BoundProgram
     from bilevelpy.options import SolveOptions
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.base import Accept, Cost, Reject
-from bilevelpy.backends.loop import check_choices, check_range
+from bilevelpy.backends.nlp.options import NLPOptions
 from bilevelpy.backends.nlp.run import Run
 from bilevelpy.backends.whole import Hooks, ProgramAnswer, writing
 from bilevelpy.options import BackendOptions, SolveOptions
@@ -25,22 +24,6 @@ _JOINED = {
     "duals": "knows the shadow prices of convex followers only",
     "reported_duals": "knows the shadow prices of convex followers only",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NLPOptions(BackendOptions):
-    """Options of ``nlp``.
-
-    ``starts``: how many starts are tried. ``form``: "conditions" (the followers' conditions in one
-    program), "reduced" (F along solved responses; convex quadratic followers) or "auto".
-    """
-
-    starts: int = 8
-    form: str = "auto"
-
-    def __post_init__(self) -> None:
-        check_choices(self, "nlp", form=("auto", "conditions", "reduced"))
-        check_range(self, "nlp", 1, 10**6, "starts")
 
 
 class NLP:

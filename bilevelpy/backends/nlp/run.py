@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from bilevelpy.backends.exact.prices import shadow_prices
 from bilevelpy.backends.nlp.complementarity import (
     NEAR,
     Complementarity,
@@ -27,6 +26,7 @@ from bilevelpy.backends.whole import ProgramAnswer
 from bilevelpy.numerics.certificate.local import certify_local
 from bilevelpy.numerics.certificate.local_probe import Probe, probe
 from bilevelpy.patience import TooLong, until
+from bilevelpy.reductions.prices import shadow_prices
 from bilevelpy.result import Certificate, Status
 
 Array = np.ndarray[Any, np.dtype[Any]]

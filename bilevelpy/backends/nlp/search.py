@@ -48,7 +48,7 @@ from bilevelpy.reductions.rows import system
 from bilevelpy.reductions.separate import separate
 
 if TYPE_CHECKING:
-    from bilevelpy.backends.nlp.backend import NLPOptions
+    from bilevelpy.backends.nlp.options import NLPOptions
     from bilevelpy.ir.program import BoundProgram
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 Vec = torch.Tensor
 
-METRICS = ("pilot", "none", "rough")
-STARTS = ("solve", "respond", "none")
 # Rows of a pilot: enough for its curvatures to be those of all rows, at most half of them.
 PILOT_ROWS, PILOT_FACTOR = 250, 20
 # Batches whose largest curvature is looked at.

@@ -10,7 +10,6 @@ import torch
 
 from bilevelpy.backends.loop import LoopState, check_choices, check_range
 from bilevelpy.backends.stochastic.pace import LowerPace, UpperPace
-from bilevelpy.backends.stochastic.scale import METRICS, STARTS
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.lowering.sums.batch_oracle import BatchOracle
 from bilevelpy.numerics.linear_solve import norm
@@ -20,6 +19,8 @@ from bilevelpy.options import BackendOptions
 Vec = torch.Tensor
 
 SAMPLING = ("epoch", "random")
+METRICS = ("pilot", "none", "rough")
+STARTS = ("solve", "respond", "none")
 # Longest step of x as a part of the radius in which its metric is good.
 REACH = 0.1
 

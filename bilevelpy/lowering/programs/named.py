@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -11,13 +12,23 @@ from torch import Tensor
 from bilevelpy.errors import UsageError
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.objectives import level_total
+from bilevelpy.ir.program import BoundProgram
 from bilevelpy.lowering.programs.compiled import Programs
-
-if TYPE_CHECKING:
-    from bilevelpy.lowering.sums.statistics import Summary
 
 Vec = Tensor
 Named = dict[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A program whose sums of squares are statistics; ``numbers`` of them, of the params
+    ``names``; ``error`` is the largest difference to the rows that was seen, relative.
+    """
+
+    bound: BoundProgram
+    numbers: int
+    names: tuple[str, ...]
+    error: float
 
 
 class NamedPrograms(Programs):

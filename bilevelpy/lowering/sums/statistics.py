@@ -33,6 +33,7 @@ from bilevelpy.lowering.programs.derive import derivatives
 from bilevelpy.lowering.programs.differentiate import batched_gradients, gradient
 from bilevelpy.lowering.programs.layout import Layout
 from bilevelpy.lowering.programs.memory import BLOCK
+from bilevelpy.lowering.programs.named import NamedPrograms, Summary
 from bilevelpy.lowering.programs.straight import inner
 from bilevelpy.lowering.sums.batches import Partition
 from bilevelpy.lowering.sums.sampled import Sum, candidates
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from bilevelpy.ir.build import Builder
     from bilevelpy.ir.types import Axis
     from bilevelpy.lowering.programs.layout import Piece
-    from bilevelpy.lowering.programs.named import NamedPrograms
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -53,18 +53,6 @@ LARGEST = 500
 FAITHFUL = 1e-9
 # Columns of H that are multiplied at once.
 COLUMNS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """A program whose sums of squares are statistics; ``numbers`` of them, of the params
-    ``names``; ``error`` is the largest difference to the rows that was seen, relative.
-    """
-
-    bound: BoundProgram
-    numbers: int
-    names: tuple[str, ...]
-    error: float
 
 
 class _OutOfTime(Exception):

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.backends.exact.backend import Exact, ExactOptions
-from bilevelpy.backends.nlp.backend import NLP, NLPOptions
+from bilevelpy.backends.exact.backend import Exact
+from bilevelpy.backends.exact.options import ExactOptions
+from bilevelpy.backends.nlp.backend import NLP
+from bilevelpy.backends.nlp.options import NLPOptions
 from bilevelpy.options import SolveOptions
 from bilevelpy.patience import TooLong, check, until
 from bilevelpy.reductions import scalar as sc
