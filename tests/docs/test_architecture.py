@@ -10,18 +10,33 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "bilevelpy"
 INSIDE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+FOLDERS = "## Inside the larger packages"
 ADDING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
+def _parts(folder: Path) -> set[str]:
+    """Modules and packages of a folder."""
+    files = {p.stem for p in folder.glob("*.py")} | {p.name for p in folder.iterdir() if p.is_dir()}
+    return files - {"__init__", "__main__", "__pycache__"}
+
+
+def _named(text: str) -> list[str]:
+    """What stands in the first column of tables."""
+    rows = re.findall(r"^\| (`[^|]*) \|", text, re.M)
+    return [n for row in rows for n in re.findall(r"`([\w.]+)`", row)]
+
+
 def test_every_part_of_the_package_is_in_the_table() -> None:
-    rows = re.findall(r"^\| (`[^|]*) \|", INSIDE, re.M)
-    named = [n for row in rows for n in re.findall(r"`([\w.]+)`", row)]
-    parts = {p.stem for p in PACKAGE.glob("*.py")} | {
-        p.name for p in PACKAGE.iterdir() if p.is_dir()
-    }
-    parts -= {"__init__", "__main__", "__pycache__"}
+    named = _named(INSIDE.split(FOLDERS)[0])
     assert len(named) == len(set(named))
-    assert {n for n in named if "." not in n} == parts
+    assert {n for n in named if "." not in n} == _parts(PACKAGE)
+
+
+@pytest.mark.parametrize("layer", ["backends", "numerics", "lowering"])
+def test_folders_of_the_larger_packages_are_in_their_tables(layer: str) -> None:
+    table = INSIDE.split(FOLDERS)[1].split(f"| `{layer}` |")[1].split("\n\n")[0]
+    folders = {p.name for p in (PACKAGE / layer).iterdir() if (p / "__init__.py").exists()}
+    assert folders <= set(_named(table)) <= _parts(PACKAGE / layer)
 
 
 @pytest.mark.parametrize("text", [INSIDE, ADDING], ids=["architecture", "contributing"])
