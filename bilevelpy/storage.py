@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import os
@@ -29,6 +30,10 @@ _NUMBER = re.compile(
 
 class JsonProblem(ValueError):
     """A JSON text that Python reads in a way of its own, or fails on with words of its own."""
+
+
+class NotUtf8(ValueError):
+    """A file that is no text in UTF-8; the words say what it is."""
 
 
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -237,6 +242,42 @@ def open_text(path: str | Path, what: str) -> str:
         raise UsageError(f"cannot read the {what} {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise UsageError(f"cannot read the {what} {str(path)!r}: not a path") from error
+    wide = wide_encoding(content)
+    if wide is not None:
+        raise UsageError(f"cannot read the {what} {path}: it is {wide} text; save it as UTF-8")
     if b"\0" in content[:8192]:
         raise UsageError(f"cannot read the {what} {path}: it is a binary file")
     return content.decode("utf-8", errors="replace")
+
+
+def utf8_text(content: bytes) -> str:
+    """The text of a file in UTF-8, with or without its mark, lines ended by a line feed.
+
+    Raises
+    ------
+    NotUtf8
+        Where it is none; the words say what it is.
+    """
+    wide = wide_encoding(content)
+    if wide is not None:
+        raise NotUtf8(f"it is {wide} text; save it as UTF-8")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise NotUtf8("it is not UTF-8 text; save it as UTF-8") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def wide_encoding(content: bytes) -> str | None:
+    """What bytes seem to be text in, "UTF-16" or "UTF-32": by a mark, or by zeros between."""
+    for name, marks in (
+        ("UTF-32", (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)),
+        ("UTF-16", (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)),
+    ):
+        if content.startswith(marks):
+            return name
+    head = content[:1024]
+    even, odd = head[::2], head[1::2]
+    # Letters of most languages' keywords and numbers have a zero byte there.
+    plain, zeros = (even, odd) if odd.count(0) > even.count(0) else (odd, even)
+    return "UTF-16" if zeros and zeros.count(0) == len(zeros) and 0 not in plain else None

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 
-from bilevelpy.errors import BackendError, UsageError
-from bilevelpy.options import SolveOptions, did_you_mean
+from bilevelpy.errors import BackendError
+from bilevelpy.options import SolveOptions
 from bilevelpy.patience import TooLong, until
 from bilevelpy.result import Certificate, Status
 
@@ -115,35 +115,13 @@ def with_start(system: System, values: Mapping[str, Any]) -> System:
 
 
 def started(columns: Columns, values: Mapping[str, Any]) -> Columns:
-    """Columns with other start values, given by the names of variables (``x``, ``fit.w``).
-
-    Raises
-    ------
-    UsageError
-        For a name that there is not, or values of another shape.
-    """
+    """Columns with other start values: arrays in their shapes by name (``x``, ``fit.w``)."""
     start = columns.start.copy()
-    places: dict[str, list[Block]] = {}
-    for block in columns.blocks:
-        if not block.is_dual:
-            for name in (block.name, f"{block.level}.{block.name}"):
-                places.setdefault(name, []).append(block)
+    places = {b.name: b for b in columns.blocks if not b.is_dual}
+    places |= {f"{b.level}.{b.name}": b for b in columns.blocks if not b.is_dual}
     for name, value in values.items():
-        found = places.get(name, [])
-        if len(found) != 1:
-            problem = "several variables are called" if found else "there is no variable"
-            raise UsageError(f"start: {problem} `{name}`{did_you_mean(name, list(places))}")
-        block = found[0]
-        try:
-            given = np.asarray(value, dtype=float)
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"start: `{name}` takes numbers") from error
-        if given.shape not in ((), block.shape):
-            raise UsageError(f"start: `{name}` has shape {block.shape}, found {given.shape}")
-        if not np.isfinite(given).all():
-            raise UsageError(f"start: `{name}` must be finite")
-        part = np.broadcast_to(given, block.shape).reshape(-1)
-        start[block.offset : block.offset + block.size] = part
+        block = places[name]
+        start[block.offset : block.offset + block.size] = np.reshape(value, -1)
     return replace(columns, start=np.clip(start, columns.lower, columns.upper))
 
 

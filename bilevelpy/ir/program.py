@@ -207,7 +207,8 @@ class Data:
     order. ``members``: PAIRS and SUBSET axes -> int array (size, len(parents)) of positions in the
     parents. ``arrays``: param name -> float64 array (kept by reference where it already is one) or
     SciPy CSR matrix. ``externs``: name -> callable. ``origins``: name -> where the value came from,
-    in words.
+    in words. ``named``: axes that count -> the labels that tables brought along them, in order, and
+    the param of the first such table.
     """
 
     sizes: Mapping[Axis, int]
@@ -216,6 +217,7 @@ class Data:
     arrays: Mapping[str, Any]
     externs: Mapping[str, Any] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
+    named: Mapping[Axis, tuple[tuple[Label, ...], str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

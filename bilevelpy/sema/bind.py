@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from bilevelpy.errors import DataError
-from bilevelpy.ir.program import BoundProgram, Data
+from bilevelpy.ir.program import BoundProgram
 from bilevelpy.ir.types import Axis
 from bilevelpy.sema.binding.axes import resolve_axis
 from bilevelpy.sema.binding.collect import bind_externs, caller_sources, collect
@@ -89,10 +90,8 @@ def bind(
     if problems:
         raise DataError(sorted(problems, key=_place), program.sources)
     sizes = {a: n for a, n in state.sizes.items() if a in used}
-    return BoundProgram(
-        program,
-        Data(sizes, state.labels, state.members, state.arrays, state.externs, state.origins),
-    )
+    named = {axis: (n.labels, n.name) for axis, n in state.named.items()}
+    return BoundProgram(program, replace(state.data, sizes=sizes, named=named))
 
 
 def _matters(problem: Diagnostic, used: set[Axis]) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from bilevelpy.diagnostics import Source
 from bilevelpy.sema.paths import leaves_folder
 from bilevelpy.sema.scope import State, closest
+from bilevelpy.storage import NotUtf8, utf8_text
 from bilevelpy.syntax import ast
 from bilevelpy.syntax.parser import parse
 
@@ -37,11 +38,11 @@ def read_model(path: str, root: str | None) -> Source:
             raise Refused("not a regular file")
         if found.st_size > MAX_BYTES:
             raise Refused(f"larger than {MAX_BYTES // 1_000_000} MB")
-        return Source(path, real.read_text(encoding="utf-8-sig"))
+        return Source(path, utf8_text(real.read_bytes()))
     except FileNotFoundError:
         raise Refused("there is no such file") from None
-    except UnicodeDecodeError:
-        raise Refused("not a text in UTF-8") from None
+    except NotUtf8 as problem:
+        raise Refused(str(problem)) from None
     except (OSError, ValueError, RuntimeError) as error:
         raise Refused(getattr(error, "strerror", None) or "it cannot be read") from None
 

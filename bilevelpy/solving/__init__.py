@@ -37,7 +37,7 @@ from bilevelpy.solving.driven import solve_driven
 from bilevelpy.solving.facts import check_unchanged, chosen, oracle, structure
 from bilevelpy.solving.request import Clock, Request
 from bilevelpy.solving.scout import better_elsewhere, is_small
-from bilevelpy.solving.starts import start_at, start_vectors
+from bilevelpy.solving.starts import given_start, start_at, start_vectors
 from bilevelpy.solving.unbegun import unbegun
 from bilevelpy.solving.whole import solve_whole
 
@@ -68,6 +68,7 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
     """
     clock = Clock(began)
     check_unchanged(model)
+    request = replace(request, start=given_start(model.bound, request.start))
     doing = "compiled"
     try:
         with until(max(began + options.time_limit, time.perf_counter() + LEAST)):

@@ -12,8 +12,10 @@ from bilevelpy.checkpoint import Saved
 from bilevelpy.errors import UsageError
 from bilevelpy.options import did_you_mean
 from bilevelpy.result import Result
+from bilevelpy.sema.binding.starts import start_array
 
 if TYPE_CHECKING:
+    from bilevelpy.ir.program import BoundProgram, Variable
     from bilevelpy.lowering.oracle import TorchOracle
 
 
@@ -32,10 +34,35 @@ def named_values(start: Mapping[str, Any] | Result | None) -> Any:
     return {} if start is None else start
 
 
+def given_start(bound: BoundProgram, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Named start values as arrays in the shapes of their variables, whatever they came as.
+
+    Raises
+    ------
+    UsageError, DataError
+        For a name that there is not, and for values that do not fit.
+    """
+    known: dict[str, list[Variable]] = {}
+    for level in bound.program.levels:
+        for variable in level.variables:
+            for name in (variable.name, f"{level.name}.{variable.name}"):
+                known.setdefault(name, []).append(variable)
+    found = {}
+    for name, value in values.items():
+        meant = known.get(name, [])
+        if len(meant) != 1:
+            problem = "several variables are called" if meant else "there is no variable"
+            raise UsageError(f"start: {problem} `{name}`{did_you_mean(name, list(known))}")
+        found[name] = start_array(bound, name, meant[0], value)
+    return found
+
+
 def start_vectors(
     functions: TorchOracle, values: Mapping[str, Any], earlier: Saved | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where to start: named values replace parts of the default, a checkpoint all of it."""
+    """Where to start: named values (see :func:`given_start`) replace parts of the default, a
+    checkpoint all of it.
+    """
     x, y = functions.x0.clone(), functions.y0.clone()
     if earlier is not None:
         if earlier.x.shape != x.shape or earlier.y.shape != y.shape:
@@ -45,11 +72,7 @@ def start_vectors(
         return x, y
     places = _places(functions, x, y)
     for name, value in values.items():
-        found = places.get(name, [])
-        if len(found) != 1:
-            problem = "several variables are called" if found else "there is no variable"
-            raise UsageError(f"start: {problem} `{name}`{did_you_mean(name, list(places))}")
-        _assign(name, found[0], value)
+        places[name][0][...] = value  # a view of the vector
     return x, y
 
 
@@ -81,19 +104,3 @@ def _places(
             places.setdefault(name, []).append(array)
             places.setdefault(f"{level}.{name}", []).append(array)
     return places
-
-
-def _assign(name: str, target: np.ndarray, value: Any) -> None:
-    """Write a start value into the part of the vector that ``target`` is a view of."""
-    try:
-        given = np.asarray(value, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"start: `{name}` takes numbers") from error
-    if given.shape not in ((), target.shape):
-        raise UsageError(f"start: `{name}` has shape {target.shape}, found {given.shape}")
-    if not np.isfinite(given).all():
-        place = tuple(int(i) for i in np.argwhere(~np.isfinite(np.atleast_1d(given)))[0])
-        where = f" at index {list(place)}" if given.ndim else ""
-        bad = np.atleast_1d(given)[place]
-        raise UsageError(f"start: `{name}` must be finite, found {bad}{where}")
-    target[...] = given

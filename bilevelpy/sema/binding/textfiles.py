@@ -16,7 +16,7 @@ from bilevelpy.ir.types import Label
 from bilevelpy.sema.binding.convert import index_labels
 from bilevelpy.sema.binding.npz import UNREADABLE, FileProblem, reason
 from bilevelpy.sema.binding.raw import Array, NotNumbers
-from bilevelpy.storage import JsonProblem, loads, written_number
+from bilevelpy.storage import JsonProblem, NotUtf8, loads, utf8_text, written_number
 
 # Python's limit for whole numbers is no label's business: longer ones are text.
 _WHOLE = re.compile(r"[+-]?\d{1,300}", re.ASCII)
@@ -158,11 +158,11 @@ def _text(path: Path, limit: int) -> str:
         size = path.stat().st_size
         if size > limit:
             raise FileProblem(f"its {size:,} bytes exceed the limit of {limit:,}")
-        return path.read_text(encoding="utf-8-sig")
+        return utf8_text(path.read_bytes())
     except FileNotFoundError:
         raise FileProblem("there is no such file") from None
-    except UnicodeDecodeError:
-        raise FileProblem("it is not UTF-8 text; save it as UTF-8") from None
+    except NotUtf8 as problem:
+        raise FileProblem(str(problem)) from None
     except UNREADABLE as error:
         raise FileProblem(reason(error)) from None
 
