@@ -22,6 +22,7 @@ from bilevelpy.loading import read as read
 from bilevelpy.model import Model
 from bilevelpy.options import SolveOptions, dtype_name, names_of
 from bilevelpy.patience import reading
+from bilevelpy.storage import path_given
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure
@@ -38,11 +39,11 @@ def compile(model: Model | str | Path) -> Oracle:
     Built once for a model; every call is counted in ``counts``.
     """
     from bilevelpy.compiled import Oracle
-    from bilevelpy.solving import check_unchanged, oracle
+    from bilevelpy.solving import check_unchanged, oracle, structure
 
     bound = _model(model)
     check_unchanged(bound)
-    return Oracle(oracle(bound))
+    return Oracle(oracle(bound), lambda: structure(bound, 0))
 
 
 def analyze(model: Model | str | Path, *, seed: int = 0) -> Structure:
@@ -57,14 +58,22 @@ def analyze(model: Model | str | Path, *, seed: int = 0) -> Structure:
     return structure(bound, seed)
 
 
-def dispatch(structure: Structure, *, backend: str = "auto", force: bool = False) -> Decision:
-    """Which backend is to solve a model of this structure, and why not the others.
+def dispatch(
+    structure: Structure | Model | str | Path, *, backend: str = "auto", force: bool = False
+) -> Decision:
+    """Which backend is to solve a model of this structure (of a model: :func:`analyze` finds it),
+    and why not the others.
 
     ``backend`` asks for one by name; where it rejects the model this raises ``BackendError``,
     unless ``force`` is set.
     """
+    from bilevelpy.analysis.structure import Structure
     from bilevelpy.dispatcher import dispatch as decide
 
+    if isinstance(structure, Model | str | Path):
+        structure = analyze(structure)
+    if not isinstance(structure, Structure):
+        raise UsageError(f"dispatch takes a structure or a model, found {structure!r:.80}")
     return decide(structure, backend=backend, force=force)
 
 
@@ -106,6 +115,7 @@ def export(
     from bilevelpy.exporters.base import Options
     from bilevelpy.exporters.write import export as write
 
+    path = path_given(path, "export")
     bound = _model(model, data, externs, keywords).bound
     written, files = write(bound, to, path, Options.of(options or {}))
     for text in files.warnings:
@@ -315,6 +325,10 @@ def sweep(
     """
     from bilevelpy.sweeping import sweep as run
 
+    if not isinstance(params, Mapping | None):
+        raise UsageError(f"params takes names with lists of values, found {params!r:.80}")
+    if not isinstance(seeds, Iterable):
+        raise UsageError(f"seeds takes a list of whole numbers, found {seeds!r:.80}")
     settings = {
         "tol": tol,
         "max_iter": max_iter,
@@ -324,7 +338,7 @@ def sweep(
     return run(
         _model(model, data, externs, keywords),
         params=params or {},
-        seeds=seeds,
+        seeds=list(seeds),
         starts=starts,
         backends=names_of(backends, "backends"),
         jobs=jobs,

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from bilevelpy.errors import BackendError
+from bilevelpy.errors import BackendError, UsageError
 from bilevelpy.expectations import environment
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.numerics.certificate.resolve import Resolver
+from bilevelpy.numerics.rows.response import RowsResolver
+
+if TYPE_CHECKING:
+    from bilevelpy.analysis.structure import Structure
+    from bilevelpy.ir.program import BoundProgram
+    from bilevelpy.lowering.programs.constraints import ConstraintFunction
 
 NO_SOLUTION = "the lower level has no finite solution at this x"
 Vector = np.ndarray[Any, np.dtype[np.float64]]
@@ -23,17 +29,27 @@ class Oracle:
 
     Both levels are minimisations here: a level that maximises has its sign turned. ``bounds_x`` and
     ``bounds_y`` are pairs of vectors; simplices and balls show there as the box around them.
-    ``counts`` counts every evaluation.
+    ``G`` and ``g`` are the rows of the upper and of the lower level. ``counts`` counts every
+    evaluation.
     """
 
-    def __init__(self, oracle: TorchOracle) -> None:
+    def __init__(self, oracle: TorchOracle, structure: Callable[[], Structure]) -> None:
         self._oracle = oracle
+        self._structure = structure
+        self.G = Constraints(oracle.G, oracle.n, oracle.m)
+        self.g = Constraints(oracle.g, oracle.n, oracle.m)
         self.n = oracle.n
         self.m = oracle.m
         self.x0: Vector = _out(oracle.x0)
         self.y0: Vector = _out(oracle.y0)
         self.bounds_x = (_out(oracle.domain_x.lower), _out(oracle.domain_x.upper))
         self.bounds_y = (_out(oracle.domain_y.lower), _out(oracle.domain_y.upper))
+
+    def __repr__(self) -> str:
+        return (
+            f"<Oracle of {self._bound.program.name}: n = {self.n}, m = {self.m}, "
+            f"{self.G.size} upper and {self.g.size} lower rows>"
+        )
 
     @property
     def counts(self) -> dict[str, int]:
@@ -72,7 +88,13 @@ class Oracle:
         return _out(self._oracle.hessian(_in(x, self.n), _in(y, self.m)))
 
     def response(self, x: Any) -> Vector:
-        """The lower solution y(x), solved tightly from ``y0``."""
+        """The lower solution y(x), solved tightly from ``y0``.
+
+        Raises
+        ------
+        BackendError
+            Where there is none, and where the lower level has rows that only whole programs take.
+        """
         point = _in(x, self.n)
         lower = self._solver(point).solved(point, self._oracle.y0)
         if lower is None:
@@ -80,10 +102,12 @@ class Oracle:
         return _out(lower.y)
 
     def hypergradient(self, x: Any) -> Vector:
-        """The gradient of F(x, y(x)), with lower and adjoint problem solved to rounding level."""
+        """The gradient of F(x, y(x)), with lower and adjoint problem solved to rounding level;
+        raises as :meth:`response` does.
+        """
         point = _in(x, self.n)
         answer = self._solver(point).answer(point, self._oracle.y0)
-        if answer is None:
+        if answer is None or answer.gradient is None:
             raise BackendError(NO_SOLUTION)
         return _out(answer.gradient)
 
@@ -95,23 +119,104 @@ class Oracle:
     def reports(self, x: Any, y: Any) -> dict[str, Vector]:
         """The values of the model's reports, by name."""
         upper, lower = self.unflatten(x, y)
-        bound = (self._oracle.by_rows or self._oracle).bound
+        bound = self._bound
         run = Interpreter(bound.data, environment(upper, lower), bound.program.externs)
         return {n: np.asarray(run.value(r.value)) for n, r in bound.program.reports.items()}
 
-    def _solver(self, point: torch.Tensor) -> Resolver:
+    @property
+    def _bound(self) -> BoundProgram:
+        return (self._oracle.by_rows or self._oracle).bound
+
+    def _solver(self, point: torch.Tensor) -> Resolver | RowsResolver:
         """What solves the lower level and the adjoint tightly at a point."""
+        if self.g.size:
+            facts = self._structure()
+            lower = facts.lower
+            if not facts.is_known_convex or lower.form.value == "linear":
+                fact = lower.form if facts.is_known_convex else facts.convexity
+                raise BackendError(
+                    "responses to x are solved here where a lower level with rows is convex and "
+                    f"not linear; {fact.reason}"
+                )
+            if lower.constraints.value not in ("none", "bounds", "linear"):
+                raise BackendError(
+                    "responses to x are solved here where lower rows are affine in the lower "
+                    f"variables; {lower.constraints.reason}"
+                )
+            if lower.domains.value - {"free", "box", "simplex"}:
+                raise BackendError(
+                    "responses to x are solved here with rows over free, box and simplex variables "
+                    f"only; {lower.domains.reason}"
+                )
+            return RowsResolver(self._oracle)
         rng = torch.Generator().manual_seed(0)
         return Resolver(self._oracle, point, self._oracle.y0, rng)
+
+
+class Constraints:
+    """The rows of a level as one vector function ``c(x, y)`` in R^size, by calling it: entries are
+    ``<= 0``, or ``== 0`` where ``equality`` is true.
+
+    ``places`` says by name (``"fit.cap"``) which entries belong to a constraint; one with two
+    comparisons has those of the first before those of the second.
+    """
+
+    def __init__(self, rows: ConstraintFunction, n: int, m: int) -> None:
+        self._rows, self._n, self._m = rows, n, m
+        self.size = rows.size
+        self.equality = rows.equality.numpy().copy()
+        self.places: dict[str, slice] = {}
+        for r in rows.rows:
+            name = f"{r.level}.{r.constraint.name}"
+            first = self.places.get(name, slice(r.start, r.stop)).start
+            self.places[name] = slice(first, r.stop)
+
+    def __repr__(self) -> str:
+        return f"<Constraints: {self.size} rows, {', '.join(self.places) or 'none'}>"
+
+    def __call__(self, x: Any, y: Any) -> Vector:
+        """c(x, y)."""
+        return _out(self._rows.values(*self._point(x, y)))
+
+    def jacobian(self, x: Any, y: Any) -> tuple[Vector, Vector]:
+        """(dc/dx, dc/dy) as dense matrices (size, n) and (size, m)."""
+        by_x, by_y = self._rows.jacobian(*self._point(x, y))
+        return _out(by_x), _out(by_y)
+
+    def vjp(self, x: Any, y: Any) -> Callable[[Any], tuple[Vector, Vector]]:
+        """``u -> ((dc/dx)' u, (dc/dy)' u)``, built once at (x, y)."""
+        if not self.size:
+            return lambda u: (np.zeros(self._n), np.zeros(self._m))
+        product = self._rows.vjp(*self._point(x, y))
+
+        def call(u: Any) -> tuple[Vector, Vector]:
+            by_x, by_y = product(_in(u, self.size))
+            return _out(by_x), _out(by_y)
+
+        return call
+
+    def jvp(self, x: Any, y: Any) -> Callable[[Any, Any], Vector]:
+        """``(dx, dy) -> dc/dx dx + dc/dy dy``, built once at (x, y)."""
+        if not self.size:
+            return lambda dx, dy: np.zeros(0)
+        product = self._rows.jvp(*self._point(x, y))
+        return lambda dx, dy: _out(product(_in(dx, self._n), _in(dy, self._m)))
+
+    def _point(self, x: Any, y: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        return _in(x, self._n), _in(y, self._m)
 
 
 def _in(values: Any, size: int) -> torch.Tensor:
     """A vector of a caller's as a tensor of its own."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().numpy()
-    vector = np.array(values, dtype=np.float64).reshape(-1)
-    if vector.size != size:
-        raise ValueError(f"expected a vector of length {size}, found one of length {vector.size}")
+    try:
+        vector = np.array(values, dtype=np.float64).reshape(-1)
+    except (TypeError, ValueError):
+        raise UsageError(f"expected a vector of length {size}, found {values!r:.80}") from None
+    if vector.size != size or values is None:
+        found = "None" if values is None else f"one of length {vector.size}"
+        raise UsageError(f"expected a vector of length {size}, found {found}")
     return torch.from_numpy(vector)
 
 

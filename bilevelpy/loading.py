@@ -9,7 +9,8 @@ from typing import Any
 
 from bilevelpy.diagnostics import Source
 from bilevelpy.errors import ModelError, UsageError
-from bilevelpy.model import TEXT, Given, Model, build, check_names, read_model
+from bilevelpy.model import TEXT, Given, Model, build, check_externs, check_names, read_model
+from bilevelpy.storage import path_given
 
 
 def load(
@@ -40,18 +41,21 @@ def load(
         The model is wrong; lists every diagnostic. Its subclass ``DataError``: the data does not
         fit the model.
     """
-    return read_model(path, _given(data, externs, keywords))
+    return read_model(path_given(path, "load"), _given(data, externs, keywords))
 
 
 def parse(
     text: str, *, data: Any = None, externs: Mapping[str, Any] | None = None, **keywords: Any
 ) -> Model:
     """Check and bind a model given as text; otherwise as :func:`load`."""
+    if not isinstance(text, str):
+        raise UsageError(f"parse takes the text of a model, found {text!r:.80}")
     return build(Source(TEXT, text), _given(data, externs, keywords))
 
 
 def _given(data: Any, externs: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> Given:
     """Sort what the caller handed over: values by name, a table, one file or several."""
+    check_externs(externs)
     if isinstance(data, (list, tuple)):
         if not all(isinstance(item, (str, Path)) for item in data):
             raise UsageError("data is a mapping of names to arrays, a path, or a list of paths")
@@ -86,6 +90,7 @@ def read(
     """
     from bilevelpy.importers.read import read_bound, read_text
 
+    path = path_given(path, "read")
     bound = read_bound(path, externs or {})
     if bound is not None:
         return Model(bound, (), Given(dict(bound.data.arrays), {}, (), externs or {}))

@@ -63,6 +63,7 @@ class Model:
         compiled again.
         """
         check_names(self.program, keywords)
+        check_externs(externs)
         given = self.given.updated(data=data, externs=externs, keywords=keywords)
         return Model(bind_program(self.program, given), self.warnings, given)
 
@@ -218,6 +219,12 @@ def check_names(program: Program, keywords: Iterable[str], others: Iterable[str]
             close = difflib.get_close_matches(name, options, n=1)
             what = "unknown option" if close else f"model `{program.name}` declares no data called"
             raise UsageError(f"{what} `{name}`{hint}")
+
+
+def check_externs(externs: Any) -> None:
+    """Functions come by name."""
+    if not isinstance(externs, Mapping | None):
+        raise UsageError(f"externs takes a mapping of names to functions, found {externs!r:.80}")
 
 
 def bind_program(program: Program, given: Given) -> BoundProgram:

@@ -210,7 +210,7 @@ class Result:
 
         The file is complete or absent: it is written beside its place and moved there.
         """
-        suffix = Path(path).suffix.lower()
+        suffix = storage.path_given(path, "save").suffix.lower()
         if suffix == ".json":
             storage.write_json(path, self._content())
         elif suffix == ".npz":

@@ -16,7 +16,7 @@ from bilevelpy.result import Certificate, Record, Result, Status
 def load_result(path: str | Path) -> Result:
     """Read a result that :meth:`Result.save` wrote. Its ``decision`` is a plain mapping."""
     arrays: dict[str, np.ndarray] = {}
-    if Path(path).suffix.lower() == ".npz":
+    if storage.path_given(path, "load_result").suffix.lower() == ".npz":
         arrays, content = storage.read_npz(path)
     else:
         content = storage.read_json(path)

@@ -36,6 +36,13 @@ class NotUtf8(ValueError):
     """A file that is no text in UTF-8; the words say what it is."""
 
 
+def path_given(value: Any, what: str) -> Path:
+    """A caller's path; anything else is an error that names ``what`` takes it."""
+    if isinstance(value, str | os.PathLike) and not isinstance(os.fspath(value), bytes):
+        return Path(value)
+    raise UsageError(f"{what} takes the path of a file, found {value!r:.80}")
+
+
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
     """Let ``write`` fill a file beside ``path`` and put it in its place: an interruption leaves the
     old one.

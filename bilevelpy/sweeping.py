@@ -101,7 +101,7 @@ class Sweep:
 
     def save(self, path: str | Path) -> None:
         """Write the table: ``.csv``, or ``.json``. The file is complete or absent."""
-        suffix = Path(path).suffix.lower()
+        suffix = storage.path_given(path, "save").suffix.lower()
         if suffix == ".json":
             storage.write_json(path, self.as_dict())
         elif suffix == ".csv":

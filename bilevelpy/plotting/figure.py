@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bilevelpy.errors import UsageError
-from bilevelpy.storage import write_atomically
+from bilevelpy.storage import path_given, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ FORMATS = (".png", ".svg", ".pdf")
 
 def check_path(path: str | Path | None) -> None:
     """Refuse a file of another kind before anything is drawn."""
-    if path is not None and Path(path).suffix.lower() not in FORMATS:
+    if path is not None and path_given(path, "plot").suffix.lower() not in FORMATS:
         raise UsageError(f"a plot is written as {', '.join(FORMATS)}, not as `{Path(path).name}`")
 
 

@@ -24,6 +24,8 @@ SLACK = 100.0
 # compared with a hundred times the one beside the point.
 LOOSEST = 1e-3
 SMALL = 2000
+# Variables up to which every axis is looked along.
+FEW = 4
 
 
 @dataclass(slots=True)
@@ -120,3 +122,14 @@ def extent_of(oracle: Oracle, x: Vec, chosen: Vec | None = None) -> float:
     if bounded.numel() and bounded.numel() == x.numel():
         sizes.append(1e-2 * norm(bounded))
     return max(sizes) or 1.0
+
+
+def few_directions(n: int) -> list[Vec]:
+    """The axes and the diagonals between two of them where there are few (each for both senses): a
+    saddle at a bound, where both slopes vanish, falls between the axes only.
+    """
+    if n > FEW:
+        return []
+    axes = list(torch.eye(n, dtype=torch.float64))
+    between = [axes[i] + s * axes[j] for j in range(n) for i in range(j) for s in (1, -1)]
+    return [*axes, *(d / norm(d) for d in between)]

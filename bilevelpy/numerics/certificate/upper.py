@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from bilevelpy.numerics.certificate.case import Case, extent_of
+from bilevelpy.numerics.certificate.case import Case, extent_of, few_directions
 from bilevelpy.numerics.certificate.resolve import Answer, Resolver
 from bilevelpy.numerics.linear_solve import dot, norm
 from bilevelpy.numerics.upper.kink import shortest_in_hull
@@ -46,6 +46,7 @@ class UpperCheck:
         self.shown = norm(pg / self.units)
         self.scale = math.nan
         self.weak = False
+        self.fallen = 0.0  # by how much F differs from that at the start
         self._sizes: list[float] = []
 
     def measure(self) -> None:
@@ -70,6 +71,7 @@ class UpperCheck:
             if first is not None:
                 start = norm(self._projected(first.x, first.gradient))
                 typical = min(start, typical) if typical > 0 else start
+                self.fallen = abs(first.value - base.value)
         self.scale = max([s for s in (base.size, typical) if math.isfinite(s)] + [1e-300])
 
     def stationarity(self) -> None:
@@ -150,6 +152,9 @@ class UpperCheck:
         """Look for descent along feasible directions with re-solved responses."""
         case, o, base = self.case, self.oracle, self.base
         worst, place = 0.0, 0.0
+        # A bound may hold a slope so large that all others are nothing beside it: F itself tells.
+        clear = case.slope_tol * max(abs(base.value), self.fallen)
+        clear = clear if clear > 0.0 and math.isfinite(clear) else math.inf
         trials = self._trials_by_unit()
         for direction, radius in self._directions():
             x = o.domain_x.project(case.x + radius * direction)
@@ -160,7 +165,8 @@ class UpperCheck:
             if value is None or not math.isfinite(value):
                 continue
             fall = base.value - value
-            if fall > 2 * case.slope_tol * much + 1e-10 * abs(base.value) and fall > worst:
+            least = min(2 * case.slope_tol * much + 1e-10 * abs(base.value), clear)
+            if fall > max(least, worst):
                 worst, place = fall, norm(self.units * (x - case.x))
                 case.found.downhill = x
         case.found.details["probe_decrease"] = worst
@@ -310,7 +316,7 @@ class UpperCheck:
         return max(abs(slope - expected) - noise, 0.0) / size
 
     def _directions(self) -> list[tuple[Vec, float]]:
-        """Steepest descent, random directions, and for few variables the coordinate axes, each
+        """Steepest descent, random directions, and for few variables the axes and diagonals, each
         with a radius.
         """
         case, o = self.case, self.oracle
@@ -327,8 +333,7 @@ class UpperCheck:
             v = torch.randn(o.n, generator=case.rng, dtype=torch.float64)
             v = v / norm(v)
             out += [(v, near), (-v, near)]
-        if o.n <= 4:
-            for e in torch.eye(o.n, dtype=torch.float64):
-                for radius in (near, beside):
-                    out += [(e, radius), (-e, radius)]
+        for d in few_directions(o.n):
+            for radius in (near, beside):
+                out += [(d, radius), (-d, radius)]
         return out

@@ -81,6 +81,12 @@ class Point:
         """Size of the parts that the hypergradient is the difference of."""
         return norm(self.gF_x) + (norm(self.adjoint.cross) if self.adjoint is not None else 0.0)
 
+    def moving_size(self, projected: Vec) -> float:
+        """The same of the entries that no bound holds, by the projected hypergradient."""
+        held = (projected == 0.0) & (self.g != 0.0)
+        parts = [self.gF_x] if self.adjoint is None else [self.gF_x, self.adjoint.cross]
+        return sum(norm(part.masked_fill(held, 0.0)) for part in parts)
+
 
 class LowerMethod(Protocol):
     """Solves the lower level at x from y; ``scale`` is the size of residuals in the run."""

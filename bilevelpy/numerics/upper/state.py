@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from bilevelpy.lowering.domains.faces import Face
+from bilevelpy.numerics.certificate.case import extent_of
 from bilevelpy.numerics.driver.measure import Finish, Measure
 from bilevelpy.numerics.linear_solve import dot, norm
 from bilevelpy.numerics.lower.response import Point, Response
@@ -21,6 +22,8 @@ MEMORY = 30
 # gradient, though above tol, is small. Upper variables of little effect on F (weights of single
 # samples) drift for ever.
 WINDOW, FALL, SMALL_GRADIENT = 20, 5.0, 100.0
+# The part of tol by which a slope that the others hide has to change F to count.
+CLEAR = 1e-2
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +139,22 @@ class UpperState:
         return known[3]
 
     def relative_gradient(self) -> float:
-        """Projected hypergradient on the scale of the run."""
+        """Projected hypergradient on the scale of the run.
+
+        A bound may hold a slope so large that all others are nothing beside it. They count by
+        themselves where following them over the length of x would change F clearly.
+        """
         pg = self.gradient_norm
         if pg == 0.0:
             return 0.0
         ordered = sorted(self.norms)
-        return pg / max(ordered[(3 * len(ordered)) // 4] if ordered else pg, self.point.size)
+        typical = ordered[(3 * len(ordered)) // 4] if ordered else pg
+        found = pg / max(typical, self.point.size)
+        if found <= self.tol and self.projected_gradient is not self.point.g:
+            alone = pg / max(typical, self.point.moving_size(self.projected_gradient))
+            length = extent_of(self.response.oracle, self.point.x)
+            found = max(found, min(alone, CLEAR * pg * length / self.size()))
+        return found
 
     def size(self) -> float:
         """What changes of F are compared with."""
