@@ -232,8 +232,8 @@ def solve(
     )  # fmt: skip
     # Another device, and single precision, are torch's.
     alone = settings.device == "cpu" and settings.dtype == "float64"
-    with few_threads(bound.bound) if alone else nullcontext():
-        return run(bound, settings, request, began)
+    with few_threads(bound.bound) if alone else nullcontext(), bound.alone() as model:
+        return run(model, settings, request, began)
 
 
 def compare(

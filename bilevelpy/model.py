@@ -5,7 +5,9 @@ library.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +37,24 @@ class Model:
     given: Given = field(default_factory=lambda: Given())
     # What was compiled and found out for this model, by name; filled by the layers above.
     cache: dict[str, Any] = field(default_factory=dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was compiled is no data: a copy, or another process, makes it anew.
+        return {**self.__dict__, "cache": {}}
+
+    @contextmanager
+    def alone(self) -> Iterator[Model]:
+        """The model for one run: what was compiled for it holds the state of a run, so a second one
+        beside it, in another thread, gets a copy that compiles its own.
+        """
+        turn = self.cache.setdefault("turn", threading.Lock())
+        if not turn.acquire(blocking=False):
+            yield Model(self.bound, self.warnings, self.given)
+            return
+        try:
+            yield self
+        finally:
+            turn.release()
 
     @property
     def program(self) -> Program:

@@ -9,6 +9,7 @@ with few threads that is slower, whatever the size. Small matrices gain nothing 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 MANY, LARGE = 8, 20_000_000
 # Entries of the largest array up to which BLAS has one thread.
 SMALL = 4_000_000
+
+_LOCK = threading.Lock()
+_LIMITED: dict[str, Any] = {"runs": 0}
 
 
 def by_numpy(bound: BoundProgram) -> bool:
@@ -38,15 +42,31 @@ def few_threads(bound: BoundProgram) -> Iterator[None]:
     if threads == 1 or not by_numpy(bound):
         yield
         return
-    limit: Any = contextlib.nullcontext()
-    if _largest(bound) <= SMALL:
-        limit = _pools().limit(limits=1, user_api="blas")
+    limit = _one_of_blas() if _largest(bound) <= SMALL else contextlib.nullcontext()
     torch.set_num_threads(1)
     try:
         with limit:
             yield
     finally:
         torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def _one_of_blas() -> Iterator[None]:
+    """One thread of BLAS. Unlike torch's, its number is the process's: of runs side by side the
+    first sets it, and the last sets back what was before.
+    """
+    with _LOCK:
+        if not _LIMITED["runs"]:
+            _LIMITED["limit"] = _pools().limit(limits=1, user_api="blas")
+        _LIMITED["runs"] += 1
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _LIMITED["runs"] -= 1
+            if not _LIMITED["runs"]:
+                _LIMITED.pop("limit").restore_original_limits()
 
 
 def _largest(bound: BoundProgram) -> int:

@@ -6,7 +6,8 @@ Objects of other libraries are recognised by what they can do, so that none is i
 from __future__ import annotations
 
 import numbers
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -34,10 +35,12 @@ def convert(value: Any, *, words: bool = False) -> Grid | Long:
 
 
 def _convert(value: Any, words: bool) -> Grid | Long:
+    if is_sparse(value):  # some of these are mappings, too
+        return Grid(sparse(value), (None,) * 2)
     if isinstance(value, Mapping):
         return _mapping(value, words)
-    if is_sparse(value):
-        return Grid(sparse(value), (None,) * 2)
+    if _is_xarray(value):
+        value = value.to_pandas()
     if is_pandas(value):
         return _pandas(value)
     array = numeric(value, words)
@@ -106,6 +109,12 @@ def is_pandas(value: Any) -> bool:
     return ours and hasattr(value, "iloc") and hasattr(value, "index")
 
 
+def _is_xarray(value: Any) -> bool:
+    """Whether this is an array of xarray that pandas has a form for, labels and all."""
+    ours = any(c.__module__.split(".")[0] == "xarray" for c in type(value).__mro__)
+    return ours and hasattr(value, "to_pandas") and getattr(value, "ndim", 0) in (1, 2)
+
+
 def plain(label: Any) -> Label:
     """A label as a str, int, float or flat tuple of them."""
     if isinstance(label, tuple | list):
@@ -137,7 +146,8 @@ def kind(value: Any) -> str:
         if value.lower().endswith((".npy", ".npz", ".csv", ".json")):
             shown += " (a mapping holds arrays: load the file first, as with `numpy.load`)"
         return shown
-    return f"a value of type {type(value).__name__}"
+    once = " (make a list of it)" if isinstance(value, Iterator) else ""
+    return f"a value of type {type(value).__name__}{once}"
 
 
 def _parts(label: Label) -> tuple[Any, ...]:
@@ -146,6 +156,8 @@ def _parts(label: Label) -> tuple[Any, ...]:
 
 def _tensor(value: Any) -> Any:
     value = value.detach().cpu()
+    if value.is_neg() and not value.is_sparse:
+        value = value.resolve_neg()
     try:
         return value.numpy()
     except (TypeError, RuntimeError):  # bfloat16 has no NumPy type; sparse tensors have no array
@@ -181,12 +193,13 @@ def _unboxed(array: Array, value: Any) -> Array:
     """Numbers that stand in an array of objects, as columns of mixed tables do."""
     if array.ndim == 0:
         raise NotNumbers(kind(value))
-    if all(isinstance(v, numbers.Real) for v in array.ravel()):
+    kinds = (numbers.Real, Decimal)  # databases have the latter
+    if all(isinstance(v, kinds) for v in array.ravel()):
         try:
             return array.astype(np.float64)
         except OverflowError:
             raise NotNumbers("numbers that do not fit into float64") from None
-    odd = next(v for v in array.ravel() if not isinstance(v, numbers.Real))
+    odd = next(v for v in array.ravel() if not isinstance(v, kinds))
     raise NotNumbers(f"an object array that holds {kind(odd)}")
 
 
