@@ -83,7 +83,6 @@ def test_scalars(bound, array):
         ([1j], "complex"),
         ([[1, 2], [3]], "unequal lengths"),
         (np.array([1, "x"], dtype=object), "'x'"),
-        ([Decimal(1)], "Decimal"),
         (np.array(["2020-01-01"], dtype="M8[D]"), "datetime64"),
         (lambda: 1, "function"),
         ([10**400], "float64"),
