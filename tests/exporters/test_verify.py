@@ -196,3 +196,15 @@ def test_blv(tmp_path, scip):
         sign = -1 if model.program.upper.sense == "maximize" else 1
         assert status == "optimal", name
         assert sign * value == pytest.approx(expected, rel=1e-4, abs=1e-4), name
+
+
+def test_columns_that_nothing_reads_may_be_left_out(tmp_path):
+    """Writers of .nl leave them out; a toll that costs nobody anything is one."""
+    model = bl.parse(
+        "model m; upper { var t[2] in [0, 3] start 1; maximize t[1] * y; }"
+        "lower l { var y in [0, 1], z in [0, 1]; minimize (1 + t[1]) * y + 2 * z;"
+        "subject to all: y + z == 1; }"
+    )
+    bl.export(model, to="nl", path=tmp_path / "m.nl")
+    report = verify(model.bound, "nl", tmp_path / "m.nl")
+    assert report.passed, report.message
