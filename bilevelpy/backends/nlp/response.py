@@ -86,7 +86,9 @@ class Responses:
         return cls(system, rng, convex, {}, column_ranges(system, leader=False))
 
     def solve(self, k: int, v: Array) -> tuple[Array, float] | None:
-        """The values of all columns with the best response found, and its objective."""
+        """The values of all columns with the best response found, and its objective; None where
+        there is none, or no run has come to an end in time.
+        """
         program = follower_program(self.system, k, v).reduced()
         if not program.free.size:
             return v.copy(), program.value(v)
@@ -106,6 +108,7 @@ class Responses:
         # IPOPT's tolerance is absolute: not so for an objective that x makes small.
         unit = program.unit(v)
         best: tuple[Array, float] | None = None
+        ended = False
         low, high = v.copy(), v.copy()
         own = program.free
         low[own] = np.maximum(self._ranges[0][own], ends.low)
@@ -120,11 +123,14 @@ class Responses:
             )
             if found is None or not found.is_feasible:
                 continue
+            ended |= found.converged
             if best is None or found.objective < best[1]:
                 best = found.values, found.objective
             if self.convex and found.converged and not found.acceptable:
                 break
-        return best
+        # What a run that time has cut off leaves is a feasible point and no response.
+        late = time.perf_counter() >= self.deadline
+        return None if late and not ended else best
 
     def _starts(self, v: Array, own: Array) -> list[Array]:
         low, high = self._ranges[0][own], self._ranges[1][own]

@@ -231,7 +231,7 @@ class Search:
             if not made:
                 self._keep(v)
                 return
-            self._keep(responses)
+            self._keep_confirmed(responses)
             branches += [branch(self.system, k, responses) for k in made]
             if run.compiled > self._left():  # a larger program takes longer
                 return
@@ -246,6 +246,18 @@ class Search:
         self._keep(v)
         if self.objective < before:
             self.full = full
+
+    def _keep_confirmed(self, responses: Array) -> None:
+        """Responses that followers prefer to those of a local solution, where they prefer nothing
+        to these: from other starts they may, and at the end of the time a run leaves what it has.
+        """
+        if float(self.system.objective.value(responses)[0]) >= self.objective or self._late():
+            return
+        again = self.quick.all(responses)
+        if again is None:
+            return
+        if all(gain(self.system, k, responses, f) <= CONTENT for k, f in again[1].items()):
+            self._keep(responses)
 
     def _keep(self, v: Array) -> None:
         """A point with best responses, where it suits the leader and is the best one."""
