@@ -18,7 +18,7 @@ prices, as linear algebra.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -51,25 +51,35 @@ def linear_objective(program: KKT) -> KKT:
     if program.objective.degree != 2:
         return program
     terms = objective_products(program)
-    products: Terms = {key: c for key, c in terms.items() if len(key) == 2}
-    found = list(identities(program, {j for key in products for j in key}))
-    weights = _weights(products, found) if products else np.zeros(len(found))
-    if weights is None:
+    for j, c in linear_terms(program.objective, 0):
+        terms[j,] = terms.get((j,), 0.0) + c
+    found = list(identities(program, {j for key in terms if len(key) == 2 for j in key}))
+    made = linear_terms_of(terms, found)
+    if made is None:
         return program
-    linear = dict(linear_terms(program.objective, 0))
-    for key, c in terms.items():
-        if len(key) == 1:
-            linear[key[0]] = linear.get(key[0], 0.0) + c
-    for weight, identity in zip(weights, found, strict=True):
-        for key, c in identity.items():
-            if weight and len(key) == 1:
-                linear[key[0]] = linear.get(key[0], 0.0) - weight * c
+    linear = {key[0]: c for key, c in made.items()}
     columns = [j for j, c in linear.items() if c]
     row = sp.csr_array(
         ([linear[j] for j in columns], ([0] * len(columns), columns)),
         shape=(1, program.columns.count),
     )
     return replace(program, objective=Functions(program.objective.constant, row))
+
+
+def linear_terms_of(terms: Terms, found: list[Terms]) -> Terms | None:
+    """Linear terms (and a constant) that agree with ``terms`` where the identities ``found`` hold;
+    None where these do not make up its products.
+    """
+    products: Terms = {key: c for key, c in terms.items() if len(key) == 2}
+    weights = _weights(products, found) if products else np.zeros(len(found))
+    if weights is None:
+        return None
+    linear = {key: c for key, c in terms.items() if len(key) < 2}
+    for weight, identity in zip(weights, found, strict=True):
+        for key, c in identity.items():
+            if weight and len(key) == 1:
+                linear[key] = linear.get(key, 0.0) - weight * c
+    return linear
 
 
 @dataclass(slots=True)
@@ -101,17 +111,32 @@ def _multiply(terms: Terms, c: float, i: int, j: int, columns: Columns) -> None:
 
 def objective_products(program: KKT) -> Terms:
     """The products of the objective, with every shadow price in terms of multipliers."""
+    terms: Terms = {}
+    for i, j, c in quadratic_terms(program.objective, 0):
+        _add(terms, c, i, j)
+    return price_terms(program)(terms)
+
+
+def price_terms(program: KKT) -> Callable[[Terms], Terms]:
+    """What puts multipliers into products in the place of shadow prices, and numbers in that of
+    fixed columns.
+    """
     price: dict[int, list[tuple[int, float]]] = {}
     for r, kind in enumerate(program.kinds):
         if kind == "price":
             own, *others = linear_terms(program.rows.functions, r)
             price[own[0]] = [(j, -c / own[1]) for j, c in others]
-    found: Terms = {}
-    for i, j, c in quadratic_terms(program.objective, 0):
-        for k, a in price.get(i, [(i, 1.0)]):
-            for m, b in price.get(j, [(j, 1.0)]):
-                _multiply(found, a * b * c, k, m, program.columns)
-    return {key: c for key, c in found.items() if c}
+
+    def written(terms: Terms) -> Terms:
+        found: Terms = {key: c for key, c in terms.items() if len(key) < 2}
+        for key, c in terms.items():
+            if len(key) == 2:
+                for k, a in price.get(key[0], [(key[0], 1.0)]):
+                    for m, b in price.get(key[1], [(key[1], 1.0)]):
+                        _multiply(found, a * b * c, k, m, program.columns)
+        return {key: c for key, c in found.items() if c}
+
+    return written
 
 
 def identities(program: KKT, read: set[int]) -> Iterator[Terms]:

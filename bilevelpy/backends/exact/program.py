@@ -15,7 +15,9 @@ from bilevelpy.reductions.conditions import KKT
 from bilevelpy.reductions.convex_objective import convex_objective
 from bilevelpy.reductions.kkt import kkt
 from bilevelpy.reductions.linear_objective import linear_objective
+from bilevelpy.reductions.linear_parts import linear_parts
 from bilevelpy.reductions.refusal import Refused
+from bilevelpy.reductions.shared_multipliers import with_shared_multipliers
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.rows import System
@@ -53,8 +55,9 @@ def _bounded(program: KKT) -> KKT:
 
 def sharper(program: KKT) -> KKT:
     """The program with a linear objective, where there is one and its relaxation has a bound, or
-    with a convex one.
+    with a convex one; of an objective of higher degree with parts of it linear.
     """
+    program = linear_parts(with_shared_multipliers(program))
     linear = linear_objective(program)
     if linear is not program and Relaxed(linear).is_bounded(1.0):
         return linear

@@ -14,15 +14,17 @@ from bilevelpy.backends.exact.ties import require_sharp
 from bilevelpy.backends.whole import with_start
 from bilevelpy.errors import BackendError
 from bilevelpy.ir.types import Stance
+from bilevelpy.ir.walk import duals
 from bilevelpy.reductions.fractional import without_quotients
 from bilevelpy.reductions.lift import lift
+from bilevelpy.reductions.multiplier_bounds import with_multiplier_bounds
 from bilevelpy.reductions.normalize import normalize
 from bilevelpy.reductions.pessimistic import Unfit, Worst, worst_responses
 from bilevelpy.reductions.refusal import Refused, refuse
 from bilevelpy.reductions.rows import system
 from bilevelpy.reductions.separate import separate
 from bilevelpy.reductions.validity import is_definite
-from bilevelpy.reductions.whole_duality import whole_duality
+from bilevelpy.reductions.whole_duality import Whole, whole_duality
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram
@@ -58,7 +60,7 @@ class Programs:
             self.system = self.units.system
             self.program, self.settled = conditions(self.system)
             # Linear followers by strong duality, where binaries make its products linear.
-            self.whole = whole_duality(self.program) if self.settled else None
+            self.whole = self._whole(bound) if self.settled else None
             if self.settled and (self.whole is None or self.whole.program.degree > 1):
                 self.program = sharper(self.program)
             if bound.program.stance is Stance.PESSIMISTIC and not is_definite(self.system):
@@ -78,3 +80,14 @@ class Programs:
                 f"`exact` tries up to {MOST:,} choices one by one",
             )  # fmt: skip
             raise BackendError(str(said)) from error
+
+    def _whole(self, bound: BoundProgram) -> Whole | None:
+        """Strong duality, where products with multipliers have whole numbers in them with the ends
+        that basic ones have, unless somebody reads them: ends make special ordered sets no faster.
+        """
+        read = bool((self.system.columns.owner == -1).any())
+        if not read and not duals([r.value for r in bound.program.reports.values()]):
+            found = whole_duality(with_multiplier_bounds(self.program))
+            if found is not None:
+                return found
+        return whole_duality(self.program)
