@@ -20,6 +20,7 @@ from bilevelpy.backends.exact.infeasible import boundless, explain_infeasible
 from bilevelpy.backends.exact.local import LocalPhase, confirm, first_look
 from bilevelpy.backends.exact.outcome import Interlude, Limits, Outcome
 from bilevelpy.backends.exact.pace import Pace
+from bilevelpy.backends.exact.pessimistic import Pessimist
 from bilevelpy.backends.exact.polish import polish
 from bilevelpy.backends.exact.price_bounds import with_price_bounds
 from bilevelpy.backends.exact.prices import beyond_bounds, open_prices
@@ -34,7 +35,6 @@ from bilevelpy.backends.whole import Hooks, ProgramAnswer
 from bilevelpy.ir.walk import duals
 from bilevelpy.numerics.certificate.constrained import without_point
 from bilevelpy.patience import TooLong, until
-from bilevelpy.reductions.pessimistic import Worst
 from bilevelpy.reductions.prices import shadow_prices
 from bilevelpy.result import Status
 
@@ -149,7 +149,10 @@ class Run(Programs):
             )
             return found
         if self.worst is not None:
-            return self._worst(self.worst)
+            share = 0.8  # the rest is for the certificate
+            return Pessimist(
+                self.program, self.whole, self.worst, lambda part: self.limits(part * share)
+            ).solve()
         if not self.settled and boundless(self.system) is not None:
             return Outcome("infeasible", None, math.inf, math.inf, 0, 0.0)
         return self._by_conditions() if self.settled else self._by_cuts()
@@ -326,13 +329,6 @@ class Run(Programs):
         if state.best is not None and state.best.size < self.program.columns.count and self.settled:
             state.solved = {}
         return replace(found, values=state.best, objective=state.objective)
-
-    def _worst(self, worst: Worst) -> Outcome:
-        """The pessimistic program, once."""
-        found = Relaxed(worst.program).solve(self.limits(0.8))
-        if found.values is None:
-            return found
-        return replace(found, values=worst.values(self.system, found.values))
 
     # --- certificate ------------------------------------------------------------------------------
 
