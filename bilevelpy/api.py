@@ -194,7 +194,9 @@ def solve(
         finished and certified in float64 on the CPU.
 
     Runs by NumPy (all below eight threads of torch, and those on less than 160 MB) use one thread
-    of torch, and BLAS's own where arrays are large; afterwards all is as it was.
+    of torch, and BLAS's own where arrays are large; afterwards all is as it was. Up to 256 MB of
+    freed arrays stay with the process from the first solve on (glibc's ``MALLOC_TRIM_THRESHOLD_``
+    in the environment chooses otherwise).
 
     Returns
     -------
@@ -208,6 +210,7 @@ def solve(
         No backend accepts the model, or the backend failed.
     """
     with undisturbed():
+        from bilevelpy.lowering.programs.freed import keep_freed
         from bilevelpy.lowering.programs.threads import few_threads
         from bilevelpy.solving import Request, run
         from bilevelpy.solving.starts import named_values
@@ -232,6 +235,7 @@ def solve(
     )  # fmt: skip
     # Another device, and single precision, are torch's.
     alone = settings.device == "cpu" and settings.dtype == "float64"
+    keep_freed()
     with few_threads(bound.bound) if alone else nullcontext(), bound.alone() as model:
         return run(model, settings, request, began)
 

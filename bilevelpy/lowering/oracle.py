@@ -18,7 +18,6 @@ from torch import Tensor
 from bilevelpy.lowering.hessians.known import KnownStructure
 from bilevelpy.lowering.programs.differentiate import batched_gradients, gradient, gradients
 from bilevelpy.lowering.programs.layout import Layout
-from bilevelpy.lowering.programs.memory import widest
 
 Vec = Tensor
 # Entries that the batched products of a dense Hessian may take at once (256 MB).
@@ -199,10 +198,13 @@ class TorchOracle(KnownStructure):
             return self.quadratic.dense(x, y)
         if self.structured is not None:
             return self.structured.dense(x, y)
+        if self.wide and self._df.product(by_x=False, by_y=True) is not None:
+            H = torch.stack([*map(self.hvp(x, y), torch.eye(self.m, dtype=y.dtype))])
+            return 0.5 * (H + H.T)
         ys = self.lower.leaves(y)
         first = self._first(self.upper.split(x), ys)
         self.counts.hvp += self.m
-        step = max(1, min(self.m, BATCH_ENTRIES // max(1, widest(self.bound, (self.f_expr,))[0])))
+        step = max(1, min(self.m, BATCH_ENTRIES // max(1, self.width)))
         rows = []
         for low in range(0, self.m, step):
             high = min(low + step, self.m)

@@ -19,6 +19,7 @@ from bilevelpy.lowering.hessians.reduced_curvature import ReducedCurvature, redu
 from bilevelpy.lowering.hessians.sparse_quadratic import SparseQuadratic, sparse_quadratic
 from bilevelpy.lowering.hessians.sparsity import linear_map
 from bilevelpy.lowering.hessians.structured import StructuredHessian, structured_hessian
+from bilevelpy.lowering.programs.memory import widest
 from bilevelpy.lowering.programs.named import NamedPrograms
 
 Vec = Tensor
@@ -26,6 +27,8 @@ Vec = Tensor
 MANY = 200
 # Up to so many a quadratic is better kept whole than as a band.
 WHOLE = 600
+# Entries of arrays from which on products with f_yy are made one by one.
+WIDE = 4000
 
 
 class KnownStructure(NamedPrograms):
@@ -159,6 +162,18 @@ class KnownStructure(NamedPrograms):
             self._by_diagonal if self._preconditioning is None else self._preconditioning.at(x, y)
         )
 
+    @cached_property
+    def width(self) -> int:
+        """Entries of the largest array that an evaluation of f computes."""
+        return widest(self.bound, (self.f_expr,))[0]
+
+    @property
+    def wide(self) -> bool:
+        """Whether arrays are so large that batches of products with f_yy leave the caches: one by
+        one they take a quarter of the time.
+        """
+        return self.device.type == "cpu" and self.width >= WIDE
+
     @property
     def hessian_price(self) -> float:
         """About how many values with gradients a dense Hessian with its factor is worth."""
@@ -167,7 +182,7 @@ class KnownStructure(NamedPrograms):
         if self.bands is not None:
             return 2.0 + self.bands.products
         found = self.quadratic or self.structured
-        if found is None:
-            return 3.0 + self.m / 50  # batched products
+        if found is None:  # products, one by one or batched
+            return 3.0 + self.m * (2.0 if self.wide else 0.02)
         gradient, hessian = found.work
         return hessian / gradient

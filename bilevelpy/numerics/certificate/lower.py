@@ -47,7 +47,7 @@ class LowerCheck:
         self.found: list[LowerSolution] = [base.lower]
         self.outward: Vec | None = None
         self.far: LowerSolution | None = None
-        self.tied = False
+        self.tied = self.falls = False
 
     def search(self) -> None:
         """Solve the lower level from other starts."""
@@ -55,6 +55,7 @@ class LowerCheck:
             other = self.solver.respond(self.case.x, start, NEARLY)
             if other.ended == "unbounded":
                 self.case.fail("the lower level is unbounded at the returned x")
+                self.falls = True
                 return
             # A value below is below, whether or not the solve came to an end.
             if math.isfinite(other.f) and (other.usable or other.f < self.base.lower.f):
@@ -120,6 +121,8 @@ class LowerCheck:
 
     def gap(self) -> tuple[float, float]:
         """How far f still falls, absolute and relative; a failure where that is not rounding."""
+        if self.falls:
+            return math.inf, math.inf
         case, best, spread = self.case, self.best, self.spread()
         gap = max(self.f_here - best, 0.0)
         relative = gap / max(abs(best), 1e-12 * spread, 1e-300)

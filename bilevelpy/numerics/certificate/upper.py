@@ -158,6 +158,9 @@ class UpperCheck:
         trials = self._trials_by_unit()
         for direction, radius in self._directions():
             x = o.domain_x.project(case.x + radius * direction)
+            # One upper variable has two directions, however many are drawn.
+            if any(norm(x - known) <= 1e-9 * radius for known, _ in trials):
+                continue
             if norm(x - case.x) > 1e-3 * radius:
                 trials.append((x, self.scale * norm(x - case.x)))
         for x, much in trials:

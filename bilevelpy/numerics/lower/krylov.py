@@ -11,11 +11,18 @@ from bilevelpy.lowering.domains.product import Face
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.linear_solve import conjugate_gradients, dot, norm
 from bilevelpy.numerics.lower.preconditioner import PairPreconditioner
-from bilevelpy.numerics.lower.solve import LowerSolution, descend, farther, finish
+from bilevelpy.numerics.lower.solve import LONGER, LowerSolution, descend, farther, finish
 from bilevelpy.numerics.quasi_newton import BFGS, InverseHessian
 
 Vec = torch.Tensor
 Operator = Callable[[Vec], Vec]
+
+# Where f curves downwards, quasi-Newton steps go on until the gradient is this part of what it was,
+# so many at most at a time.
+CALMER, DETOUR = 1e-2, 2000
+# Gradients that change by this part of themselves over a whole step, one that is more than this
+# part of y, are those of a plane.
+STRAIGHT, RESOLVED = 1e-12, 1e-6
 
 
 def on_face(H: Operator, face: Face) -> Operator:
@@ -68,7 +75,7 @@ def newton_cg(
         return finish(domain, y, f, g, 0, "nonfinite")
     if shared is None and preconditioner is None:
         preconditioner = offered(oracle, x, y)
-    first, negative, poor = 0.0, False, 0
+    first, negative, poor, best = 0.0, False, 0, math.inf
     for iteration in range(max_iter):
         face = domain.face(y, g)
         rhs = -face.project(g)
@@ -90,6 +97,13 @@ def newton_cg(
         if pairs is not None:
             pairs.learn()
         negative = negative or solution.negative_curvature
+        if solution.negative_curvature:
+            calmer = downwards(oracle, x, y, f, g, tol)
+            if calmer is not None:
+                y, f, g = calmer.y, calmer.f, calmer.gradient
+                if calmer.ended in ("unbounded", "nonfinite"):
+                    return finish(domain, y, f, g, iteration + 1, calmer.ended, negative)
+                continue
         p = solution.u if bool(solution.u.any()) else rhs
         step = descend(oracle, x, y, f, g, p)
         if step is None:
@@ -100,10 +114,30 @@ def newton_cg(
         if f < -1e300 or norm(y) > 1e30:
             return finish(domain, y, f, g, iteration + 1, "unbounded", negative)
         now = domain.projected_gradient_norm(y, g)
-        poor = poor + 1 if now > 0.9 * residual and abs(dot(rhs, p)) <= 1e-13 * abs(f) else 0
+        best = min(best, residual)
+        poor = poor + 1 if now > 0.9 * best and abs(dot(rhs, p)) <= 1e-13 * abs(f) else 0
         if poor >= 3:
             return finish(domain, y, f, g, iteration + 1, "rounding", negative)
     return finish(domain, y, f, g, max_iter, "limit", negative)
+
+
+def downwards(
+    oracle: Oracle, x: Vec, y: Vec, f: float, g: Vec, tol: float = 0.0
+) -> LowerSolution | None:
+    """From a point where f(x, .) curves downwards, by quasi-Newton steps to one with a gradient of
+    1 % (or ``tol``), where Newton's steps may mean something again; None where bounds are in the
+    way (steps along a slope end at them), or where there is no such step.
+
+    A step by a Hessian that is not positive definite is a guess of no length: hundreds of them do
+    what some tens of gradients do, and each costs as much.
+    """
+    domain = oracle.domain_y
+    if not domain.is_free:
+        return None
+    goal = max(tol, CALMER * norm(g))
+    found = lbfgs(oracle, x, y, tol=goal, max_iter=DETOUR, start=(f, g))
+    oracle.counts.lower_solves -= 1  # a part of one
+    return found if found.iterations and not found.f > f else None
 
 
 def lbfgs(
@@ -146,7 +180,13 @@ def lbfgs(
         step = descend(oracle, x, y, f, g, p)
         if step is None:
             return finish(domain, y, f, g, iteration, "rounding")
-        memory.update(step.y - y, step.gradient - g)
+        move, change = step.y - y, step.gradient - g
+        is_plane = norm(change) <= STRAIGHT * residual and norm(move) > RESOLVED * norm(y)
+        if is_plane and step.length == 1.0:
+            memory.reset()  # a slope without curvature: no length is the right one
+            memory.scale = LONGER * norm(move) / norm(q)
+        elif not memory.update(move, change) and step.length == 1.0:
+            memory.scale *= LONGER
         y, f, g = step.y, step.f, step.gradient
         if f < -1e300 or norm(y) > 1e30:
             return finish(domain, y, f, g, iteration + 1, "unbounded")

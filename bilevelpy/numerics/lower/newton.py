@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 
 from bilevelpy.lowering.protocol import Oracle
-from bilevelpy.numerics.linear_solve import PseudoInverse, conjugate_gradients, norm
+from bilevelpy.numerics.linear_solve import PseudoInverse, conjugate_gradients, dot, norm
 from bilevelpy.numerics.lower.dense_curvature import DenseCurvature
-from bilevelpy.numerics.lower.krylov import on_face
+from bilevelpy.numerics.lower.krylov import downwards, on_face
 from bilevelpy.numerics.lower.solve import LowerSolution, armijo, descend, finish
 
 Vec = torch.Tensor
@@ -22,6 +22,9 @@ DEAR, MOST, FRESH = 12.0, 30, 2
 FINEST = 1e-12
 # A change of f below this fraction of it is rounding; steps not halved with it lead nowhere.
 STILL = 1e-15
+# Where f has next to no curvature (idle units of a network), steps wander: each is worth less
+# than this fraction of f, and so many in turn leave the gradient at this part of the least one.
+WORTHLESS, WANDERING, LOWER = 1e-10, 4, 0.5
 # A slope without curvature counts from this part of the gradient on; steps along it are so many
 # times as long as y.
 SLOPING, FAR = 1e-6, 10.0
@@ -92,6 +95,7 @@ def _iterate(
     last = math.inf
     first = 0.0
     steep = norm(g)
+    least, poor = steep, 0
     negative = False
     for iteration in range(max_iter):
         if not curvature.settle(domain.face(y, g)):
@@ -119,6 +123,15 @@ def _iterate(
                 p = -curvature.solve(g)
             trusted, size = True, norm(p)
         negative = curvature.negative
+        if negative and fresh and not curvature.constant:
+            calmer = downwards(oracle, x, y, f, g)
+            if calmer is not None:
+                y, f, g = calmer.y, calmer.f, calmer.gradient
+                if calmer.ended in ("unbounded", "nonfinite"):
+                    return finish(domain, y, f, g, iteration + 1, calmer.ended, negative)
+                curvature.refresh(oracle, x, y)
+                last = math.inf
+                continue
         if size <= goal or size == 0.0:
             flat = _unanswered(curvature, g, p, steep)
             if flat is None or domain.longest_step(y, flat) < math.inf:
@@ -138,10 +151,16 @@ def _iterate(
             return finish(
                 domain, step.y, step.f, step.gradient, iteration + 1, "rounding", negative
             )
+        worth = -dot(g, p)
         y, f, g = step.y, step.f, step.gradient
+        slope = norm(g)
+        poor = poor + 1 if slope > LOWER * least and worth <= WORTHLESS * abs(f) else 0
+        least = min(least, slope)
+        if poor >= WANDERING and trusted and domain.is_free:
+            return finish(domain, y, f, g, iteration + 1, "rounding", negative)
         # A shortened step says that the factor does not fit here: 0 asks for a new one.
         last = size if step.length == 1.0 else 0.0
-        if not math.isfinite(norm(g)) or f < -1e300 or norm(y) > 1e30:
+        if not math.isfinite(slope) or f < -1e300 or norm(y) > 1e30:
             return finish(domain, y, f, g, iteration + 1, "unbounded", negative)
         # The factor is now one step old; whether it still serves shows in the next step's size.
         fresh = curvature.constant

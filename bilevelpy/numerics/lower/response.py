@@ -20,6 +20,8 @@ Vec = torch.Tensor
 NO_SOLUTION = ("nonfinite", "unbounded", "infeasible")
 # So much finer at most a response is solved again at once, for a value that is to be compared.
 LEAP = 1e-3
+# Accuracies where the lower level curves downwards on the way to its minima.
+SETTLED, FOLLOWED = 1e-6, 1e-2
 
 
 @dataclass(slots=True)
@@ -127,6 +129,10 @@ class Response:
     The value is corrected to second order in the lower residual, ``F(x, y) - u' f_y`` with the
     newest adjoint u: line searches stay valid at loose lower accuracy. ``newton``
     makes its step where Phi is quadratic.
+
+    Where the lower level is seen to curve downwards (``curved``), a small gradient may be that of a
+    slope far from any minimum, and there is no adjoint: it is solved to where that is over from
+    then on, and followed from the minimum that is known.
     """
 
     oracle: Oracle
@@ -137,6 +143,7 @@ class Response:
     first: float = 0.0
     correct: bool = True
     newton: NewtonStep | None = None
+    curved: bool = False
 
     def evaluate(self, x: Vec, near: Point | None, y: Vec, expected: float = 0.0) -> Point:
         """Phi at x from the start y; the error is kept below a fraction of the ``expected`` change
@@ -144,9 +151,18 @@ class Response:
         """
         u = near.adjoint.u if near is not None and near.adjoint is not None else None
         accuracy = self.accuracy
+        if self.curved and near is not None and y is not near.y:
+            # Between two valleys there is a hill.
+            y = y if self.oracle.f(x, y) < self.oracle.f(x, near.y) else near.y
         while True:
             lower, start = self.lower.solve(self.oracle, x, y, accuracy, self.scale)
             self._note(start)
+            if lower.negative_curvature and not self.curved and lower.usable:
+                self.curved = True
+                self.accuracy.level = max(self.accuracy.floor, min(self.accuracy.level, SETTLED))
+                self.accuracy.change = min(self.accuracy.change, FOLLOWED)
+                accuracy, y = replace(self.accuracy, change=1.0), lower.y
+                continue
             F, gF_x, gF_y = self.oracle.value_grad_F(x, lower.y)
             correction = (
                 dot(u, lower.face.project(lower.gradient))
