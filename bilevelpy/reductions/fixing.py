@@ -38,9 +38,9 @@ class _Poly:
         out: dict[tuple[int, ...], float] = {}
         for a, va in self.terms.items():
             for b, vb in other.terms.items():
-                key = tuple(sorted((*a, *b)))
-                if len(key) > 2:
+                if len(a) + len(b) > 2:
                     return None
+                key = b + a if a and b and b[0] < a[0] else a + b
                 out[key] = out.get(key, 0.0) + va * vb
         return _Poly(out)
 

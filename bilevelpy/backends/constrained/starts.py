@@ -27,6 +27,7 @@ from bilevelpy.numerics.cones.sequential import (
 )
 from bilevelpy.numerics.driver.measure import Finish
 from bilevelpy.numerics.linear_solve import norm
+from bilevelpy.numerics.qp.rows import Sides
 from bilevelpy.numerics.rows.sample import RowsSampler, kinds_with_cuts, with_cuts
 from bilevelpy.result import Status
 
@@ -42,6 +43,8 @@ FEASIBLE = 1e-9
 WEIGHT, WIDEST = 2.0, 1e-2
 # Points of a scan, the best of which are starts beside that of the model; ends that agree.
 SCAN, AGREE, SAME = 16, 3, 1e-6
+# Differences of F below this fraction of it are rounding.
+ROUNDING = 1e-9
 # What a violation costs there, in units of F's slope over that of a row.
 COST = 10.0
 
@@ -50,8 +53,9 @@ COST = 10.0
 class RowsState:
     """The run from one start, the best end of those before, and what they share.
 
-    ``B`` is the BFGS matrix, ``mu`` the weight of violations; ``radius`` and ``bend`` (a curvature)
-    belong to kinks, in which steps get ``jammed``.
+    ``B`` is the BFGS matrix, ``plain`` before its first pair, ``mu`` the weight of violations;
+    ``held`` held the last step; ``radius`` and ``bend`` (a curvature) belong to kinks, in which
+    steps get ``jammed``. ``verdict`` is that of the start with the best end.
     """
 
     oracle: Any
@@ -64,6 +68,8 @@ class RowsState:
     here: Sample | None = None
     units: Units = field(default_factory=lambda: Units(1.0, 1.0, np.zeros(0)))
     B: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    plain: bool = True
+    held: Sides | None = None
     mu: float = WEIGHT
     stationarity: float = math.inf
     radius: float = WIDEST
@@ -71,6 +77,7 @@ class RowsState:
     jammed: bool = False
     recent: list[Sample] = field(default_factory=list)
     best: Sample | None = None
+    verdict: Finish | None = None
     ends: list[float] = field(default_factory=list)
     finish: Finish | None = None
 
@@ -152,22 +159,30 @@ def enter(state: RowsState, at: Sample) -> None:
     state.radius, state.bend, state.jammed = WIDEST, 1.0, False
     state.units = units_of(at, state.oracle.domain_x, state.oracle.x0)
     state.B, state.stationarity = np.eye(at.x.numel()), math.inf
+    state.plain, state.held = True, None
 
 
-def close(state: RowsState) -> None:
-    """Keep the end of a start if it is the best: rows first, then F."""
+def close(state: RowsState, end: Finish) -> None:
+    """Keep the ``end`` of a start if it is the best: rows first, then F; of two with the same F the
+    one that has converged.
+    """
     here, best = state.here, state.best
     assert here is not None
     off = state.off(here)
     state.ends.append(here.F if off <= 10.0 * FEASIBLE else math.inf)
-    if best is None:
-        state.best = here
+    if best is None or state.verdict is None:
+        state.best, state.verdict = here, end
         return
     before = state.off(best)
     if max(off, before) <= 10.0 * FEASIBLE:
-        state.best = here if here.F < best.F else best
+        better = here.F < best.F
+        said = [e.status is Status.CONVERGED for e in (end, state.verdict)]
+        if said[0] != said[1] and abs(here.F - best.F) <= ROUNDING * abs(best.F):
+            better = said[0]
     else:
-        state.best = here if off < before else best
+        better = off < before
+    if better:
+        state.best, state.verdict = here, end
 
 
 def agreed(state: RowsState) -> bool:

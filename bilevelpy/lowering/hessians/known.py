@@ -126,6 +126,11 @@ class KnownStructure(NamedPrograms):
         return reduced_curvature(self)
 
     @cached_property
+    def priced_order(self) -> ReducedCurvature | None:
+        """The same of ``F + w'G - u'f_y`` for multipliers w of the upper rows."""
+        return reduced_curvature(self, rows=True)
+
+    @cached_property
     def predicted(self) -> StructuredHessian | None:
         """f_yy by the affine predictors of f, where its form allows it."""
         if self.device.type != "cpu" or self.dtype is not torch.float64:

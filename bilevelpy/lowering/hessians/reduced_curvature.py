@@ -26,6 +26,7 @@ from bilevelpy.lowering.hessians.coloring import Columns
 from bilevelpy.lowering.hessians.joint_quadratic import second_product
 from bilevelpy.lowering.hessians.sparsity import linear_map
 from bilevelpy.lowering.hessians.structured import StructuredCurvature
+from bilevelpy.lowering.programs.constraints import standard_bodies
 from bilevelpy.lowering.programs.derive import COMPARISONS, derivatives
 from bilevelpy.lowering.programs.straight import Product, inner
 
@@ -56,12 +57,17 @@ class SecondOrder:
     """The second derivatives at a point, column by column; ``check`` is called between columns."""
 
     def __init__(
-        self, oracle: Programs, made: _Derived, at: tuple[Vec, Vec, Vec], check: Check
+        self,
+        oracle: Programs,
+        made: _Derived,
+        at: tuple[Vec, Vec, Vec],
+        check: Check,
+        weights: Sequence[Any] = (),
     ) -> None:
         x, y, u = at
         self._oracle, self._made, self._check = oracle, made, check
         self._x, self._y = x, y
-        self._inputs = [*oracle.parts(x, y), *oracle.along(u)]
+        self._inputs = [*oracle.parts(x, y), *oracle.along(u), *weights]
 
     def f_yx(self) -> Array:
         """(m, n)."""
@@ -103,10 +109,12 @@ class SecondOrder:
 
 
 class ReducedCurvature:
-    """The second derivatives at any point, derived when they are first asked for."""
+    """The second derivatives at any point, derived when they are first asked for; with ``rows``
+    those of ``F + w'G - u'f_y``, for multipliers w of the rows G of the upper level.
+    """
 
-    def __init__(self, oracle: Programs) -> None:
-        self.oracle = oracle
+    def __init__(self, oracle: Programs, *, rows: bool = False) -> None:
+        self.oracle, self.rows = oracle, rows
 
     @property
     def passes(self) -> float:
@@ -117,17 +125,32 @@ class ReducedCurvature:
         rest = 0.0 if made.lower is None else made.lower.passes
         return len(made.mixed_columns) + 2.0 * len(made.columns) + rest
 
-    def at(self, x: Vec, y: Vec, u: Vec, check: Check) -> SecondOrder | None:
+    def at(
+        self, x: Vec, y: Vec, u: Vec, check: Check, weights: Vec | None = None
+    ) -> SecondOrder | None:
         """Those at a point; None where a function of F has no rule, or they jump."""
         made = self._derived
-        return None if made is None else SecondOrder(self.oracle, made, (x, y, u), check)
+        if made is None:
+            return None
+        parts = self._weights(weights) if self.rows and weights is not None else ()
+        return SecondOrder(self.oracle, made, (x, y, u), check, parts)
 
     @cached_property
     def _derived(self) -> _Derived | None:
-        return _derived(self.oracle)
+        return _derived(self.oracle, self.rows)
+
+    def _weights(self, weights: Vec) -> list[Any]:
+        """The multipliers in the shapes of the constraints."""
+        o = self.oracle
+        sizes, parts = o.bound.data.sizes, []
+        for r in o.G.rows:
+            shape = tuple(sizes[a] for a in r.constraint.axes)
+            part = weights[r.start : r.stop].reshape(shape)
+            parts.append(part.numpy() if o.arrays else part)
+        return parts
 
 
-def reduced_curvature(oracle: Programs) -> ReducedCurvature | None:
+def reduced_curvature(oracle: Programs, *, rows: bool = False) -> ReducedCurvature | None:
     """None where f has no rules for its derivatives, or second ones that jump (Huber losses): what
     holds at a point then tells little of the points beside it.
     """
@@ -139,10 +162,10 @@ def reduced_curvature(oracle: Programs) -> ReducedCurvature | None:
     )
     if any(p is None or _jumps(p.roots, z) for p in known):
         return None
-    return ReducedCurvature(oracle)
+    return ReducedCurvature(oracle, rows=rows)
 
 
-def _derived(oracle: Programs) -> _Derived | None:
+def _derived(oracle: Programs, rows: bool) -> _Derived | None:
     builder = oracle.bound.program.builder
     xs, ys, z = oracle.xs, oracle.ys, (*oracle.xs, *oracle.ys)
     slopes = derivatives(builder, oracle.f_expr, ys)
@@ -152,6 +175,14 @@ def _derived(oracle: Programs) -> _Derived | None:
     us = tuple(builder.var("adjoint", f"{v.level}.{v.name}", v.axes) for v in ys)
     along_u = builder.add([inner(builder, g, u) for g, u in zip(slopes, us, strict=True)])
     L = builder.sub(oracle.F_expr, along_u)
+    if rows:
+        priced = []
+        for r in oracle.G.rows:
+            c = r.constraint
+            weight = builder.var("multiplier", f"{c.name}.{r.part}", c.axes)
+            priced.append(inner(builder, standard_bodies(builder, c)[r.part][0], weight))
+            us = (*us, weight)
+        L = builder.add([L, *priced])
     lower = StructuredCurvature.of(oracle, L, us)
     if lower is not None and lower.passes >= oracle.n:
         lower = None

@@ -61,7 +61,7 @@ class Followers:
         new, newton = v.copy(), self._by_newton(v)
         for k in range(len(self.rows.followers)):
             check()
-            program = follower_program(self.rows, k, new)
+            program = follower_program(self.rows, k, new).reduced()
             if self.convex and _is_response(program, new):
                 continue
             if newton is not None:

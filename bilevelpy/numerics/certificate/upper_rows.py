@@ -9,10 +9,10 @@ then compared with that at points beside x.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Radius of probes and around kinks, in extents; a sampled slope below this is stationary.
 PROBE, KINK, FLAT = 1e-3, 1e-5, 1e-3
+# How far the size of F's derivative is looked up, in extents.
+NEAR = 1e-2
+# Random lines around a kink, all points there at least, and those beside a direction downhill.
+FIRST, MANY, BESIDE, SPREAD = 10, 100, 3, 0.3
 # The weight of the penalty of probes, in multipliers; rounding of F.
 HEAVIER, NOISE = 4.0, 1e-9
 # Mismatch of a difference and the derivative that is no rounding.
@@ -85,13 +89,11 @@ class RowsCheck:
             self.stationarity = 0.0
             return
         step = self._program([self.here])
+        if step is not None and step.length > tol and self._typical():
+            step = self._program([self.here])
         if step is not None and step.length > tol:
             # A kink this near has other derivatives behind it.
-            lines = [KINK * self._random() for _ in range(self.here.x.numel() + 1)]
-            near = (self._beside(sign * d) for d in lines for sign in (1.0, -1.0))
-            in_time = takewhile(lambda _: time.perf_counter() <= until, near)
-            samples = [self.here, *(s for s in in_time if s is not None)]
-            again = self._program(samples)
+            again = self._around(until)
             if again is not None and again.length <= 0.5 * step.length:
                 step, tol, self.kinked = again, FLAT, True
         if step is None:
@@ -115,6 +117,44 @@ class RowsCheck:
         """
         step = self._program([self.here])
         return None if step is None or step.length == 0.0 else step.d / step.length
+
+    def _typical(self) -> bool:
+        """Take what F's derivative looks like elsewhere for its size, where that is more: its parts
+        may vanish at an optimum. The derivatives at the start, or at a little distance.
+        """
+        near = self._beside(NEAR * self._random())
+        x = self.oracle.domain_x.project(self.oracle.x0)
+        start = self.sampler(self.oracle, x, self.here.y)
+        sizes = [math.inf if near is None else norm(near.slope) / NEAR]
+        sizes.append(math.inf if start is None else norm(start.slope))
+        typical = min(sizes)
+        if not self.units.parts < typical < math.inf:
+            return False
+        self.units = replace(self.units, parts=typical)
+        return True
+
+    def _around(self, until: float) -> Step | None:
+        """The step by derivatives at points around x: random ones, then in the direction in which F
+        should fall by those known (C. Lemarechal's bundles). Where many pieces meet, random points
+        alone hardly ever lie on those that matter.
+        """
+        count = 2 * (self.here.x.numel() + 1)
+        lines = [self._random() for _ in range(min(count // 2, FIRST))]
+        ways = [sign * d for d in lines for sign in (1.0, -1.0)]
+        samples, found = [self.here], None
+        while ways and len(samples) <= max(count, MANY):
+            known = len(samples)
+            for d in ways:
+                if time.perf_counter() > until:
+                    return found
+                new = self._beside(KINK * d)
+                samples += [] if new is None else [new]
+            found = self._program(samples) if len(samples) > known else found
+            if found is None or found.length <= FLAT or len(samples) == known:
+                break
+            d = found.d / found.length
+            ways = [d, *(d + SPREAD * self._random() for _ in range(BESIDE))]
+        return found
 
     def _program(self, samples: list[Sample]) -> Step | None:
         """A step by the identity, with the penalty heavy enough for the rows to hold."""

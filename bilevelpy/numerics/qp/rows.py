@@ -79,7 +79,7 @@ class Rows:
     roof: Array
 
     @property
-    def equal(self) -> Array:
+    def equal(self) -> Mask:
         """Which rows are equations."""
         return np.asarray(self.low == self.high)
 

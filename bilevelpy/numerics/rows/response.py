@@ -18,6 +18,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ import torch
 
 from bilevelpy.lowering.domains.product import Face, ProductSet
 from bilevelpy.lowering.protocol import Oracle
+from bilevelpy.numerics.cones.meeting import affine_rows
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.lower.hypergradient import Adjoint
 from bilevelpy.numerics.lower.response import Accuracy, Point, Response
@@ -34,6 +36,7 @@ from bilevelpy.numerics.upper.optimizer import advance, begin
 
 Vec = torch.Tensor
 Array = np.ndarray[Any, np.dtype[np.float64]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 STEPS, HALVINGS, ARMIJO = 100, 40, 1e-4
 # Newton steps below this fraction of y are rounding.
@@ -48,7 +51,7 @@ SHIFT = 1e-4
 NOISE = 1e-13
 
 
-@dataclass(slots=True)
+@dataclass
 class ConstrainedLower:
     """Lower and adjoint solver in one, with what holds the last response.
 
@@ -102,6 +105,21 @@ class ConstrainedLower:
         made = Rows(A, low, high, *self._bounds)
         self._rows = (x, made)
         return made
+
+    @cached_property
+    def is_affine(self) -> bool:
+        """Whether the rows are affine in both levels together."""
+        return bool(affine_rows(self.oracle, self.oracle.g).all())
+
+    @cached_property
+    def straight(self) -> Mask:
+        """Which rows of the upper level are."""
+        return affine_rows(self.oracle, self.oracle.G)
+
+    @property
+    def rows_move(self) -> bool:
+        """Whether the coefficients of rows depend on x (known once rows were made)."""
+        return self._A is None
 
     def hessian(self, x: Vec, y: Vec) -> Array:
         """f_yy."""
@@ -213,7 +231,7 @@ class ConstrainedLower:
         place of dF/dy: what such a function changes by as y follows x is minus the latter.
         """
         o = self.oracle
-        held, H = self._at(x, y)
+        held, H = self.held_at(x, y)
         rows = self.rows(x)
         # What holds without pushing has a kink, and this is one side of it.
         free = np.flatnonzero(held.sides.bounds == 0)
@@ -228,7 +246,7 @@ class ConstrainedLower:
         weights[:, active] = solved[1].T
         cross, parts = o.cross(x, y), []
         prices = torch.from_numpy(held.rows[:size].copy())
-        twice = o.g.twice(x, y, prices) if size and self._A is None else None
+        twice = o.g.twice(x, y, prices) if size and self.rows_move else None
         back = o.g.vjp(x, y) if size else None
         for one, weight in zip(u, weights, strict=True):
             v = torch.from_numpy(one)
@@ -240,7 +258,7 @@ class ConstrainedLower:
             parts.append(part)
         return u, parts
 
-    def _at(self, x: Vec, y: Vec) -> tuple[Held, Array]:
+    def held_at(self, x: Vec, y: Vec) -> tuple[Held, Array]:
         """What holds a response, and f_yy there."""
         last = self._last
         if last is None or not torch.equal(last[0], x) or not np.array_equal(last[1].y, y.numpy()):
