@@ -17,10 +17,10 @@ import numpy as np
 
 from bilevelpy.backends.constrained.starts import RowsState
 from bilevelpy.numerics.cones.sequential import Sample, Step
-from bilevelpy.numerics.lower.piece import Piece
-from bilevelpy.numerics.piece_sample import Pieces
+from bilevelpy.numerics.cones.sequential_rows import Within, step_by_exchanges
+from bilevelpy.numerics.rows.piece import Piece
+from bilevelpy.numerics.rows.piece_sample import Pieces
 from bilevelpy.numerics.rows.sample import RowsSampler
-from bilevelpy.numerics.sequential_rows import Within, step_by_exchanges
 
 Array = np.ndarray[Any, np.dtype[Any]]
 # A point along a step with less merit, or None.

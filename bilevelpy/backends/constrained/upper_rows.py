@@ -27,11 +27,11 @@ from bilevelpy.backends.constrained.starts import (
 )
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.cones.sequential import Sample, Step, merit, step_program, violations
+from bilevelpy.numerics.cones.sequential_rows import step_by_exchanges
 from bilevelpy.numerics.driver.measure import Finish, Measure
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.quasi_newton import updated
 from bilevelpy.numerics.rows.sample import RowsSampler
-from bilevelpy.numerics.sequential_rows import step_by_exchanges
 from bilevelpy.result import Status
 
 Vec = torch.Tensor

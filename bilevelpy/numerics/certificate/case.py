@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bilevelpy.analysis.structure import Evidence
+from bilevelpy.numerics.extent import extent_of
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.options import SolveOptions
 
@@ -108,20 +108,6 @@ def make_case(
     pessimistic = structure is not None and structure.stance == "pessimistic"
     tol, extent = SLACK * options.tol, extent_of(oracle, x)
     return Case(oracle, x, y, rng, tol, convex, unique, thorough, extent, pessimistic, quadratic)
-
-
-def extent_of(oracle: Oracle, x: Vec, chosen: Vec | None = None) -> float:
-    """A length of x, or of its ``chosen`` entries: the way from the start, a part of its size, a
-    part of its bounded domain.
-    """
-    width, way = oracle.domain_x.upper - oracle.domain_x.lower, x - oracle.x0
-    if chosen is not None:
-        x, width, way = x[chosen], width[chosen], way[chosen]
-    bounded = width[width < math.inf]
-    sizes = [norm(way), 0.1 * norm(x)]
-    if bounded.numel() and bounded.numel() == x.numel():
-        sizes.append(1e-2 * norm(bounded))
-    return max(sizes) or 1.0
 
 
 def few_directions(n: int) -> list[Vec]:

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import torch
 
-from bilevelpy.numerics.certificate.case import Case, extent_of, few_directions
+from bilevelpy.numerics.certificate.case import Case, few_directions
 from bilevelpy.numerics.certificate.resolve import Answer, Resolver
+from bilevelpy.numerics.extent import extent_of
 from bilevelpy.numerics.linear_solve import dot, norm
 from bilevelpy.numerics.upper.kink import shortest_in_hull
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import torch
 
 from bilevelpy.lowering.domains.faces import Face
-from bilevelpy.numerics.certificate.case import extent_of
 from bilevelpy.numerics.driver.measure import Finish, Measure
+from bilevelpy.numerics.extent import extent_of
 from bilevelpy.numerics.linear_solve import dot, norm
 from bilevelpy.numerics.lower.response import Point, Response
 from bilevelpy.numerics.quasi_newton import BFGS

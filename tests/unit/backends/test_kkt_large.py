@@ -11,11 +11,11 @@ import bilevelpy as bl
 from bilevelpy.backends.constrained.starts import RowsState, close
 from bilevelpy.lowering.domains.product import ProductSet
 from bilevelpy.numerics.cones.sequential import Kinds, Sample, Units, step_program
+from bilevelpy.numerics.cones.sequential_rows import step_by_exchanges
 from bilevelpy.numerics.driver.measure import Finish
-from bilevelpy.numerics.piece_sample import Pieces
+from bilevelpy.numerics.rows.piece_sample import Pieces
 from bilevelpy.numerics.rows.response import constrained_lower
 from bilevelpy.numerics.rows.sample import RowsSampler
-from bilevelpy.numerics.sequential_rows import step_by_exchanges
 from tests.unit.backends.coupled import model, oracle
 
 # Weights of samples, of which some are wrong, on a simplex with caps.

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from bilevelpy.numerics.cones.meeting import derivatives
+from bilevelpy.numerics.cones.sequential_rows import Within
 from bilevelpy.numerics.qp.rows import Held, Sides, saddle
-from bilevelpy.numerics.sequential_rows import Within
 
 if TYPE_CHECKING:
     from bilevelpy.numerics.rows.response import ConstrainedLower
