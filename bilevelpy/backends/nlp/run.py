@@ -173,6 +173,10 @@ class Run(Search):
         empty = np.full(self.system.columns.count, math.nan)
         status = Status.TIME_LIMIT if self._late() else Status.STALLED
         message = f"no start of {self.starts} led to a point that suits followers and leader"
+        for level, much in self.restless.items():
+            message += (
+                f"; the objective of `{level}` still falls by {much:.2e} when it is solved again"
+            )
         return ProgramAnswer(
             self.system, empty, {}, status, message, None, self.starts, (), solved - self.began
         )

@@ -86,6 +86,8 @@ class Search:
         self.starts = 0
         # Somebody wants no more; there was no time to begin.
         self.stopped = self.cut = False
+        # What followers still gained where the response to be kept was solved again.
+        self.restless: dict[str, float] = {}
         self.full: Array | None = None
         self.joined = has_games(self.system) or has_prices(self.system)
         self.quick = Responses.of(self.system, self.rng, convex=False)
@@ -256,7 +258,12 @@ class Search:
         again = self.quick.all(responses)
         if again is None:
             return
-        if all(gain(self.system, k, responses, f) <= CONTENT for k, f in again[1].items()):
+        followers = self.system.followers
+        gains = {
+            followers[k].level: gain(self.system, k, responses, f) for k, f in again[1].items()
+        }
+        self.restless = {level: much for level, much in gains.items() if much > CONTENT}
+        if not self.restless:
             self._keep(responses)
 
     def _keep(self, v: Array) -> None:
