@@ -23,13 +23,15 @@ WIDTH = 80
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """``results`` by backend; ``refused`` says why one did not run. Prints as a table, whose
-    ``evals.`` are values, gradients and products together; :meth:`rows` has them apart.
+    """``results`` by backend; ``refused`` says why one did not run, ``reasons`` says it in a few
+    words where a backend does not take the model. Prints as a table, whose ``evals.`` are values,
+    gradients and products together; :meth:`rows` has them apart.
     """
 
     model: str
     results: Mapping[str, Result]
     refused: Mapping[str, str] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per backend that ran: how it ended, what the certificate says, and what it
@@ -92,9 +94,9 @@ class Comparison:
             for row in rows
         ]
         lines.insert(1, "-" * max(map(len, lines)))
-        # A refusal is a diagnostic of several lines: its first one says it.
+        # Another refusal is a diagnostic of several lines: its first one says it.
         for name, reason in self.refused.items():
-            said = f"{name}: {reason.splitlines()[0]}"
+            said = f"{name}: {self.reasons.get(name) or reason.splitlines()[0]}"
             lines += textwrap.wrap(said, WIDTH, subsequent_indent="  ", break_long_words=False)
         return "\n".join(lines)
 
@@ -108,6 +110,7 @@ def compared(model: str, backends: Iterable[str], solve: Callable[[str], Result]
     """One solve after another; one that was interrupted is the last."""
     results: dict[str, Result] = {}
     refused: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for name in backends:
         if any(r.status is Status.INTERRUPTED for r in results.values()):
             refused[name] = "not run: interrupted"
@@ -116,4 +119,6 @@ def compared(model: str, backends: Iterable[str], solve: Callable[[str], Result]
             results[name] = solve(name)
         except BackendError as error:
             refused[name] = str(error)
-    return Comparison(model, results, refused)
+            if error.reason:
+                reasons[name] = error.reason.removeprefix(f"`{name}` ")
+    return Comparison(model, results, refused, reasons)

@@ -54,7 +54,13 @@ class DataError(ModelError):
 
 
 class BackendError(BilevelError):
-    """A backend failed, or was asked for a model that it does not accept."""
+    """A backend failed, or was asked for a model that it does not accept: ``reason`` is why, in a
+    few words.
+    """
+
+    def __init__(self, message: str = "", reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class MissingEngine(BackendError):

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram, Level, Program
 
 TEXT = "<text>"
+# Lines of each part of a model that its repr shows.
+SHOWN = 40
+# Characters of LaTeX up to which a notebook shows the formulas.
+LONGEST = 20_000
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -133,15 +137,16 @@ class Model:
 
     def __repr__(self) -> str:
         levels = [self._algebra(level) for level in self.program.levels]
-        return "\n\n".join([self.summary(), *levels])
+        return "\n\n".join(_shortened(part) for part in (self.summary(), *levels))
 
     def _repr_latex_(self) -> str | None:
         from bilevelpy.exporters.latex.model import latex
 
         try:
-            return f"$$\n{latex(self.program)}\n$$"
+            formulas = latex(self.program)
         except ExportError:
             return None
+        return f"$$\n{formulas}\n$$" if len(formulas) <= LONGEST else None
 
     def _repr_html_(self) -> str | None:
         # Front ends prefer HTML to LaTeX; without latex2mathml they get the LaTeX.
@@ -150,10 +155,13 @@ class Model:
         from bilevelpy.markup.mathml import mathml
 
         try:
-            formulas = mathml(latex(self.program))
+            formulas = latex(self.program)
+            if len(formulas) > LONGEST:  # pages of formulas: browsers take seconds over them
+                return f"<pre>{escape(repr(self))}</pre>"
+            shown = mathml(formulas)
         except (ExportError, UsageError):
             return None
-        return f"{formulas}\n<pre>{escape(self.summary())}</pre>"
+        return f"{shown}\n<pre>{escape(_shortened(self.summary()))}</pre>"
 
     def _algebra(self, level: Level) -> str:
         """A level as it is written in the model."""
@@ -255,6 +263,14 @@ def bind_program(program: Program, given: Given) -> BoundProgram:
     return bind(
         program, given.data, keywords=given.keywords, files=given.files, externs=given.externs
     )
+
+
+def _shortened(text: str) -> str:
+    """The first lines of a text that is long, and how many are left out."""
+    lines = text.split("\n")
+    if len(lines) <= SHOWN:
+        return text
+    return "\n".join([*lines[:SHOWN], f"  ... ({len(lines) - SHOWN} lines more)"])
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -16,9 +16,10 @@ import numpy as np
 from bilevelpy import storage
 from bilevelpy.backends import registry
 from bilevelpy.diagnostics import Source
-from bilevelpy.errors import BilevelError, UsageError
+from bilevelpy.errors import BackendError, BilevelError, UsageError
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.ir.types import DomainKind
+from bilevelpy.markup.table import table
 from bilevelpy.model import Given, Model, build
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Result, Status
@@ -39,12 +40,15 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A job and how it ended: a result, or the sentence with which it was refused."""
+    """A job and how it ended: a result, or the words with which it was refused (and the ``reason``
+    in a few of them, where a backend does not take the model).
+    """
 
     job: Job
     result: Result | None
     refused: str = ""
     seconds: float = 0.0
+    reason: str = ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -113,16 +117,13 @@ class Sweep:
         rows = self.rows()
         if not rows:
             return self._ending()
-        names = list(dict.fromkeys(n for row in rows for n in row if n != "message"))
-        table = [names, *([_cell(row.get(n)) for n in names] for row in rows)]
-        widths = [max(len(line[k]) for line in table) for k in range(len(names))]
-        lines = [
-            "  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-            for line in table
-        ]
         notes = [f"{k + 1}: {row['message']}" for k, row in enumerate(rows) if row.get("message")]
         notes += [self._ending()] if self.interrupted else []
-        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], *notes])
+        reports = {n for run in self.runs if run.result is not None for n in run.result.reports}
+        for row in rows:
+            row.pop("message", None)
+            row["s"] = round(row["s"], 3)
+        return table(rows, reports, notes)
 
     def _ending(self) -> str:
         done = len(self.runs)
@@ -267,7 +268,8 @@ def _run(model: Model, job: Job, options: Mapping[str, Any]) -> Run:
         settings = SolveOptions(backend=job.backend, seed=job.seed, **options)
         result = run(bound, settings, Request(start=start, progress=False), began)
     except BilevelError as error:
-        return Run(job, None, str(error), time.perf_counter() - began)
+        reason = error.reason if isinstance(error, BackendError) else ""
+        return Run(job, None, str(error), time.perf_counter() - began, reason)
     except Exception as error:  # a fault of ours, or too little memory: the others go on
         fault = f"internal error: {type(error).__name__}: {error}"
         return Run(job, None, fault, time.perf_counter() - began)
@@ -318,19 +320,13 @@ def _row(run: Run, varied: Iterable[str]) -> dict[str, Any]:
     own = {"seed": job.seed, "start": job.start + 1, "backend": job.backend}
     row: dict[str, Any] = {n: own[n] if n in own else job.values[n] for n in varied}
     if result is None:
-        refusal = run.refused.splitlines()[0] if run.refused else ""
+        refusal = run.reason or (run.refused.splitlines()[0] if run.refused else "")
         return {**row, "status": "refused", "F": math.nan, "s": run.seconds, "message": refusal}
     norm = math.nan if result.certificate is None else result.certificate.hypergradient_norm
     row |= {"status": result.status.value, "F": result.F}
     row |= {name: v for name, v in result.reports.items() if isinstance(v, float)}
     row |= {"hypergradient": norm, "iterations": result.iterations, "s": run.seconds}
     return row if result.success else {**row, "message": result.message}
-
-
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "-"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:

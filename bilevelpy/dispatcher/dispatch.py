@@ -109,7 +109,8 @@ def _named(
         warnings = _warnings(structure, verdict)
         return _decided(structure, verdicts, others, options, why, warnings)
     if not force:
-        raise BackendError(refusal(structure, name, verdict, ranked))
+        reason = str(rejection(structure, verdict))
+        raise BackendError(refusal(structure, name, verdict, ranked), f"`{name}` {reason}")
     warning = f"`{name}` was forced although it {verdict.reason}: its answer may be wrong"
     warnings = (warning, *_observed(structure))
     return _decided(structure, verdicts, others, {}, ["forced"], warnings, forced=True)

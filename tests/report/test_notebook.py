@@ -104,3 +104,16 @@ def test_the_magic_in_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr()
     assert "error[BLV0201]: unknown name `z`" in printed.out + printed.err
     InteractiveShell.clear_instance()
+
+
+def test_long_models_are_shown_in_short() -> None:
+    names = [f"x{k}" for k in range(300)]
+    text = f"model m; upper {{ {' '.join(f'var {n} in [0, 1];' + chr(10) for n in names)}"
+    model = bl.parse(f"{text} minimize {' + '.join(f'({n} - 0.3)^2' for n in names)}; }}")
+    assert len(repr(model).splitlines()) < 100
+    assert "lines more)" in repr(model)
+    html = model._repr_html_()
+    assert html is not None
+    assert "lines more)" in html
+    assert len(html) < 20_000
+    assert model._repr_latex_() is None or len(model._repr_latex_()) < 21_000

@@ -50,7 +50,7 @@ def test_the_table_is_aligned_and_complete(comparison) -> None:
     assert max(map(len, lines)) <= 80
     column = head.index("status")
     assert all(line[column:].startswith("converged") for line in lines[2:6])
-    assert lines[6].startswith("blocc: error[BLV0602]")
+    assert lines[6].startswith("blocc: is for lower levels with constraints")
     assert all(line.startswith("  ") for line in lines[7:])
 
 

@@ -188,3 +188,22 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main([*given[:2], "--param", "a=1,oops"]) == 2
     assert "values in JSON" in capsys.readouterr().err
     assert main([*given[:2], "--param", "a=1,-1", "--jobs", "1"]) == 1
+
+
+def test_a_table_of_many_reports_fits_a_terminal() -> None:
+    text = MODEL + "".join(f"report long_name_{k} = x + {k};\n" for k in range(12))
+    table = bl.sweep(bl.parse(text), params={"a": [1.0, 2.0]}, backends=["aid", "blocc"], jobs=1)
+    lines = repr(table).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "answer" in lines[0]
+    assert "long_name_11" not in lines[0]
+    assert "not shown, but in `rows()` and in files: " in repr(table)
+    assert "long_name_11" in table.rows()[0]
+    assert "2: `blocc` is for lower levels with constraints" in repr(table)
+
+
+def test_a_table_of_long_vectors_fits_a_terminal() -> None:
+    text = MODEL.replace("param a", "param w[40] = 1; param a")
+    table = bl.sweep(bl.parse(text), params={"w": [list(range(40)), [1.0] * 40]}, jobs=1)
+    assert max(map(len, repr(table).splitlines())) <= 80
+    assert "[0, 1, 2, 3, ..." in repr(table) or "[0, 1, 2, 3 ..." in repr(table)
