@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+# Evaluations that every answer in JSON has a number of; a method that works on rows makes none.
+COUNTED = ("F", "f", "grad_F", "grad_f", "hvp")
+
+
 class Status(StrEnum):
     """How a run ended; ``converged`` only where the certificate supports it."""
 
@@ -197,7 +201,7 @@ class Result:
             "certificate": None if self.certificate is None else asdict(self.certificate),
             "warnings": self.warnings,
             "iterations": self.iterations,
-            "counts": self.counts,
+            "counts": {**dict.fromkeys(COUNTED, 0), **self.counts},
             "time": self.time,
             "version": self.provenance.get("versions", {}).get("bilevelpy", __version__),
         }

@@ -172,7 +172,11 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
                     f"{found} elsewhere in the upper set"
                 )
                 results, kept = [*results, again], again
-    return _of_all(results, kept, decision, clock)
+    best = _of_all(results, kept, decision, clock)
+    # A run may have had a part of the time only; to do it again takes what was asked for.
+    known = best.provenance
+    asked_for = {**known["options"], "time_limit": options.time_limit}
+    return replace(best, provenance={**known, "options": asked_for})
 
 
 def _following(decision: Decision) -> str | None:

@@ -120,3 +120,12 @@ def test_plot_of_a_run_without_progress() -> None:
         r.history = history
         (axes,) = r.plot().axes
         assert [t.get_text() for t in axes.texts] == ["no value of $F$ was recorded"]
+
+
+def test_every_answer_has_the_counts_and_the_limit_that_was_asked_for() -> None:
+    text = "model m; upper { var x in binary; minimize (x - 0.3)^2 + y; }"
+    follower = "lower l { var y in [0, 2]; minimize y; subject to c: y >= x; }"
+    result = bl.solve(bl.parse(text + follower), time_limit=60)
+    assert result.backend == "exact"
+    assert {"F", "f", "grad_F", "grad_f", "hvp"} <= result.as_dict()["counts"].keys()
+    assert result.provenance["options"]["time_limit"] == 60
