@@ -45,7 +45,9 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """Data of the model. ``default`` is folded or read once at binding."""
+    """Data of the model. ``default`` is folded or read once at binding; ``literal`` is its shape
+    where it is an array in brackets.
+    """
 
     name: str
     axes: Axes
@@ -53,6 +55,7 @@ class Param:
     default: Expr | Read | Table | None = None
     span: Span | None = None
     doc: str | None = None
+    literal: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

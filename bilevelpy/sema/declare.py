@@ -198,8 +198,23 @@ def _param(state: State, declaration: Declaration) -> None:
     default = _default(state, node, axes)
     if axes is not None:
         state.params[node.name] = Param(
-            node.name, axes, domain or FREE, default, node.span, node.doc
+            node.name,
+            axes,
+            domain or FREE,
+            default,
+            node.span,
+            node.doc,
+            _literal_shape(node.default),
         )
+
+
+def _literal_shape(value: object) -> tuple[int, ...]:
+    """The shape of an array in brackets; that its rows are equally long is checked elsewhere."""
+    shape: list[int] = []
+    while isinstance(value, ast.Array) and value.elements:
+        shape.append(len(value.elements))
+        value = value.elements[0]
+    return tuple(shape)
 
 
 def _default(

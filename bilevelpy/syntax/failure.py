@@ -71,6 +71,17 @@ class Failure:
             return Span(self.source.name, end, end + 1)
         return self.span(self.at)
 
+    def begins_constraint(self) -> bool:
+        """Whether a name, maybe with binders, and a colon stand from the failing token on."""
+        k = self.at + 1
+        if self.kind(0) != "NAME" or self.open_brackets():
+            return False
+        if self.kind(1) == "LSQB":
+            while k < self.end and self.tokens[k].type != "RSQB":
+                k += 1
+            k += 1
+        return k < len(self.tokens) and self.tokens[k].type == "COLON"
+
     def same_line(self) -> bool:
         """Whether the failing token stands on the line of the one before it."""
         before, token = self.previous, self.token

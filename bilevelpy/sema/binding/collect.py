@@ -185,9 +185,10 @@ def _default(state: State, param: Param, base: str | PathLike[str] | None) -> bo
         state.given[param.name] = Given(
             Long(keys, np.array(list(default.values.values()), dtype=float)), "default"
         )
-    elif isinstance(default, LiteralArray) and default.rank == 1:
-        # A literal list may set the size of a dim, like an array that is bound.
-        state.given[param.name] = Given(Grid(np.array(default.values), (None,)), "default")
+    elif isinstance(default, LiteralArray) and len(param.literal) == default.rank:
+        # A literal may set the sizes of dims, like an array that is bound.
+        array = np.array(default.values).reshape(param.literal)
+        state.given[param.name] = Given(Grid(array, (None,) * array.ndim), "default")
     return isinstance(default, Read | Table | Expr)
 
 

@@ -69,9 +69,11 @@ def _inside(state: State, param: Param, array: Any, domain: Domain, low: Any, hi
     whole = domain.kind is not DomainKind.INTERVAL
 
     def wrong(x: Any, lo: Any, hi: Any) -> Any:
-        outside = ~((x >= lo) & (x <= hi))
-        return outside | (x != np.floor(x)) if whole else outside
+        outside = (x < lo) | (x > hi)
+        return outside | (~np.isnan(x) & (x != np.floor(x))) if whole else outside
 
+    # Widening a domain makes nothing of what is no number.
+    _numbers(state, param, array, np.isnan)
     count, places = offenders(array, wrong, low, high)
     if (
         is_sparse(array)
@@ -86,8 +88,7 @@ def _inside(state: State, param: Param, array: Any, domain: Domain, low: Any, hi
             "the zeros of its sparse matrix lie outside",
         )
         return
-    # Widening a domain makes nothing of what is no number.
-    if count and _numbers(state, param, array, np.isnan):
+    if count:
         span = domain.span or param.span
         hint = (
             f"correct {'the file' if param.name in state.rows else 'the data'}, or widen the domain"

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import bilevelpy as bl
 from bilevelpy.diagnostics import Source
 from bilevelpy.ir.evaluate import evaluate
 from bilevelpy.sema import check
@@ -184,3 +185,35 @@ def test_a_mean_for_every_outer_element_needs_an_element(problems, bound):
     problem = only(problems(text, {"v": [1, 2], "t": [0, 2]}))
     assert problem.code == "BLV0420"
     assert 'the mean at S = "b"' in problem.message
+
+
+@pytest.mark.parametrize(
+    ("declared", "shape"),
+    [
+        ("dim n, p; param X[n, p] = [[1, 2], [2, 1], [3, 3]];", (3, 2)),
+        ("dim n = 3, p; param X[n, p] = [[1, 2], [2, 1], [3, 3]];", (3, 2)),
+        ('set A = {"a", "b"}; dim p; param X[A, p] = [[1, 2, 3], [2, 1, 4]];', (2, 3)),
+        ("dim a, b, c; param X[a, b, c] = [[[1, 2]], [[3, 4]]];", (2, 1, 2)),
+        ("dim n; param X[n] = [1, 2];", (2,)),
+    ],
+)
+def test_an_array_in_brackets_sets_sizes(declared, shape):
+    model = bl.parse(f"{declared} upper {{ var x in [0, 1]; minimize x + sum(X); }}")
+    assert model.bound.data.arrays["X"].shape == shape
+
+
+def test_arrays_in_brackets_have_to_agree():
+    with pytest.raises(bl.DataError, match="`y` has 2 entries but axis `n` is 3 long"):
+        bl.parse(
+            "dim n, p; param X[n, p] = [[1, 2], [2, 1], [3, 3]], y[n] = [1, 2];"
+            "upper { var x; minimize x; }"
+        )
+
+
+def test_what_is_missing_hides_nothing_that_is_outside():
+    with pytest.raises(bl.DataError) as caught:
+        bl.parse(
+            "dim n; param c[n] in integers(0, 5); upper { var x; minimize x; }",
+            c=[1, -2.5, float("nan"), 3],
+        )
+    assert [d.code for d in caught.value.diagnostics] == ["BLV0406", "BLV0405"]

@@ -74,7 +74,7 @@ def test_a_file_with_a_similar_name_is_a_hint(problems, tmp_path):
     [
         (
             "[0, 1]",
-            [0, 2, np.nan],
+            [0, 1, np.nan],
             "1 of 3 values of `v` is not a number",
             "v[3] = nan",
         ),
@@ -242,9 +242,11 @@ def test_numbers_of_elements_that_are_data_count_from_1(problems, g, hint):
 
 
 def test_what_is_missing_is_not_outside_of_a_domain(problems):
-    problem = only(problems("dim n; param a[n] in [0, 5];", {"a": [1.0, float("nan"), 9.0]}))
-    assert problem.code == "BLV0406"
-    assert "fill it in" in problem.hint
+    missing, outside = problems("dim n; param a[n] in [0, 5];", {"a": [1.0, float("nan"), 9.0]})
+    assert missing.code == "BLV0406"
+    assert "fill it in" in missing.hint
+    assert outside.code == "BLV0405"
+    assert outside.notes == ("a[3] = 9",)
     problem = only(problems("dim n; param a[n] in [0, 5];", {"a": [1.0, 9.0]}))
     assert problem.code == "BLV0405"
 

@@ -159,6 +159,8 @@ MISTAKES = [
     ("def f(x) = 2x;", "BLV0116"),
     ("def f(x) = (x)(x);", "BLV0116"),
     ("def f(x) = x y;", "BLV0116"),
+    ("upper { minimize x; subject to a: x >= 2 b: y >= x; }", "BLV0101"),
+    ("upper { minimize x; subject to a: x >= y b[i in 1..2]: y >= x; }", "BLV0101"),
     ("set A = {a, b};", "BLV0117"),
     ("param y = file('x.npz', \"a\");", "BLV0117"),
     ("include common;", "BLV0117"),
