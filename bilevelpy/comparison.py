@@ -95,8 +95,11 @@ class Comparison:
         ]
         lines.insert(1, "-" * max(map(len, lines)))
         # Another refusal is a diagnostic of several lines: its first one says it.
+        alike: dict[str, list[str]] = {}
         for name, reason in self.refused.items():
-            said = f"{name}: {self.reasons.get(name) or reason.splitlines()[0]}"
+            alike.setdefault(self.reasons.get(name) or reason.splitlines()[0], []).append(name)
+        for reason, names in alike.items():
+            said = f"{', '.join(names)}: {reason}"
             lines += textwrap.wrap(said, WIDTH, subsequent_indent="  ", break_long_words=False)
         return "\n".join(lines)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from bilevelpy.backends import registry
@@ -20,7 +18,6 @@ from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.ir.walk import duals as prices_read
 from bilevelpy.lowering.sums.streaming import is_streamed
 from bilevelpy.model import Model
-from bilevelpy.numerics.certificate.shadow_prices import shadow_prices
 from bilevelpy.numerics.driver.carried import Carried, Damaged
 from bilevelpy.numerics.driver.loop import PATH, IterationState, Keep, RunResult
 from bilevelpy.numerics.driver.loop import run as drive
@@ -34,6 +31,7 @@ from bilevelpy.solving.elsewhere import ALONE, begun_elsewhere, continued, going
 from bilevelpy.solving.facts import hashes, oracle, units
 from bilevelpy.solving.judge import Judge
 from bilevelpy.solving.located import located
+from bilevelpy.solving.prices import prices_at, told, unknown
 from bilevelpy.solving.starts import moved, start_vectors
 from bilevelpy.solving.watching import Stop, Watched, passed
 
@@ -45,7 +43,6 @@ if TYPE_CHECKING:
 
 # The stage of a run that is the only one but where it has begun on another device.
 MAIN = "main"
-UNKNOWN = "the shadow price of `{}` is not known: not unique, or the answer is not certified"
 
 
 def solve_driven(
@@ -224,9 +221,8 @@ def _packed(
     """Everything by name, in NumPy, with the signs that the model has."""
     upper, lower = functions.unflatten_x(final.x), functions.unflatten_y(final.y)
     program = model.program
-    duals, read = _prices(name, functions, final, certificate), _unknown(model)
-    unknown = sorted(read.keys() - duals.keys())
-    known = environment(upper, lower, {**read, **duals})
+    duals = prices_at(name, functions, final.x, final.y, certificate)
+    known = environment(upper, lower, {**unknown(model), **duals})
     interpreter = Interpreter(model.bound.data, known, program.externs)
     if is_streamed(model.bound):  # by blocks; else by means of their own
         values = functions.objectives(final.x, final.y)
@@ -261,25 +257,5 @@ def _packed(
         history=joined(earlier, list(final.history)),
         provenance=provenance(model.bound, hashes(model), options, name),
         duals=duals,
-        warnings=(*decision.warnings, *final.warnings, *(UNKNOWN.format(n) for n in unknown)),
+        warnings=(*decision.warnings, *final.warnings, *told(model, duals)),
     )
-
-
-def _prices(
-    name: str, functions: TorchOracle, final: RunResult, certificate: Certificate | None
-) -> dict[str, np.ndarray]:
-    """Shadow prices of lower rows at a certified answer: the backend's own, or fitted ones."""
-    if certificate is None or certificate.kind == "none" or is_streamed(functions.bound):
-        return {}
-    own = getattr(registry.get(name), "prices", None)
-    found: dict[str, np.ndarray] = (own or shadow_prices)(functions, final.x, final.y)
-    return found
-
-
-def _unknown(model: Model) -> dict[str, np.ndarray]:
-    """NaN for the shadow prices that reports read."""
-    sizes, found = model.bound.data.sizes, {}
-    for level, name in prices_read(r.value for r in model.program.reports.values()):
-        row = next(c for c in model.program.level(level).constraints if c.name == name)
-        found[f"{level}.{name}"] = np.full(tuple(sizes[a] for a in row.axes), math.nan)
-    return found

@@ -19,6 +19,7 @@ from bilevelpy.provenance import provenance
 from bilevelpy.reductions.columns import make_columns
 from bilevelpy.result import Record, Result
 from bilevelpy.solving.facts import hashes
+from bilevelpy.solving.prices import told, unknown, with_fitted
 from bilevelpy.solving.watch import Watch
 from bilevelpy.solving.watching import Watched
 
@@ -80,8 +81,10 @@ def solve_whole(
     upper, lower = answer.variables()
     F, objectives = answer.objectives()
     program, reports, history = model.program, {}, []
+    duals: Mapping[str, Any] = answer.duals
     if answer.has_point:
-        values = environment(upper, lower, answer.duals)
+        duals = with_fitted(model, name, upper, lower, duals, answer.certificate)
+        values = environment(upper, lower, {**unknown(model), **duals})
         interpreter = Interpreter(model.bound.data, values, program.externs)
         reports = {n: interpreter.value(r.value) for n, r in program.reports.items()}
         total = sum(objectives.values())
@@ -89,6 +92,7 @@ def solve_whole(
         history = joined(earlier, [*watch.history, last])
         if keeper is not None:
             keeper.observe(last, *parts_of(answer.system.columns.blocks, answer.values))
+    unpriced = told(model, duals) if answer.has_point else ()
     if keeper is not None:
         keeper.write()
     return Result(
@@ -108,8 +112,8 @@ def solve_whole(
         time=clock.total(),
         history=history,
         provenance=provenance(model.bound, hashes(model), options, name),
-        duals=answer.duals,
-        warnings=(*decision.warnings, *answer.warnings, *unfollowed),
+        duals=duals,
+        warnings=(*decision.warnings, *answer.warnings, *unfollowed, *unpriced),
     )
 
 

@@ -282,13 +282,12 @@ def _operator(f: Failure) -> Diagnostic | None:
     left, right = str(f.previous), str(f.token)
     end = f.previous.end_pos or 0
     if f.begins_constraint():
-        fix = Fix("insert `;`", Span(f.source.name, end, end), ";")
         return diagnostic(
             "BLV0101",
             Span(f.source.name, end, end + 1),
             "`;` is missing here",
             hint=f"`{right}: ...` is a constraint of its own",
-            fix=fix,
+            fix=Fix("insert `;`", Span(f.source.name, end, end), ";"),
             expected=";",
             where="after this constraint",
         )

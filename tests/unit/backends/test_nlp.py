@@ -266,3 +266,30 @@ def test_probes_leave_time_for_the_certificate(monkeypatch: pytest.MonkeyPatch) 
     result = bl.solve(bl.parse(text), backend="nlp", options={"starts": 1}, time_limit=1.5)
     assert ends[-1] > 0.0
     assert result.success
+
+
+PRICED = """
+model priced;
+upper { var t in [0, 5] start 1; maximize t * f[1]; }
+lower flow {
+  var f[2] in [0, 2];
+  minimize (1 + t) * f[1] + 4 * f[2];
+  subject to meet: sum(f) == DEMAND;
+}
+report price = dual(flow.meet);
+"""
+
+
+def test_reports_of_prices_of_a_linear_follower() -> None:
+    """At t = 3 both roads cost 4, which is what one more traveller costs."""
+    result = bl.solve(bl.parse(PRICED.replace("DEMAND", "3")), backend="nlp")
+    assert result.success
+    assert abs(result.reports["price"] - 4) < 1e-5
+    assert abs(result.dual("flow.meet") - 4) < 1e-5
+
+
+def test_a_price_that_is_not_unique_is_told() -> None:
+    """With all capacity in use, any price from that of the last road on will do."""
+    result = bl.solve(bl.parse(PRICED.replace("DEMAND", "4")), backend="nlp")
+    assert np.isnan(result.reports["price"])
+    assert any("shadow price of `flow.meet` is not known" in w for w in result.warnings)
