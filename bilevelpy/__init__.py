@@ -120,7 +120,8 @@ def __getattr__(name: str) -> Any:
 
     if name in ("backends", "exporters"):  # packages that can be called, see there
         return importlib.import_module(f"bilevelpy.{name}")
-    home = _HOME.get(name)
+    # Not of the API: `%load_ext bilevelpy` looks for it here.
+    home = "bilevelpy.notebook" if name == "load_ipython_extension" else _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'bilevelpy' has no attribute {name!r}")
     value = getattr(importlib.import_module(home), name)

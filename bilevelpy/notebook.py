@@ -1,6 +1,6 @@
 """``%%blv`` for notebooks: the text of a cell becomes a model. Needs the extra ``notebook``.
 
-``%load_ext bilevelpy.notebook`` registers it.
+``%load_ext bilevelpy`` registers it.
 """
 
 from __future__ import annotations

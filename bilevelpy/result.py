@@ -85,8 +85,35 @@ class Record:
 
 @dataclass(repr=False)
 class Result:
-    """The answer to a solve. ``upper`` and ``lower`` map names to arrays; ``result["lam"]`` finds
-    either.
+    """The answer to a solve; ``result["lam"]`` is the value of a variable of either level.
+
+    Attributes
+    ----------
+    status, message
+        How the run ended (a :class:`Status`), and in words; ``success`` is True where it is
+        "converged", which the certificate then supports.
+    F, f
+        The upper objective, and the lower ones by level, in the sense of the model.
+    upper, lower
+        Arrays by the names of variables, lower ones by level first; the axis of a family is the
+        first one.
+    duals
+        Shadow prices by ``"fit.cap"``, where they are known; :meth:`dual` says how to get others.
+    reports
+        Values of the model's ``report`` lines.
+    certificate
+        What was found when the answer was examined (a :class:`Certificate`); None where that was
+        not asked for.
+    backend, decision
+        The method that found the answer, and why it was chosen.
+    iterations, counts, time
+        Outer iterations, evaluations by kind, seconds by phase.
+    history
+        A :class:`Record` for each outer iteration; :meth:`to_pandas` makes a table of it.
+    warnings
+        What the user should know about the answer.
+    provenance
+        Versions, hashes of model and data, seed and options.
     """
 
     model: str

@@ -95,7 +95,7 @@ def test_the_magic_in_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # IPython's own deprecations
         shell = InteractiveShell.instance()
-        shell.run_line_magic("load_ext", "bilevelpy.notebook")
+        shell.run_line_magic("load_ext", "bilevelpy")
         shell.push({"a": np.ones(3)})
         shell.run_cell("%%blv\n" + CELL)
         shell.run_cell("import bilevelpy as bl\nr = bl.solve(toy)")
