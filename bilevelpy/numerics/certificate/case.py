@@ -24,8 +24,8 @@ SLACK = 100.0
 # compared with a hundred times the one beside the point.
 LOOSEST = 1e-3
 SMALL = 2000
-# Variables up to which every axis is looked along.
-FEW = 4
+# Upper variables up to which every axis is looked along, and lower ones up to which diagonals are.
+FEW, CHEAP = 4, 300
 
 
 @dataclass(slots=True)
@@ -110,12 +110,14 @@ def make_case(
     return Case(oracle, x, y, rng, tol, convex, unique, thorough, extent, pessimistic, quadratic)
 
 
-def few_directions(n: int) -> list[Vec]:
-    """The axes and the diagonals between two of them where there are few (each for both senses): a
-    saddle at a bound, where both slopes vanish, falls between the axes only.
+def axes_and_diagonals(n: int, m: int) -> tuple[list[Vec], list[Vec]]:
+    """The axes where there are few, and the diagonals between two of them where responses are cheap
+    (each for both senses): a saddle, or one at a bound, may fall between the axes only.
     """
     if n > FEW:
-        return []
+        return [], []
     axes = list(torch.eye(n, dtype=torch.float64))
+    if m > CHEAP:
+        return axes, []
     between = [axes[i] + s * axes[j] for j in range(n) for i in range(j) for s in (1, -1)]
-    return [*axes, *(d / norm(d) for d in between)]
+    return axes, [d / norm(d) for d in between]

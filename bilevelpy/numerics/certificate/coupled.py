@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bilevelpy.numerics.certificate.case import few_directions, tolerance
+from bilevelpy.numerics.certificate.case import axes_and_diagonals, tolerance
 from bilevelpy.numerics.certificate.constrained import Claim, certify_rows
 from bilevelpy.numerics.certificate.fitted_adjoint import ACTIVE, FittedAdjoint
 from bilevelpy.numerics.certificate.followers import Followers
@@ -277,7 +277,8 @@ class _Check:
         if norm(pg) > 0:
             directions.append(pg / norm(pg))
         ways = [(PROBE, d) for d in directions]
-        ways += [(BESIDE, d) for d in few_directions(self.x.numel())]
+        axes, between = axes_and_diagonals(self.x.numel(), self.y.numel() + self.oracle.g.size)
+        ways += [(BESIDE, d) for d in (*between, *(axes if between else ()))]
         # A bound may hold a slope so large that all others are nothing beside it: F itself tells.
         start = F - self.oracle.F(self.oracle.x0, self.oracle.y0)
         clear = self.tol * max(abs(F), abs(start)) or math.inf

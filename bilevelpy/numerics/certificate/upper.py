@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from bilevelpy.numerics.certificate.case import Case, few_directions
+from bilevelpy.numerics.certificate.case import Case, axes_and_diagonals
 from bilevelpy.numerics.certificate.resolve import Answer, Resolver
 from bilevelpy.numerics.extent import extent_of
 from bilevelpy.numerics.linear_solve import dot, norm
@@ -337,7 +337,8 @@ class UpperCheck:
             v = torch.randn(o.n, generator=case.rng, dtype=torch.float64)
             v = v / norm(v)
             out += [(v, near), (-v, near)]
-        for d in few_directions(o.n):
-            for radius in (near, beside):
-                out += [(d, radius), (-d, radius)]
+        axes, between = axes_and_diagonals(o.n, o.m)
+        ways = [(e, radius) for e in axes for radius in (near, beside)]
+        for d, radius in [*ways, *((d, beside) for d in between)]:
+            out += [(d, radius), (-d, radius)]
         return out
