@@ -64,10 +64,11 @@ def start_values(path: Path | None) -> dict[str, Any]:
         raise UsageError(
             f"cannot read {path}: it is damaged, or not an .npz file of numbers"
         ) from error
-    # A saved result has `upper/lam` and `lower/fit/w`.
+    # A saved result has `upper/lam` and `lower/fit/w`, and prices, with which nothing starts.
     return {
         name.removeprefix("upper/").removeprefix("lower/").replace("/", "."): v
         for name, v in values.items()
+        if not name.startswith("duals/")
     }
 
 

@@ -306,3 +306,20 @@ def test_nan_is_null(capsys: Capture) -> None:
     Path("nan.blv").write_text(TOY.replace("abs(y - 3)", "log(-1 - y^2)"))
     assert solved(capsys, "nan.blv")["reports"]["distance"] is None
     assert math.isfinite(X)
+
+
+def test_a_saved_result_with_prices_is_a_start(capsys: Capture) -> None:
+    Path("priced.blv").write_text(
+        'set R = {"a", "b"}; upper { var t[R] in [0, 3]; maximize t["a"] * q; }'
+        'lower low { var q in [0, 5]; minimize (q - 3 + t["a"])^2; subject to cap: q <= 2; }'
+        "report price = dual(low.cap);"
+    )
+    for suffix in ("json", "npz"):
+        assert main(["solve", "priced.blv", "--out", f"p.{suffix}", "-q"]) == 0
+        assert main(["solve", "priced.blv", "--start", f"p.{suffix}", "-q"]) == 0
+    Path("start.json").write_text('{"t": {"b": 1, "a": 2}}')
+    assert main(["solve", "priced.blv", "--start", "start.json", "-q"]) == 0
+    capsys.readouterr()
+    Path("start.json").write_text('{"t": {"b": 1}}')
+    assert main(["solve", "priced.blv", "--start", "start.json", "-q"]) == 2
+    assert 'no value for "a"' in capsys.readouterr().err
