@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.optimize import linprog
 
 from bilevelpy.ir.types import Stance
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.columns import UPPER
 from bilevelpy.reductions.fixing import fix, polynomial
+from bilevelpy.reductions.intervals import affine_range
 from bilevelpy.reductions.rows import Functions, Rows, System, join_rows
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _quotient(system: System, k: int, tree: sc.Scalar) -> Quotient | None:
     terms_below = polynomial(bottom)
     if terms_below is None or any(len(key) > 1 for key in terms_below):
         return None
-    low, high = _range(system, terms_below)
+    low, high = affine_range(system, terms_below)
     size = max((abs(c) for key, c in terms_below.items() if key), default=0.0)
     if low > APART * size:
         return top, bottom
@@ -105,31 +105,6 @@ def _rows_are_affine(system: System, k: int, own: set[int]) -> bool:
         if r in rows.functions.trees or (bent is not None and bent[chosen][:, chosen].nnz):
             return False
     return True
-
-
-def _range(system: System, terms: dict[tuple[int, ...], float]) -> tuple[float, float]:
-    """The range of an affine function where all linear rows and bounds of both levels hold."""
-    columns, cost = system.columns, np.zeros(system.columns.count)
-    for key, c in terms.items():
-        if key:
-            cost[key[0]] += c
-    blocks: list[Any] = []
-    ends: list[Array] = []
-    for rows in (system.upper_rows, system.lower_rows):
-        f = rows.functions
-        linear = [r for r in range(rows.count) if r not in f.quadratic and r not in f.trees]
-        matrix = sp.csr_array(f.linear[linear])
-        for sign, end in ((1.0, rows.upper[linear]), (-1.0, -rows.lower[linear])):
-            kept = np.flatnonzero(np.isfinite(end))
-            blocks.append(sign * matrix[kept])
-            ends.append(end[kept])
-    bounds = np.stack([columns.lower, columns.upper], axis=1)
-    found = []
-    for sign in (1.0, -1.0):
-        done = linprog(sign * cost, sp.vstack(blocks), np.concatenate(ends), bounds=bounds)
-        found.append(sign * done.fun if done.status == 0 else -sign * math.inf)
-    constant = terms.get((), 0.0)
-    return constant + found[0], constant + found[1]
 
 
 def _parametric(system: System, found: dict[int, Quotient]) -> System:
@@ -174,7 +149,7 @@ def _values(system: System, top: sc.Scalar, bottom: sc.Scalar) -> tuple[float, f
     terms, divisor = polynomial(top), polynomial(bottom)
     if terms is None or divisor is None or any(len(key) > 1 for key in terms):
         return -math.inf, math.inf
-    (low, high), (least, most) = _range(system, terms), _range(system, divisor)
+    (low, high), (least, most) = affine_range(system, terms), affine_range(system, divisor)
     ends = [a / b if math.isfinite(a) else a for a in (low, high) for b in (least, most)]
     return min(ends), max(ends)
 

@@ -6,6 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.sparse as sp
+from scipy.optimize import linprog
 
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.trees import linear_terms
@@ -17,6 +19,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Range = tuple[float, float]
 
 ANY: Range = (-math.inf, math.inf)
+# Ends of linear programs that are 0, relative to coefficients.
+ZERO = 1e-9
 
 
 def column_ranges(system: System, leader: bool = True) -> tuple[Array, Array]:
@@ -32,6 +36,35 @@ def column_ranges(system: System, leader: bool = True) -> tuple[Array, Array]:
             j, c = terms[0]
             ends = sorted((rows.lower[r] / c, rows.upper[r] / c))
             low[j], high[j] = max(low[j], ends[0]), min(high[j], ends[1])
+    return low, high
+
+
+def affine_range(system: System, terms: dict[tuple[int, ...], float]) -> tuple[float, float]:
+    """The range of an affine function where all linear rows and bounds of both levels hold;
+    ends that are 0 but for rounding are.
+    """
+    columns, cost = system.columns, np.zeros(system.columns.count)
+    for key, c in terms.items():
+        if key:
+            cost[key[0]] += c
+    blocks: list[Any] = []
+    ends: list[Array] = []
+    for rows in (system.upper_rows, system.lower_rows):
+        f = rows.functions
+        linear = [r for r in range(rows.count) if r not in f.quadratic and r not in f.trees]
+        matrix = sp.csr_array(f.linear[linear])
+        for sign, end in ((1.0, rows.upper[linear]), (-1.0, -rows.lower[linear])):
+            kept = np.flatnonzero(np.isfinite(end))
+            blocks.append(sign * matrix[kept])
+            ends.append(end[kept])
+    bounds = np.stack([columns.lower, columns.upper], axis=1)
+    found = []
+    for sign in (1.0, -1.0):
+        done = linprog(sign * cost, sp.vstack(blocks), np.concatenate(ends), bounds=bounds)
+        found.append(sign * done.fun if done.status == 0 else -sign * math.inf)
+    constant = terms.get((), 0.0)
+    size = ZERO * max(1.0, abs(constant), float(np.abs(cost).max(initial=0.0)))
+    low, high = (0.0 if abs(constant + end) <= size else constant + end for end in found)
     return low, high
 
 

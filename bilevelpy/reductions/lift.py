@@ -21,8 +21,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from bilevelpy.reductions import scalar as sc
-from bilevelpy.reductions.fixing import fix
-from bilevelpy.reductions.intervals import column_ranges, tree_range
+from bilevelpy.reductions.fixing import fix, polynomial
+from bilevelpy.reductions.intervals import affine_range, column_ranges, tree_range
 from bilevelpy.reductions.rows import Functions, Rows, System, join_rows, without_constants
 from bilevelpy.reductions.trees import linear_terms
 
@@ -188,11 +188,20 @@ class _Lift:
         if len(moving) != 1:
             return None
         factor = sc.mul(*rest)
-        low, high = tree_range(factor, self.low, self.high)[id(factor)]
+        low, high = self._range(factor)
         if low < 0.0 < high:
             return None
         inner = self._less(moving[0], k, sign if low >= 0.0 else -sign)
         return None if inner is None else sc.mul(factor, inner)
+
+    def _range(self, factor: sc.Scalar) -> tuple[float, float]:
+        """Where a factor lies: a row of the leader may keep its sign, as of prices that rise."""
+        low, high = tree_range(factor, self.low, self.high)[id(factor)]
+        if low < 0.0 < high:
+            terms = polynomial(factor)
+            if terms is not None and all(len(key) < 2 for key in terms):
+                return affine_range(self.system, terms)
+        return low, high
 
     def _power(self, tree: sc.Call, k: int, sign: float) -> sc.Scalar | None:
         """``e^p`` with ``e >= 0`` and ``p >= 1`` grows with e: the kinks in e are its kinks."""

@@ -160,3 +160,24 @@ def test_players_of_a_game_stay_together() -> None:
     """
     game = made(text)
     assert separate(game) is game
+
+
+def test_a_row_of_the_leader_keeps_the_sign_of_a_factor() -> None:
+    """The second price is no lower than the first, so that the payment of a customer is convex."""
+    text = """
+    upper {
+      var a in [0, 10], b in [0, 10];
+      maximize a * q + (b - a) * max(0, q - 5) - q;
+      subject to rises: b >= a;
+    }
+    lower c { var q in [0, 8]; minimize -7 * q + a * q + (b - a) * max(0, q - 5); }
+    """
+    given = system(bl.parse(text).bound)
+    assert given.lower_objectives.trees
+    assert not lift(given).lower_objectives.trees
+    pytest.importorskip("pyscipopt")
+    result = bl.solve(bl.parse(text), backend="exact", time_limit=20)
+    # Both at 7: the customer is indifferent and takes 8.
+    assert result.certificate is not None
+    assert result.certificate.kind == "global"
+    assert pytest.approx(48.0, abs=1e-5) == result.F
