@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 LARGEST = 20_000
 # Variables of both levels up to which followers are settled by cuts.
 SMALL = 60
+# The same where followers are linear or quadratic with linear rows, and decide whole numbers.
+WHOLE = 600
 # Entries of matrices and other variables of models of one level.
 ENTRIES = 5_000
 # Whole numbers of a leader who may try all her choices, and is answered by convex programs.
@@ -105,9 +107,13 @@ class Exact:
         for key, reason in _ONLY_CONDITIONS.items():
             if key in s.unsupported and not (key != "nash" and convex):
                 return Reject(reason, s.unsupported[key])
-        if s.dim_x + s.dim_y > SMALL:
+        plain = s.lower.form.value in ("linear", "quadratic") and (
+            s.lower.constraints.value in ("none", "bounds", "linear")
+        )
+        most = WHOLE if s.lower.discrete.value and plain else SMALL
+        if s.dim_x + s.dim_y > most:
             if s.lower.discrete.value:
-                return Reject(f"takes whole followers up to {SMALL} variables", s.lower.discrete)
+                return Reject(f"takes whole followers up to {most} variables", s.lower.discrete)
             fact = s.lower.constraints
             if s.lower.form.value not in ("linear", "quadratic"):
                 fact = s.lower.form

@@ -27,9 +27,9 @@ from bilevelpy.backends.exact.closure import twin_of
 from bilevelpy.backends.exact.cut import Cut, write_cut
 from bilevelpy.backends.exact.followers import BEST, FEASIBLE, Followers, Progress, is_sharp
 from bilevelpy.backends.exact.leader import candidate
-from bilevelpy.backends.exact.local import confirm
 from bilevelpy.backends.exact.moving import moving
 from bilevelpy.backends.exact.necessary import high_point
+from bilevelpy.backends.exact.onto import onto_bounds
 from bilevelpy.backends.exact.outcome import Limits, Outcome
 from bilevelpy.backends.exact.relax import Relaxed
 from bilevelpy.backends.exact.scip import LEAST, Model
@@ -54,8 +54,6 @@ POINTS = 12
 MARGINS, INSIDE = (1e-2, 1e-4), 0.1
 # On the way back from there so much is left to the edge.
 BACK = 1e-2
-# Distances from a bound that may be the engine's, where rows hold to FEASIBLE.
-BESIDE = 1e-6
 # Where cuts end without a proof.
 INFIMUM = (
     "a relaxation meets all cuts at a point where a follower prefers another response: the value "
@@ -154,6 +152,7 @@ def solve_by_cuts(
         relaxed.append(found.values[: system.columns.count])
         gap = limits().gap
         ended = _round(run, found, cuts, state, gap if simple else math.inf)
+        _also(run, found, cuts, state, time.perf_counter() - started)
         if state.best is not None and state.objective - state.bound <= gap * max(
             1.0, abs(state.objective)
         ):
@@ -175,7 +174,7 @@ def solve_by_cuts(
             break
         if found.status == "time_limit":
             break
-    _onto_bounds(run, state, given().gap)
+    onto_bounds(run, state, given().gap)
     values = state.best
     if _contradicts(state.bound, -math.inf, state):  # the last point may be what shows it
         state.bound, status = -math.inf, "stuck"
@@ -202,6 +201,21 @@ def _locally(
     """Check the points of local solutions like those of relaxations."""
     for point in search(state)[:POINTS]:
         _round(run, Outcome("", point, math.nan, -math.inf, 0, 0.0), cuts, state)
+
+
+def _also(run: Followers, found: Outcome, cuts: list[Cut], state: Progress, seconds: float) -> None:
+    """Cuts from other points of a relaxation, each at an x of its own, for as long as that took: a
+    follower is mostly solved far sooner.
+    """
+    until = time.perf_counter() + seconds
+    leader = np.flatnonzero(run.system.columns.owner == 0)
+    seen = [] if found.values is None else [found.values[leader]]
+    for point in found.others:
+        if time.perf_counter() > until or state.stopped:
+            return
+        if all(float(np.abs(point[leader] - x).max(initial=0.0)) > 0.5 for x in seen):
+            seen.append(point[leader])
+            _round(run, Outcome("", point, math.nan, -math.inf, 0, 0.0), cuts, state)
 
 
 def _inside(
@@ -241,28 +255,6 @@ def _inside(
         if len(cuts) > before or state.objective < best - APART * limits.gap * max(1.0, abs(best)):
             return True
     return False
-
-
-def _onto_bounds(run: Followers, state: Progress, gap: float) -> None:
-    """The best point with x on bounds that it all but lies on, where that is worth as much: beside
-    them an engine may have taken a way out of a cut that is none.
-    """
-    columns = run.system.columns
-    if state.best is None:
-        return
-    at = state.best[: columns.count].copy()
-    for ends in (columns.lower, columns.upper):
-        near = np.abs(at - ends) <= BESIDE * np.maximum(1.0, np.abs(at))
-        at = np.where(near & (columns.owner == 0), ends, at)
-    if np.array_equal(at, state.best[: columns.count]):
-        return
-    there = Progress()
-    confirm(run, at, there, math.inf)
-    if there.best is None or there.objective > state.objective + 0.5 * gap * max(
-        1.0, abs(state.objective)
-    ):
-        return
-    state.best, state.objective, state.solved = there.best, there.objective, there.solved
 
 
 def _contradicts(bound: float, settled: float, state: Progress) -> bool:

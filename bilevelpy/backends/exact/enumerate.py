@@ -17,7 +17,6 @@ and linear programs; elsewhere the tolerance of ``f*`` would be worth its square
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -44,6 +43,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Choices of the leader that are tried one by one at most.
 MOST = 5000
+# Parts of choices that are looked at on the way to them, and rounding of rows.
+STEPS, ROOM = 100_000, 1e-9
 
 
 def few_choices(system: System, *, coupled: bool = False) -> Array | None:
@@ -56,9 +57,6 @@ def few_choices(system: System, *, coupled: bool = False) -> Array | None:
     whole = columns.integer[own] | (low == high)
     if not whole.all() or not np.isfinite(low).all() or not np.isfinite(high).all():
         return None
-    counts = np.floor(high) - np.ceil(low) + 1.0
-    if np.prod(np.where(low == high, 1.0, counts)) > MOST:
-        return None
     rows, mine = system.upper_rows, set(own.tolist())
     alone = [r for r in range(rows.count) if rows.functions.reads(r) <= mine]
     if len(alone) < rows.count and not coupled:
@@ -67,8 +65,14 @@ def few_choices(system: System, *, coupled: bool = False) -> Array | None:
     ranges = [
         [float(a)] if a == b else np.arange(math.ceil(a), math.floor(b) + 1).tolist()
         for a, b in zip(low, high, strict=True)
+        if b - a <= MOST
     ]
-    points = np.array(list(itertools.product(*ranges)), dtype=float).reshape(-1, own.size)
+    if len(ranges) < own.size:
+        return None
+    found = _points(ranges, rows, own)
+    if found is None:
+        return None
+    points = np.array(found, dtype=float).reshape(-1, own.size)
     at = columns.start.copy()
 
     def allowed(x: Array) -> bool:
@@ -76,6 +80,42 @@ def few_choices(system: System, *, coupled: bool = False) -> Array | None:
         return float(rows.violation(at).max(initial=0.0)) <= 1e-9
 
     return points[[allowed(x) for x in points]]
+
+
+def _points(ranges: list[list[float]], rows: Rows, own: Array) -> list[tuple[float, ...]] | None:
+    """All points within the ranges that the linear rows allow; None where they are too many. Values
+    are chosen one after the other, and given up where a row has no more room.
+    """
+    f = rows.functions
+    linear = [r for r in range(rows.count) if r not in f.quadratic and r not in f.trees]
+    A = sp.csr_array(f.linear[linear])[:, own].toarray()
+    ends = np.array([[values[0], values[-1]] if values else [0.0, 0.0] for values in ranges])
+    least = np.minimum(A * ends[:, 0], A * ends[:, 1])
+    most = np.maximum(A * ends[:, 0], A * ends[:, 1])
+    # What the columns from j on add to a row.
+    rest = [np.cumsum(part[:, ::-1], axis=1)[:, ::-1] for part in (least, most)]
+    rest = [np.hstack([part, np.zeros((len(linear), 1))]) for part in rest]
+    room = ROOM * np.maximum(1.0, np.abs(A).sum(axis=1))
+    low = rows.lower[linear] - f.constant[linear] - room
+    high = rows.upper[linear] - f.constant[linear] + room
+    found: list[tuple[float, ...]] = []
+    stack: list[tuple[tuple[float, ...], Array]] = [((), np.zeros(len(linear)))]
+    steps = 0
+    while stack:
+        chosen, sums = stack.pop()
+        j = len(chosen)
+        steps += 1
+        if bool((sums + rest[0][:, j] > high).any() or (sums + rest[1][:, j] < low).any()):
+            continue
+        if j == len(ranges):
+            found.append(chosen)
+            if len(found) > MOST:
+                return None
+            continue
+        if steps > STEPS:
+            return None
+        stack += [((*chosen, v), sums + A[:, j] * v) for v in reversed(ranges[j])]
+    return found
 
 
 def best_of(program: KKT, points: Array, limits: Callable[[], Limits], state: Progress) -> Outcome:
@@ -159,7 +199,7 @@ def worst_by_values(
             return ended("time_limit", -math.inf)
         at = system.columns.start.copy()
         at[own] = x
-        solved, status = _responses(followers, at)
+        solved, status = responses(followers, at)
         if status == "infeasible":
             continue
         if status != "optimal":
@@ -178,7 +218,7 @@ def worst_by_values(
     return ended("infeasible" if values is None else "optimal", best)
 
 
-def _responses(followers: Followers, at: Array) -> tuple[dict[int, float], str]:
+def responses(followers: Followers, at: Array) -> tuple[dict[int, float], str]:
     """The least objectives of all followers at x; ``at`` takes their responses."""
     solved: dict[int, float] = {}
     for k in range(len(followers.system.followers)):

@@ -22,7 +22,8 @@ class Outcome:
     ``status`` is "optimal", "infeasible", "unbounded", "unclear" (one of the two), "time_limit",
     "interrupted", "hopeless" (the pace of its bound) or "trouble" (SCIP failed); ``values`` are
     those of the columns, None without a point;
-    ``bound`` is a proved lower bound of the minimised objective.
+    ``bound`` is a proved lower bound of the minimised objective; ``others`` are worse points that
+    were met on the way, the best ones first.
     """
 
     status: str
@@ -31,6 +32,7 @@ class Outcome:
     bound: float
     nodes: int
     time: float
+    others: tuple[Array, ...] = ()
 
     @property
     def gap(self) -> float:

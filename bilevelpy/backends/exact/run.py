@@ -29,8 +29,9 @@ from bilevelpy.backends.exact.proof import Proof
 from bilevelpy.backends.exact.relax import Relaxed
 from bilevelpy.backends.exact.resolve import resolved
 from bilevelpy.backends.exact.scip import LEAST
-from bilevelpy.backends.exact.search import Search
+from bilevelpy.backends.exact.search import search_on
 from bilevelpy.backends.exact.status import end_of, end_without_point, is_close
+from bilevelpy.backends.exact.tried import best_of_tried, choices_to_try
 from bilevelpy.backends.whole import Hooks, ProgramAnswer
 from bilevelpy.ir.walk import duals
 from bilevelpy.numerics.certificate.constrained import without_point
@@ -49,6 +50,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 SMALL = 60
 # Share of the time for a proof; the rest is for a search where it does not end.
 SHARE = 0.75
+# The same where every choice of the leader may be tried afterwards.
+TRIED = 0.25
 # Local solutions may take this share of the time, so many seconds, and so many starts.
 LOCAL, LOCAL_SECONDS = 0.3, 60.0
 # The same where another method follows, which looks for nothing else.
@@ -288,7 +291,8 @@ class Run(Programs):
     def _by_cuts(self) -> Outcome:
         """Cuts for a proof; where time runs out, a search for a better point in what is left."""
         limited = math.isfinite(self.seconds)
-        until = self.seconds * (SHARE if limited else 1.0)
+        few = choices_to_try(self.system)
+        until = self.seconds * (TRIED if few is not None else SHARE if limited else 1.0)
         relaxed: list[Array] = []
         if self.hooks.start:
             limits = replace(self.limits(START), feasible=FEASIBLE)
@@ -305,7 +309,12 @@ class Run(Programs):
         )
         self.why = state.why
         ended = found.status not in ("time_limit", "stuck", "trouble")
-        if not ended and not is_close(found, self.limits().gap) and limited and not state.stopped:
+        ended = ended or is_close(found, self.limits().gap) or state.stopped
+        if not ended and few is not None:
+            tried = best_of_tried(self.system, few, lambda: self.limits(0.8), state)
+            ended = tried.status in ("optimal", "infeasible")
+            found = tried if ended else replace(found, values=state.best, objective=state.objective)
+        if not ended and limited and not state.stopped:
             found = self._search(found, state, relaxed)
         self.solved = state.solved
         return found
@@ -317,15 +326,10 @@ class Run(Programs):
             left = self.limits(0.9)
             return replace(left, seconds=min(left.seconds, RESPONSE), feasible=FEASIBLE)
 
-        inner = Followers(self.system, limits)
         deadline = self.began + 0.9 * self.seconds
         rng = np.random.default_rng(self.options.seed + 1)
-        now = time.perf_counter()
-        half = now + 0.5 * max(deadline - now, 0.0)
-        phase = LocalPhase(inner, state, self.program, self.settled, rng, half)
-        phase.from_points(points[::-1])
-        phase.run(STARTS)
-        Search(inner, state, deadline, rng).run([*points, *phase.points[:8]])
+        inner = Followers(self.system, limits)
+        search_on(inner, state, self.program, self.settled, rng, deadline, points, STARTS)
         if state.best is not None and state.best.size < self.program.columns.count and self.settled:
             state.solved = {}
         return replace(found, values=state.best, objective=state.objective)

@@ -35,6 +35,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 INFINITE = 1e20
 # Values from which on rounding is more than what rows may be off by.
 LOST = 1e13
+# Points that are kept beside the best one.
+OTHERS = 12
 # Seconds that a solve gets however late it is.
 LEAST = 0.05
 # Seconds, and part of the time gone by, after which the pace of a proof is looked at again.
@@ -214,8 +216,17 @@ class Model:
                 # Rows hold by nothing but rounding there: F may have no bound.
                 status, values, objective = "unclear", None, math.inf
         bound = _finite(scip.getDualbound())
-        return Outcome(
-            status, values, objective, bound, int(scip.getNTotalNodes()), scip.getSolvingTime()
+        others = () if values is None else self._others()
+        nodes, seconds = int(scip.getNTotalNodes()), float(scip.getSolvingTime())
+        return Outcome(status, values, objective, bound, nodes, seconds, others)
+
+    def _others(self) -> tuple[Array, ...]:
+        """Worse points, where whole numbers set them apart."""
+        if not bool(self.columns.integer.any()):
+            return ()
+        found = self.scip.getSols()[1 : OTHERS + 1]
+        return tuple(
+            np.array([self.scip.getSolVal(point, v) for v in self.variables]) for point in found
         )
 
     def _watch(self, watcher: Watcher) -> None:

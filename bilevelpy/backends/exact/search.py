@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilevelpy.backends.exact.followers import Followers, Progress
-from bilevelpy.backends.exact.local import confirm
+from bilevelpy.backends.exact.local import LocalPhase, confirm
 from bilevelpy.backends.nlp.response import Responses
 from bilevelpy.numerics.certificate.constrained import row_scales
 from bilevelpy.numerics.programs.interior_point import is_installed
 
 if TYPE_CHECKING:
+    from bilevelpy.reductions.conditions import KKT
     from bilevelpy.reductions.rows import System
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -29,6 +30,27 @@ Array = np.ndarray[Any, np.dtype[Any]]
 FIRST, LAST = 0.3, 1e-5
 # Upper rows may be off by this, relative to their terms.
 OFF = 1e-6
+
+
+def search_on(
+    followers: Followers,
+    state: Progress,
+    program: KKT,
+    settled: bool,
+    rng: np.random.Generator,
+    deadline: float,
+    points: list[Array],
+    starts: int,
+) -> None:
+    """Improve ``state``: local solutions from ``points`` of relaxations and random ones for half of
+    the time, a search over x for the rest.
+    """
+    now = time.perf_counter()
+    half = now + 0.5 * max(deadline - now, 0.0)
+    phase = LocalPhase(followers, state, program, settled, rng, half)
+    phase.from_points(points[::-1])
+    phase.run(starts)
+    Search(followers, state, deadline, rng).run([*points, *phase.points[:8]])
 
 
 @dataclass(slots=True)

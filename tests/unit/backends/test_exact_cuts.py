@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
 import bilevelpy as bl
+from bilevelpy.backends.exact import scip as exact_scip
+from bilevelpy.backends.exact.relax import Relaxed
 
 pytest.importorskip("pyscipopt")
 
@@ -168,3 +171,44 @@ def test_what_is_no_best_response_is_not_called_one() -> None:
     result = bl.solve(bl.parse(text), time_limit=60)
     assert result.status == "infeasible"
     assert "the follower prefers another one" in result.message
+
+
+def test_other_points_of_a_relaxation_give_cuts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relaxations of an interdiction take longer than its follower: with more cuts after each one
+    there are fewer, and the value is the same.
+    """
+    rng = np.random.default_rng(4)
+    text = """
+    dim n = 10;
+    param p[n], w[n], v[n];
+    upper { var x[n] in binary; minimize sum(p[i] * y[i] for i in n);
+            subject to able: sum(v[i] * x[i] for i in n) <= 18; }
+    lower f { var y[n] in binary; maximize sum(p[i] * y[i] for i in n);
+              subject to room: sum(w[i] * y[i] for i in n) <= 25;
+              left[i in n]: y[i] + x[i] <= 1; }
+    """
+    data = {
+        "p": rng.integers(5, 30, 10).astype(float),
+        "w": rng.integers(3, 12, 10).astype(float),
+        "v": rng.integers(3, 12, 10).astype(float),
+    }
+    counts, values = [], []
+    solve = Relaxed.solve
+    for others in (0, exact_scip.OTHERS):
+        count = 0
+
+        def counted(self: Relaxed, *args: Any, **more: Any) -> Any:
+            nonlocal count
+            count += 1
+            return solve(self, *args, **more)
+
+        monkeypatch.setattr(exact_scip, "OTHERS", others)
+        monkeypatch.setattr(Relaxed, "solve", counted)
+        result = bl.solve(bl.parse(text, data=data), backend="exact", progress=False)
+        assert result.certificate is not None
+        assert result.certificate.kind == "global"
+        counts.append(count)
+        values.append(result.F)
+        monkeypatch.undo()
+    assert values[1] == pytest.approx(values[0], abs=1e-6)
+    assert counts[1] < counts[0]
