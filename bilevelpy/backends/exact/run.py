@@ -32,6 +32,7 @@ from bilevelpy.backends.exact.scip import LEAST
 from bilevelpy.backends.exact.search import search_on
 from bilevelpy.backends.exact.status import end_of, end_without_point, is_close
 from bilevelpy.backends.exact.tried import best_of_tried, choices_to_try
+from bilevelpy.backends.exact.zero_sum import ZeroSum, is_zero_sum
 from bilevelpy.backends.whole import Hooks, ProgramAnswer
 from bilevelpy.ir.walk import duals
 from bilevelpy.numerics.certificate.constrained import without_point
@@ -52,6 +53,8 @@ SMALL = 60
 SHARE = 0.75
 # The same where every choice of the leader may be tried afterwards.
 TRIED = 0.25
+# Share of the time for cuts of adversaries.
+ADVERSARIES = 0.5
 # Local solutions may take this share of the time, so many seconds, and so many starts.
 LOCAL, LOCAL_SECONDS = 0.3, 60.0
 # The same where another method follows, which looks for nothing else.
@@ -158,7 +161,16 @@ class Run(Programs):
             ).solve()
         if not self.settled and boundless(self.system) is not None:
             return Outcome("infeasible", None, math.inf, math.inf, 0, 0.0)
-        return self._by_conditions() if self.settled else self._by_cuts()
+        if self.settled:
+            return self._by_conditions()
+        if is_zero_sum(self.system):
+            end, rng = ADVERSARIES * self.seconds, np.random.default_rng(self.options.seed)
+            found = ZeroSum(self.system, lambda: self.limits(until=end), self.state, rng).solve()
+            self.solved = self.state.solved
+            if found.status in ("optimal", "infeasible") or self.state.stopped:
+                return found
+            self.state.bound = -math.inf  # a bound beside that of cuts would contradict them
+        return self._by_cuts()
 
     def _resolved(self, v: Array) -> tuple[Array, float]:
         """The point with its responses solved again, and by how much that moves F (relative)."""
