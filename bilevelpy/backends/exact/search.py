@@ -1,4 +1,5 @@
-"""A search over the leader's variables for a better point where a proof does not end in time.
+"""A search over the leader's variables for a better point where a proof does not end in time: by
+compass steps, or exchanges where she decides whole numbers only.
 
 Every trial point is answered by best responses, quickly found; one that is better than all others
 is confirmed by global solves of the followers, so whatever is kept is bilevel feasible. It proves
@@ -17,7 +18,7 @@ import numpy as np
 from bilevelpy.backends.exact.followers import Followers, Progress
 from bilevelpy.backends.exact.local import LocalPhase, confirm
 from bilevelpy.backends.nlp.response import Responses
-from bilevelpy.numerics.certificate.constrained import row_scales
+from bilevelpy.numerics.certificate.constrained import follower_program, row_scales
 from bilevelpy.numerics.programs.interior_point import is_installed
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 FIRST, LAST = 0.3, 1e-5
 # Upper rows may be off by this, relative to their terms.
 OFF = 1e-6
+# Random steps away from the best point of whole numbers, and pairs that are tried from a point.
+KICK, PAIRS = 3, 400
 
 
 def search_on(
@@ -64,9 +67,15 @@ class Search:
     quick: Responses | None = field(init=False)
 
     def __post_init__(self) -> None:
-        whole = bool(self.system.columns.integer[self.system.columns.owner > 0].any())
-        quick = is_installed() and not whole
-        self.quick = Responses.of(self.system, self.rng, convex=False) if quick else None
+        system = self.system
+        whole = bool(system.columns.integer[system.lower_columns].any())
+        followers = range(len(system.followers))
+        at = system.columns.start
+        quick = is_installed() and (
+            # Whole numbers are quickly found in linear programs only.
+            not whole or all(follower_program(system, k, at).degree == 1 for k in followers)
+        )
+        self.quick = Responses.of(system, self.rng, convex=False) if quick else None
 
     @property
     def system(self) -> System:
@@ -77,10 +86,14 @@ class Search:
         """Improve ``state`` from its best point and from ``points`` (values of all columns)."""
         columns = self.system.columns
         moving = np.flatnonzero((columns.owner == 0) & ~columns.integer)
-        if not moving.size:
+        whole = np.flatnonzero((columns.owner == 0) & columns.integer)
+        if not moving.size and not (whole.size and self.quick is not None):
             return
         for point in [*points, columns.start]:
             self._value(point[: columns.count])
+        if not moving.size:
+            self._exchanges(whole)
+            return
         while self._time():
             if self.state.best is None:
                 self._value(self._random(moving, points))
@@ -93,6 +106,58 @@ class Search:
             finite = [v for v in values if math.isfinite(v[0])]
             if finite:
                 self._descend(trials[min(finite)[1]], moving)
+
+    def _exchanges(self, whole: Array) -> None:
+        """Whole numbers up and down by one, alone and in pairs, from the best point for as long as
+        that helps; then from a few random steps away from it, again and again.
+        """
+        while self._time() and self.state.best is not None:
+            at = self.state.best[: self.system.columns.count].copy()
+            self._improve(at, whole)
+            for _ in range(KICK):
+                at[whole] += self._step(whole)
+            columns = self.system.columns
+            at[whole] = np.clip(at[whole], columns.lower[whole], columns.upper[whole])
+            if self._is_allowed(at):
+                self._improve(at, whole)
+
+    def _step(self, whole: Array) -> Array:
+        step = np.zeros(whole.size)
+        step[self.rng.integers(whole.size)] = self.rng.choice((-1.0, 1.0))
+        return step
+
+    def _improve(self, at: Array, whole: Array) -> None:
+        """The first exchange that helps, until none does."""
+        value = self._value(at)
+        eye = np.eye(whole.size)
+        single = [s * e for e in eye for s in (1.0, -1.0)]
+        pairs = [a - b for i, a in enumerate(eye) for j, b in enumerate(eye) if i != j]
+        better = True
+        while better and self._time():
+            better = False
+            steps = [single[k] for k in self.rng.permutation(len(single))]
+            steps += [pairs[k] for k in self.rng.permutation(len(pairs))[:PAIRS]]
+            for step in steps:
+                trial = at.copy()
+                trial[whole] += step
+                if not self._time():
+                    return
+                if not self._is_allowed(trial):
+                    continue
+                found = self._value(trial)
+                if found < value - 1e-9 * max(1.0, abs(value)):
+                    at[:], value, better = trial, found, True
+                    break
+
+    def _is_allowed(self, v: Array) -> bool:
+        """Whether the leader's bounds, and those of her rows that read no responses, hold."""
+        columns, rows = self.system.columns, self.system.upper_rows
+        own = columns.owner == 0
+        if bool((v[own] < columns.lower[own]).any() or (v[own] > columns.upper[own]).any()):
+            return False
+        off = rows.violation(v) > OFF * row_scales(rows, v)
+        below = set(self.system.lower_columns.tolist())
+        return not any(not rows.functions.reads(int(r)) & below for r in np.flatnonzero(off))
 
     def _time(self) -> bool:
         return time.perf_counter() < self.deadline
