@@ -18,8 +18,16 @@ Vec = torch.Tensor
 Operator = Callable[[Vec], Vec]
 
 # Where f curves downwards, quasi-Newton steps go on until the gradient is this part of what it was,
-# so many at most at a time.
-CALMER, DETOUR = 1e-2, 2000
+# so many at most at a time. With 100 pairs they are a tenth of what they are with 20; fewer where
+# these would take more than so many numbers.
+CALMER, DETOUR = 1e-2, 5000
+PAIRS, FEWEST, ENTRIES = 100, 20, 20_000_000
+# So many Newton steps in turn that are shortened, or (where f has been seen to curve downwards)
+# leave more than this part of the gradient, are as little worth as those that go downwards.
+SHORTENED, HALVED, STRIKES = 0.5, 0.5, 3
+# A value that has fallen by less than so many times itself at the end of the world falls to no
+# infinity: a unit of a network has saturated.
+FALLEN = 1e6
 # Gradients that change by this part of themselves over a whole step, one that is more than this
 # part of y, are those of a plane.
 STRAIGHT, RESOLVED = 1e-12, 1e-6
@@ -76,6 +84,7 @@ def newton_cg(
     if shared is None and preconditioner is None:
         preconditioner = offered(oracle, x, y)
     first, negative, poor, best = 0.0, False, 0, math.inf
+    strikes, memory = 0, calm_memory(oracle)
     for iteration in range(max_iter):
         face = domain.face(y, g)
         rhs = -face.project(g)
@@ -97,8 +106,9 @@ def newton_cg(
         if pairs is not None:
             pairs.learn()
         negative = negative or solution.negative_curvature
-        if solution.negative_curvature:
-            calmer = downwards(oracle, x, y, f, g, tol)
+        if solution.negative_curvature or strikes >= STRIKES:
+            calmer = downwards(oracle, x, y, f, g, memory, tol)
+            strikes = 0
             if calmer is not None:
                 y, f, g = calmer.y, calmer.f, calmer.gradient
                 if calmer.ended in ("unbounded", "nonfinite"):
@@ -115,28 +125,38 @@ def newton_cg(
             return finish(domain, y, f, g, iteration + 1, "unbounded", negative)
         now = domain.projected_gradient_norm(y, g)
         best = min(best, residual)
+        slow = step.length <= SHORTENED or (negative and now > HALVED * best)
+        strikes = strikes + 1 if slow else 0
         poor = poor + 1 if now > 0.9 * best and abs(dot(rhs, p)) <= 1e-13 * abs(f) else 0
         if poor >= 3:
             return finish(domain, y, f, g, iteration + 1, "rounding", negative)
     return finish(domain, y, f, g, max_iter, "limit", negative)
 
 
+def calm_memory(oracle: Oracle) -> BFGS:
+    """The memory of a lower solve for :func:`downwards`."""
+    return BFGS(0.0, max(FEWEST, min(PAIRS, ENTRIES // max(1, oracle.m))), rescale=True)
+
+
 def downwards(
-    oracle: Oracle, x: Vec, y: Vec, f: float, g: Vec, tol: float = 0.0
+    oracle: Oracle, x: Vec, y: Vec, f: float, g: Vec, memory: BFGS, tol: float = 0.0
 ) -> LowerSolution | None:
     """From a point where f(x, .) curves downwards, by quasi-Newton steps to one with a gradient of
     1 % (or ``tol``), where Newton's steps may mean something again; None where bounds are in the
     way (steps along a slope end at them), or where there is no such step.
 
     A step by a Hessian that is not positive definite is a guess of no length: hundreds of them do
-    what some tens of gradients do, and each costs as much.
+    what some tens of gradients do, and each costs as much. ``memory`` keeps its pairs from one
+    detour of a solve to the next.
     """
     domain = oracle.domain_y
     if not domain.is_free:
         return None
     goal = max(tol, CALMER * norm(g))
-    found = lbfgs(oracle, x, y, tol=goal, max_iter=DETOUR, start=(f, g))
+    found = lbfgs(oracle, x, y, tol=goal, max_iter=DETOUR, start=(f, g), memory=memory)
     oracle.counts.lower_solves -= 1  # a part of one
+    if found.ended == "unbounded" and found.f > f - FALLEN * max(1.0, abs(f)):
+        return None
     return found if found.iterations and not found.f > f else None
 
 

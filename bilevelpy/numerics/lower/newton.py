@@ -10,7 +10,7 @@ import torch
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.linear_solve import PseudoInverse, conjugate_gradients, dot, norm
 from bilevelpy.numerics.lower.dense_curvature import DenseCurvature
-from bilevelpy.numerics.lower.krylov import downwards, on_face
+from bilevelpy.numerics.lower.krylov import HALVED, STRIKES, calm_memory, downwards, on_face
 from bilevelpy.numerics.lower.solve import LowerSolution, armijo, descend, finish
 
 Vec = torch.Tensor
@@ -95,7 +95,7 @@ def _iterate(
     last = math.inf
     first = 0.0
     steep = norm(g)
-    least, poor = steep, 0
+    least, poor, strikes, memory = steep, 0, 0, calm_memory(oracle)
     negative = False
     for iteration in range(max_iter):
         if not curvature.settle(domain.face(y, g)):
@@ -123,8 +123,8 @@ def _iterate(
                 p = -curvature.solve(g)
             trusted, size = True, norm(p)
         negative = curvature.negative
-        if negative and fresh and not curvature.constant:
-            calmer = downwards(oracle, x, y, f, g)
+        if fresh and not curvature.constant and (negative or strikes >= STRIKES):
+            calmer, strikes = downwards(oracle, x, y, f, g, memory), 0
             if calmer is not None:
                 y, f, g = calmer.y, calmer.f, calmer.gradient
                 if calmer.ended in ("unbounded", "nonfinite"):
@@ -155,6 +155,8 @@ def _iterate(
         y, f, g = step.y, step.f, step.gradient
         slope = norm(g)
         poor = poor + 1 if slope > LOWER * least and worth <= WORTHLESS * abs(f) else 0
+        slow = isinstance(curvature.factor, PseudoInverse) and slope > HALVED * least
+        strikes = strikes + 1 if slow else 0
         least = min(least, slope)
         if poor >= WANDERING and trusted and domain.is_free:
             return finish(domain, y, f, g, iteration + 1, "rounding", negative)
