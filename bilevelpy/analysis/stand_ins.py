@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from bilevelpy.analysis.log_convex import is_log_convex
 from bilevelpy.analysis.norms import is_sum_of_squares
 from bilevelpy.analysis.plain import plain_sign
 from bilevelpy.analysis.quadratic import is_psd_form
@@ -143,6 +144,12 @@ class StandIns:
         cp = self.cp
         if self._is_norm(node):
             return cp.norm2(cp.Variable(2))
+        if node.function in ("log", "log1p"):  # the latter of 1 + its argument
+            below = node.operands[0]
+            if is_log_convex(self.forms, self.signs, below, self._operand):
+                # At least 0 where the argument of log1p is; of unknown sign for log.
+                one = cp.square(cp.Variable(self._shape(node)))
+                return one if node.function == "log1p" else one + cp.Variable(self._shape(node))
         args = [self._operand(o) for o in node.operands]
         simple: dict[str, Callable[..., Stand]] = {
             "neg": lambda a: -a,
