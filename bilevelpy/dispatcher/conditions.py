@@ -35,7 +35,9 @@ SOME_LOWER = 10
 LONG_SUM = 20
 # Lower variables from which a sum that is not convex is a trained model: no solve of it ends, and
 # batches move both levels meanwhile.
-MANY_LOWER = 200
+MANY_LOWER = 5000
+# The same where a function comes from outside: its derivatives cost several times as much.
+MANY_FOREIGN = 200
 # The same below few upper variables: their few, accurate steps are worth longer solves.
 TRAINED = 10_000
 # Lower variables and rows (complementarity pairs) up to which branch and bound ends within seconds.
@@ -78,6 +80,13 @@ def _small(s: Structure) -> bool:
     if s.lower_hessian.value != "depends on x" and passes is None:
         return size <= DENSE_BY_PRODUCTS
     return size <= (2 if ill else 1) * DENSE_MOVING
+
+
+def _trained(s: Structure) -> int:
+    """Lower variables from which a sum that is not convex is a trained model."""
+    if s.dim_x <= FEW_UPPER:
+        return TRAINED
+    return MANY_FOREIGN if s.externs.value else MANY_LOWER
 
 
 # What only a backend that takes a program as a whole can solve.
@@ -204,8 +213,9 @@ NOT_CONVEX = Condition(
     ),
 )
 MANY_LOWERS = Condition(
-    f"at least {MANY_LOWER:,} lower variables ({TRAINED:,} below {FEW_UPPER} upper ones or fewer)",
-    lambda s: s.dim_y >= (TRAINED if s.dim_x <= FEW_UPPER else MANY_LOWER),
+    f"at least {MANY_LOWER:,} lower variables ({MANY_FOREIGN} where a function is `extern`; "
+    f"{TRAINED:,} below {FEW_UPPER} upper ones or fewer)",
+    lambda s: s.dim_y >= _trained(s),
 )
 STEPS = Condition("the answer below is what some steps reach", lambda s: s.steps is not None)
 STREAMED = Condition(

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from bilevelpy.backends.implicit.alternate import BENT
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.driver.measure import Measure
 from bilevelpy.numerics.linear_solve import norm
@@ -61,6 +62,8 @@ class Implicit:
     def measure(self, oracle: Oracle, state: UpperState) -> Measure:
         """Read the state."""
         found = measure(state)
+        if state.response.curved:
+            found = replace(found, warnings=(*found.warnings, BENT))
         return replace(found, y=joined(found.y)) if is_split(state.response.oracle) else found
 
 

@@ -12,6 +12,7 @@ from bilevelpy.numerics.linear_solve import PseudoInverse, conjugate_gradients, 
 from bilevelpy.numerics.lower.dense_curvature import DenseCurvature
 from bilevelpy.numerics.lower.krylov import HALVED, STRIKES, calm_memory, downwards, on_face
 from bilevelpy.numerics.lower.solve import LowerSolution, armijo, descend, finish
+from bilevelpy.numerics.quasi_newton import BFGS
 
 Vec = torch.Tensor
 
@@ -64,8 +65,10 @@ def newton(
     if not math.isfinite(f):
         return finish(domain, y, f, g, 0, "nonfinite")
     started = domain.projected_gradient_norm(y, g)
-    found = _iterate(oracle, x, (y, f, g), curvature, tol, change, scale, max_iter)
-    return replace(found, started=started)
+    memory = calm_memory(oracle)
+    found = _iterate(oracle, x, (y, f, g), curvature, memory, tol, change, scale, max_iter)
+    curved = found.negative_curvature or memory.version > 0
+    return replace(found, started=started, curved=curved)
 
 
 def _iterate(
@@ -73,6 +76,7 @@ def _iterate(
     x: Vec,
     start: tuple[Vec, float, Vec],
     curvature: DenseCurvature,
+    memory: BFGS,
     tol: float,
     change: float,
     scale: float,
@@ -95,7 +99,7 @@ def _iterate(
     last = math.inf
     first = 0.0
     steep = norm(g)
-    least, poor, strikes, memory = steep, 0, 0, calm_memory(oracle)
+    least, poor, strikes = steep, 0, 0
     negative = False
     for iteration in range(max_iter):
         if not curvature.settle(domain.face(y, g)):

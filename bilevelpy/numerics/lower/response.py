@@ -157,7 +157,8 @@ class Response:
         while True:
             lower, start = self.lower.solve(self.oracle, x, y, accuracy, self.scale)
             self._note(start)
-            if lower.negative_curvature and not self.curved and lower.usable:
+            bent = lower.negative_curvature or lower.curved
+            if bent and not self.curved and lower.usable:
                 self.curved = True
                 self.accuracy.level = max(self.accuracy.floor, min(self.accuracy.level, SETTLED))
                 self.accuracy.change = min(self.accuracy.change, FOLLOWED)

@@ -29,7 +29,8 @@ class LowerSolution:
 
     ``ended`` is "reached" (the tolerance), "rounding" (no further progress in float64), "limit"
     (iterations), "unbounded", "infeasible" (rows) or "nonfinite"; ``residual`` is the norm of the
-    projected gradient, ``started`` what it was at the start where the solver says so.
+    projected gradient, ``started`` what it was at the start where the solver says so. ``curved``
+    says that f curved downwards on the way, whether or not it does at the end.
     """
 
     y: Vec
@@ -41,6 +42,7 @@ class LowerSolution:
     ended: str
     negative_curvature: bool = False
     started: float = math.nan
+    curved: bool = False
 
     @property
     def usable(self) -> bool:

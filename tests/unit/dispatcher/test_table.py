@@ -76,6 +76,10 @@ def test_sums_that_are_not_convex_leave_one_stochastic_method() -> None:
     assert dispatch(trained).row == 13  # few upper variables: accurate steps
     for large in (replace(trained, dim_x=c.FEW_UPPER + 1), replace(seen, dim_y=c.TRAINED)):
         assert (dispatch(large).row, dispatch(large).chosen) == (16, "f2sa")
+    wide = replace(seen, dim_y=c.MANY_FOREIGN, dim_x=c.FEW_UPPER + 1)
+    assert dispatch(wide).row == 13
+    foreign = replace(wide, externs=Fact(("net",), Evidence.PROVED, "from outside"))
+    assert (dispatch(foreign).row, dispatch(foreign).chosen) == (16, "f2sa")
     found = dispatch(replace(seen, streamed=Fact(10**12, Evidence.PROVED, "in files")))
     assert (found.row, found.chosen) == (16, "f2sa")
     assert "not known to be strongly convex" in " ".join(found.warnings)
