@@ -20,11 +20,14 @@ Operator = Callable[[Vec], Vec]
 # Where f curves downwards, quasi-Newton steps go on until the gradient is this part of what it was,
 # so many at most at a time. With 100 pairs they are a tenth of what they are with 20; fewer where
 # these would take more than so many numbers.
-CALMER, DETOUR = 1e-2, 5000
+CALMER, DETOUR = 1e-2, 2000
 PAIRS, FEWEST, ENTRIES = 100, 20, 20_000_000
 # So many Newton steps in turn that are shortened, or (where f has been seen to curve downwards)
 # leave more than this part of the gradient, are as little worth as those that go downwards.
 SHORTENED, HALVED, STRIKES = 0.5, 0.5, 3
+# So many detours in turn that leave more than this part of the gradient, and of f all but this
+# part, end at a kink (of `relu`): gradients beside it do not vanish.
+AT_KINK, STILL, KINKS = 0.1, 1e-3, 2
 # A value that has fallen by less than so many times itself at the end of the world falls to no
 # infinity: a unit of a network has saturated.
 FALLEN = 1e6
@@ -84,7 +87,7 @@ def newton_cg(
     if shared is None and preconditioner is None:
         preconditioner = offered(oracle, x, y)
     first, negative, poor, best = 0.0, False, 0, math.inf
-    strikes, memory = 0, calm_memory(oracle)
+    strikes, kinks, memory = 0, 0, calm_memory(oracle)
     for iteration in range(max_iter):
         face = domain.face(y, g)
         rhs = -face.project(g)
@@ -110,7 +113,12 @@ def newton_cg(
             calmer = downwards(oracle, x, y, f, g, memory, tol)
             strikes = 0
             if calmer is not None:
+                still = calmer.residual > AT_KINK * residual and f - calmer.f <= STILL * abs(f)
+                stuck = calmer.ended != "reached" and still
+                kinks = kinks + 1 if stuck else 0
                 y, f, g = calmer.y, calmer.f, calmer.gradient
+                if kinks >= KINKS:
+                    return finish(domain, y, f, g, iteration + 1, "limit", negative)
                 if calmer.ended in ("unbounded", "nonfinite"):
                     return finish(domain, y, f, g, iteration + 1, calmer.ended, negative)
                 continue

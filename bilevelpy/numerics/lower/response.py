@@ -154,16 +154,19 @@ class Response:
         if self.curved and near is not None and y is not near.y:
             # Between two valleys there is a hill.
             y = y if self.oracle.f(x, y) < self.oracle.f(x, near.y) else near.y
+        loose: tuple[float, float] | None = None
         while True:
             lower, start = self.lower.solve(self.oracle, x, y, accuracy, self.scale)
             self._note(start)
             bent = lower.negative_curvature or lower.curved
             if bent and not self.curved and lower.usable:
-                self.curved = True
+                self.curved, loose = True, (self.accuracy.level, self.accuracy.change)
                 self.accuracy.level = max(self.accuracy.floor, min(self.accuracy.level, SETTLED))
                 self.accuracy.change = min(self.accuracy.change, FOLLOWED)
                 accuracy, y = replace(self.accuracy, change=1.0), lower.y
                 continue
+            if loose is not None and not lower.usable:
+                self.accuracy.level, self.accuracy.change = loose  # a minimum at a kink
             F, gF_x, gF_y = self.oracle.value_grad_F(x, lower.y)
             correction = (
                 dot(u, lower.face.project(lower.gradient))
