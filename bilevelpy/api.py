@@ -37,12 +37,24 @@ def compile(model: Model | str | Path) -> Oracle:
     """The bound model as functions of two flat vectors: values, gradients, products, hypergradient.
 
     Built once for a model; every call is counted in ``counts``.
+
+    Raises
+    ------
+    BackendError
+        Where the leader reads shadow prices: they belong to responses, not to any two vectors.
     """
     from bilevelpy.compiled import Oracle
+    from bilevelpy.errors import BackendError
+    from bilevelpy.numerics.rows.priced import reads_prices
     from bilevelpy.solving import check_unchanged, oracle, structure
 
     bound = _model(model)
     check_unchanged(bound)
+    if reads_prices(bound.program):
+        raise BackendError(
+            "`dual(...)` in the upper level has no value in a function of the variables alone: "
+            "`solve` takes such models"
+        )
     return Oracle(oracle(bound), lambda: structure(bound, 0))
 
 

@@ -20,6 +20,7 @@ from bilevelpy.ir.types import Domain, DomainKind
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.lowering.sums.streaming import is_streamed, make_oracle
 from bilevelpy.model import Model
+from bilevelpy.numerics.rows.priced import PricedOracle, reads_prices
 from bilevelpy.numerics.scaled import ScaledOracle
 from bilevelpy.numerics.units import find_units
 from bilevelpy.provenance import data_hashes
@@ -40,7 +41,10 @@ def oracle(model: Model, seconds: float = math.inf) -> TorchOracle:
     ``seconds`` is what may be spent on statistics of data in files.
     """
     if "oracle" not in model.cache:
-        model.cache["oracle"] = make_oracle(model.bound, seconds)
+        priced = reads_prices(model.program) and not is_streamed(model.bound)
+        model.cache["oracle"] = (
+            PricedOracle(model.bound) if priced else make_oracle(model.bound, seconds)
+        )
     made: TorchOracle = model.cache["oracle"]
     return made
 
@@ -86,12 +90,14 @@ def structure(model: Model, seed: int) -> Structure:
         with contextlib.suppress(BackendError):
             functions = oracle(model)
         alone: TorchOracle | None = None
-        if functions is None:
+        priced = isinstance(functions, PricedOracle)
+        if functions is None or priced:
             with contextlib.suppress(BackendError):
                 alone = TorchOracle(_lower_alone(model.bound))
         facts = analyze(model.bound, functions, lower=alone, seed=seed)
         trained = facts.convexity.value == NONCONVEX and MANY_LOWERS(facts)
-        if functions is not None and facts.convexity.value != STRONGLY and not trained:
+        settled = facts.convexity.value == STRONGLY or trained or priced
+        if functions is not None and not settled:
             # What looks flat in the model's units may bend in better ones; a large model that is
             # trained bends downwards in all, and to look for better ones takes solutions of it.
             scaling = units(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -20,8 +21,15 @@ from bilevelpy.backends.constrained.starts import RowsState, begin_rows, widened
 from bilevelpy.backends.constrained.upper_rows import measure_rows, step_rows
 from bilevelpy.backends.loop import check_range
 from bilevelpy.lowering.protocol import Oracle
-from bilevelpy.numerics.driver.measure import Measure
-from bilevelpy.numerics.rows.response import RowsLower, constrained_lower, rows_response
+from bilevelpy.numerics.driver.measure import Finish, Measure
+from bilevelpy.numerics.lower.response import NO_SOLUTION
+from bilevelpy.numerics.rows.response import (
+    FLOOR,
+    ConstrainedLower,
+    RowsLower,
+    constrained_lower,
+    rows_response,
+)
 from bilevelpy.numerics.rows.sample import RowsSampler
 from bilevelpy.numerics.upper.optimizer import UpperState, advance, begin, measure
 from bilevelpy.options import BackendOptions
@@ -33,10 +41,17 @@ ALONE = (
     "the lower level is convex, not strongly: with its rows its solution has to be unique, which "
     "is checked at the end"
 )
+# Shadow prices are multipliers, which are known and differentiable where rows are independent.
+PRICES = frozenset({"duals", "reported_duals"})
+TIED = (
+    "the shadow prices that the leader reads are not unique at the start (the rows that hold the "
+    "response depend on one another), and this method does not choose among them: `nlp` does, or "
+    "a `start` of the upper variables at which they are unique"
+)
 # Lower variables and rows: the system is dense.
 LARGEST = 3000
 # Upper variables and rows of the quadratic programs of steps within upper rows.
-LARGEST_UPPER = 1000
+LARGEST_UPPER = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +100,7 @@ class KKT:
         rows <= 3000.
         """
         alone = without_upper_rows(structure)
-        told = {k: v for k, v in alone.unsupported.items() if k != "reported_duals"}
+        told = {k: v for k, v in alone.unsupported.items() if k not in PRICES}
         alone = replace(alone, unsupported=told)
         upper = bool(structure.unsupported.keys() & UPPER_ROWS)
         if upper and structure.lower.constraints.value in ("none", "bounds"):
@@ -145,9 +160,15 @@ class KKT:
         functions: Any = oracle
         if functions.G.size:
             sampler = RowsSampler(constrained_lower(oracle, options.lower_tol))
-            return begin_rows(oracle, x, y, options.tol, options.starts, rng, sampler)
+            rows = begin_rows(oracle, x, y, options.tol, options.starts, rng, sampler)
+            if rows.here is None and _is_tied(oracle, sampler.solver, x, y):
+                rows.finish = Finish(Status.STALLED, TIED)
+            return rows
         state = begin(rows_response(oracle, options.lower_tol), x, y, options.tol)
         if state.point.lower.ended != "infeasible":
+            priced = hasattr(oracle, "are_unique")
+            if priced and state.finish is not None and math.isnan(state.point.F):
+                state.finish = Finish(Status.STALLED, TIED)
             return state
         for at in elsewhere(oracle, state.point.x, rng):
             found = begin(rows_response(oracle, options.lower_tol), at, y, options.tol)
@@ -171,6 +192,15 @@ class KKT:
     def measure(self, oracle: Oracle, state: UpperState | RowsState) -> Measure:
         """Read the state."""
         return measure_rows(oracle, state) if isinstance(state, RowsState) else measure(state)
+
+
+def _is_tied(oracle: Oracle, solver: ConstrainedLower, x: Vec, y: Vec) -> bool:
+    """Whether the leader reads shadow prices that are not unique at the response to x."""
+    are_unique = getattr(oracle, "are_unique", None)
+    if are_unique is None:
+        return False
+    lower = solver.respond(x, y, replace(FLOOR))
+    return lower.ended not in NO_SOLUTION and not are_unique(x, lower.y)
 
 
 def _along_edge(oracle: Oracle, state: UpperState, options: KKTOptions) -> RowsState | None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from bilevelpy.analysis.feasible import nonaffine
+from bilevelpy.analysis.form import Forms
+from bilevelpy.analysis.scope import make_scope, names_of
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.program import BoundProgram, Constraint, Level
 from bilevelpy.ir.types import Relation
@@ -62,6 +67,7 @@ class ConstraintFunction:
         layouts: tuple[Layout, Layout],
         compile: Callable[[tuple[Expr, ...]], Callable[..., Any]],
     ) -> None:
+        self._bound = bound
         builder = bound.program.builder
         rows: list[Rows] = []
         bodies: list[Expr] = []
@@ -80,6 +86,7 @@ class ConstraintFunction:
             self.equality[r.start : r.stop] = r.equality
         self._upper, self._lower = layouts
         self._function = compile(tuple(bodies)) if bodies else None
+        self._constant: tuple[Tensor, Tensor] | None = None
 
     def values(self, x: Tensor, y: Tensor) -> Tensor:
         """The bodies at a point."""
@@ -119,8 +126,31 @@ class ConstraintFunction:
 
     def jacobian(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """``(c_x, c_y)`` as dense (p, n) and (p, m) matrices, by rows or by columns, whichever are
-        fewer: a pass costs the text of all rows.
+        fewer: a pass costs the text of all rows. Those of rows that are affine in both levels are
+        made once, and not to be written into.
         """
+        if self._constant is not None:
+            return self._constant
+        made = self._jacobian(x, y)
+        if bool(self.affine.all()):
+            self._constant = made
+        return made
+
+    @cached_property
+    def affine(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which rows are affine in x and y together (proved from their text)."""
+        program = self._bound.program
+        levels = (program.upper, *program.lowers)
+        roots = [t for level in levels for c in level.constraints for t in c.terms]
+        both = names_of((program.upper,)) | names_of(program.lowers)
+        forms = Forms(make_scope(self._bound, roots, both, frozenset()))
+        curved = {id(c) for c in nonaffine(forms, levels)}
+        found = np.zeros(self.size, dtype=bool)
+        for part in self.rows:
+            found[part.start : part.stop] = id(part.constraint) not in curved
+        return found
+
+    def _jacobian(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         n, m = x.numel(), y.numel()
         if n + m < self.size:
             forward, eye = self.jvp(x, y), torch.eye(n + m, dtype=x.dtype)

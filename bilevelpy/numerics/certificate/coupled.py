@@ -16,13 +16,13 @@ import numpy as np
 import torch
 
 from bilevelpy.numerics.certificate.case import axes_and_diagonals, tolerance
-from bilevelpy.numerics.certificate.constrained import Claim, certify_rows
+from bilevelpy.numerics.certificate.constrained import FEASIBLE, Claim, certify_rows
 from bilevelpy.numerics.certificate.fitted_adjoint import ACTIVE, FittedAdjoint
 from bilevelpy.numerics.certificate.followers import Followers
 from bilevelpy.numerics.certificate.other_responses import along_others
 from bilevelpy.numerics.certificate.upper_rows import RowsCheck
 from bilevelpy.numerics.cones.meeting import derivatives
-from bilevelpy.numerics.cones.sample import kinds
+from bilevelpy.numerics.cones.sample import kinds, names
 from bilevelpy.numerics.cones.sequential import Sample
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.rows.meeting_cuts import Cut, cut_at
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 Vec = torch.Tensor
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Radii of probes.
-PROBE, BESIDE = 1e-3, 1e-2
+# Radii of probes; how far the size of hypergradients is looked up.
+PROBE, BESIDE, NEAR = 1e-3, 1e-2, 1e-2
 # Rows that hold x at the edge, at most.
 EDGES = 20
 # Lower solutions are known to about this fraction of F.
@@ -113,6 +113,9 @@ class _Check:
         if base.kind != "global" or solved is None:
             why = base.reasons if base.kind != "global" else ("the followers have no solution",)
             return replace(base, kind="none", reasons=why, details={}), None
+        tied = self._prices()
+        if tied:
+            return replace(base, kind="none", reasons=tied, details={}), None
         if self.oracle.G.size:
             return self._within_rows(base)
         reasons: list[str] = []
@@ -142,6 +145,28 @@ class _Check:
         details = {"hypergradient_relative": relative, "probe_decrease": max(fall, 0.0)}
         found = self._told(base, reasons, [*notes, *several], pg, details)
         return found, place if place is not None and len(reasons) == 1 else None
+
+    def _prices(self) -> tuple[str, ...]:
+        """What is wrong with the shadow prices that the leader reads, and the rows that read
+        them.
+        """
+        o = self.oracle
+        are_unique = getattr(o, "are_unique", None)
+        if are_unique is None:
+            return ()
+        if not are_unique(self.x, self.y):
+            return (
+                "the shadow prices that the leader reads are not unique at the response: several "
+                "multipliers are valid, and this method does not choose among them; `nlp` does",
+            )
+        off, size = o.G.violation(self.x, self.y), 1e-3
+        if o.G.size:
+            _, C_x, C_y = derivatives(o.G, self.x, self.y)
+            size = max(1e-3, float((C_x.abs() @ self.x.abs() + C_y.abs() @ self.y.abs()).max()))
+        if o.G.size and float(off.max()) > FEASIBLE * size:
+            worst = names(o)[int(off.argmax())]
+            return (f"upper constraint `{worst}` is violated by {float(off.max()):.1e}",)
+        return ()
 
     def _within_rows(self, base: Certificate) -> tuple[Certificate, Vec | None]:
         """Optimality within the rows of the upper level, and within those that the lower rows imply
@@ -229,8 +254,17 @@ class _Check:
         return along_others(self.oracle, self.x, self.y, np.random.default_rng(self.seed))
 
     def _elsewhere(self) -> float:
-        """What a hypergradient that is not small looks like: at the start."""
-        x = self.oracle.domain_x.project(self.oracle.x0)
+        """What a hypergradient that is not small looks like: at the start, or, where that is the
+        point itself, at a distance that it vanishes along.
+        """
+        domain, start = self.oracle.domain_x, self.oracle.x0
+        if norm(domain.project(start) - self.x) > NEAR * self.extent:
+            return self._slope(domain.project(start))
+        d = torch.randn(self.x.numel(), generator=self.rng, dtype=torch.float64)
+        return self._slope(domain.project(self.x + NEAR * self.extent * d / norm(d))) / NEAR
+
+    def _slope(self, x: Vec) -> float:
+        """The length of the projected hypergradient at another point; 0 where it is not known."""
         found = self.followers.respond(self.followers.columns(x, self.y))
         if found is None:
             return 0.0

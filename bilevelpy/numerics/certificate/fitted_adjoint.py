@@ -38,6 +38,18 @@ LEFT = 1e-5
 FLOPS = 1e-9
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Priced:
+    """The derivatives by y of what is tight, which rows of the model come first in it, the
+    variables that no bound holds, and the multipliers of all rows, if they are unique.
+    """
+
+    A: Array
+    active: list[int]
+    free: Array
+    multipliers: Vec | None
+
+
 @dataclass(frozen=True, slots=True)
 class FittedAdjoint:
     """The adjoint for one problem; ``affine``: its lower rows are affine in y."""
@@ -79,6 +91,10 @@ class FittedAdjoint:
         """The multipliers of the lower rows at a response; None where they are not unique, or pull:
         the point is none then.
         """
+        return self.priced(x, y).multipliers
+
+    def priced(self, x: Vec, y: Vec) -> Priced:
+        """The same, with what they are fitted to."""
         A, _, active, held, inequality = self._tight(x, y)
         free, g, fit, rank = self._fitted(x, y, A, held)
         # Where nothing pushes, the slope is rounding of its terms.
@@ -86,10 +102,10 @@ class FittedAdjoint:
         size = max(float(np.abs(np.concatenate([g, terms, fit])).max(initial=0.0)), 1e-300)
         left = np.abs(A[:, free].T @ fit + g[free]).max(initial=0.0)
         if rank < len(A) or left > LEFT * size or (fit[inequality] < -LEFT * size).any():
-            return None
+            return Priced(A, active, free, None)
         found = torch.zeros(self.oracle.g.size, dtype=torch.float64)
         found[active] = torch.from_numpy(fit[: len(active)].copy())
-        return found
+        return Priced(A, active, free, found)
 
     def _fitted(self, x: Vec, y: Vec, A: Array, held: list[int]) -> tuple[Array, Array, Array, int]:
         """The variables that no bound holds, f_y, the multipliers that fit it on them, and the rank

@@ -31,18 +31,26 @@ def shadow_prices(oracle: TorchOracle, x: Vec, y: Vec) -> dict[str, Array]:
     multipliers = FittedAdjoint(oracle, affine=True).prices(x, y)
     if multipliers is None:
         return {}
-    bound, found = oracle.bound, dict[str, Array]()
-    sign_of = {v.name: -1.0 if v.sense is Sense.MAXIMIZE else 1.0 for v in bound.program.lowers}
+    found = dict[str, Array]()
+    for part, sign in zip(oracle.g.rows, price_signs(oracle), strict=True):
+        c = part.constraint
+        shape = tuple(oracle.bound.data.sizes[a] for a in c.axes)
+        prices = found.setdefault(f"{part.level}.{c.name}", np.zeros(shape))
+        prices += sign * multipliers[part.start : part.stop].numpy().reshape(shape)
+    return found
+
+
+def price_signs(oracle: TorchOracle) -> list[float]:
+    """For every relation of a lower row: the price per multiplier of ``c <= 0`` or ``c == 0``."""
+    program, signs = oracle.bound.program, []
+    sign_of = {v.name: -1.0 if v.sense is Sense.MAXIMIZE else 1.0 for v in program.lowers}
     for part in oracle.g.rows:
         c = part.constraint
-        shape = tuple(bound.data.sizes[a] for a in c.axes)
-        prices = found.setdefault(f"{part.level}.{c.name}", np.zeros(shape))
-        own = multipliers[part.start : part.stop].numpy().reshape(shape)
         sign = 1.0 if c.relations[part.part] is Relation.GE else -1.0
         if part.part == 0 and _is_range(oracle, c):
             sign = -sign  # its left-hand side is the end
-        prices += sign * sign_of[part.level] * own
-    return found
+        signs.append(sign * sign_of[part.level])
+    return signs
 
 
 def _is_range(oracle: TorchOracle, constraint: Constraint) -> bool:

@@ -124,7 +124,8 @@ class RowsCheck:
         """
         near = self._beside(NEAR * self._random())
         x = self.oracle.domain_x.project(self.oracle.x0)
-        start = self.sampler(self.oracle, x, self.here.y)
+        far = norm(x - self.here.x) > NEAR * self.units.extent
+        start = self.sampler(self.oracle, x, self.here.y) if far else None
         sizes = [math.inf if near is None else norm(near.slope) / NEAR]
         sizes.append(math.inf if start is None else norm(start.slope))
         typical = min(sizes)
@@ -199,11 +200,18 @@ class RowsCheck:
                 f"{worst * self.units.value:.2e} at a distance of "
                 f"{norm(self.place - self.here.x):.1e} from x"
             )
-        elif self.mismatch is not None and self.mismatch > MISMATCH:
+        elif self.mismatch is not None and self._contradicts():
             self.failures.append(
                 f"a difference along the responses contradicts the derivatives by "
                 f"{self.mismatch:.1e}"
             )
+
+    def _contradicts(self) -> bool:
+        """Whether a difference does not fit, on the scale that derivatives have elsewhere."""
+        parts, found = self.units.parts, self.mismatch or 0.0
+        if found > MISMATCH and self._typical():
+            self.mismatch = found = found * parts / self.units.parts
+        return found > MISMATCH
 
     def _difference(self, up: Sample, down: Sample, step: Step) -> None:
         """The Lagrangian between two points against its derivative, relative to the parts. Where

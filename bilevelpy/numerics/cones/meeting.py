@@ -17,9 +17,6 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from bilevelpy.analysis.feasible import nonaffine
-from bilevelpy.analysis.form import Forms
-from bilevelpy.analysis.scope import make_scope, names_of
 from bilevelpy.numerics.cones.semidefinite import cone_rows
 
 Vec = torch.Tensor
@@ -43,20 +40,6 @@ def derivatives(rows: Any, x: Vec, y: Vec) -> tuple[Vec, Vec, Vec]:
     return rows.values(x, y), *rows.jacobian(x, y)
 
 
-def affine_rows(oracle: Any, rows: Any) -> Array:
-    """Which of the rows are affine in x and y together (proved from their text)."""
-    program = oracle.bound.program
-    levels = (program.upper, *program.lowers)
-    roots = [t for level in levels for c in level.constraints for t in c.terms]
-    both = names_of((program.upper,)) | names_of(program.lowers)
-    forms = Forms(make_scope(oracle.bound, roots, both, frozenset()))
-    curved = {id(c) for c in nonaffine(forms, levels)}
-    affine = np.zeros(rows.size, dtype=bool)
-    for part in rows.rows:
-        affine[part.start : part.stop] = id(part.constraint) not in curved
-    return affine
-
-
 def meeting(oracle: Any, x: Vec, *levels: Any) -> Meeting:
     """The x nearest to ``x`` at which the affine rows of ``levels`` (``oracle.g``, ``oracle.G``)
     can hold.
@@ -71,7 +54,7 @@ def meeting(oracle: Any, x: Vec, *levels: Any) -> Meeting:
         C = torch.cat([C_x, C_y], 1)
         right = (C @ torch.cat([x, y]) - values).numpy()
         size = np.maximum(np.linalg.norm(C.numpy(), axis=1), 1e-300)
-        affine, equal = affine_rows(oracle, rows), rows.equality.numpy()
+        affine, equal = rows.affine, rows.equality.numpy()
         for kind, which in (
             (clarabel.ZeroConeT, affine & equal),
             (clarabel.NonnegativeConeT, affine & ~equal),

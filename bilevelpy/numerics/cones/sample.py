@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bilevelpy.numerics.cones.meeting import affine_rows, derivatives
+from bilevelpy.numerics.cones.meeting import derivatives
 from bilevelpy.numerics.cones.response import along_response, solve_conic
 from bilevelpy.numerics.cones.sequential import Kinds, Sample
 from bilevelpy.numerics.linear_solve import norm
@@ -47,7 +47,7 @@ def sample(oracle: Any, x: Vec, y: Vec) -> Sample | None:
 def kinds(oracle: Any) -> Kinds:
     """The kinds of the upper rows: equations, and those that are affine in x alone."""
     _, _, C_y = derivatives(oracle.G, oracle.x0, oracle.y0)
-    plain = affine_rows(oracle, oracle.G) & ~C_y.numpy().any(axis=1)
+    plain = oracle.G.affine & ~C_y.numpy().any(axis=1)
     return Kinds(oracle.G.equality.numpy(), plain)
 
 

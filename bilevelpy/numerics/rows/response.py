@@ -26,7 +26,6 @@ import torch
 
 from bilevelpy.lowering.domains.product import Face, ProductSet
 from bilevelpy.lowering.protocol import Oracle
-from bilevelpy.numerics.cones.meeting import affine_rows
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.lower.hypergradient import Adjoint
 from bilevelpy.numerics.lower.response import Accuracy, Point, Response
@@ -109,12 +108,13 @@ class ConstrainedLower:
     @cached_property
     def is_affine(self) -> bool:
         """Whether the rows are affine in both levels together."""
-        return bool(affine_rows(self.oracle, self.oracle.g).all())
+        return bool(self.oracle.g.affine.all())
 
     @cached_property
     def straight(self) -> Mask:
         """Which rows of the upper level are."""
-        return affine_rows(self.oracle, self.oracle.G)
+        found: Mask = self.oracle.G.affine
+        return found
 
     @property
     def rows_move(self) -> bool:

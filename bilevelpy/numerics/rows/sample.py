@@ -80,7 +80,7 @@ class RowsSampler:
         """The row that x breaks, if none of those known says so; where x lies too near to the edge
         to tell, one that points beyond it do, seen from a point ``inside``.
         """
-        if any(cut.value(oracle, x) > 0.0 for cut in self.cuts[self.adopted :]):
+        if any(cut.value(oracle, x) > 0.0 for cut in self.cuts):
             return
         for t in BEYOND if inside is not None else BEYOND[:1]:
             cut = cut_at(oracle, x if inside is None else inside + t * (x - inside))

@@ -9,7 +9,9 @@ from scipy.optimize import linprog
 
 import bilevelpy as bl
 from bilevelpy.numerics.certificate.coupled import examine_rows
+from bilevelpy.numerics.lower.response import Accuracy
 from bilevelpy.numerics.rows.meeting_cuts import cut_at
+from bilevelpy.numerics.rows.response import constrained_lower
 from bilevelpy.options import SolveOptions
 from tests.unit.backends.coupled import model, oracle
 
@@ -111,3 +113,37 @@ def test_implied_rows_hold_wherever_rows_can_be_met(seed: int) -> None:
         if cut is not None:
             inside = [cut.value(o, x) for x, meets in zip(points, met, strict=True) if meets]
             assert max(inside) <= 1e-9
+
+
+INVERSE = """
+model inverse;
+dim n;
+dim m;
+param Q[m, m], B[m, n], t[m], A[3, m], xs[n];
+upper { var x[n] in [-3, 3] start xs; minimize sumsq(y - t); ROWS }
+lower f {
+  var y[m];
+  minimize dot(y, Q @ y) / 2 - dot(B @ x, y) + sum(exp(y));
+  subject to r: A @ y <= 1; s: sum(y) == 1;
+}
+"""
+
+
+@pytest.mark.parametrize("rows", ["", "subject to b: sum(x) <= 3;"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_start_at_the_optimum_is_an_answer(rows: str, seed: int) -> None:
+    """F is 0 there but for rounding, as its derivatives are: they are no scale of themselves."""
+    draw = np.random.default_rng(seed)
+    L = draw.standard_normal((6, 6))
+    data = {
+        "Q": L @ L.T / 6 + 0.2 * np.eye(6), "B": draw.standard_normal((6, 3)),
+        "A": draw.standard_normal((3, 6)), "xs": draw.uniform(-0.5, 0.5, 3), "t": np.zeros(6),
+    }  # fmt: skip
+    text = INVERSE.replace("ROWS", rows)
+    o = oracle(text, **data)
+    y = constrained_lower(o, 1e-12).respond(o.x0, o.y0, Accuracy(change=1.0)).y.numpy()
+    for off in (0.0, 1e-12):
+        data["t"] = y + off * draw.standard_normal(6)
+        found = bl.solve(model(text, **data), backend="kkt")
+        assert found.success
+        assert found.F < 1e-20
