@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 
@@ -23,6 +23,8 @@ from bilevelpy.backends.loop import check_range
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.driver.measure import Finish, Measure
 from bilevelpy.numerics.lower.response import NO_SOLUTION
+from bilevelpy.numerics.rows.piece_sample import ENTRIES
+from bilevelpy.numerics.rows.piece_sample import LARGEST as LARGEST_PIECES
 from bilevelpy.numerics.rows.response import (
     FLOOR,
     ConstrainedLower,
@@ -49,7 +51,9 @@ TIED = (
     "a `start` of the upper variables at which they are unique"
 )
 # Lower variables and rows: the system is dense.
-LARGEST = 3000
+LARGEST = 6000
+# Steps in which the hypergradient becomes smaller than this part of what it was, or zigzags.
+WHILE, SMALLER = 25, 0.3
 # Upper variables and rows of the quadratic programs of steps within upper rows.
 LARGEST_UPPER = 2000
 
@@ -97,7 +101,7 @@ class KKT:
 
     def accepts(self, structure: Structure) -> Accept | Reject:
         """A smooth, convex lower level that is not linear, with rows affine in its variables, m +
-        rows <= 3000.
+        rows <= 6000.
         """
         alone = without_upper_rows(structure)
         told = {k: v for k, v in alone.unsupported.items() if k not in PRICES}
@@ -186,7 +190,12 @@ class KKT:
         state = advance(state)
         stuck = state.finish is not None and state.finish.status is not Status.UNBOUNDED
         if stuck and state.stationarity() > options.tol:
-            return _along_edge(oracle, state, options) or state
+            on = _along_edge(oracle, state, options)
+            if on is None and state.finish is not None and state.finish.status is Status.STALLED:
+                on = _over_kinks(oracle, state, options)
+            return on or state
+        if state.finish is None and _zigzags(state):
+            return _over_kinks(oracle, state, options) or state
         return state
 
     def measure(self, oracle: Oracle, state: UpperState | RowsState) -> Measure:
@@ -201,6 +210,30 @@ def _is_tied(oracle: Oracle, solver: ConstrainedLower, x: Vec, y: Vec) -> bool:
         return False
     lower = solver.respond(x, y, replace(FLOOR))
     return lower.ended not in NO_SOLUTION and not are_unique(x, lower.y)
+
+
+def _zigzags(state: UpperState) -> bool:
+    """Whether the hypergradient has not become smaller for a while: steps go to and fro across
+    kinks.
+    """
+    norms = state.norms
+    if len(norms) < 2 * WHILE or len(norms) % WHILE:
+        return False
+    return min(norms[-WHILE:]) > SMALLER * min(norms[:-WHILE])
+
+
+def _over_kinks(oracle: Oracle, state: UpperState, options: KKTOptions) -> RowsState | None:
+    """The run by steps that go from piece to piece of the response; None where these are too large,
+    or it has no value there.
+    """
+    lower, functions = state.response.lower, cast("Any", oracle)
+    size = oracle.n * (2 * oracle.m + functions.g.size)
+    if not isinstance(lower, RowsLower) or oracle.n > LARGEST_PIECES or size > ENTRIES:
+        return None
+    rng = torch.Generator().manual_seed(0)
+    sampler = RowsSampler(lower.solver)
+    at = begin_rows(oracle, state.point.x, state.point.y, options.tol, 1, rng, sampler)
+    return None if at.here is None else at
 
 
 def _along_edge(oracle: Oracle, state: UpperState, options: KKTOptions) -> RowsState | None:

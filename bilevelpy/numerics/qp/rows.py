@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg as sl
 import scipy.sparse as sp
+from scipy.sparse.linalg import splu
 
 from bilevelpy.numerics.qp.two_sided import solve_two_sided
 
@@ -45,6 +47,8 @@ RESIDUAL = 1e-9
 WEAK = 1e-8
 # Rows that depend on one another get this, relative to the largest entry, and so many corrections.
 RIDGE, CORRECTIONS = 1e-9, 4
+# Systems of this order, of whose entries no more than a part is not 0, are factorised as sparse.
+LARGE, FULL = 400, 0.05
 # Accuracy of the interior point; multipliers and slacks are told apart by their sizes.
 INTERIOR = 1e-9
 
@@ -300,11 +304,28 @@ def _solved(K: Array, b: Array, ridge: float, free: int) -> Array:
         near[np.arange(free, len(b)), np.arange(free, len(b))] -= ridge
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", sl.LinAlgWarning)
-        factor = sl.lu_factor(near, check_finite=False)
-        found: Array = sl.lu_solve(factor, b, check_finite=False)
+        solved, times = _factor(near), sp.csr_array(K) if _is_sparse(K) else K
+        found = solved(b)
         for _ in range(CORRECTIONS if ridge else 1):
-            found += sl.lu_solve(factor, b - K @ found, check_finite=False)
+            found += solved(b - times @ found)
     return found
+
+
+def _is_sparse(K: Array) -> bool:
+    """Whether a matrix is large, and nearly all of it 0."""
+    return len(K) >= LARGE and bool(np.count_nonzero(K) <= FULL * K.size)
+
+
+def _factor(K: Array) -> Callable[[Array], Array]:
+    """``b -> K^-1 b``; what is not finite comes out of a singular matrix."""
+    if _is_sparse(K):
+        try:
+            found: Callable[[Array], Array] = splu(sp.csc_array(K)).solve
+            return found
+        except RuntimeError:  # exactly singular
+            return lambda b: np.full_like(b, math.nan)
+    factor = sl.lu_factor(K, check_finite=False)
+    return lambda b: np.asarray(sl.lu_solve(factor, b, check_finite=False))
 
 
 def _interior(H: Array, c: Array, rows: Rows, seconds: float) -> Held | Nothing:
@@ -314,7 +335,7 @@ def _interior(H: Array, c: Array, rows: Rows, seconds: float) -> Held | Nothing:
     matrix = sp.vstack([sp.csr_array(rows.A), eye])
     low = np.concatenate([rows.low, rows.floor[bounded]])
     high = np.concatenate([rows.high, rows.roof[bounded]])
-    upper = sp.csc_matrix(np.triu(H))
+    upper = sp.csc_matrix(sp.triu(sp.csc_array(H)))
     found = solve_two_sided(upper, c, matrix, low, high, INTERIOR, seconds)
     if not found.is_solved:
         return ENDS.get(found.status, Nothing.UNKNOWN)

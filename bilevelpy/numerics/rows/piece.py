@@ -99,9 +99,13 @@ def piece_of(
 def _mixed(solver: ConstrainedLower, x: Vec, y: Vec, prices: Vec) -> Array:
     """``L_yx`` (m, n)."""
     o = solver.oracle
-    known = getattr(o, "joint_quadratic", None)
-    if known is not None:
-        found: Array = known.f_yx
+    both, second = getattr(o, "joint_quadratic", None), getattr(o, "second_order", None)
+    check = getattr(o, "check_deadline", lambda: None)
+    at = None if second is None else second.at(x, y, torch.zeros_like(y), check)
+    if both is not None:
+        found: Array = both.f_yx
+    elif at is not None:
+        found = at.f_yx()
     else:
         cross, eye = o.cross(x, y), torch.eye(o.m, dtype=torch.float64)
         found = torch.stack([cross(e) for e in eye]).numpy()

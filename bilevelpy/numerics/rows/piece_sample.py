@@ -23,7 +23,7 @@ Vec = torch.Tensor
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # Upper variables, and entries of the derivatives of the response, up to which pieces are made.
-LARGEST, ENTRIES = 500, 1_000_000
+LARGEST, ENTRIES = 500, 2_000_000
 # Curvatures below this fraction of the largest one are taken for it.
 FLAT = 1e-8
 

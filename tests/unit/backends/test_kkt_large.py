@@ -222,3 +222,33 @@ def test_the_verdict_is_that_of_the_best_start() -> None:
     worse = state.here.F > here.F
     close(state, Finish(bl.Status.STALLED, "other"))
     assert (state.verdict is converged) == worse
+
+
+# What a transport plan with congestion pays in tariffs of the markets; the leader has no rows.
+PLAN = """
+model plan;
+dim i;
+dim j;
+param c[i, j], a[i], b[j];
+upper {
+  var x[j] in [0, 2] start 0.1;
+  maximize sum(x[l] * p[k, l] for k in i, l in j) - 0.01 * sumsq(x);
+}
+lower f {
+  var p[i, j] in [0, inf];
+  minimize sum((c[k, l] + x[l]) * p[k, l] for k in i, l in j) + 2.5 * sumsq(p);
+  subject to
+    rows[k in i]: sum(p[k, l] for l in j) == a[k];
+    cols[l in j]: sum(p[k, l] for k in i) <= b[l];
+}
+"""
+
+
+def test_runs_that_zigzag_across_kinks_go_from_piece_to_piece() -> None:
+    draw, n = np.random.default_rng(0), 28
+    a, b = draw.uniform(0.5, 1.5, (2, n))
+    c = np.random.default_rng(0).uniform(0, 1, (n, n))
+    found = bl.solve(model(PLAN, c=c, a=a / a.sum(), b=1.5 * b / b.sum()), backend="kkt")
+    assert found.success
+    assert found.iterations < 120
+    assert found.F > 0.89999445
