@@ -41,6 +41,8 @@ NEAR = 1e-2
 FIRST, MANY, BESIDE, SPREAD = 10, 100, 3, 0.3
 # The weight of the penalty of probes, in multipliers; rounding of F.
 HEAVIER, NOISE = 4.0, 1e-9
+# Shorter ways of a difference that does not fit, in parts of the first one.
+FINER = (1e-1, 1e-2, 1e-3)
 # Mismatch of a difference and the derivative that is no rounding.
 MISMATCH = 1e-2
 RANDOM = 4
@@ -191,6 +193,7 @@ class RowsCheck:
                     worst, self.place = fall, new.x
             if len(ends) == 2 and self.mismatch is None and k < RANDOM and not self.kinked:
                 self._difference(ends[0], ends[1], step)
+                self._nearer(d, step)
         self.details["probed"], self.details["probe_decrease"] = tried, worst * self.units.value
         if not tried:
             self.failures.append("no point could be compared beside x: optimality is not shown")
@@ -205,6 +208,16 @@ class RowsCheck:
                 f"a difference along the responses contradicts the derivatives by "
                 f"{self.mismatch:.1e}"
             )
+
+    def _nearer(self, d: Array, step: Step) -> None:
+        """The difference over shorter ways where it does not fit: several kinks may lie between."""
+        for part in FINER:
+            if self.mismatch is None or self.mismatch <= MISMATCH:
+                return
+            up, down = (self._beside(sign * PROBE * part * d) for sign in (1.0, -1.0))
+            if up is not None and down is not None:
+                self.mismatch = None
+                self._difference(up, down, step)
 
     def _contradicts(self) -> bool:
         """Whether a difference does not fit, on the scale that derivatives have elsewhere."""

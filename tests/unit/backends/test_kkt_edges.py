@@ -147,3 +147,36 @@ def test_a_start_at_the_optimum_is_an_answer(rows: str, seed: int) -> None:
         found = bl.solve(model(text, **data), backend="kkt")
         assert found.success
         assert found.F < 1e-20
+
+
+NEARLY_LINEAR = """
+model nearly_linear;
+dim n;
+dim m;
+dim r;
+param c[m], B[m, n], A[r, m], a[r], t[m], w[n];
+upper {
+  var x[n] in [-2, 2] start w;
+  minimize sumsq(y - t) + 0.05 * sumsq(x);
+  subject to b: sum(x) <= 2;
+}
+lower f {
+  var y[m] in [0, 2];
+  minimize dot(c + B @ x, y) + sumsq(y) / 2000;
+  subject to s: A @ y <= a;
+}
+"""
+
+
+@pytest.mark.parametrize("seed", [5, 11])
+def test_differences_that_cross_several_kinks_are_taken_over_shorter_ways(seed: int) -> None:
+    """Responses of a follower with next to no curvature jump, nearly, within the probes."""
+    draw = np.random.default_rng(seed)
+    data = {
+        "c": draw.standard_normal(10), "B": draw.standard_normal((10, 4)),
+        "A": draw.uniform(0, 1, (6, 10)), "a": draw.uniform(1, 3, 6),
+        "t": draw.uniform(0, 1.5, 10), "w": draw.uniform(-1, 1, 4),
+    }  # fmt: skip
+    found = bl.solve(model(NEARLY_LINEAR, **data), backend="kkt")
+    assert found.success
+    assert found.certificate.kind == "local"
