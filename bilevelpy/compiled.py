@@ -13,7 +13,7 @@ from bilevelpy.expectations import environment
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.numerics.certificate.resolve import Resolver
-from bilevelpy.numerics.rows.response import RowsResolver
+from bilevelpy.numerics.rows.resolver import RowsResolver
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure

@@ -13,10 +13,10 @@ from bilevelpy.errors import BackendError, UsageError
 from bilevelpy.ir.types import DomainKind
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.lowering.protocol import Oracle
-from bilevelpy.numerics.certificate.constrained import follower_program
 from bilevelpy.numerics.certificate.resolve import Resolver
 from bilevelpy.numerics.lower.grouped import grouped_oracle
 from bilevelpy.numerics.lower.halves import halves, is_split, joined, split_oracle
+from bilevelpy.numerics.programs.follower import follower_program
 from bilevelpy.reductions.columns import entry_names
 from bilevelpy.reductions.refusal import Refused
 from bilevelpy.reductions.rows import system

@@ -16,7 +16,7 @@ from bilevelpy.ir.walk import duals as prices_read
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.lowering.sums.streaming import is_streamed
 from bilevelpy.model import Model
-from bilevelpy.numerics.certificate.shadow_prices import shadow_prices
+from bilevelpy.numerics.rows.shadow_prices import shadow_prices
 from bilevelpy.result import Certificate
 from bilevelpy.solving.facts import oracle
 from bilevelpy.solving.starts import start_at, start_vectors

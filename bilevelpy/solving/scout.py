@@ -25,7 +25,7 @@ from bilevelpy.numerics.certificate.resolve import Resolver
 from bilevelpy.numerics.cones.response import ConicResolver
 from bilevelpy.numerics.lower.grouped import grouped_oracle
 from bilevelpy.numerics.lower.halves import halves, joined, split_oracle
-from bilevelpy.numerics.rows.response import RowsResolver
+from bilevelpy.numerics.rows.resolver import RowsResolver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,12 +20,8 @@ from bilevelpy.backends.exact.enumerate import few_choices
 from bilevelpy.backends.exact.outcome import Limits, Outcome
 from bilevelpy.backends.exact.scip import LEAST
 from bilevelpy.backends.nlp.response import Responses
-from bilevelpy.numerics.certificate.constrained import (
-    FEASIBLE,
-    follower_program,
-    objective_scale,
-    row_scales,
-)
+from bilevelpy.numerics.certificate.constrained import FEASIBLE
+from bilevelpy.numerics.programs.follower import follower_program, objective_scale, row_scales
 from bilevelpy.numerics.programs.interior_point import is_installed
 from bilevelpy.numerics.programs.linearised import tangent_bound
 from bilevelpy.reductions.determined import determined

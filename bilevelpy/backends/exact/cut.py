@@ -19,7 +19,7 @@ import scipy.sparse as sp
 
 from bilevelpy.backends.exact.closure import STRICT, is_affine
 from bilevelpy.backends.exact.fallback import fallback
-from bilevelpy.numerics.certificate.constrained import row_scales
+from bilevelpy.numerics.programs.follower import row_scales
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.difference import difference
 from bilevelpy.reductions.fixing import fix, mapped

@@ -33,7 +33,8 @@ from bilevelpy.backends.exact.onto import onto_bounds
 from bilevelpy.backends.exact.outcome import Limits, Outcome
 from bilevelpy.backends.exact.relax import Relaxed
 from bilevelpy.backends.exact.scip import LEAST, Model
-from bilevelpy.numerics.certificate.constrained import TIED, objective_scale
+from bilevelpy.numerics.certificate.constrained import TIED
+from bilevelpy.numerics.programs.follower import objective_scale
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.conditions import KKT

@@ -14,7 +14,7 @@ from bilevelpy.backends.exact.followers import BEST, EDGE, FEASIBLE, Followers, 
 from bilevelpy.backends.exact.outcome import Outcome
 from bilevelpy.backends.exact.resolve import resolved
 from bilevelpy.backends.exact.scip import LEAST, Model
-from bilevelpy.numerics.certificate.constrained import objective_scale, row_scales
+from bilevelpy.numerics.programs.follower import objective_scale, row_scales
 
 Array = np.ndarray[Any, np.dtype[Any]]
 # The part of the time that is left for the leader's choice among best responses.

@@ -28,8 +28,8 @@ from bilevelpy.backends.nlp.complementarity import (
 from bilevelpy.backends.nlp.forms import is_linear
 from bilevelpy.backends.nlp.reduced import Reduced
 from bilevelpy.backends.nlp.response import Responses
-from bilevelpy.numerics.certificate.constrained import gain, row_scales
 from bilevelpy.numerics.followers.response import JointResponse, with_multipliers
+from bilevelpy.numerics.programs.follower import gain, row_scales
 from bilevelpy.numerics.programs.interior_point import is_installed
 from bilevelpy.reductions.refusal import Refused
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.numerics.certificate.constrained import FEASIBLE, follower_program, row_scales
+from bilevelpy.numerics.certificate.constrained import FEASIBLE
+from bilevelpy.numerics.programs.follower import follower_program, row_scales
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.rows import System

@@ -18,7 +18,7 @@ import numpy as np
 from bilevelpy.backends.exact.followers import Followers, Progress
 from bilevelpy.backends.exact.local import LocalPhase, confirm
 from bilevelpy.backends.nlp.response import Responses
-from bilevelpy.numerics.certificate.constrained import follower_program, row_scales
+from bilevelpy.numerics.programs.follower import follower_program, row_scales
 from bilevelpy.numerics.programs.interior_point import is_installed
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from bilevelpy.backends.exact.followers import FEASIBLE, Followers, Progress
 from bilevelpy.backends.exact.outcome import Limits, Outcome
 from bilevelpy.backends.exact.scip import LEAST, Model
 from bilevelpy.backends.nlp.response import Responses
-from bilevelpy.numerics.certificate.constrained import row_scales
+from bilevelpy.numerics.programs.follower import row_scales
 from bilevelpy.numerics.programs.interior_point import is_installed
 from bilevelpy.reductions.intervals import column_ranges, tree_range
 from bilevelpy.reductions.trees import linear_terms, quadratic_terms, tree_of

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.numerics.certificate.constrained import gain, row_scales
+from bilevelpy.numerics.programs.follower import gain, row_scales
 from bilevelpy.reductions.normalize import Units
 
 if TYPE_CHECKING:

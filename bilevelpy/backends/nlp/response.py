@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.numerics.certificate.constrained import follower_program
+from bilevelpy.numerics.programs.follower import follower_program
 from bilevelpy.numerics.programs.interior_point import InteriorPoint
 from bilevelpy.reductions.intervals import column_ranges
 

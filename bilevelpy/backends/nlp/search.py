@@ -36,8 +36,8 @@ from bilevelpy.backends.nlp.response import Responses
 from bilevelpy.backends.nlp.starts import somewhere
 from bilevelpy.backends.whole import Hooks, with_start
 from bilevelpy.errors import BackendError
-from bilevelpy.numerics.certificate.constrained import gain, row_scales
 from bilevelpy.numerics.followers.response import JointResponse
+from bilevelpy.numerics.programs.follower import gain, row_scales
 from bilevelpy.numerics.programs.interior_point import library
 from bilevelpy.options import SolveOptions
 from bilevelpy.patience import TooLong, until

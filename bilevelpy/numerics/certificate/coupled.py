@@ -17,7 +17,6 @@ import torch
 
 from bilevelpy.numerics.certificate.case import axes_and_diagonals, tolerance
 from bilevelpy.numerics.certificate.constrained import FEASIBLE, Claim, certify_rows
-from bilevelpy.numerics.certificate.fitted_adjoint import ACTIVE, FittedAdjoint
 from bilevelpy.numerics.certificate.followers import Followers
 from bilevelpy.numerics.certificate.other_responses import along_others
 from bilevelpy.numerics.certificate.upper_rows import RowsCheck
@@ -25,6 +24,7 @@ from bilevelpy.numerics.cones.meeting import derivatives
 from bilevelpy.numerics.cones.sample import kinds, names
 from bilevelpy.numerics.cones.sequential import Sample
 from bilevelpy.numerics.linear_solve import norm
+from bilevelpy.numerics.rows.fitted_adjoint import ACTIVE, FittedAdjoint
 from bilevelpy.numerics.rows.meeting_cuts import Cut, cut_at
 from bilevelpy.numerics.rows.sample import kinds_with_cuts, with_cuts
 from bilevelpy.options import SolveOptions

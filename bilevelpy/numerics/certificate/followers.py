@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bilevelpy.numerics.certificate.constrained import follower_program
+from bilevelpy.numerics.programs.follower import follower_program
 from bilevelpy.numerics.programs.linearised import confirmed_by_tangent, tangent_bound
-from bilevelpy.numerics.rows.response import RowsResolver
+from bilevelpy.numerics.rows.resolver import RowsResolver
 from bilevelpy.patience import check
 
 if TYPE_CHECKING:

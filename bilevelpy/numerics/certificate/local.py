@@ -15,10 +15,8 @@ from bilevelpy.numerics.certificate.constrained import (
     Findings,
     check_follower,
     check_upper,
-    follower_program,
-    objective_scale,
-    row_scales,
 )
+from bilevelpy.numerics.programs.follower import follower_program, objective_scale, row_scales
 from bilevelpy.result import Certificate
 
 if TYPE_CHECKING:

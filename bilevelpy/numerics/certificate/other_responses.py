@@ -22,9 +22,9 @@ import scipy.sparse as sp
 import torch
 from scipy.optimize import linprog
 
-from bilevelpy.numerics.certificate.fitted_adjoint import ACTIVE
 from bilevelpy.numerics.cones.meeting import derivatives
 from bilevelpy.numerics.linear_solve import norm
+from bilevelpy.numerics.rows.fitted_adjoint import ACTIVE
 
 if TYPE_CHECKING:
     from bilevelpy.lowering.oracle import TorchOracle

@@ -18,17 +18,14 @@ exchanges do not end, an interior point says which set to begin with.
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
-import scipy.linalg as sl
 import scipy.sparse as sp
-from scipy.sparse.linalg import splu
 
+from bilevelpy.numerics.qp.saddle import largest, saddle
 from bilevelpy.numerics.qp.two_sided import solve_two_sided
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -41,14 +38,8 @@ EXACT = 1e-11
 EXCHANGES, PATIENCE = 40, 3
 # Members of an interior point's set that are left out, one after the other.
 LESS = 8
-# What a system's solution may leave, relative to its terms.
-RESIDUAL = 1e-9
 # Members that push less than this fraction of the largest multiplier hold without pushing.
 WEAK = 1e-8
-# Rows that depend on one another get this, relative to the largest entry, and so many corrections.
-RIDGE, CORRECTIONS = 1e-9, 4
-# Systems of this order, of whose entries no more than a part is not 0, are factorised as sparse.
-LARGE, FULL = 400, 0.05
 # Accuracy of the interior point; multipliers and slacks are told apart by their sizes.
 INTERIOR = 1e-9
 
@@ -110,7 +101,7 @@ class Held:
     @property
     def weak(self) -> int:
         """How many members hold without pushing: the response has a kink there."""
-        least = WEAK * max(_largest(self.rows), _largest(self.bounds))
+        least = WEAK * max(largest(self.rows), largest(self.bounds))
         rows = (self.sides.rows != 0) & (np.abs(self.rows) <= least)
         bounds = (self.sides.bounds != 0) & (np.abs(self.bounds) <= least)
         return int(rows.sum() + bounds.sum())
@@ -208,124 +199,6 @@ def on_sides(H: Array, c: Array, rows: Rows, sides: Sides) -> Held | None:
     bounds = -(H @ y + c + rows.A[held].T @ m)
     bounds[free] = 0.0
     return Held(y, multipliers, bounds, sides)
-
-
-def saddle(
-    H: Array,
-    A: Array,
-    free: Places,
-    held: Places,
-    right: Array,
-    ends: Array,
-    *,
-    nearest: bool = False,
-) -> tuple[Array, Array] | None:
-    """``[H_FF A'; A 0] [v; m] = [right; ends]`` with the rows ``held`` on the columns ``free``, for
-    vectors or for several columns; None where that has no solution, or the ``nearest`` one by least
-    squares.
-    """
-    if right.ndim == 1:
-        one = saddle(H, A, free, held, right[:, None], ends[:, None], nearest=nearest)
-        return None if one is None else (one[0][:, 0], one[1][:, 0])
-    a, h = A[np.ix_(held, free)], H[np.ix_(free, free)]
-    single = _single(a)
-    if not single.any():
-        return _dense(h, a, right, ends, nearest)
-    # A row with one column says what that is; its multiplier follows from the slope there.
-    rows = np.flatnonzero(single)
-    columns = np.abs(a[rows]).argmax(1)
-    factors = a[rows, columns][:, None]
-    count = right.shape[1]
-    v, m = np.zeros((free.size, count)), np.zeros((held.size, count))
-    v[columns] = ends[rows] / factors
-    rest, others = np.ones(free.size, dtype=bool), np.flatnonzero(~single)
-    rest[columns] = False
-    inside = np.flatnonzero(rest)
-    slope, left = right - h @ v, ends[others] - a[others] @ v
-    solved = _dense(
-        h[np.ix_(inside, inside)], a[np.ix_(others, inside)], slope[inside], left, nearest
-    )
-    if solved is None:
-        return None
-    v[inside], m[others] = solved
-    m[rows] = (right - h @ v - a[others].T @ m[others])[columns] / factors
-    return v, m
-
-
-def _single(a: Array) -> Mask:
-    """Which rows have one column alone, each another one."""
-    count = np.count_nonzero(a, axis=1)
-    rows = np.flatnonzero(count == 1)
-    columns = np.abs(a[rows]).argmax(1) if rows.size else rows
-    first = np.unique(columns, return_index=True)[1]
-    found = np.zeros(len(a), dtype=bool)
-    found[rows[first]] = True
-    return found
-
-
-def _dense(
-    h: Array, a: Array, right: Array, ends: Array, nearest: bool
-) -> tuple[Array, Array] | None:
-    """``[h a'; a 0] [v; m] = [right; ends]``."""
-    free, order = len(right), len(right) + len(ends)
-    K = np.zeros((order, order))
-    K[:free, :free], K[:free, free:], K[free:, :free] = h, a.T, a
-    b = np.concatenate([right, ends])
-    if not order:
-        return b, b
-    size = _largest(K)
-    for ridge in (0.0, RIDGE * size):
-        found = _solved(K, b, ridge, free)
-        v, m = found[:free], found[free:]
-        rest = np.abs(b - K @ found)
-        # Slopes and rows each on their own scale: multipliers of rows that contradict one another
-        # are as large as the ridge allows.
-        slopes = _largest(right) + size * (_largest(v) + _largest(m))
-        if _largest(rest[:free]) <= RESIDUAL * slopes and (
-            _largest(rest[free:]) <= RESIDUAL * (_largest(ends) + _largest(a) * _largest(v))
-        ):
-            return v, m
-    if not nearest:
-        return None
-    found = np.linalg.lstsq(K, b, rcond=None)[0]
-    return found[:free], found[free:]
-
-
-def _largest(v: Array) -> float:
-    """The largest absolute entry."""
-    return float(np.abs(v).max(initial=0.0))
-
-
-def _solved(K: Array, b: Array, ridge: float, free: int) -> Array:
-    """``K^-1 b``; by a ridge of rows that depend on one another, whose effect is corrected."""
-    near = K
-    if ridge:
-        near = K.copy()
-        near[np.arange(free, len(b)), np.arange(free, len(b))] -= ridge
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore", sl.LinAlgWarning)
-        solved, times = _factor(near), sp.csr_array(K) if _is_sparse(K) else K
-        found = solved(b)
-        for _ in range(CORRECTIONS if ridge else 1):
-            found += solved(b - times @ found)
-    return found
-
-
-def _is_sparse(K: Array) -> bool:
-    """Whether a matrix is large, and nearly all of it 0."""
-    return len(K) >= LARGE and bool(np.count_nonzero(K) <= FULL * K.size)
-
-
-def _factor(K: Array) -> Callable[[Array], Array]:
-    """``b -> K^-1 b``; what is not finite comes out of a singular matrix."""
-    if _is_sparse(K):
-        try:
-            found: Callable[[Array], Array] = splu(sp.csc_array(K)).solve
-            return found
-        except RuntimeError:  # exactly singular
-            return lambda b: np.full_like(b, math.nan)
-    factor = sl.lu_factor(K, check_finite=False)
-    return lambda b: np.asarray(sl.lu_solve(factor, b, check_finite=False))
 
 
 def _interior(H: Array, c: Array, rows: Rows, seconds: float) -> Held | Nothing:

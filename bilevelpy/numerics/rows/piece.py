@@ -22,7 +22,8 @@ import torch
 
 from bilevelpy.numerics.cones.meeting import derivatives
 from bilevelpy.numerics.cones.sequential_rows import Within
-from bilevelpy.numerics.qp.rows import Held, Sides, saddle
+from bilevelpy.numerics.qp.rows import Held, Sides
+from bilevelpy.numerics.qp.saddle import saddle
 
 if TYPE_CHECKING:
     from bilevelpy.numerics.rows.response import ConstrainedLower

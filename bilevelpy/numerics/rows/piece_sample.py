@@ -15,7 +15,8 @@ import torch
 
 from bilevelpy.numerics.cones.meeting import derivatives
 from bilevelpy.numerics.cones.sequential import Sample
-from bilevelpy.numerics.qp.rows import Held, Sides, saddle
+from bilevelpy.numerics.qp.rows import Held, Sides
+from bilevelpy.numerics.qp.saddle import saddle
 from bilevelpy.numerics.rows.piece import Piece, piece_of
 from bilevelpy.numerics.rows.response import ConstrainedLower
 

@@ -32,8 +32,8 @@ from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.lowering.programs.constraints import ConstraintFunction
 from bilevelpy.lowering.programs.differentiate import gradient
 from bilevelpy.lowering.programs.layout import Layout, Piece
-from bilevelpy.numerics.certificate.fitted_adjoint import FittedAdjoint, Priced
-from bilevelpy.numerics.certificate.shadow_prices import price_signs
+from bilevelpy.numerics.rows.fitted_adjoint import FittedAdjoint, Priced
+from bilevelpy.numerics.rows.shadow_prices import price_signs
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram, Constraint, Program

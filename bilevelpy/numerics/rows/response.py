@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -30,8 +30,8 @@ from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.lower.hypergradient import Adjoint
 from bilevelpy.numerics.lower.response import Accuracy, Point, Response
 from bilevelpy.numerics.lower.solve import LowerSolution
-from bilevelpy.numerics.qp.rows import Held, Nothing, Rows, Sides, saddle, solve
-from bilevelpy.numerics.upper.optimizer import advance, begin
+from bilevelpy.numerics.qp.rows import Held, Nothing, Rows, Sides, solve
+from bilevelpy.numerics.qp.saddle import saddle
 
 Vec = torch.Tensor
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -40,10 +40,6 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 STEPS, HALVINGS, ARMIJO = 100, 40, 1e-4
 # Newton steps below this fraction of y are rounding.
 FINEST = 1e-12
-# Newton steps, relative to y, at which responses all over the upper set are solved.
-RESOLVED = 1e-8
-# The tolerance of descents from them.
-DESCENDED = 1e-4
 # Curvature in every direction, relative to the largest, of a model that would have none.
 SHIFT = 1e-4
 # Changes of f below this fraction of it are rounding.
@@ -338,29 +334,3 @@ def rows_response(oracle: Oracle, tol: float) -> Response:
     solver = constrained_lower(oracle, tol)
     accuracy = replace(FLOOR)
     return Response(oracle, RowsLower(solver), RowsAdjoint(solver), accuracy, correct=False)
-
-
-class RowsResolver:
-    """Responses at points that have nothing to do with each other."""
-
-    def __init__(self, oracle: Oracle) -> None:
-        self.response = rows_response(oracle, RESOLVED)
-
-    def solved(self, x: Vec, y: Vec) -> LowerSolution | None:
-        """The response to x; None where there is none."""
-        point = self.response.evaluate(x, None, y)
-        return point.lower if self.response.finite(point) else None
-
-    def answer(self, x: Vec, y: Vec) -> Point | None:
-        """F there, and dPhi/dx."""
-        point = self.response.evaluate(x, None, y)
-        return self.response.differentiate(point, None) if self.response.finite(point) else None
-
-    def descended(self, x: Vec, y: Vec, steps: int, late: Callable[[], bool]) -> Point | None:
-        """Where so many steps of the upper optimizer lead, past kinks on the way; ``late`` ends
-        them.
-        """
-        state = begin(self.response, x, y, DESCENDED)
-        while state.finish is None and len(state.norms) <= steps and not late():
-            advance(state)
-        return state.point if self.response.finite(state.point) else None

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.numerics.certificate.constrained import follower_program
 from bilevelpy.numerics.followers.response import JointResponse, with_multipliers
+from bilevelpy.numerics.programs.follower import follower_program
 from bilevelpy.reductions.kkt import kkt
 from bilevelpy.reductions.rows import System, system
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import bilevelpy as bl
-from bilevelpy.numerics.certificate.constrained import follower_program
+from bilevelpy.numerics.programs.follower import follower_program
 from bilevelpy.numerics.programs.slsqp import independent
 from bilevelpy.reductions.rows import system
 

@@ -10,9 +10,9 @@ from scipy.optimize import brentq
 
 import bilevelpy as bl
 from bilevelpy.backends.nlp.response import Responses
-from bilevelpy.numerics.certificate.constrained import follower_program, gain
 from bilevelpy.numerics.certificate.local import certify_local
 from bilevelpy.numerics.certificate.local_probe import Probe
+from bilevelpy.numerics.programs.follower import follower_program, gain
 from bilevelpy.numerics.programs.linearised import confirmed_by_tangent
 from bilevelpy.reductions.rows import system
 

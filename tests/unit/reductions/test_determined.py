@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.numerics.certificate.constrained import follower_program
+from bilevelpy.numerics.programs.follower import follower_program
 from bilevelpy.numerics.programs.linearised import tangent_bound
 from bilevelpy.reductions.determined import determined
 from bilevelpy.reductions.rows import system

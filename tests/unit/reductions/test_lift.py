@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.numerics.certificate.constrained import follower_program
+from bilevelpy.numerics.programs.follower import follower_program
 from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.rows import System, system
 from bilevelpy.reductions.separate import separate

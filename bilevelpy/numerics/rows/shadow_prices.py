@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from bilevelpy.ir.types import Relation, Sense
-from bilevelpy.numerics.certificate.fitted_adjoint import FittedAdjoint
+from bilevelpy.numerics.rows.fitted_adjoint import FittedAdjoint
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import Constraint

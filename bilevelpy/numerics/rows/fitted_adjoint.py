@@ -1,4 +1,4 @@
-"""The KKT adjoint of a certificate: with multipliers fitted to what is tight at a response.
+"""The KKT adjoint at a response, with multipliers fitted to what is tight there.
 
 With the active rows c_I (bounds of y included) and multipliers l that fit ``f_y + c_I,y' l = 0``::
 
@@ -19,7 +19,7 @@ import torch
 
 from bilevelpy.numerics.cones.meeting import derivatives
 from bilevelpy.numerics.linear_solve import norm, unit
-from bilevelpy.numerics.qp.rows import saddle
+from bilevelpy.numerics.qp.saddle import saddle
 from bilevelpy.patience import TooLong, check, time_left
 
 if TYPE_CHECKING:
