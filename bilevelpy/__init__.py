@@ -19,8 +19,8 @@ _HOME = {
     "dispatch": "bilevelpy.api",
     "compile": "bilevelpy.api",
     "solve": "bilevelpy.api",
-    "compare": "bilevelpy.api",
-    "sweep": "bilevelpy.api",
+    "compare": "bilevelpy.many",
+    "sweep": "bilevelpy.many",
     "export": "bilevelpy.api",
     "read": "bilevelpy.loading",
     "load_result": "bilevelpy.saved",
@@ -81,15 +81,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from bilevelpy.analysis.structure import Structure
-    from bilevelpy.api import (
-        analyze,
-        compare,
-        compile,
-        dispatch,
-        export,
-        solve,
-        sweep,
-    )
+    from bilevelpy.api import analyze, compile, dispatch, export, solve
     from bilevelpy.comparison import Comparison
     from bilevelpy.compiled import Oracle
     from bilevelpy.dispatcher import Decision
@@ -103,6 +95,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from bilevelpy.loading import load, parse, read
+    from bilevelpy.many import compare, sweep
     from bilevelpy.model import Model
     from bilevelpy.result import Certificate, Record, Result, Status
     from bilevelpy.saved import load_result

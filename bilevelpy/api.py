@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +26,9 @@ from bilevelpy.storage import path_given
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure
-    from bilevelpy.comparison import Comparison
     from bilevelpy.compiled import Oracle
     from bilevelpy.dispatcher import Decision
     from bilevelpy.result import Result
-    from bilevelpy.sweeping import Sweep
 
 
 def compile(model: Model | str | Path) -> Oracle:
@@ -48,7 +46,7 @@ def compile(model: Model | str | Path) -> Oracle:
     from bilevelpy.numerics.rows.priced import reads_prices
     from bilevelpy.solving import check_unchanged, oracle, structure
 
-    bound = _model(model)
+    bound = given_model(model)
     check_unchanged(bound)
     if reads_prices(bound.program):
         raise BackendError(
@@ -65,7 +63,7 @@ def analyze(model: Model | str | Path, *, seed: int = 0) -> Structure:
     """
     from bilevelpy.solving import check_unchanged, structure
 
-    bound = _model(model)
+    bound = given_model(model)
     check_unchanged(bound)
     return structure(bound, seed)
 
@@ -128,7 +126,7 @@ def export(
     from bilevelpy.exporters.write import export as write
 
     path = path_given(path, "export")
-    bound = _model(model, data, externs, keywords).bound
+    bound = given_model(model, data, externs, keywords).bound
     written, files = write(bound, to, path, Options.of(options or {}))
     for text in files.warnings:
         warnings.warn(text, UserWarning, stacklevel=2)
@@ -240,7 +238,7 @@ def solve(
         dtype_name(dtype),
     )
     with reading(began, settings.time_limit):
-        bound = _model(model, data, externs, keywords)
+        bound = given_model(model, data, externs, keywords)
     request = Request(
         named_values(start), callback, progress, checkpoint, resume, verify,
         names_of(watch, "watch"), stop_by, patience,
@@ -252,127 +250,17 @@ def solve(
         return run(model, settings, request, began)
 
 
-def compare(
-    model: Model | str | Path,
-    *,
-    backends: Iterable[str] | None = None,
-    data: Any = None,
-    **options: Any,
-) -> Comparison:
-    """Solve a model with several backends and put the answers side by side.
-
-    Parameters
-    ----------
-    model, data
-        As in :func:`solve`.
-    backends
-        Names, "auto" among them if wanted; all that accept the model by default. One that rejects
-        it is listed with its reason.
-    options
-        As in :func:`solve`, for every backend; data by name too.
-
-    Raises
-    ------
-    UsageError
-        Where a name is unknown, or no backend is named: before the first solve.
-    """
-    from bilevelpy.backends import registry
-    from bilevelpy.comparison import compared
-
-    given = registry.names() if backends is None else names_of(backends, "backends")
-    names = list(dict.fromkeys(given))
-    if not names:
-        raise UsageError(f"name at least one backend; there are: {', '.join(registry.names())}")
-    for name in names:
-        if name != "auto":
-            registry.get(name)
-    own = {name: options.pop(name) for name in list(options) if name not in _SOLVE_OPTIONS}
-    bound = _model(model, data, options.pop("externs", None), own)
-    return compared(bound.name, names, lambda name: solve(bound, backend=name, **options))
-
-
-def sweep(
-    model: Model | str | Path,
-    *,
-    params: Mapping[str, Sequence[Any]] | None = None,
-    seeds: Sequence[int] = (0,),
-    starts: int = 1,
-    backends: Sequence[str] = ("auto",),
-    jobs: int | None = None,
-    data: Any = None,
-    externs: Mapping[str, Any] | None = None,
-    tol: float = 1e-6,
-    max_iter: int = 500,
-    time_limit: float | None = None,
-    options: Mapping[str, Any] | None = None,
-    **keywords: Any,
-) -> Sweep:
-    """Solve a model for every combination of data values, seeds, starts and backends.
-
-    Parameters
-    ----------
-    model, data, externs, keywords
-        As in :func:`solve`.
-    params
-        Names of params to lists of values; their combinations are the grid.
-    seeds
-        Of everything random, random starts among it.
-    starts
-        1: the declared start values. More: random starts besides, uniform in bounded domains and
-        normal around the declared values elsewhere. ``Sweep.best()`` is the best run.
-    backends
-        Names, "auto" among them.
-    jobs
-        Processes at a time; by default one a core where joblib is installed (the extra
-        ``parallel``), else one. A ``joblib`` context of the caller (Ray, Dask) is kept.
-    tol, max_iter, time_limit, options
-        As in :func:`solve`, for each run.
-
-    Returns
-    -------
-    Sweep
-        A run that its values make impossible, or whose process was ended from outside, is a row of
-        the table with the reason. Ctrl-C ends the sweep with the runs that were complete.
-
-    Raises
-    ------
-    UsageError
-        A name is unknown, or nothing is to be run.
-    """
-    from bilevelpy.sweeping import sweep as run
-
-    if not isinstance(params, Mapping | None):
-        raise UsageError(f"params takes names with lists of values, found {params!r:.80}")
-    if not isinstance(seeds, Iterable):
-        raise UsageError(f"seeds takes a list of whole numbers, found {seeds!r:.80}")
-    settings = {
-        "tol": tol,
-        "max_iter": max_iter,
-        "time_limit": float("inf") if time_limit is None else time_limit,
-        "backend_options": {} if options is None else options,
-    }
-    return run(
-        _model(model, data, externs, keywords),
-        params=params or {},
-        seeds=list(seeds),
-        starts=starts,
-        backends=names_of(backends, "backends"),
-        jobs=jobs,
-        options=settings,
-    )
-
-
 # What `solve` takes besides data; for suggestions where a keyword is unknown.
-_SOLVE_OPTIONS = [
+SOLVE_OPTIONS = [
     p.name for p in inspect.signature(solve).parameters.values() if p.kind is p.KEYWORD_ONLY
 ]
 
 
-def _model(
+def given_model(
     model: Model | str | Path,
     data: Any = None,
     externs: Mapping[str, Any] | None = None,
     keywords: Mapping[str, Any] | None = None,
 ) -> Model:
     """The model to work on, with whatever data comes with the call."""
-    return model_of(model, data, externs, keywords or {}, _SOLVE_OPTIONS)
+    return model_of(model, data, externs, keywords or {}, SOLVE_OPTIONS)

@@ -35,7 +35,7 @@ def compare(
     """Solve a model with several backends and print one table; exit code 1 unless all of them solve
     it.
     """
-    from bilevelpy import api
+    from bilevelpy import many
     from bilevelpy.cli.solve import check_targets
     from bilevelpy.cli.sources import load
     from bilevelpy.result import Status
@@ -44,7 +44,7 @@ def compare(
     names = (
         None if backends is None else [name.strip() for name in backends.split(",") if name.strip()]
     )
-    comparison = api.compare(
+    comparison = many.compare(
         load(model, data, param, extern),
         backends=names,
         tol=tol,

@@ -54,12 +54,12 @@ def sweep(
     if out is not None and not out.absolute().parent.is_dir():
         raise UsageError(f"cannot write {out}: its directory does not exist")
     grid = _grid(param)
-    from bilevelpy import api
+    from bilevelpy import many
     from bilevelpy.cli.sources import load
 
     # The first values bind the model; whether every other one fits is found out by its run.
     loaded = load(model, data, None, extern, {name: values[0] for name, values in grid.items()})
-    table = api.sweep(
+    table = many.sweep(
         loaded,
         params=grid,
         seeds=[_seed(text) for text in seeds.split(",")],

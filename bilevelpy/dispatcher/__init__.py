@@ -3,6 +3,7 @@
 from bilevelpy.dispatcher.decision import Decision, Rejection
 from bilevelpy.dispatcher.dispatch import dispatch
 from bilevelpy.dispatcher.escalation import successor
-from bilevelpy.dispatcher.rules import RULES, Rule
+from bilevelpy.dispatcher.rule import Rule
+from bilevelpy.dispatcher.rules import RULES
 
 __all__ = ["RULES", "Decision", "Rejection", "Rule", "dispatch", "successor"]

@@ -9,7 +9,8 @@ from bilevelpy.analysis.structure import Evidence, Structure
 from bilevelpy.backends.base import Accept, Reject
 from bilevelpy.dispatcher.decision import Decision
 from bilevelpy.dispatcher.refusal import nobody, refusal, rejection
-from bilevelpy.dispatcher.rules import RULES, Rule
+from bilevelpy.dispatcher.rule import Rule
+from bilevelpy.dispatcher.rules import RULES
 from bilevelpy.errors import BackendError, UsageError
 from bilevelpy.options import did_you_mean
 

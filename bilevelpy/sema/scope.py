@@ -105,6 +105,10 @@ Steps = Generator[Request, "Value | None", "Value | None"]
 PointSteps = Generator[Request, "Value | None", "Point | None"]
 
 
+# Declarations of the top level.
+AT_TOP = Context(TOP, reads_only="data is given before anything is decided")
+
+
 @dataclass(slots=True)
 class State:
     """Everything that one check collects."""

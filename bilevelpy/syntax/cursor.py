@@ -15,6 +15,7 @@ from bilevelpy.syntax import tokens as table
 from bilevelpy.syntax.build import Head
 from bilevelpy.syntax.failure import Failure
 from bilevelpy.syntax.lexing import Lexed, retype
+from bilevelpy.syntax.meant import meant_keyword
 from bilevelpy.syntax.tables import Tables
 
 
@@ -108,7 +109,7 @@ class Cursor:
         if not self.first_on_line(k):
             if k + 1 == len(self.tokens):
                 return False
-            meant = mistakes.meant_keyword(self.tokens, k, {"subject to": "SUBJECT_TO"}, 1.0)
+            meant = meant_keyword(self.tokens, k, {"subject to": "SUBJECT_TO"}, 1.0)
             return meant[0] is not None
         return self.looks_like_constraint(k) or str(token).lower() in table.FOREIGN_WORDS
 
@@ -142,7 +143,7 @@ class Cursor:
         token = self.tokens[self.position]
         if token.type != "NAME":
             return token
-        meant, length = mistakes.meant_keyword(self.tokens, self.position, keywords, cutoff)
+        meant, length = meant_keyword(self.tokens, self.position, keywords, cutoff)
         if meant is None:
             return token
         last = self.tokens[self.position + length - 1]

@@ -52,10 +52,10 @@ def test_unknown_attribute() -> None:
 
 
 def test_every_solve_option_is_documented() -> None:
-    from bilevelpy.api import _SOLVE_OPTIONS
+    from bilevelpy.api import SOLVE_OPTIONS
 
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    for name in _SOLVE_OPTIONS:
+    for name in SOLVE_OPTIONS:
         assert re.search(rf"\b{name}\b", page), name
 
 
