@@ -260,7 +260,7 @@ def test_compile_gives_functions_of_vectors(ridge: bl.Model) -> None:
     upper, lower = o.unflatten(lam, w)
     np.testing.assert_array_equal(upper["lam"], lam)
     np.testing.assert_array_equal(lower["fit"]["w"], w)
-    with pytest.raises(ValueError, match="length 3"):
+    with pytest.raises(bl.UsageError, match="length 3"):
         o.F(lam, [1.0])
 
 

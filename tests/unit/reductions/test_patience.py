@@ -59,7 +59,7 @@ lower f { var y[3] in [-9, 9]; minimize sumsq(y - x);
     [
         ("reductions.trees", "exact"),
         ("reductions.separate", "exact"),
-        ("backends.nlp_complementarity", "nlp"),
+        ("backends.nlp.complementarity", "nlp"),
     ],
 )
 def test_work_row_by_row_looks_at_the_time_with_every_row(module, backend, monkeypatch) -> None:
