@@ -15,6 +15,7 @@ from bilevelpy.backends.exact.local import JUMP, is_attained
 from bilevelpy.backends.exact.prices import check_prices
 from bilevelpy.backends.exact.ties import ties_by_conditions, ties_by_values, worst_within
 from bilevelpy.numerics.certificate.constrained import Claim, Ties, certify_rows
+from bilevelpy.numerics.wording import wording
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -153,8 +154,8 @@ class Proof:
         unit, sign = self.units.upper, self.system.sign
         return (
             f"responses as good as the best one within {BEST:g} of its terms give F = "
-            f"{sign * unit * worst:.6g} instead of {sign * unit * here:.6g}: the value may be an "
-            "infimum that no point attains",
+            f"{sign * unit * worst:.6g} instead of {sign * unit * here:.6g}: the value may be "
+            f"{wording(sign).limit} that no point attains",
         )
 
     def _ties(self, v: Array) -> Ties | None:

@@ -14,7 +14,7 @@ class Aggregated(Blended):
 
     def __init__(self, oracle: Oracle, mu: float) -> None:
         super().__init__(oracle, 1.0 - mu, mu)
-        self.F_sign = self.f_sign = 1.0
+        self.f_sign = 1.0  # both levels are minimised in phi
 
     def carried(self) -> dict[str, Any]:
         """The weight."""

@@ -25,6 +25,7 @@ from bilevelpy.backends.nlp.search import Search
 from bilevelpy.backends.whole import ProgramAnswer
 from bilevelpy.numerics.certificate.local import certify_local
 from bilevelpy.numerics.certificate.local_probe import Probe, probe
+from bilevelpy.numerics.wording import wording
 from bilevelpy.patience import TooLong, until
 from bilevelpy.reductions.prices import shadow_prices
 from bilevelpy.result import Certificate, Status
@@ -173,9 +174,11 @@ class Run(Search):
         empty = np.full(self.system.columns.count, math.nan)
         status = Status.TIME_LIMIT if self._late() else Status.STALLED
         message = f"no start of {self.starts} led to a point that suits followers and leader"
+        falls = {f.name: wording(f.sign).falls for f in self.system.followers}
         for level, much in self.restless.items():
             message += (
-                f"; the objective of `{level}` still falls by {much:.2e} when it is solved again"
+                f"; the objective of `{level}` still {falls[level]} by {much:.2e} when it is "
+                "solved again"
             )
         return ProgramAnswer(
             self.system, empty, {}, status, message, None, self.starts, (), solved - self.began

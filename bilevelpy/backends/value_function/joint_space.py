@@ -37,6 +37,7 @@ class Joint:
         self.n, self.m = self.domain_x.dim, oracle.m
         self.domain_y = oracle.domain_y
         self.counts: Counts = oracle.counts
+        self.F_sign, self.f_sign = oracle.F_sign, oracle.f_sign
 
     def f(self, w: Vec, y: Vec) -> float:
         """The lower objective."""

@@ -10,6 +10,7 @@ import torch
 from bilevelpy.analysis.structure import Evidence
 from bilevelpy.numerics.extent import extent_of
 from bilevelpy.numerics.linear_solve import norm
+from bilevelpy.numerics.wording import Wording, wording
 from bilevelpy.options import SolveOptions
 
 if TYPE_CHECKING:
@@ -69,6 +70,16 @@ class Case:
     def slope_tol(self) -> float:
         """The tolerance for hypergradients."""
         return min(self.tol, LOOSEST)
+
+    @property
+    def upper_words(self) -> Wording:
+        """How F is spoken of."""
+        return wording(self.oracle.F_sign)
+
+    @property
+    def lower_words(self) -> Wording:
+        """How f is spoken of."""
+        return wording(self.oracle.f_sign)
 
     @property
     def is_small(self) -> bool:

@@ -20,6 +20,7 @@ from bilevelpy.numerics.cones.newton import response_pair
 from bilevelpy.numerics.cones.response import conic_adjoint, solve_conic
 from bilevelpy.numerics.linear_solve import dot, norm
 from bilevelpy.numerics.upper.kink import shortest_in_hull
+from bilevelpy.numerics.wording import wording
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Certificate
 
@@ -177,7 +178,8 @@ class ConicCheck:
         gap = max(f - o.f(self.x, again.y), 0.0)
         if gap > LOWER_GAP * scale:
             self.failures.append(
-                f"the lower objective still falls by {gap:.2e} when the lower level is re-solved"
+                f"the lower objective still {wording(o.f_sign).falls} by {gap:.2e} when the lower "
+                "level is re-solved"
             )
         return gap, gap / scale
 
@@ -269,11 +271,12 @@ class ConicCheck:
                 if mismatch > MISMATCH and self._bends(ends, values, parts):
                     weak, mismatch = True, None
         self.details["probed"], self.details["probe_decrease"] = tried, worst
+        says = wording(o.F_sign)
         if not tried and o.n:
             self.failures.append("no point could be compared beside x: optimality is not shown")
         if place is not None:
             self.failures.append(
-                f"not locally optimal: F(x, y(x)) falls by {worst:.2e} at a distance of "
+                f"not locally optimal: F(x, y(x)) {says.falls} by {worst:.2e} at a distance of "
                 f"{norm(place - self.x):.1e} from x"
             )
         elif mismatch is not None and mismatch > MISMATCH:
@@ -281,5 +284,7 @@ class ConicCheck:
                 f"a difference of F(x, y(x)) contradicts the hypergradient by {mismatch:.1e}"
             )
         if weak:
-            self.notes.append("the response has a kink at x; probes lead uphill on both sides")
+            self.notes.append(
+                f"the response has a kink at x; probes lead {says.uphill} on both sides"
+            )
         return mismatch, place

@@ -18,6 +18,7 @@ from bilevelpy.numerics.programs.far import ROUNDING, falls_away
 from bilevelpy.numerics.programs.follower import follower_program, objective_scale, row_scales
 from bilevelpy.numerics.programs.linearised import confirmed_by_tangent
 from bilevelpy.numerics.programs.smooth import Program
+from bilevelpy.numerics.wording import wording
 from bilevelpy.patience import check
 from bilevelpy.result import Certificate
 
@@ -201,17 +202,18 @@ def check_follower(
         # Where the leader multiplies the objective by next to nothing, 1 is no scale of it.
         size = max(size, min(1.0 / coarse, program.spread(v) or 1.0))
     floor = TIED if floor and program.is_sharp else floor
-    gap = max(here - best, 0.0)
+    gap, says = max(here - best, 0.0), wording(system.followers[k].sign)
     found.gap, found.relative = max(found.gap, unit * gap), max(found.relative, gap / size)
     off = program.violation(answer.values) if answer.values is not None else 0.0
     if gap > LOWER_GAP * size + floor + 10.0 * min(off, FEASIBLE) / coarse:
         found.failures.append(
-            f"the objective of `{name}` still falls by {unit * gap:.2e} when it is solved again"
+            f"the objective of `{name}` still {says.falls} by {unit * gap:.2e} when it is solved "
+            "again"
         )
     elif convex and k in system.lower_objectives.trees and _falls_away(program, v, terms):
         found.failures.append(
-            f"the objective of `{name}` falls on and on beyond the response: its least value is at "
-            "infinity; a penalty on the lower variables makes it a point"
+            f"the objective of `{name}` {says.falls} on and on beyond the response: its "
+            f"{says.least} value is at infinity; a penalty on the lower variables makes it a point"
         )
     elif not answer.proved and known is None:
         found.details.setdefault("not_proved", []).append(name)
@@ -243,7 +245,8 @@ def _ties(
     if pessimistic and ties.pessimistic - here > 1e-5 * size:
         found.failures.append(
             f"the worst best response gives F = {sign * ties.pessimistic:.6g} instead of "
-            f"{sign * here:.6g}: the value may be an infimum that is not attained"
+            f"{sign * here:.6g}: the value may be {wording(sign).limit} that is not "
+            "attained"
         )
     if not pessimistic and here - ties.optimistic > 1e-5 * size:
         found.failures.append(
@@ -286,8 +289,9 @@ def _verdict(system: System, claim: Claim, found: Findings) -> Certificate:
         found.details["probed"] = claim.beside
         found.notes.insert(
             0,
-            f"followers, solved again, confirm the response, and F is not lower at {claim.beside} "
-            f"points beside x with responses of their own; global {open_}",
+            "followers, solved again, confirm the response, and F is not "
+            f"{wording(system.sign).better} at {claim.beside} points beside x with responses of "
+            f"their own; global {open_}",
         )
     elif not claim.proved:
         failures.append(open_ if found.failures else f"bilevel feasible, but {open_}")

@@ -27,6 +27,7 @@ from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.rows.fitted_adjoint import ACTIVE, FittedAdjoint
 from bilevelpy.numerics.rows.meeting_cuts import Cut, cut_at
 from bilevelpy.numerics.rows.sample import kinds_with_cuts, with_cuts
+from bilevelpy.numerics.wording import wording
 from bilevelpy.options import SolveOptions
 from bilevelpy.reductions.refusal import Refused
 from bilevelpy.reductions.rows import System, system
@@ -118,7 +119,7 @@ class _Check:
             return replace(base, kind="none", reasons=tied, details={}), None
         if self.oracle.G.size:
             return self._within_rows(base)
-        reasons: list[str] = []
+        reasons, says = list[str](), wording(self.oracle.F_sign)
         h, size, weak = self._hypergradient(self.x, self.y)
         size = max(size, self._elsewhere())
         pg = norm(self.oracle.domain_x.projected_gradient(self.x, h))
@@ -134,11 +135,12 @@ class _Check:
         refused, several = self._alone()
         reasons += refused
         if place is not None:
-            reasons.append(f"not locally optimal: F(x, y(x)) falls by {fall:.2e} beside x")
+            reasons.append(f"not locally optimal: F(x, y(x)) {says.falls} by {fall:.2e} beside x")
         notes = []
         if weak:
             notes.append(
-                "constraints are weakly active: F(x, y(x)) has a kink here, probes lead uphill"
+                "constraints are weakly active: F(x, y(x)) has a kink here, probes lead "
+                f"{says.uphill}"
             )
         if not self.complete:
             notes.append("there was no time to look around the point")
@@ -235,13 +237,14 @@ class _Check:
         several = self._several()
         if several is None:
             return [], []
+        says = wording(self.oracle.F_sign)
         if several[0] < 0:
             return [
-                "the best response is not unique, and F falls along others: this method does not "
-                "choose among them as the leader would; `nlp` does"
+                f"the best response is not unique, and F {says.falls} along others: this method "
+                "does not choose among them as the leader would; `nlp` does"
             ], []
         if several[1] > 0:
-            return [], ["the best response is not unique: F is higher at others"]
+            return [], [f"the best response is not unique: F is {says.worse} at others"]
         return [], ["the best response is not unique, and F does not change along others"]
 
     def _several(self) -> tuple[float, float] | None:

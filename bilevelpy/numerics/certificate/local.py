@@ -17,6 +17,7 @@ from bilevelpy.numerics.certificate.constrained import (
     check_upper,
 )
 from bilevelpy.numerics.programs.follower import follower_program, objective_scale, row_scales
+from bilevelpy.numerics.wording import wording
 from bilevelpy.result import Certificate
 
 if TYPE_CHECKING:
@@ -59,9 +60,10 @@ def certify_local(
     if known is not None:
         _jointly(system, v, found, known)
     found.details.pop("not_proved", None)
+    says = wording(system.sign)
     if seen.fall > 0.0:
         found.failures.append(
-            f"not locally optimal: F along the responses falls by {seen.fall:.2e} beside x"
+            f"not locally optimal: F along the responses {says.falls} by {seen.fall:.2e} beside x"
         )
     if not seen.tried and system.upper_columns.size:
         why = "no time was left to compare points" if seen.late else "no point could be compared"
@@ -71,8 +73,8 @@ def certify_local(
     if not found.failures:
         found.notes.insert(
             0,
-            f"followers, solved again, confirm the response, and F is not lower at {seen.tried} "
-            "points beside x with responses of their own",
+            f"followers, solved again, confirm the response, and F is not {says.better} at "
+            f"{seen.tried} points beside x with responses of their own",
         )
         if not convex:
             found.notes.append("the lower level is not known to be convex: better responses may be")
@@ -128,6 +130,7 @@ def _jointly(system: System, v: Array, found: Findings, known: Mapping[int, floa
     found.relative = max(found.relative, float(((here - least) / size).max(initial=0.0)))
     for k in np.flatnonzero(here - least > LOWER_GAP * size)[:2]:
         found.failures.append(
-            f"the objective of `{system.followers[k].name}` still falls by "
-            f"{here[k] - least[k]:.2e} when it is solved again"
+            f"the objective of `{system.followers[k].name}` still "
+            f"{wording(system.followers[k].sign).falls} by {here[k] - least[k]:.2e} when it is "
+            "solved again"
         )

@@ -32,7 +32,6 @@ RESOLVED = 1e-15
 SAME = 1e-6
 # Entries of semidefinite lower variables up to which a conic solver is affordable.
 CONIC = 1000
-UNBOUNDED = "F falls without bound"
 
 
 class LowerCheck:
@@ -131,7 +130,8 @@ class LowerCheck:
         noise = max(1e-13 * abs(best), self.solver.bend * rounding * rounding)
         if gap > max(case.tol * 1e-2 * spread, noise):
             case.fail(
-                f"the lower objective still falls by {gap:.2e} when the lower level is re-solved"
+                f"the lower objective still {case.lower_words.falls} by {gap:.2e} when the lower "
+                "level is re-solved"
             )
             # A re-solve that came to no end is as good a start as one that did; a point far away,
             # where f may fall on and on, is none.
@@ -158,11 +158,11 @@ class LowerCheck:
             case.note("the lower solution is not unique, but F is the same at all that were found")
             return
         if self.outward is not None and any(y is self.outward for y in differing):
-            far = norm(self.outward - base.lower.y)
+            far, says = norm(self.outward - base.lower.y), case.lower_words
             case.fail(
-                f"the lower objective does not rise over a distance of {far:.1e} beyond the "
-                "response, and F changes there: its least value is at infinity, or at many "
-                "points; a penalty on the lower variables makes it one"
+                f"the lower objective becomes no {says.worse} over a distance of {far:.1e} beyond "
+                f"the response, and F changes there: its {says.least} value is at infinity, or at "
+                "many points; a penalty on the lower variables makes it one"
             )
             self.tied = True
             return
@@ -182,18 +182,22 @@ class LowerCheck:
     def _choose(self, equal: list[Vec], spread: float, here: float, local: float) -> None:
         """Compare F with that of the optimistic response, and continue with the latter."""
         case = self.case
-        sign = case.oracle.F_sign
+        says = case.upper_words
+        sign = says.sign
         self.tied = True
         try:
             choice = choose(case.oracle, case.x, equal, spread, self.solver.bend, case.rng)
         except NoBest as none:
             if none.unbounded:
                 case.found.details["F_optimistic"] = -sign * math.inf
-                case.fail(f"the lower solution is not unique, and {UNBOUNDED} among its solutions")
+                case.fail(
+                    f"the lower solution is not unique, and F {says.falls} without bound among its "
+                    "solutions"
+                )
             else:
                 case.fail(
-                    "the lower solution is not unique, and F could not be minimised over its "
-                    "solutions"
+                    f"the lower solution is not unique, and F could not be {says.minimised} over "
+                    "its solutions"
                 )
             return
         lowest, highest = choice.lowest, choice.highest

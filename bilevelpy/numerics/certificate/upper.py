@@ -110,6 +110,7 @@ class UpperCheck:
         lowest, highest, place = base.value, base.value, None
         noise = 1e-10 * abs(base.value) + 1e-300
         words = "the hypergradient vanishes on a whole neighbourhood of x (a plateau)"
+        better = case.upper_words.better
         try:
             for way in self._far():
                 met = False
@@ -125,12 +126,12 @@ class UpperCheck:
         finally:  # what was found counts where the time is up
             if place is not None:
                 distance = norm(self.units * (place - case.x))
-                case.fail(f"{words}, and F(x, y(x)) is lower at a distance of {distance:.1e}")
+                case.fail(f"{words}, and F(x, y(x)) is {better} at a distance of {distance:.1e}")
                 case.found.downhill = place
         if place is not None:
             return
         if highest - base.value > noise:
-            case.note(f"{words}; F(x, y(x)) is lower nowhere that was tried")
+            case.note(f"{words}; F(x, y(x)) is {better} nowhere that was tried")
         else:
             case.fail(
                 f"{words}, and F(x, y(x)) is the same wherever it was tried: nothing shows that "
@@ -176,8 +177,8 @@ class UpperCheck:
         case.found.details["probe_decrease"] = worst
         if worst > 0.0:
             case.fail(
-                f"not locally optimal: F(x, y(x)) falls by {worst:.2e} at a distance of "
-                f"{place:.1e} from x"
+                f"not locally optimal: F(x, y(x)) {case.upper_words.falls} by {worst:.2e} at a "
+                f"distance of {place:.1e} from x"
             )
 
     # Pieces

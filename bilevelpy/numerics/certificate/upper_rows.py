@@ -29,6 +29,7 @@ from bilevelpy.numerics.cones.sequential import (
     units_of,
 )
 from bilevelpy.numerics.linear_solve import norm
+from bilevelpy.numerics.wording import wording
 
 Vec = torch.Tensor
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -87,6 +88,7 @@ class RowsCheck:
 
     def run(self, tol: float, until: float) -> None:
         """Stationarity, a difference, and probes."""
+        says = wording(self.oracle.F_sign)
         if not self.here.x.numel():
             self.stationarity = 0.0
             return
@@ -106,12 +108,14 @@ class RowsCheck:
         self.details["multipliers"] = float(np.abs(step.multipliers).max(initial=0.0))
         if step.length > tol:
             self.failures.append(
-                f"F falls along the upper rows: the multipliers leave {step.length:.0e} of its "
-                "derivative"
+                f"F {says.falls} along the upper rows: the multipliers leave {step.length:.0e} of "
+                "its derivative"
             )
         self._probe(step, tol, until)
         if self.kinked:
-            self.notes.append("the response has a kink at x; probes lead uphill or out of the rows")
+            self.notes.append(
+                f"the response has a kink at x; probes lead {says.uphill} or out of the rows"
+            )
 
     def downhill(self) -> Array | None:
         """The direction in which F falls most within the rows, of length 1; None where it does not,
@@ -199,9 +203,9 @@ class RowsCheck:
             self.failures.append("no point could be compared beside x: optimality is not shown")
         if self.place is not None:
             self.failures.append(
-                f"not locally optimal: F with a penalty of the upper rows falls by "
-                f"{worst * self.units.value:.2e} at a distance of "
-                f"{norm(self.place - self.here.x):.1e} from x"
+                "not locally optimal: F with a penalty of the upper rows "
+                f"{wording(self.oracle.F_sign).falls} by {worst * self.units.value:.2e} at a "
+                f"distance of {norm(self.place - self.here.x):.1e} from x"
             )
         elif self.mismatch is not None and self._contradicts():
             self.failures.append(

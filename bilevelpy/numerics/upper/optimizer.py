@@ -21,6 +21,7 @@ from bilevelpy.numerics.upper.state import (
     first_length,
 )
 from bilevelpy.numerics.upper.wolfe import search
+from bilevelpy.numerics.wording import wording
 from bilevelpy.result import Status
 
 __all__ = ["UpperState", "advance", "begin", "measure"]
@@ -51,7 +52,7 @@ def begin(response: Response, x: Vec, y: Vec, tol: float) -> UpperState:
         state = UpperState(response, point, tol, point)
         functions: Any = response.oracle
         rows = getattr(functions, "g", None)
-        state.finish = _no_response(point, rows=rows is not None and rows.size > 0)
+        state.finish = _no_response(response, point, rows=rows is not None and rows.size > 0)
         return state
     point = response.differentiate(point, None)
     state = UpperState(response, point, tol, point)
@@ -112,9 +113,10 @@ def advance(state: UpperState) -> UpperState:
     state.point = found.start
     if found.point is not None and _explodes(state, found.point):
         state.point = found.point
+        says = wording(state.response.oracle.F_sign)
         state.finish = Finish(
             Status.UNBOUNDED,
-            f"F falls without bound: {found.point.F:.2e} at a distance of "
+            f"F {says.falls} without bound: {says.sign * found.point.F:.2e} at a distance of "
             f"{norm(found.point.x - state.start.x):.1e} from the start",
         )
         return state
@@ -199,10 +201,11 @@ def _accept(state: UpperState, new: Point) -> float:
     state.response.accuracy.follow(stationarity)
     if state.is_flat():
         state.point = state.response.polish(state.point)
+        says = wording(state.response.oracle.F_sign)
         state.finish = Finish(
             Status.CONVERGED,
-            f"F falls by less than {FALL * state.tol:.0e} of its size in {WINDOW} iterations, "
-            f"relative hypergradient {state.relative_gradient():.1e}",
+            f"F {says.falls} by less than {FALL * state.tol:.0e} of its size in {WINDOW} "
+            f"iterations, relative hypergradient {state.relative_gradient():.1e}",
         )
     return length
 
@@ -247,8 +250,10 @@ def _stuck(state: UpperState, partial: Point | None) -> None:
         return
     noise = RESOLUTION * max(abs(state.point.value), 1e-300)
     if 0.0 < state.decrement() <= 1e3 * noise:
+        says = wording(response.oracle.F_sign)
         state.finish = Finish(
-            Status.STALLED, "no further decrease of F can be resolved in double precision"
+            Status.STALLED,
+            f"no further {says.change} of F can be resolved in double precision",
         )
         return
     _leave_kink(state)
@@ -256,7 +261,7 @@ def _stuck(state: UpperState, partial: Point | None) -> None:
 
 def _leave_kink(state: UpperState) -> None:
     """Go on beyond a kink, or end at it."""
-    response = state.response
+    response, says = state.response, wording(state.response.oracle.F_sign)
     outcome = leave_kink(response, state.point, list(state.recent), state.extent)
     state.forget()
     if outcome.point is not None:
@@ -264,10 +269,10 @@ def _leave_kink(state: UpperState) -> None:
     elif outcome.stationary:
         state.finish = Finish(
             Status.CONVERGED,
-            "stopped at a kink of F(x, y(x)): every direction tried leads uphill from here",
+            f"stopped at a kink of F(x, y(x)): every direction tried leads {says.uphill} from here",
         )
     else:
-        state.finish = Finish(Status.STALLED, "no direction was found in which F decreases")
+        state.finish = Finish(Status.STALLED, f"no direction was found in which F {says.falls}")
 
 
 def _explodes(state: UpperState, new: Point) -> bool:
@@ -279,13 +284,14 @@ def _explodes(state: UpperState, new: Point) -> bool:
     return norm(new.x - state.start.x) > EXPLODED * first
 
 
-def _no_response(point: Point, *, rows: bool) -> Finish:
+def _no_response(response: Response, point: Point, *, rows: bool) -> Finish:
     """Why a start has no response; with ``rows`` below other points may have one."""
+    upper, lower = wording(response.oracle.F_sign), wording(response.oracle.f_sign)
     if point.lower.ended == "unbounded" and rows:
         return Finish(
             Status.DIVERGED,
-            "the lower level falls for ever at the start: give the upper variables a `start` where "
-            "it has a solution",
+            f"the lower objective {lower.falls} for ever at the start: give the upper variables a "
+            "`start` where it has a solution",
         )
     if point.lower.ended == "unbounded":
         return Finish(
@@ -297,7 +303,9 @@ def _no_response(point: Point, *, rows: bool) -> Finish:
             "no lower variables meet the constraints at the start: give the upper ones a `start` "
             "where some do",
         )
-    level, value = ("upper", point.F) if math.isfinite(point.lower.f) else ("lower", point.lower.f)
+    level, value = "lower", lower.sign * point.lower.f
+    if math.isfinite(point.lower.f):
+        level, value = "upper", upper.sign * point.F
     return Finish(
         Status.DIVERGED,
         f"the objectives are not finite at the start: the {level} one is {value}; give the "

@@ -241,7 +241,7 @@ def test_a_lower_level_without_end_at_the_start_says_nothing_about_other_points(
     lower f { var y in [0, inf]; var z; minimize x * y + (z - x)^2; subject to r: z <= 10 + y; }"""
     found = bl.solve(bl.parse(text), backend="kkt")
     assert found.status is bl.Status.DIVERGED
-    assert "the lower level falls for ever at the start" in found.message
+    assert "the lower objective falls for ever at the start" in found.message
 
 
 def test_a_plateau_is_flat_whatever_rounding_says() -> None:
