@@ -12,9 +12,9 @@ import typer
 
 from bilevelpy import storage
 from bilevelpy.cli import arguments
-from bilevelpy.cli.console import complain, print_diagnostics, print_json, say
+from bilevelpy.cli.console import print_diagnostics, print_json, say
 from bilevelpy.cli.guard import DONE, UNSOLVED
-from bilevelpy.cli.sources import model_files
+from bilevelpy.cli.sources import model_files, refuse
 from bilevelpy.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def check(
 ) -> int:
     """Report every error of the models; with data, check that it fits.
 
-    Exit code 1 where there is an error; warnings alone exit 0.
+    Exit code 1 where there is an error; warnings alone exit 0. Files that cannot be read do not
+    keep the others from being checked; the code is 2 then.
     """
     from bilevelpy.model import Given
 
@@ -59,8 +60,8 @@ def check(
     found: list[Diagnostic] = []
     sources: dict[str, Source] = {}
     unread: list[UsageError] = []
-    files = model_files(models)
-    for path in files:
+    read = 0
+    for path in model_files(models, unread):
         try:
             if fix:
                 _apply_fixes(path)
@@ -70,14 +71,12 @@ def check(
             continue
         found += diagnostics
         sources |= texts
-    if len(unread) < len(files):
+        read += 1
+    if read:
         _show(found, sources, output)
-    if unread:
-        for other in unread[:-1]:
-            complain(str(other))
-        raise unread[-1]
-    if output is Format.FULL and not found:
-        say(f"{len(files)} model{'s' if len(files) > 1 else ''} checked, no problems")
+    if output is Format.FULL and read and not found:
+        say(f"{read} model{'s' if read > 1 else ''} checked, no problems")
+    refuse(unread)
     return UNSOLVED if any(d.severity == "error" for d in found) else DONE
 
 

@@ -11,7 +11,8 @@ import typer
 from bilevelpy import storage
 from bilevelpy.cli.console import print_diagnostics, say
 from bilevelpy.cli.guard import DONE, UNSOLVED, WRONG
-from bilevelpy.cli.sources import model_files
+from bilevelpy.cli.sources import model_files, refuse
+from bilevelpy.errors import UsageError
 
 
 def fmt(
@@ -30,8 +31,13 @@ def fmt(
     from bilevelpy.syntax.format import format_source
 
     changed, broken = 0, 0
-    for path in model_files(models):
-        source = read_source(path)
+    unread: list[UsageError] = []
+    for path in model_files(models, unread):
+        try:
+            source = read_source(path)
+        except UsageError as error:  # must not keep the other files from being formatted
+            unread.append(error)
+            continue
         formatted = format_source(source.text, source.name)
         if formatted.text is None:
             print_diagnostics(formatted.diagnostics, {source.name: source}, sys.stderr)
@@ -47,6 +53,7 @@ def fmt(
         if not (check or diff):
             storage.write_text(path, formatted.text)
             say(f"reformatted {path}")
+    refuse(unread)
     if broken:
         return WRONG
     return UNSOLVED if changed and check else DONE

@@ -108,6 +108,7 @@ def _open(reader: _Reader, source: Source, folder: str | None) -> list[ast.Item]
     reader.state.sources[source.name] = source
     reader.state.folders[source.name] = folder
     reader.state.diagnostics.extend(parsed.diagnostics)
+    reader.state.unread.extend(d.primary.span for d in parsed.diagnostics if d.primary)
     reader.files.append(parsed.file)
     return list(parsed.file.items)
 

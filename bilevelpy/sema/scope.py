@@ -118,6 +118,8 @@ class State:
     folders: dict[str, str | None] = field(default_factory=dict)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     reported: set[Diagnostic] = field(default_factory=set)
+    # Places that the parser has reported.
+    unread: list[Span] = field(default_factory=list)
     # Labels and heads of followers that read each other, of which one message is enough.
     games: set[tuple[str, Span]] = field(default_factory=set)
     top: dict[str, Declaration] = field(default_factory=dict)
@@ -157,7 +159,12 @@ class State:
         fix: Fix | None = None,
         **values: object,
     ) -> None:
-        """Record a diagnostic; inside a `def` the call is shown beside the body."""
+        """Record a diagnostic; inside a `def` the call is shown beside the body.
+
+        What could not be read as it stands is reported already: nothing is said of its meaning.
+        """
+        if span is not None and any(_within(span, place) for place in self.unread):
+            return
         places, facts = tuple(secondary), tuple(notes)
         if context is not None and context.trail:
             call = context.trail[-1]
@@ -217,3 +224,7 @@ def closest(name: str, candidates: Iterable[str]) -> str | None:
         return folded[name.casefold()]
     found = get_close_matches(name, names, n=1, cutoff=0.6)
     return found[0] if found else None
+
+
+def _within(inner: Span, outer: Span) -> bool:
+    return inner.file == outer.file and outer.start <= inner.start and inner.end <= outer.end

@@ -83,8 +83,13 @@ class _Recovery(Cursor):
 
     def stray_brace(self, token: Token, levels: int) -> None:
         """A `}` in ``levels`` levels. One that closes a brace which does not belong there itself,
-        and is reported, is no mistake of its own.
+        and is reported, is no mistake of its own; nor is one on a line with a text that has no end,
+        which may have swallowed the opening one.
         """
+        start, text = token.start_pos or 0, self.source.text
+        if any(at < start and "\n" not in text[at:start] for at in self.tainted):
+            self.position += 1
+            return
         if self.depth[self.position] <= levels or not self.diagnostics:
             fix = self.removal(token)
             self.report(diagnostic("BLV0105", self.at(token), fix=fix, closer="}", what="nothing"))

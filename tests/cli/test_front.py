@@ -50,6 +50,22 @@ def test_version_and_help(capsys: Capture) -> None:
         assert command in out
 
 
+@pytest.mark.parametrize("unread", ["missing.blv", "empty", "binary.blv"])
+def test_a_file_that_cannot_be_read_does_not_hide_the_others(unread: str, capsys: Capture) -> None:
+    Path("empty").mkdir()
+    Path("binary.blv").write_bytes(b"\x00\x01\xff")
+    Path("messy.blv").write_text(GOOD.replace("  var", "var"))
+    assert main(["check", unread, "bad.blv"]) == 2
+    out, err = capsys.readouterr()
+    assert "2 errors" in out
+    assert unread in err
+    assert main(["check", unread, "good.blv"]) == 2
+    assert "1 model checked, no problems" in capsys.readouterr().err
+    assert main(["fmt", unread, "messy.blv"]) == 2
+    assert unread in capsys.readouterr().err
+    assert Path("messy.blv").read_text() == GOOD
+
+
 def test_check_exit_codes(capsys: Capture) -> None:
     assert main(["check", "good.blv"]) == 0
     assert main(["check", "bad.blv"]) == 1
