@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bilevelpy.backends.nlp.boundless import unbounded_ray
 from bilevelpy.backends.nlp.complementarity import (
     NEAR,
     Complementarity,
@@ -71,6 +72,8 @@ class Run(Search):
         if self.joint is not None:
             self.joint.deadline = self._until()
         seen = self._beside(v)
+        if seen.place is not None and self.boundless is None:
+            self.boundless = unbounded_ray(self.system, v, self._respond, self._late)
         if seen.place is not None and not self._late():
             # A point beside is better: go on from there once.
             v = self._onward(seen)
@@ -109,19 +112,6 @@ class Run(Search):
             self.system, v, self._respond, self.rng, end, moving, normals, first,
             self.reduced.slopes_of,
         )  # fmt: skip
-
-    def _respond(self, v: Array) -> Array | None:
-        if self.reduced is not None:
-            return self.reduced.beside(v)
-        if self.joined:
-            assert self.full is not None
-            assert self.conditions is not None
-            full = self.full.copy()
-            full[: v.size] = v
-            answers = self.conditions.answers(full, self._left())
-            return None if answers is None else answers[: v.size]
-        answer = self.quick.all(v)
-        return None if answer is None else answer[0]
 
     def _onward(self, seen: Probe) -> Array:
         """A descent from a better point beside the best one."""
@@ -164,6 +154,14 @@ class Run(Search):
     def _status(self, certificate: Certificate) -> tuple[Status, str]:
         if self.stopped:
             return Status.INTERRUPTED, "interrupted; the best point is kept"
+        if self.boundless is not None:
+            distance, F = self.boundless
+            says = wording(self.system.sign)
+            return (
+                Status.UNBOUNDED,
+                f"F {says.falls} without bound: {says.sign * F:.2e} at a distance of "
+                f"{distance:.1e} from the start",
+            )
         if certificate.kind == "local":
             return Status.CONVERGED, f"a local optimum, the best of {self.starts} starts"
         if self._late():

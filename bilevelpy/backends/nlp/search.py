@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bilevelpy.backends.nlp.boundless import ENDLESS, FAR, unbounded_ray
 from bilevelpy.backends.nlp.branches import branch
 from bilevelpy.backends.nlp.complementarity import (
     NEAR,
@@ -86,6 +87,8 @@ class Search:
         self.starts = 0
         # Somebody wants no more; there was no time to begin.
         self.stopped = self.cut = False
+        # How far F was followed on its way without end, and F there; a search ends with it.
+        self.boundless: tuple[float, float] | None = None
         # What followers still gained where the response to be kept was solved again.
         self.restless: dict[str, float] = {}
         self.full: Array | None = None
@@ -168,8 +171,9 @@ class Search:
         F along the responses steps over, and lose their way where rows are degenerate.
         """
         kind = reducible(self.system)
-        over = self.stopped or time.perf_counter() > self.deadline or self.best is None
-        if over or kind is None or not self._has_other_form():
+        over = self.stopped or self.boundless is not None or self.best is None
+        late = time.perf_counter() > self.deadline
+        if over or late or kind is None or not self._has_other_form():
             return
         end, first = self.deadline, (self.joint, self.reduced)
         self.deadline = min(end, time.perf_counter() + max(spent, ANEW))
@@ -280,7 +284,32 @@ class Search:
             if self.hooks.observe is not None:
                 seconds = time.perf_counter() - self.began
                 self.stopped = self.hooks.observe(self.system, v, objective, -math.inf, seconds)
-        return self.stopped
+            self._look_far(v)
+        return self.stopped or self.boundless is not None
+
+    def _look_far(self, v: Array) -> None:
+        """Whether x has left every scale of the problem, and F has no bound on its way."""
+        chosen = self.system.upper_columns
+        start = np.abs(self.system.columns.start[chosen]).max(initial=1.0)
+        far = np.abs(v[chosen]).max(initial=0.0) > FAR * start or self.objective < ENDLESS
+        if self.boundless is None and far:
+            self.boundless = unbounded_ray(self.system, v, self._respond, self._late)
+
+    def _respond(self, v: Array) -> Array | None:
+        """Values of all columns at the best responses to the leader's part of ``v``; None where
+        there are none.
+        """
+        if self.reduced is not None:
+            return self.reduced.beside(v)
+        if self.joined:
+            assert self.full is not None
+            assert self.conditions is not None
+            full = self.full.copy()
+            full[: v.size] = v
+            answers = self.conditions.answers(full, self._left())
+            return None if answers is None else answers[: v.size]
+        answer = self.quick.all(v)
+        return None if answer is None else answer[0]
 
     # --- time ------------------------------------------------------------------------------------
 
@@ -288,4 +317,5 @@ class Search:
         return max(min(self.deadline - time.perf_counter(), 1e4), 0.25)
 
     def _late(self) -> bool:
-        return self.cut or time.perf_counter() > self.deadline
+        over = self.cut or self.boundless is not None
+        return over or time.perf_counter() > self.deadline

@@ -74,7 +74,9 @@ def probe(
         # A step straight across a row that holds x shows nothing: go along it.
         along = [tangent(d, normals) for d in random]
         directions = [*(d for d in along if float(np.linalg.norm(d)) > 1e-6), *directions]
-    if first is not None and float(np.linalg.norm(first)) > 0.0:
+    largest = 0.0 if first is None else float(np.abs(first).max(initial=0.0))
+    if first is not None and 0.0 < largest < math.inf:
+        first = first / largest  # whose square is a number
         directions = [first / np.linalg.norm(first), *directions]
     size = max(1.0, float(np.abs(v[chosen]).max(initial=0.0)))
     tried, fall, place = 0, 0.0, None

@@ -40,6 +40,8 @@ UNSOLVED = 1e-3
 ASTRAY = 0.1
 # Values and distances that grow by this factor over those of the first step have no bound.
 EXPLODED = 1e12
+# Values whose squares are no numbers any more have none at any distance.
+ENDLESS = -1e150
 
 
 def begin(response: Response, x: Vec, y: Vec, tol: float) -> UpperState:
@@ -280,6 +282,8 @@ def _explodes(state: UpperState, new: Point) -> bool:
     fallen = state.start.value - new.value
     if not fallen > EXPLODED * max(abs(state.start.value), 1e-300):
         return False
+    if new.value < ENDLESS:
+        return True
     first = max(norm(state.start.x), first_length(state) if not state.extent else state.extent)
     return norm(new.x - state.start.x) > EXPLODED * first
 
