@@ -8,7 +8,10 @@ import pytest
 import torch
 
 import bilevelpy as bl
+from bilevelpy.numerics.certificate.examine import certify
 from bilevelpy.numerics.lower.krylov import newton_cg
+from bilevelpy.options import SolveOptions
+from bilevelpy.solving import oracle
 from tests.oracles import AutoOracle, box
 
 # The attack moves samples in a box: its worst case adds a norm 1 to the margin.
@@ -55,3 +58,62 @@ def test_slopes_without_curvature_reach_their_bounds_at_once() -> None:
     assert found.ended == "reached"
     assert torch.equal(found.y, -0.3 * torch.sign(slope))
     assert found.iterations <= 5
+
+
+# y = max(u_1, 0) about there: Phi = -u_2 - u_1 + a y. On the edge of the ball u_2 = 2 - u_1^2 / 4.
+EDGE = """upper {{ var u[2] in ball(2); minimize {F}; }}
+lower l {{ var y in [0, 1]; minimize (y - u[1])^2; }}"""
+
+
+def kind_at(F: str, u1: float) -> str:
+    functions = oracle(bl.parse(EDGE.format(F=F)))
+    x = torch.tensor([u1, (4.0 - u1 * u1) ** 0.5], dtype=torch.float64)
+    y = torch.tensor([max(u1, 0.0)], dtype=torch.float64)
+    rng = torch.Generator().manual_seed(1)
+    return certify(functions, x, y, None, SolveOptions(), rng).kind
+
+
+@pytest.mark.parametrize("u1", [0.0, 1e-10, 1e-8, 1e-7, 1e-6])
+def test_a_minimum_on_the_edge_of_a_ball_that_is_smooth_from_one_side(u1: float) -> None:
+    # To the right Phi = -2 + u_1^2 / 4, to the left it rises.
+    assert kind_at("-sum(u) + y", u1) == "local"
+    assert kind_at("-u[2] + y", -u1) == "local"
+
+
+@pytest.mark.parametrize("u1", [0.0, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5])
+def test_what_falls_behind_the_kink_is_no_minimum(u1: float) -> None:
+    # The same from the one side, and behind it Phi falls.
+    assert kind_at("u[1] - u[2] - y", u1) == "none"
+    assert kind_at("-u[2] - y", -u1) == "none"
+    # Smooth points of the edge that are no minima.
+    assert kind_at("-sum(u) + y", 0.1 + u1) == "none"
+    assert kind_at("-sum(u) + y", -0.1 - u1) == "none"
+
+
+@pytest.mark.parametrize("backend", ["direct", "aid"])
+def test_a_solve_that_ends_beside_such_a_kink(backend: str) -> None:
+    model = bl.parse(EDGE.format(F="-sum(u) + y"))
+    result = bl.solve(model, backend=backend, progress=False)
+    assert result.status == "converged"
+    assert pytest.approx(-2.0, abs=1e-9) == result.F
+
+
+def test_a_wrong_hypergradient_is_not_taken_for_a_kink() -> None:
+    class Wrong(AutoOracle):
+        """F_x without its part along u_1, in which F falls."""
+
+        def _gF(self, x, y):
+            F_x, F_y = super()._gF(x, y)
+            return F_x * torch.tensor([0.0, 1.0], dtype=torch.float64), F_y
+
+    o = Wrong(
+        lambda x, y: (x[0] - 1.0) ** 2 + x[1] ** 2 + 0.0 * y.sum(),
+        lambda x, y: ((y - x[0]) ** 2).sum(),
+        torch.tensor([0.5, 1.0], dtype=torch.float64),
+        torch.zeros(1, dtype=torch.float64),
+    )
+    x, y = torch.tensor([0.0, 0.0], dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    rng = torch.Generator().manual_seed(1)
+    found = certify(o, x, y, None, SolveOptions(), rng)
+    assert found.kind == "none"
+    assert any("contradicts the hypergradient" in r for r in found.reasons), found.reasons
