@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -105,7 +106,7 @@ class Document:
     @cached_property
     def _parsed(self) -> ast.File:
         """The tree of a text that is not checked yet."""
-        return parse(self.source).file
+        return parse(self.source, replace(self.lexed, tokens=list(self.lexed.tokens))).file
 
     @cached_property
     def _levels(self) -> list[str]:

@@ -71,10 +71,10 @@ class Piece:
 def format_source(text: str, name: str = "<text>") -> Formatted:
     """``text`` in canonical layout; a file with syntax errors is not touched."""
     source = Source(name, text)
-    diagnostics = parse(source).diagnostics
+    lexed = lex(source)
+    diagnostics = parse(source, lexed).diagnostics
     if diagnostics:
         return Formatted(None, diagnostics)
-    lexed = lex(source)
     printer = _Printer()
     for piece in _pieces(source, lexed.tokens, lexed.comments):
         printer.add(piece)

@@ -29,14 +29,15 @@ class ParseResult:
     comments: tuple[Comment, ...]
 
 
-def parse(source: Source) -> ParseResult:
+def parse(source: Source, lexed: Lexed | None = None) -> ParseResult:
     """Parse ``source``; whatever its text, this returns and reports errors as diagnostics.
 
-    A statement with an error is left out of the tree; the others are in it.
+    A statement with an error is left out of the tree; the others are in it. ``lexed`` are its
+    tokens where they are known; those of a text with errors may be respelled.
     """
     with _LOCK:
         loaded = tables()
-        lexed = prepare(source, loaded.lex)
+        lexed = prepare(source, loaded.lex) if lexed is None else lexed
         loaded.builder.file = source.name
         loaded.builder.docs = lexed.docs()
         file, stop = (None, None) if lexed.diagnostics else _whole(loaded, lexed)

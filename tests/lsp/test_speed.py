@@ -127,3 +127,20 @@ def test_what_is_asked_in_a_pause_takes_less_too(warm: None) -> None:
 
     for name, ask in asked.items():
         assert 0 < calls(ask, make) < A_TENTH_OF_A_SECOND, name
+
+
+@pytest.mark.parametrize("count", [100, 1900])
+def test_a_chain_of_lets(warm: None, count: int) -> None:
+    """What stands in each other too deeply for a formula is shown without one."""
+    lets = [f"  let t{k} = (x + {k})^2 + t{k - 1};" for k in range(1, count)]
+    head, last = ["upper {", "  var x;", "  let t0 = x^2;"], f"t{count - 1}"
+    tail = [f"  minimize {last} + y;", "}", "lower l { var y; minimize (y - x)^2; }"]
+    text = "\n".join([*head, *lets, *tail])
+    document = Document("file:///m/chain.blv", text, 1)
+    use = document.use_at(text.index(f"minimize {last}") + len("minimize t"))
+    assert use is not None
+    shown = describe.hover(document, use, {})
+    assert f"{last} = (x + {count - 1})^2" in shown
+    assert ("$$" in shown) == (count == 100)
+    assert "objective of" in describe.objective(document, "upper")
+    assert describe.model(document)

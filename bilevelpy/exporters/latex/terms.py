@@ -17,7 +17,7 @@ from bilevelpy.exporters.latex.sets import run, runs, split_axes, unnamed
 from bilevelpy.exporters.latex.symbols import escape, indexed, number, symbol
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.atoms import ELEMENTWISE
-from bilevelpy.reductions.refusal import refuse
+from bilevelpy.reductions.refusal import Refused, refuse
 
 if TYPE_CHECKING:
     from bilevelpy.exporters.latex.sets import Run
@@ -68,13 +68,20 @@ class Terms:
         """An expression and how tightly it binds."""
         self._written += 1
         if self._written > MOST or self._depth > DEEPEST:
-            what = "an expression of this length or depth, without the names of its parts"
-            raise refuse(self.program, "BLV0701", node.span, target="LaTeX", what=what)
+            raise self._too_deep(node)
         self._depth += 1
         try:
             return _RULES[type(node)](self, node, at, used)
+        except RecursionError:  # whoever asks may stand deep himself: an editor's server does
+            if self._depth > 1:
+                raise
+            raise self._too_deep(node) from None
         finally:
             self._depth -= 1
+
+    def _too_deep(self, node: ir.Expr) -> Refused:
+        what = "an expression of this length or depth, without the names of its parts"
+        return refuse(self.program, "BLV0701", node.span, target="LaTeX", what=what)
 
     def summands(self, node: ir.Expr, at: Indices, used: Indices) -> list[str]:
         """The terms of a sum, in the order of the text but for signs, which follow; any other
