@@ -12,6 +12,7 @@ from bilevelpy.analysis.convexity import Judge, Verdict
 from bilevelpy.analysis.declared import Declared
 from bilevelpy.analysis.modulus import Share, proved_modulus, shares
 from bilevelpy.analysis.probe import SINGULAR, Probe
+from bilevelpy.analysis.relative_entropy import convex_together
 from bilevelpy.analysis.scope import place, text_at
 from bilevelpy.analysis.structure import Evidence, Fact
 from bilevelpy.analysis.terms import split
@@ -62,6 +63,12 @@ def judge_level(
     terms = split(scope, level.objective, sign)
     judge = Judge(forms, signs)
     verdicts = tuple(judge.judge(term) for term in terms)
+    if not all(v.convex for v in verdicts):
+        together = convex_together(forms, signs, terms)
+        verdicts = tuple(
+            Verdict(v.term, True) if k in together and not v.convex else v
+            for k, v in enumerate(verdicts)
+        )
     found = tuple(shares(scope, signs.measured, [v.term for v in verdicts]))
     read = {(n.level, n.name) for n in postorder(level.objective) if isinstance(n, VarRef)}
     absent = tuple(v for v in level.variables if (v.level, v.name) not in read)

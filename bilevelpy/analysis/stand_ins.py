@@ -16,6 +16,7 @@ from bilevelpy.analysis.log_convex import is_log_convex
 from bilevelpy.analysis.norms import is_sum_of_squares
 from bilevelpy.analysis.plain import plain_sign
 from bilevelpy.analysis.quadratic import is_psd_form
+from bilevelpy.analysis.relative_entropy import log_product
 from bilevelpy.analysis.rising import common_argument
 from bilevelpy.analysis.scope import Scope
 from bilevelpy.analysis.signs import Signs
@@ -65,6 +66,8 @@ class StandIns:
                 continue
             if self.forms.is_affine(node):
                 self._known[node] = self._affine(node)
+            elif not ready and (made := self._relative_entropy(node)) is not None:
+                self._known[node] = self._fit(made, node)
             elif ready:
                 made = self._fit(self._visit(node), node)
                 if not (made.is_convex() or made.is_concave()):
@@ -271,6 +274,17 @@ class StandIns:
         if together and common_argument(self.forms, self.signs, moving) is not None:
             return cp.square(cp.Variable(self._shape(moving[0])))
         raise Offence(node, PRODUCT)
+
+    def _relative_entropy(self, node: ir.Expr) -> Stand | None:
+        """``p log(p/q)`` and its like, whose parts are neither convex nor concave by themselves."""
+        if not isinstance(node, ir.Einsum):
+            return None
+        found = log_product(self.forms, self.signs, node)
+        sign = "?" if found is None else found.curvature(self.signs)
+        if sign == "?":
+            return None
+        one = -self.cp.entr(self.cp.Variable())
+        return one if sign == "+" else -one
 
     def _is_affine(self, node: ir.Expr | None) -> bool:
         return node is not None and self.forms.is_affine(node)
