@@ -53,6 +53,16 @@ def without_lower_rows(structure: Structure) -> Structure:
     )
 
 
+def with_one_level(structure: Structure) -> Structure:
+    """The facts with the lack of a lower level left to the backend, where functions are `extern`:
+    those that are written in the model go to a global search.
+    """
+    if not structure.externs.value:
+        return structure
+    rest = {k: v for k, v in structure.unsupported.items() if k != "single_level"}
+    return replace(structure, unsupported=rest)
+
+
 UPPER_ROWS = frozenset({"upper_constraints", "coupling"})
 
 

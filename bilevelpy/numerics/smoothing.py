@@ -54,6 +54,8 @@ def curvatures(f: Function, z: Vec, domain: ProductSet, radius: float = BEND) ->
 
 def has_kink(f: Function, z: Vec, domain: ProductSet) -> bool:
     """Whether second differences grow without bound as their radius shrinks."""
+    if not z.numel():
+        return False
     coarse = float(curvatures(f, z, domain, 10.0 * BEND).abs().max())
     fine = float(curvatures(f, z, domain, BEND).abs().max())
     return not fine <= KINK * max(coarse, 1e-6 * abs(f(z)))

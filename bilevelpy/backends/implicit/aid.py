@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 
 from bilevelpy.analysis.structure import Structure
-from bilevelpy.backends.acceptance import refuse_implicit, warn_implicit
+from bilevelpy.backends.acceptance import refuse_implicit, warn_implicit, with_one_level
 from bilevelpy.backends.base import Accept, Cost, Reject
 from bilevelpy.backends.implicit.base import Implicit
 from bilevelpy.backends.loop import check_choices, check_range
@@ -101,9 +101,9 @@ class AID(Implicit):
     def accepts(self, structure: Structure) -> Accept | Reject:
         """A smooth, strongly convex lower level over free, box, simplex or ball variables, of any
         size; or a convex one with weighted absolute values. One of the minimisers of a smooth lower
-        level that is not known to be convex.
+        level that is not known to be convex. No lower level at all, where functions are `extern`.
         """
-        refusal = refuse_implicit(structure)
+        refusal = refuse_implicit(with_one_level(structure))
         if refusal is not None:
             return refusal
         return Accept("conjugate gradients on products, warm started", warn_implicit(structure))

@@ -11,7 +11,7 @@ import torch
 from scipy.optimize import Bounds, minimize
 
 from bilevelpy.analysis.structure import Structure
-from bilevelpy.backends.acceptance import refuse_any_function, refuse_choice
+from bilevelpy.backends.acceptance import refuse_any_function, refuse_choice, with_one_level
 from bilevelpy.backends.base import Accept, Cost, Reject
 from bilevelpy.backends.implicit.base import DenseAdjoint, DenseLower, DenseSolver
 from bilevelpy.backends.loop import LoopState, check_choices, check_range, guard, measure_loop
@@ -102,7 +102,7 @@ class ZO:
                 f"takes black boxes of at most {LARGEST} variables of both levels, found {size}",
                 None,
             )
-        refusal = refuse_any_function(structure)
+        refusal = refuse_any_function(with_one_level(structure))
         if refusal is None:
             refusal = refuse_choice(structure)
         if refusal is not None:
