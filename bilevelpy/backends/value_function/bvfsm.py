@@ -16,7 +16,7 @@ from bilevelpy.backends.value_function.joint import measure_joint, start_joint, 
 from bilevelpy.backends.value_function.weighted import Inner
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.driver.measure import Measure
-from bilevelpy.numerics.linear_solve import dot
+from bilevelpy.numerics.linear_solve import dot, norm
 from bilevelpy.numerics.lower.hypergradient import Adjoint
 from bilevelpy.numerics.lower.krylov import lbfgs
 from bilevelpy.numerics.lower.response import Accuracy, Point, Response
@@ -108,6 +108,10 @@ class BVFSM:
     ) -> UpperState:
         """The first stage."""
         upper, lower = curvatures(oracle, x, y, rng)
+        if not upper > 0.0:
+            # Where F is linear in y, nothing but the slack ends its descent: its slope sets the
+            # size of barrier and regularisation, over the way that f lets it go.
+            upper = norm(oracle.grad_F(x, y)[1]) / (norm(y) or 1.0)
         accuracy = Accuracy(level=1e-6, change=1.0, floor=min(1e-2 * options.tol, 1e-8))
         response = Barrier(
             oracle, _UNUSED, _UNUSED, accuracy, options=options, rng=rng, bend_F=upper, bend_f=lower

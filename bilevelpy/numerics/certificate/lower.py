@@ -22,6 +22,8 @@ Vec = torch.Tensor
 
 # A response known to this fraction of its own size is known to rounding.
 ROUNDING = 1e-12
+# How far beside x responses show their size, in parts of the extent.
+BESIDE = 1e-2
 # Relative distance of two lower solutions that counts as different.
 APART = 1e-3
 # How far beyond the response f is looked at, in distances from the start.
@@ -254,18 +256,25 @@ class LowerCheck:
 
     @cached_property
     def _response_size(self) -> float:
-        """A size of y: here, at the start, or on the way from the start of x to here.
+        """A size of y: here, at the start, or on the way from the start of x to here; a little
+        beside x where that has not moved.
 
-        An optimum at 0 that is reached from far away has a y and an f that are nothing but
-        rounding of what was subtracted.
+        An optimum at 0 that is reached from far away, or never left, has a y and an f that are
+        nothing but rounding of what was subtracted.
         """
         case, o, y = self.case, self.case.oracle, self.base.lower.y
         sizes = [norm(y), norm(o.y0)]
-        near = max(sizes) < 1e-3 * case.extent
-        if near and norm(case.x - o.x0) >= 1e-3 * case.extent:
-            first = self.solver.respond(o.domain_x.project(o.x0), y)
-            size = norm(first.y)
-            if first.usable and math.isfinite(size):
+        if not o.n or max(sizes) >= 1e-3 * case.extent:
+            return max(sizes)
+        places, part = [o.domain_x.project(o.x0)], 1.0
+        if norm(case.x - o.x0) < 1e-3 * case.extent:
+            part = BESIDE
+            step = torch.full_like(case.x, BESIDE * case.extent / math.sqrt(o.n))
+            places = [o.domain_x.project(case.x + sign * step) for sign in (1.0, -1.0)]
+        for place in places:
+            other = self.solver.respond(place, y)
+            size = norm(other.y) / part
+            if other.usable and math.isfinite(size):
                 sizes.append(size)
         return max(sizes)
 

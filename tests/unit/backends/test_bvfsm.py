@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+import bilevelpy as bl
 from bilevelpy import analyze
 from bilevelpy import parse as parse_model
 from bilevelpy.backends.value_function.bvfsm import BVFSM
@@ -50,3 +51,14 @@ def test_larger_lower_levels_are_refused() -> None:
 def test_options_out_of_range_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="bvfsm"):
         BVFSM().options.from_mapping(bad, "bvfsm")
+
+
+def test_leaders_that_are_linear_in_the_response() -> None:
+    # F without curvature in y: the slack alone ended its descent, which had no scale.
+    below = "lower l { var y; minimize (y - x)^2; }"
+    model = bl.parse("upper { var x in [-1, 1]; minimize -x - 5 * y; } " + below)
+    result = bl.solve(model, backend="bvfsm", progress=False)
+    assert result.success
+    assert pytest.approx(-6.0, rel=1e-6) == result.F
+    free = bl.parse("upper { var x; maximize x + y; } " + below)
+    assert bl.solve(free, backend="bvfsm", progress=False).status == "unbounded"

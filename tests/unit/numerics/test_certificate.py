@@ -422,3 +422,19 @@ def test_penalties_of_all_sizes_are_no_reason_for_a_ridge() -> None:
     np.testing.assert_allclose(found[:2], w, rtol=1e-9)
     left = X[:, 2] @ (y - X[:, :2] @ w) / np.exp(lam[2])
     np.testing.assert_allclose(found[2], left, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("y", "kind"),
+    [(0.0, "local"), (1e-27, "local"), (1e-15, "local"), (1e-10, "none"), (1e-3, "none")],
+)
+def test_responses_that_are_0_at_the_start_have_the_size_of_those_beside(y, kind) -> None:
+    # x, y, f and their starts are 0: nothing there says what rounding is.
+    o = AutoOracle(
+        lambda x, y: ((x - 1) ** 2).sum() + y.sum() * 3.0,
+        lambda x, y: 100.0 * ((y - x) ** 2).sum(),
+        vec(0.0),
+        vec(0.0, 0.0),
+        domain_x=box(1, 0.0, 2.0),
+    )
+    assert check(o, vec(0.0), vec(y, y)).kind == kind
