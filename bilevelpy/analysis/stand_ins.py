@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bilevelpy.analysis.log_convex import is_log_convex
 from bilevelpy.analysis.norms import is_sum_of_squares
+from bilevelpy.analysis.offence import Offence, shape_words
 from bilevelpy.analysis.plain import plain_sign
 from bilevelpy.analysis.quadratic import is_psd_form
 from bilevelpy.analysis.relative_entropy import log_product
@@ -28,15 +29,6 @@ if TYPE_CHECKING:
 PRODUCT = "a product of factors that both depend on these variables"
 
 Stand = Any  # cvxpy ships no types
-
-
-class Offence(Exception):
-    """The smallest node whose curvature stays unknown, and why."""
-
-    def __init__(self, node: ir.Expr, why: str) -> None:
-        super().__init__(why)
-        self.node = node
-        self.why = why
 
 
 class StandIns:
@@ -337,20 +329,8 @@ class StandIns:
             return "a sum of a convex and a concave part: curvature unknown"
         name = getattr(node, "function", None)
         if name and len(kinds) == 1:
-            return f"{_shape_words(node)}`{name}` of a {kinds.pop()} argument: curvature unknown"
+            return f"{shape_words(node)}`{name}` of a {kinds.pop()} argument: curvature unknown"
         return "curvature unknown"
-
-
-def _shape_words(node: ir.Expr) -> str:
-    """«concave, increasing » for the functions whose curvature the table of atoms gives."""
-    from bilevelpy.ir.atoms import ELEMENTWISE, REDUCTIONS
-
-    name = getattr(node, "function", "")
-    atom = ELEMENTWISE.get(name) or REDUCTIONS.get(name)
-    if atom is None or atom.curvature not in ("convex", "concave"):
-        return ""
-    direction = {"+": "increasing ", "-": "decreasing "}.get(atom.monotone, "")
-    return f"{atom.curvature}, {direction}" if direction else f"{atom.curvature} "
 
 
 def _squared(node: ir.Expr) -> ir.Expr | None:
