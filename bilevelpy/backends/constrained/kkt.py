@@ -17,6 +17,7 @@ from bilevelpy.backends.acceptance import (
 )
 from bilevelpy.backends.base import Accept, Cost, Reject
 from bilevelpy.backends.constrained.elsewhere import elsewhere, nowhere
+from bilevelpy.backends.constrained.further import Further, described, note, search
 from bilevelpy.backends.constrained.starts import RowsState, begin_rows, widened
 from bilevelpy.backends.constrained.upper_rows import measure_rows, step_rows
 from bilevelpy.backends.loop import check_range
@@ -157,50 +158,81 @@ class KKT:
 
     def init(
         self, oracle: Oracle, x: Vec, y: Vec, options: KKTOptions, rng: torch.Generator
-    ) -> UpperState | RowsState:
+    ) -> Further:
         """Evaluate Phi and dPhi/dx at the start, or where the lower rows can be met; where there
         are upper rows, at further starts.
         """
-        functions: Any = oracle
-        if functions.G.size:
-            sampler = RowsSampler(constrained_lower(oracle, options.lower_tol))
-            rows = begin_rows(oracle, x, y, options.tol, options.starts, rng, sampler)
-            if rows.here is None and _is_tied(oracle, sampler.solver, x, y):
-                rows.finish = Finish(Status.STALLED, TIED)
-            return rows
-        state = begin(rows_response(oracle, options.lower_tol), x, y, options.tol)
-        if state.point.lower.ended != "infeasible":
-            priced = hasattr(oracle, "are_unique")
-            if priced and state.finish is not None and math.isnan(state.point.F):
-                state.finish = Finish(Status.STALLED, TIED)
-            return state
-        for at in elsewhere(oracle, state.point.x, rng):
-            found = begin(rows_response(oracle, options.lower_tol), at, y, options.tol)
-            if found.point.lower.ended != "infeasible":
-                return found
-        state.finish = nowhere(oracle, state.point.x)
+        state = Further(_begun(oracle, x, y, options, options.starts, rng))
+        note(state, _measured(oracle, state.inner), options.tol)
         return state
 
-    def step(
-        self, oracle: Oracle, state: UpperState | RowsState, options: KKTOptions
-    ) -> UpperState | RowsState:
-        """One accepted step of the upper optimizer."""
-        if isinstance(state, RowsState):
-            return step_rows(state)
-        state = advance(state)
-        stuck = state.finish is not None and state.finish.status is not Status.UNBOUNDED
-        if stuck and state.stationarity() > options.tol:
-            on = _along_edge(oracle, state, options)
-            if on is None and state.finish is not None and state.finish.status is Status.STALLED:
-                on = _over_kinks(oracle, state, options)
-            return on or state
-        if state.finish is None and _zigzags(state):
-            return _over_kinks(oracle, state, options) or state
+    def step(self, oracle: Oracle, state: Further, options: KKTOptions) -> Further:
+        """One accepted step of the upper optimizer; after the end of a run, the search for another
+        start.
+        """
+        if state.pending is not None:
+            rng = torch.Generator().manual_seed(0)
+
+            def begin_at(x: Vec, y: Vec) -> UpperState | RowsState:
+                return _begun(oracle, x, y, options, 1, rng)
+
+            search(state, oracle, _measured(oracle, state.inner), begin_at)
+        else:
+            state.inner = _stepped(oracle, state.inner, options)
+        if state.over is None:
+            note(state, _measured(oracle, state.inner), options.tol)
         return state
 
-    def measure(self, oracle: Oracle, state: UpperState | RowsState) -> Measure:
+    def measure(self, oracle: Oracle, state: Further) -> Measure:
         """Read the state."""
-        return measure_rows(oracle, state) if isinstance(state, RowsState) else measure(state)
+        return described(state, _measured(oracle, state.inner))
+
+
+def _begun(
+    oracle: Oracle, x: Vec, y: Vec, options: KKTOptions, starts: int, rng: torch.Generator
+) -> UpperState | RowsState:
+    """A run at its start."""
+    functions: Any = oracle
+    if functions.G.size:
+        sampler = RowsSampler(constrained_lower(oracle, options.lower_tol))
+        rows = begin_rows(oracle, x, y, options.tol, starts, rng, sampler)
+        if rows.here is None and _is_tied(oracle, sampler.solver, x, y):
+            rows.finish = Finish(Status.STALLED, TIED)
+        return rows
+    state = begin(rows_response(oracle, options.lower_tol), x, y, options.tol)
+    if state.point.lower.ended != "infeasible":
+        priced = hasattr(oracle, "are_unique")
+        if priced and state.finish is not None and math.isnan(state.point.F):
+            state.finish = Finish(Status.STALLED, TIED)
+        return state
+    for at in elsewhere(oracle, state.point.x, rng):
+        found = begin(rows_response(oracle, options.lower_tol), at, y, options.tol)
+        if found.point.lower.ended != "infeasible":
+            return found
+    state.finish = nowhere(oracle, state.point.x)
+    return state
+
+
+def _stepped(
+    oracle: Oracle, state: UpperState | RowsState, options: KKTOptions
+) -> UpperState | RowsState:
+    """A step of a run, which may go on by others."""
+    if isinstance(state, RowsState):
+        return step_rows(state)
+    state = advance(state)
+    stuck = state.finish is not None and state.finish.status is not Status.UNBOUNDED
+    if stuck and state.stationarity() > options.tol:
+        on = _along_edge(oracle, state, options)
+        if on is None and state.finish is not None and state.finish.status is Status.STALLED:
+            on = _over_kinks(oracle, state, options)
+        return on or state
+    if state.finish is None and _zigzags(state):
+        return _over_kinks(oracle, state, options) or state
+    return state
+
+
+def _measured(oracle: Oracle, state: UpperState | RowsState) -> Measure:
+    return measure_rows(oracle, state) if isinstance(state, RowsState) else measure(state)
 
 
 def _is_tied(oracle: Oracle, solver: ConstrainedLower, x: Vec, y: Vec) -> bool:

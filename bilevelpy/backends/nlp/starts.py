@@ -37,7 +37,7 @@ def coarse_grid(columns: Columns, chosen: Array, start: Array) -> list[Array]:
     for shares in itertools.product(np.linspace(0.0, 1.0, each), repeat=len(blocks)):
         v = start.copy()
         for own, share in zip(blocks, shares, strict=True):
-            v[own] = _between(columns.lower[own], columns.upper[own], float(share))
+            v[own] = between(columns.lower[own], columns.upper[own], float(share))
         points.append(v)
     return points
 
@@ -52,7 +52,7 @@ def somewhere(columns: Columns, rng: np.random.Generator) -> Array:
     return np.asarray(np.clip(at, low, high))
 
 
-def _between(low: Array, high: Array, share: float) -> Array:
+def between(low: Array, high: Array, share: float) -> Array:
     """The point at a share of the way between the ends of every variable, by ratios where these
     are positive and far apart.
     """

@@ -18,7 +18,7 @@ exchanges do not end, an interior point says which set to begin with.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -42,6 +42,8 @@ LESS = 8
 WEAK = 1e-8
 # Accuracy of the interior point; multipliers and slacks are told apart by their sizes.
 INTERIOR = 1e-9
+# What it takes, in systems of exchanges.
+STEPS_INSIDE = 10
 
 
 class Nothing(StrEnum):
@@ -63,15 +65,25 @@ ENDS = {
 }
 
 
+@dataclass(slots=True)
+class Tally:
+    """What programs have taken, as the number of systems: a measure of work that repeats."""
+
+    systems: int = 0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """``low <= A y <= high`` with dense A (r, m), and bounds of y; equal ends are equations."""
+    """``low <= A y <= high`` with dense A (r, m), and bounds of y; equal ends are equations. Solves
+    count what they take in ``tally``.
+    """
 
     A: Array
     low: Array
     high: Array
     floor: Array
     roof: Array
+    tally: Tally = field(default_factory=Tally)
 
     @property
     def equal(self) -> Mask:
@@ -184,6 +196,7 @@ def _one(sides: Sides, better: Sides, member: int) -> Sides:
 
 def on_sides(H: Array, c: Array, rows: Rows, sides: Sides) -> Held | None:
     """The minimiser over what the sides hold; None where they leave it open."""
+    rows.tally.systems += 1
     free = np.flatnonzero(sides.bounds == 0)
     held = np.flatnonzero((sides.rows != 0) | rows.equal)
     y = np.where(sides.bounds > 0, rows.roof, rows.floor)
@@ -203,6 +216,7 @@ def on_sides(H: Array, c: Array, rows: Rows, sides: Sides) -> Held | None:
 
 def _interior(H: Array, c: Array, rows: Rows, seconds: float) -> Held | Nothing:
     """The end of an interior point method, and what holds the solution as it sees it."""
+    rows.tally.systems += STEPS_INSIDE
     bounded = np.flatnonzero(np.isfinite(rows.floor) | np.isfinite(rows.roof))
     eye = sp.eye_array(len(c), format="csr")[bounded]
     matrix = sp.vstack([sp.csr_array(rows.A), eye])

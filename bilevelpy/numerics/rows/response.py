@@ -30,7 +30,7 @@ from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.lower.hypergradient import Adjoint
 from bilevelpy.numerics.lower.response import Accuracy, Point, Response
 from bilevelpy.numerics.lower.solve import LowerSolution
-from bilevelpy.numerics.qp.rows import Held, Nothing, Rows, Sides, solve
+from bilevelpy.numerics.qp.rows import Held, Nothing, Rows, Sides, Tally, solve
 from bilevelpy.numerics.qp.saddle import saddle
 
 Vec = torch.Tensor
@@ -60,6 +60,8 @@ class ConstrainedLower:
     quadratic: bool
     sides: Sides | None = None
     size: float = 0.0
+    # What programs have taken so far.
+    tally: Tally = field(default_factory=Tally)
     _A: Array | None = None
     _H: Array | None = None
     _sums: Array = field(init=False)
@@ -97,7 +99,7 @@ class ConstrainedLower:
             ones = np.ones(len(self._sums))
             A = np.concatenate([A, self._sums])
             low, high = np.concatenate([low, ones]), np.concatenate([high, ones])
-        made = Rows(A, low, high, *self._bounds)
+        made = Rows(A, low, high, *self._bounds, self.tally)
         self._rows = (x, made)
         return made
 

@@ -142,7 +142,7 @@ def test_hypergradients_agree_with_differences(text: str, data: dict[str, np.nda
     o = oracle(text, **data)
     draw = np.random.default_rng(2)
     x = o.domain_x.project(o.x0 + 0.1 * torch.from_numpy(draw.standard_normal(o.n)))
-    state = KKT().init(o, x, o.y0, KKTOptions(), torch.Generator())
+    state = KKT().init(o, x, o.y0, KKTOptions(), torch.Generator()).inner
     direction = torch.from_numpy(draw.standard_normal(o.n))
     response, h = state.response, 1e-5
     up, down = (response.evaluate(x + t * direction, None, o.y0).F for t in (h, -h))
@@ -157,7 +157,7 @@ def test_a_row_that_pushes_little_holds_all_the_same() -> None:
               subject to cap: a <= C; }""")
     for at, slope in ((1 - 1e-7, 1.0), (1 + 1e-7, 0.0)):
         x = torch.tensor([at], dtype=torch.float64)
-        state = KKT().init(o, x, o.y0, KKTOptions(), torch.Generator())
+        state = KKT().init(o, x, o.y0, KKTOptions(), torch.Generator()).inner
         assert float(state.point.g[0]) == pytest.approx(slope, abs=1e-9)
 
 
