@@ -111,9 +111,9 @@ def _spent(run: Run) -> int:
 
 def allowed(oracle: Any, spent: int) -> int:
     """Systems that a search may take after a run that has taken ``spent``."""
-    size = oracle.m + oracle.g.size
+    size, n = int(oracle.m + oracle.g.size), int(oracle.n)
     least = next((systems for most, systems in AFFORDABLE if size <= most), 0)
-    return max(min(least, EACH * (oracle.n + 1)), int(PART * spent))
+    return max(min(least, EACH * (n + 1)), int(PART * spent))
 
 
 def better_start(oracle: Any, here: Measure, systems: int) -> Place | None:

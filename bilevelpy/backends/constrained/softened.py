@@ -68,6 +68,7 @@ def softened(descents: Descents, points: Sequence[Place], end: Place) -> Iterato
             return
         rows = constrained_lower(oracle, 1e-10).rows(at.x)
         centre = wished(oracle, rows, at.x, at.y, reach) if to_wish else middle
+        descents.spent += rows.tally.systems
         if centre is None:
             continue
         first = [STRONGER * falling[0], STRONGER * FALL * falling[0]] if to_wish else []

@@ -114,6 +114,19 @@ def test_nearly_linear_followers_end_near_the_best_of_many_starts(seed: int) -> 
     assert found.F <= 1.02 * other.F
 
 
+@pytest.mark.parametrize("seed", [200, 201])
+def test_rows_of_the_leader_hold_at_better_ends(seed: int) -> None:
+    rows = "subject to budget: sum(x) <= 1; total: sum(y) <= 0.8 * sum(t); }"
+    text = NEARLY_LINEAR.replace("0.05 * sumsq(x); }", f"0.05 * sumsq(x); {rows}")
+    data = nearly_linear(seed, 4, m=8, k=6)
+    made = bl.parse(text, data=data)
+    found, other = (bl.solve(made, backend=b) for b in ("kkt", "nlp"))
+    assert found.success
+    assert found.F <= 1.001 * other.F
+    assert found.upper["x"].sum() <= 1 + 1e-7
+    assert found.lower["f"]["y"].sum() <= 0.8 * data["t"].sum() + 1e-7
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_views_explain_their_weights(seed: int) -> None:
     found = bl.solve(bl.parse(VIEWS, data=views(seed)), backend="kkt")
