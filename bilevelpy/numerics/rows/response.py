@@ -265,18 +265,20 @@ class ConstrainedLower:
         return self._last[1], self._last[2]
 
     def carried(self) -> dict[str, Any]:
-        """What held the last response; matrices are computed again."""
+        """What held the last response, and the work so far; matrices are computed again."""
         sides = self.sides
         return {
             "rows": None if sides is None else sides.rows,
             "bounds": None if sides is None else sides.bounds,
             "size": self.size,
+            "systems": self.tally.systems,
         }
 
     def restore(self, known: Mapping[str, Any], oracle: Any) -> None:
         """The same."""
         rows, bounds = known["rows"], known["bounds"]
         self.size = float(known["size"])
+        self.tally.systems = int(known["systems"])
         if rows is not None:
             if bounds.shape != (oracle.m,) or rows.shape != (oracle.g.size + len(self._sums),):
                 raise ValueError("what holds the response has another size")
