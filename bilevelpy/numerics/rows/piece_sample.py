@@ -19,6 +19,7 @@ from bilevelpy.numerics.qp.rows import Held, Sides
 from bilevelpy.numerics.qp.saddle import saddle
 from bilevelpy.numerics.rows.piece import Piece, piece_of
 from bilevelpy.numerics.rows.response import ConstrainedLower
+from bilevelpy.numerics.upper.newton import definite
 
 Vec = torch.Tensor
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -77,7 +78,7 @@ class Pieces:
         place of negative ones; None where it is not known.
         """
         found = self.second(piece, weights)
-        return None if found is None else definite(found)
+        return None if found is None else definite(0.5 * (found + found.T), FLAT)
 
     def second(self, piece: Piece, weights: Array) -> Array | None:
         """The second derivative itself."""
@@ -106,16 +107,3 @@ class Pieces:
         if found is None:
             return None
         return np.asarray(found.reduced(piece.R))
-
-
-def definite(B: Array) -> Array | None:
-    """A symmetric matrix with the moduli of its eigenvalues; None where it is 0 or not finite."""
-    if not np.isfinite(B).all():
-        return None
-    values, vectors = np.linalg.eigh(0.5 * (B + B.T))
-    sizes = np.abs(values)
-    top = float(sizes.max(initial=0.0))
-    if top == 0.0:
-        return None
-    made: Array = (vectors * np.maximum(sizes, FLAT * top)) @ vectors.T
-    return made

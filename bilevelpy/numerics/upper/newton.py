@@ -140,11 +140,13 @@ class ReducedNewton:
         if found is None or R is None:
             return None
         H = found.reduced(R)
-        return _definite(0.5 * (H + H.T))
+        return definite(0.5 * (H + H.T), FLAT)
 
 
-def _definite(H: Array) -> Array | None:
-    """The moduli of the eigenvalues in their place; None where H is 0 or not finite."""
+def definite(H: Array, flat: float) -> Array | None:
+    """A symmetric matrix with the moduli of its eigenvalues, of which those below the fraction
+    ``flat`` of the largest are taken for it; None where it is 0 or not finite.
+    """
     if not np.isfinite(H).all():
         return None
     values, vectors = np.linalg.eigh(H)
@@ -152,7 +154,7 @@ def _definite(H: Array) -> Array | None:
     top = float(sizes.max(initial=0.0))
     if top == 0.0:
         return None
-    if values[0] >= FLAT * top:
+    if values[0] >= flat * top:
         return H
-    found: Array = (vectors * np.maximum(sizes, FLAT * top)) @ vectors.T
+    found: Array = (vectors * np.maximum(sizes, flat * top)) @ vectors.T
     return found

@@ -103,7 +103,7 @@ def test_the_second_derivative_is_the_slope_of_the_hypergradient(
     structured: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(upper_newton, "_definite", lambda H: H)
+    monkeypatch.setattr(upper_newton, "definite", lambda H, flat: H)
     monkeypatch.setattr(StructuredCurvature, "passes", 0.0 if structured else math.inf)
     oracle: Oracle = make()
     if scaled:
@@ -167,7 +167,9 @@ def test_negative_curvature_is_turned_and_the_step_stays_in_the_box() -> None:
     oracle = oracle_of(FIT, **fit_data())
     response, point = at(oracle, oracle.x0)
     newton = response.newton
-    newton.matrix = upper_newton._definite(np.diag([2.0, -1.0, 3.0, 1.0, 1e-30, 1.0]))
+    newton.matrix = upper_newton.definite(
+        np.diag([2.0, -1.0, 3.0, 1.0, 1e-30, 1.0]), upper_newton.FLAT
+    )
     assert np.linalg.eigvalsh(newton.matrix).min() > 0
     step = newton.step(point, point.g.numpy(), None)
     end = oracle.x0 - torch.from_numpy(step)
