@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from bilevelpy.diagnostics import Label, Span
 from bilevelpy.ir import expr as ir
-from bilevelpy.ir.types import Axis
+from bilevelpy.ir.types import Axes, Axis
 from bilevelpy.sema.lookup import axes_text, visible
 from bilevelpy.sema.names import place_of
 from bilevelpy.sema.scope import Context, Kind, State, Steps
 from bilevelpy.sema.values import Chain, Value, elementwise, total
 from bilevelpy.syntax import ast
+
+# Iterators of an example.
+LETTERS = "ijklpq"
 
 
 def mismatch(
@@ -25,23 +28,38 @@ def mismatch(
         for node, value in (left, right)
         if (place := place_of(state, context, node)) is not None
     ]
-    hint = None
-    if len(left[1].axes) == len(right[1].axes):
-        hint = "if they are the same axis, declare both with one `dim`"
+    same_rank = len(left[1].axes) == len(right[1].axes)
+    if same_rank:
+        hint: str | None = "if they are the same axis, declare both with one `dim`"
     elif {len(left[1].axes), len(right[1].axes)} == {1, 2} and operator == "*":
         hint = "`*` goes entry by entry; a product of a matrix and a vector is written `A @ x`"
+    else:
+        hint = _by_index(left[1].axes, operator, right[1].axes)
     state.error(
         "BLV0303",
         left[0].span.to(right[0].span),
         "only a scalar is broadcast",
         context=context,
         secondary=secondary,
-        notes=("equal lengths do not make equal axes",) if hint else (),
+        notes=("equal lengths do not make equal axes",) if same_rank else (),
         hint=hint,
         operator=operator,
         left=axes_text(left[1].axes),
         right=axes_text(right[1].axes),
     )
+
+
+def _by_index(left: Axes, operator: str, right: Axes) -> str | None:
+    """How to add what has some of the axes to each slice of what has all, as a bias to the rows of
+    scores; None where an axis is missing or stands twice.
+    """
+    whole = left if len(left) > len(right) else right
+    if {*left, *right} != set(whole) or not len(set(whole)) == len(whole) <= len(LETTERS):
+        return None
+    letters = dict(zip(whole, LETTERS, strict=False))
+    ranges = ", ".join(f"{letters[axis]} in {axis.name}" for axis in whole)
+    A, b = (", ".join(letters[axis] for axis in axes) for axes in (left, right))
+    return f"written with indices: `let Z[{ranges}] = A[{A}] {operator} B[{b}];`"
 
 
 def add(state: State, context: Context, node: ast.Sum) -> Steps:

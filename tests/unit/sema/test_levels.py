@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from bilevelpy.ir import expr as ir
@@ -170,6 +172,18 @@ def test_all_independent_mistakes_at_once() -> None:
     )
     found = codes(text)
     assert sorted(found) == ["BLV0201", "BLV0209", "BLV0218", "BLV0222", "BLV0301", "BLV0303"]
+
+
+def test_a_bias_is_added_with_indices() -> None:
+    head = "dim n, h; param A[n, h], b[h];\n"
+    (found,) = checked(head + "upper { var x; minimize x^2 + sum(A + b); }").diagnostics
+    (written,) = re.findall("`let (.*);`", found.hint or "")
+    assert written == "Z[i in n, j in h] = A[i, j] + B[j]"
+    assert not codes(
+        head + f"upper {{ let {written.replace('B', 'b')}; var x; minimize x * sum(Z); }}"
+    )
+    (found,) = checked(head + "dim m; upper { var x[m]; minimize sum(A - x); }").diagnostics
+    assert found.hint is None
 
 
 @pytest.mark.parametrize(
