@@ -4,6 +4,7 @@ densified by themselves.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,14 @@ DENSE_LIMIT = 5_000_000
 class SparseMap:
     """A sparse matrix and, once asked for, its transpose; ``name`` is what messages call it."""
 
-    __slots__ = ("_transposed", "csr", "dtype", "name")
+    __slots__ = ("_elsewhere", "_transposed", "csr", "dtype", "name")
 
     def __init__(self, csr: Any, name: str, dtype: torch.dtype = torch.float64) -> None:
         self.csr = csr
         self.name = name
         self.dtype = dtype
         self._transposed: SparseMap | None = None
+        self._elsewhere: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -43,8 +45,23 @@ class SparseMap:
         return self._transposed
 
     def multiply(self, v: Tensor) -> Tensor:
-        """The product with a plain vector or matrix."""
+        """The product with a plain vector or matrix, on the device where that lies."""
+        if v.device.type != "cpu":
+            return self._on(v.device) @ v.detach()
         return torch.from_numpy(np.asarray(self.csr @ v.detach().numpy())).to(self.dtype)
+
+    def _on(self, device: torch.device) -> Tensor:
+        """The matrix on another device, where it stays."""
+        if self._elsewhere is None:
+            parts = (self.csr.indptr, self.csr.indices, self.csr.data)
+            rows, columns, entries = (torch.from_numpy(part).to(device) for part in parts)
+            with warnings.catch_warnings():
+                # torch says of the whole layout that it is in beta.
+                warnings.simplefilter("ignore", UserWarning)
+                self._elsewhere = torch.sparse_csr_tensor(
+                    rows, columns, entries.to(self.dtype), self.shape, device=device
+                )
+        return self._elsewhere
 
     def dense(self) -> Tensor:
         """The matrix in full, for uses entry by entry."""
