@@ -122,7 +122,7 @@ def run_race(race: Race) -> tuple[Row, list[tuple[str, Course]]]:
         mine.append(ours(model, race.options))
         theirs.append(hand(race))
     judge = judge_of(race)
-    own, other = judge(mine[0].points[-1]), theirs[0].end(judge)
+    own, other = mine[0].end(judge), theirs[0].end(judge)
     end = max(own, other)
     goal = end + GOAL * abs(end)
     a, best = min(((c.reached(goal, judge), c) for c in mine), key=lambda pair: pair[0])

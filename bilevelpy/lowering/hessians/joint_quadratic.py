@@ -35,9 +35,13 @@ class JointQuadratic:
 
     def reduced(self, R: Array) -> Array:
         """``Phi'' = F_xx + F_xy R + R'F_yx + R'F_yy R`` with ``R = dy/dx`` (m, n)."""
-        found: Array = self.xx + R.T @ (self.yy @ R)
+        xy, yy = self.xy, self.yy
+        moving = R.any(1)
+        if np.count_nonzero(moving) < len(R):  # bounds hold the others
+            R, xy, yy = R[moving], xy[:, moving], yy[moving][:, moving]
+        found: Array = self.xx + R.T @ (yy @ R)
         if self.is_crossed:
-            across = self.xy @ R
+            across = xy @ R
             found += across
             found += across.T
         return found

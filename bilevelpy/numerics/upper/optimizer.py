@@ -24,7 +24,7 @@ from bilevelpy.numerics.upper.wolfe import search
 from bilevelpy.numerics.wording import wording
 from bilevelpy.result import Status
 
-__all__ = ["UpperState", "advance", "begin", "measure"]
+__all__ = ["UpperState", "advance", "begin", "leave", "measure"]
 
 Vec = torch.Tensor
 
@@ -129,7 +129,7 @@ def advance(state: UpperState) -> UpperState:
     if length <= RADIUS * state.extent and state.stationarity() > max(JUMP, state.tol):
         # Steps of no length while the gradient stays: it jumps, and smooth steps would zigzag
         # across.
-        _leave_kink(state)
+        leave(state)
     return state
 
 
@@ -258,10 +258,10 @@ def _stuck(state: UpperState, partial: Point | None) -> None:
             f"no further {says.change} of F can be resolved in double precision",
         )
         return
-    _leave_kink(state)
+    leave(state)
 
 
-def _leave_kink(state: UpperState) -> None:
+def leave(state: UpperState) -> None:
     """Go on beyond a kink, or end at it."""
     response, says = state.response, wording(state.response.oracle.F_sign)
     outcome = leave_kink(response, state.point, list(state.recent), state.extent)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[np.float64]]
 # Variables of either level up to which a piece, a column of dy/dx for each upper one, costs no
 # more than the steps that it saves.
-LARGEST = 200
+LARGEST = 600
 # Pieces that are remembered.
 KEPT = 20
 # Steps in a row that were shortened, after which the pieces around count too.

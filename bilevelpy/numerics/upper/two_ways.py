@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bilevelpy.numerics.driver.measure import Finish, Measure
-from bilevelpy.numerics.upper.optimizer import advance, begin, measure
+from bilevelpy.numerics.upper.optimizer import advance, begin, leave, measure
 from bilevelpy.numerics.upper.pieces import InPieces
-from bilevelpy.numerics.upper.state import Rival, UpperState
+from bilevelpy.numerics.upper.state import WINDOW, Rival, UpperState
 from bilevelpy.result import Status
+
+# A second run ends where its latest steps took it by less than this part of the way down to the
+# end of the first.
+BEHIND = 1e-4
+# Steps from piece to piece end where the latest ones changed F by less than so many times tol.
+STILL = 0.5
 
 
 def step(state: UpperState) -> UpperState:
@@ -22,7 +28,7 @@ def step(state: UpperState) -> UpperState:
     ended, state.pending = state.pending, None
     if ended is None:
         state = advance(state)
-    elif newton.is_on and ended.status is Status.STALLED:
+    elif newton.is_on and ended.status is Status.STALLED and not _is_flat(state):
         newton.is_on = False
         state.forget()
         state = advance(state)
@@ -32,6 +38,11 @@ def step(state: UpperState) -> UpperState:
         state = begin(first.response, first.start.x, first.start.y, first.tol)
         state.norms[:0], state.rival = first.norms, rival
     finish = state.finish or _converged(state)
+    if finish is None and newton.is_on and state.rival is None and _is_flat(state):
+        leave(state)
+        finish = state.finish or Finish(Status.STALLED, "steps from piece to piece lead no further")
+    if finish is None and state.rival is not None and _is_behind(state, state.rival):
+        finish = state.rival.end.finish
     if finish is None:
         return state
     if state.rival is None:
@@ -40,6 +51,22 @@ def step(state: UpperState) -> UpperState:
     elif state.rival.end.F <= state.point.F:
         state.point, state.finish = state.rival.point, state.rival.end.finish
     return state
+
+
+def _is_flat(state: UpperState) -> bool:
+    """Whether F hardly falls any more, whatever its slope: between pieces that stays steep."""
+    values = state.values
+    if len(values) <= WINDOW:
+        return False
+    return values[-WINDOW - 1] - values[-1] <= STILL * state.tol * state.size()
+
+
+def _is_behind(state: UpperState, rival: Rival) -> bool:
+    """Whether the run flattens out above the end of the first one."""
+    values = state.values
+    if len(values) <= WINDOW:
+        return False
+    return values[-WINDOW - 1] - values[-1] < BEHIND * (values[-1] - rival.end.F)
 
 
 def _converged(state: UpperState) -> Finish | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from bilevelpy.backends import registry
 from bilevelpy.numerics.driver.carried import Carried, Damaged
 from bilevelpy.numerics.driver.loop import run
 from bilevelpy.numerics.driver.runs import RunResult
-from bilevelpy.numerics.upper import eliminated
+from bilevelpy.numerics.upper import eliminated, two_ways
 from bilevelpy.options import SolveOptions
 from tests.unit.lowering.programs import oracle as oracle_of
 from tests.unit.numerics.test_carried import Seen, through_a_file
@@ -50,6 +51,26 @@ def test_ends_are_lower_than_without_pieces(domain: str, monkeypatch: pytest.Mon
     assert ratios.max() <= 1.0 + 1e-9
     assert np.exp(np.log(ratios).mean()) < 0.999
     assert sum(r.iterations for r in with_pieces) < 1.5 * sum(r.iterations for r in without)
+
+
+def test_steps_between_pieces_end_where_they_lead_no_further(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They went on to the limit on iterations, and left none to the second run."""
+    found = course("box", 4, 60)
+    monkeypatch.setattr(two_ways, "STILL", 0.0)
+    assert found.F < 0.7 * course("box", 4, 60).F
+
+
+def test_a_second_run_that_flattens_out_above_the_first_ends() -> None:
+    def behind(latest: float) -> bool:
+        values = [9.0, *np.linspace(8.0, latest, two_ways.WINDOW + 1)]
+        rival = SimpleNamespace(end=SimpleNamespace(F=6.0))
+        return two_ways._is_behind(SimpleNamespace(values=values), rival)
+
+    assert behind(8.0 - 1e-4)
+    assert not behind(8.0 - 1e-3)
+    assert not behind(5.0)
 
 
 def back_at_start(Fs: list[float]) -> int:
