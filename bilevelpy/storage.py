@@ -226,16 +226,21 @@ def read_npz(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return arrays, meta
 
 
-def read_json(path: str | Path) -> dict[str, Any]:
-    """The object in a JSON file."""
+def read_value(path: str | Path) -> Any:
+    """The value in a JSON file."""
     try:
-        value = loads(Path(path).read_bytes())
+        return loads(Path(path).read_bytes())
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     except JsonProblem as error:
         raise UsageError(f"cannot read {path}: {error}") from error
     except ValueError as error:
-        raise UsageError(f"cannot read {path}: it is not JSON") from error
+        raise UsageError(f"cannot read {path}: it is not JSON ({error})") from error
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The object in a JSON file."""
+    value = read_value(path)
     if not isinstance(value, dict):
         raise UsageError(f"cannot read {path}: it does not hold one object")
     return value

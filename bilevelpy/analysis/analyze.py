@@ -23,7 +23,7 @@ from bilevelpy.analysis.form import Forms, form_fact, hessian_fact
 from bilevelpy.analysis.messages import curvature_warnings
 from bilevelpy.analysis.predictors import hessian_passes
 from bilevelpy.analysis.probe import DENSE, Probe, ProbeOracle, probe
-from bilevelpy.analysis.scope import make_scope, names_of, place
+from bilevelpy.analysis.scope import make_scope, names_of
 from bilevelpy.analysis.separable import block_axes, block_count, finite_sums, longest_sum
 from bilevelpy.analysis.signs import Signs
 from bilevelpy.analysis.smooth import is_analytic, pieces_fact, smooth_fact
@@ -34,7 +34,7 @@ from bilevelpy.analysis.unsupported import unsupported_facts, unsupported_tags
 from bilevelpy.errors import ModelError
 from bilevelpy.ir.expr import Expr, ExternCall
 from bilevelpy.ir.mapped import budget, streamed_bytes
-from bilevelpy.ir.walk import postorder
+from bilevelpy.ir.walk import place, postorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

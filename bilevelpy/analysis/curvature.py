@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from bilevelpy.analysis.convexity import Judge, Verdict
 from bilevelpy.analysis.declared import Declared
-from bilevelpy.analysis.modulus import Share, proved_modulus, shares
+from bilevelpy.analysis.modulus import proved_modulus, shares
 from bilevelpy.analysis.probe import SINGULAR, Probe
 from bilevelpy.analysis.relative_entropy import convex_together
-from bilevelpy.analysis.scope import place, text_at
+from bilevelpy.analysis.scope import text_at
 from bilevelpy.analysis.structure import Evidence, Fact
 from bilevelpy.analysis.terms import split
 from bilevelpy.ir.expr import VarRef
 from bilevelpy.ir.types import Sense
-from bilevelpy.ir.walk import postorder
+from bilevelpy.ir.walk import place, postorder
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.form import Forms
@@ -39,7 +39,6 @@ class LevelVerdict:
 
     level: Level
     verdicts: tuple[Verdict, ...]
-    shares: tuple[Share, ...]
     declared: dict[str, Declared]
     absent: tuple[Variable, ...]
     kind: str
@@ -69,7 +68,7 @@ def judge_level(
             Verdict(v.term, True) if k in together and not v.convex else v
             for k, v in enumerate(verdicts)
         )
-    found = tuple(shares(scope, signs.measured, [v.term for v in verdicts]))
+    found = shares(scope, signs.measured, [v.term for v in verdicts])
     read = {(n.level, n.name) for n in postorder(level.objective) if isinstance(n, VarRef)}
     absent = tuple(v for v in level.variables if (v.level, v.name) not in read)
     kind, evidence, mu, reason, span = UNKNOWN, Evidence.OBSERVED, 0.0, "", None
@@ -87,7 +86,7 @@ def judge_level(
         )
         reason = "every term is convex for fixed x, none is known to be strongly convex"
         span = place(level.objective)
-        mu = proved_modulus([level], list(found))
+        mu = proved_modulus([level], found)
         if mu > 0:
             kind = STRONGLY
             # The least share is the one that decides: point at it.
@@ -104,7 +103,7 @@ def judge_level(
         if _RANK[wanted] > _RANK[kind]:
             kind, evidence, mu = wanted, Evidence.DECLARED, stated.value or 0.0
             reason, span = f"`assume {stated.name}` in `{level.name}`", stated.assumption.span
-    return LevelVerdict(level, verdicts, found, declared, absent, kind, evidence, mu, reason, span)
+    return LevelVerdict(level, verdicts, declared, absent, kind, evidence, mu, reason, span)
 
 
 def _term_words(program: Any, span: Span | None) -> str:

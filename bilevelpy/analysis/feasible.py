@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from bilevelpy.analysis.form import Forms
-from bilevelpy.analysis.scope import Scope, names_of, place
+from bilevelpy.analysis.scope import Scope, names_of
 from bilevelpy.analysis.structure import Evidence, Fact
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.program import Constraint, Level
 from bilevelpy.ir.types import Domain, DomainKind, Relation
-from bilevelpy.ir.walk import variables
+from bilevelpy.ir.walk import place, variables
 
 _WORDS = {
     DomainKind.FREE: "free",

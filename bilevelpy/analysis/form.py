@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bilevelpy.analysis.scope import Scope, place
+from bilevelpy.analysis.scope import Scope
 from bilevelpy.analysis.structure import Evidence, Fact
 from bilevelpy.ir import expr as ir
-from bilevelpy.ir.walk import postorder
+from bilevelpy.ir.walk import place, postorder
 
 if TYPE_CHECKING:
     from bilevelpy.diagnostics import Span

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bilevelpy.analysis.curvature import CONVEX, NONCONVEX, STRONGLY, LevelVerdict
-from bilevelpy.analysis.scope import place, text_at
+from bilevelpy.analysis.scope import text_at
 from bilevelpy.analysis.structure import Evidence, Fact
 from bilevelpy.diagnostics import Diagnostic, diagnostic
 from bilevelpy.ir.program import Program
+from bilevelpy.ir.walk import place
 
 
 def curvature_warnings(

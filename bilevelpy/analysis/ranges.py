@@ -302,10 +302,4 @@ class Ranges:
 
 def contracted_axes(node: ir.Einsum) -> tuple[Any, ...]:
     """The axes that an `Einsum` sums over, once each."""
-    kept = set(node.output)
-    found: dict[int, Any] = {}
-    for operand, labels in zip(node.operands, node.subscripts, strict=True):
-        for label, axis in zip(labels, operand.axes, strict=True):
-            if label not in kept:
-                found[label] = axis
-    return tuple(found.values())
+    return tuple(axis for label, axis in node.axis_of.items() if label not in node.output)

@@ -21,17 +21,15 @@ Names = frozenset[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Expressions with the variables that count as moving (``own``) and those held fixed
-    (``other``).
+    """Expressions with the variables that count as moving (``own``).
 
-    ``moving`` and ``shifting`` hold the nodes that depend on them. Shadow prices count as moving.
-    ``eigenvalues`` keeps the least eigenvalue of matrices that were factorised.
-
+    ``moving`` holds the nodes that depend on them, ``shifting`` those that depend on variables held
+    fixed. Shadow prices count as moving. ``eigenvalues`` keeps the least eigenvalue of matrices
+    that were factorised.
     """
 
     bound: BoundProgram
     own: Names
-    other: Names
     moving: frozenset[Expr]
     shifting: frozenset[Expr]
     eigenvalues: dict[Expr, float] = field(default_factory=dict, compare=False, repr=False)
@@ -70,18 +68,7 @@ def dependents(roots: Iterable[Expr], names: Names, duals: bool = False) -> froz
 def make_scope(bound: BoundProgram, roots: Iterable[Expr], own: Names, other: Names) -> Scope:
     """The scope of some expressions."""
     nodes = list(roots)
-    return Scope(bound, own, other, dependents(nodes, own, duals=True), dependents(nodes, other))
-
-
-def place(node: Expr) -> Span | None:
-    """The place of a node in the source: its own, or that of the first operand that has one."""
-    stack = [node]
-    while stack:
-        top = stack.pop()
-        if top.span is not None:
-            return top.span
-        stack.extend(reversed(top.children))
-    return None
+    return Scope(bound, own, dependents(nodes, own, duals=True), dependents(nodes, other))
 
 
 def text_at(program: Program, span: Span | None, limit: int = 60) -> str:

@@ -7,13 +7,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from bilevelpy.analysis.scope import Scope, make_scope, names_of, place
+from bilevelpy.analysis.scope import Scope, make_scope, names_of
 from bilevelpy.analysis.structure import Evidence, Fact
 from bilevelpy.analysis.terms import split
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.program import BoundProgram, Level, Variable
 from bilevelpy.ir.types import Axis, DomainKind
-from bilevelpy.ir.walk import postorder
+from bilevelpy.ir.walk import place, postorder
 
 # How a node relates to the elements of one axis.
 FREE = "free"  # reads no moving variable

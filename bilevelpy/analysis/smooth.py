@@ -9,11 +9,11 @@ from math import prod
 
 from bilevelpy.analysis.form import Forms
 from bilevelpy.analysis.ranges import Ranges
-from bilevelpy.analysis.scope import Scope, place
+from bilevelpy.analysis.scope import Scope
 from bilevelpy.analysis.structure import Evidence, Fact
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.atoms import ELEMENTWISE, MATRICES, REDUCTIONS
-from bilevelpy.ir.walk import postorder
+from bilevelpy.ir.walk import place, postorder
 
 ABSOLUTE = "`abs` of a variable has a kink"
 GROUPS = "`norm2` of variables has a kink"

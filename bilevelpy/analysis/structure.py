@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
@@ -115,13 +115,11 @@ class Structure:
     by_text: Fact[str] | None = None
 
     def __str__(self) -> str:
-        from bilevelpy.analysis.explain import rows_of
         from bilevelpy.markup import plain
 
         return plain.structure(rows_of(self))
 
     def _repr_html_(self) -> str:
-        from bilevelpy.analysis.explain import rows_of
         from bilevelpy.markup import fragments
 
         return fragments.structure(rows_of(self))
@@ -150,3 +148,89 @@ class Structure:
             return high / low
         mu, top = self.modulus.value, self.lipschitz.value
         return top / mu if mu and top else None
+
+
+def facts_of(structure: Structure) -> list[tuple[str, Fact[Any]]]:
+    """Every fact with its label, in reading order."""
+    s = structure
+    rows: list[tuple[str, Fact[Any]]] = [
+        ("lower class", s.lower.form),
+        ("lower convexity", _convexity(s)),
+        ("lower modulus", s.modulus),
+        ("lower Lipschitz constant", s.lipschitz),
+    ]
+    if s.spectrum is not None:
+        rows.append(("lower curvature at the start", s.spectrum))
+    rows += [
+        ("lower smooth", s.lower.smooth),
+        ("lower unique", s.unique),
+        ("lower Hessian", s.lower_hessian),
+    ]
+    if s.hessian_passes is not None:
+        rows.append(("lower Hessian passes", s.hessian_passes))
+    if s.bands is not None:
+        rows.append(("lower Hessian bands", s.bands))
+    rows += [
+        ("lower constraints", s.lower.constraints),
+        ("lower blocks", s.block_separable),
+        ("lower sum over", s.finite_sum_lower),
+        ("upper class", s.upper.form),
+        ("upper smooth", s.upper.smooth),
+        ("upper constraints", s.upper.constraints),
+        ("upper sum over", s.finite_sum_upper),
+        ("coupling constraints", s.coupling),
+        ("externs", s.externs),
+    ]
+    if s.streamed is not None:
+        rows.append(("bytes in files", s.streamed))
+    if s.statistics is not None:
+        rows.append(("numbers for rows of files", s.statistics))
+    rows += [(f"needs: {key.replace('_', ' ')}", fact) for key, fact in s.unsupported.items()]
+    return rows
+
+
+def _convexity(s: Structure) -> Fact[str]:
+    """A follower with whole numbers is not convex: what the analysis says is about its relaxation,
+    in which they are real.
+    """
+    if not s.lower.discrete.value:
+        return s.convexity
+    reason = f"{s.lower.discrete.reason}; without that: {s.convexity.reason}"
+    return replace(
+        s.convexity, value=f"mixed-integer; relaxation {s.convexity.value}", reason=reason
+    )
+
+
+def place_words(span: Span | None, sources: Mapping[str, Source]) -> str:
+    """``file:line``, or an empty string."""
+    if span is None or span.file not in sources:
+        return ""
+    line, _ = sources[span.file].position(span.start)
+    return f"{sources[span.file].name}:{line}"
+
+
+def value_words(value: object) -> str:
+    """A fact's value in words."""
+    if value is None:
+        return "unknown"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, frozenset):
+        return ", ".join(sorted(value))
+    if isinstance(value, tuple):
+        if value and all(isinstance(v, float) for v in value):
+            return " to ".join(f"{v:.4g}" for v in value)
+        return ", ".join(str(v) for v in value) or "none"
+    return str(value)
+
+
+def rows_of(structure: Structure) -> list[tuple[str, str, str, str, str]]:
+    """Name, value, evidence, reason and place of every fact that says something."""
+    return [
+        (name, value_words(f.value), str(f.evidence), f.reason, place)
+        for name, f in facts_of(structure)
+        if value_words(f.value) != "none" or name.endswith("constraints")
+        for place in [place_words(f.span, structure.sources)]
+    ]

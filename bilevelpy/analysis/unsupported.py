@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bilevelpy.analysis.feasible import domain_word
-from bilevelpy.analysis.scope import place
 from bilevelpy.analysis.structure import Evidence, Fact
 from bilevelpy.diagnostics import Span
 from bilevelpy.ir.expr import DualRef, Expr
 from bilevelpy.ir.program import Level, Program
 from bilevelpy.ir.types import Stance
-from bilevelpy.ir.walk import postorder
+from bilevelpy.ir.walk import place, postorder
 
 
 def unsupported_facts(

@@ -14,6 +14,7 @@ import typer
 from bilevelpy.errors import UsageError
 from bilevelpy.storage import JsonProblem, loads, written_number
 
+ModelFile = Annotated[str, typer.Argument(metavar="MODEL", help="A model file.")]
 Data = Annotated[
     list[str] | None,
     typer.Option(
@@ -40,6 +41,13 @@ OptionOption = Annotated[
         "--option", metavar="KEY=VALUE", help="An option of the backend; may be repeated."
     ),
 ]
+BackendName = Annotated[
+    str, typer.Option(metavar="NAME", help="One of `bilevelpy backends`, or auto.")
+]
+Tolerance = Annotated[float, typer.Option(metavar="T", help="Relative tolerance.")]
+Iterations = Annotated[int, typer.Option(metavar="N", help="Outer iterations at most.")]
+Seconds = Annotated[float | None, typer.Option(metavar="S", help="Seconds at most.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Of everything random.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 # A plain name before the `=`; a path such as `a=b/c.npz` needs the other form `./a=b/c.npz`.

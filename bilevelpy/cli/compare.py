@@ -13,7 +13,7 @@ from bilevelpy.cli.guard import DONE, INTERRUPTED, UNSOLVED
 
 
 def compare(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model file.")],
+    model: arguments.ModelFile,
     backends: Annotated[
         str | None,
         typer.Option(metavar="A,B,C", help="Names; all that accept the model by default."),
@@ -21,12 +21,12 @@ def compare(
     data: arguments.Data = None,
     param: arguments.Param = None,
     extern: arguments.ExternOption = None,
-    tol: Annotated[float, typer.Option(metavar="T", help="Relative tolerance.")] = 1e-6,
-    max_iter: Annotated[int, typer.Option(metavar="N", help="Outer iterations at most.")] = 500,
+    tol: arguments.Tolerance = 1e-6,
+    max_iter: arguments.Iterations = 500,
     time_limit: Annotated[
         float | None, typer.Option(metavar="S", help="Seconds at most, for each.")
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of everything random.")] = 0,
+    seed: arguments.Seed = 0,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw all runs (.png, .svg).")
     ] = None,

@@ -31,17 +31,15 @@ if TYPE_CHECKING:
 
 
 def solve(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model file.")],
+    model: arguments.ModelFile,
     data: arguments.Data = None,
     param: arguments.Param = None,
     extern: arguments.ExternOption = None,
-    backend: Annotated[
-        str, typer.Option(metavar="NAME", help="One of `bilevelpy backends`, or auto.")
-    ] = "auto",
-    tol: Annotated[float, typer.Option(metavar="T", help="Relative tolerance.")] = 1e-6,
-    max_iter: Annotated[int, typer.Option(metavar="N", help="Outer iterations at most.")] = 500,
-    time_limit: Annotated[float | None, typer.Option(metavar="S", help="Seconds at most.")] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of everything random.")] = 0,
+    backend: arguments.BackendName = "auto",
+    tol: arguments.Tolerance = 1e-6,
+    max_iter: arguments.Iterations = 500,
+    time_limit: arguments.Seconds = None,
+    seed: arguments.Seed = 0,
     start: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Values to start from: .npz, .json, or a saved result."),

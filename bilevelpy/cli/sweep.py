@@ -16,7 +16,7 @@ from bilevelpy.errors import UsageError
 
 
 def sweep(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model file.")],
+    model: arguments.ModelFile,
     param: Annotated[
         list[str] | None,
         typer.Option(
@@ -34,8 +34,8 @@ def sweep(
         int | None, typer.Option(metavar="N", help="Processes at a time; one a core by default.")
     ] = None,
     option: arguments.OptionOption = None,
-    tol: Annotated[float, typer.Option(metavar="T", help="Relative tolerance.")] = 1e-6,
-    max_iter: Annotated[int, typer.Option(metavar="N", help="Outer iterations at most.")] = 500,
+    tol: arguments.Tolerance = 1e-6,
+    max_iter: arguments.Iterations = 500,
     time_limit: Annotated[
         float | None, typer.Option(metavar="S", help="Seconds at most, for each run.")
     ] = None,

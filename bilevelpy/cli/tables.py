@@ -15,7 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from bilevelpy.analysis.explain import facts_of, place_words, value_words
+from bilevelpy.analysis.structure import facts_of, place_words, value_words
 from bilevelpy.cli.console import wants_color
 
 if TYPE_CHECKING:

@@ -52,7 +52,7 @@ def run_tests(
         list[str], typer.Argument(metavar="PATH...", help="Model files, or directories of them.")
     ],
     backend: Annotated[str, typer.Option(metavar="NAME", help="Solve with this backend.")] = "auto",
-    tol: Annotated[float, typer.Option(metavar="T", help="Relative tolerance.")] = 1e-6,
+    tol: arguments.Tolerance = 1e-6,
     time_limit: Annotated[
         float | None, typer.Option(metavar="S", help="Seconds at most, for each model.")
     ] = None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bilevelpy.analysis.structure import Evidence, Fact, Structure
 from bilevelpy.dispatcher.dispatch import dispatch
@@ -17,7 +17,7 @@ from bilevelpy.errors import BackendError
 from bilevelpy.result import Result, Status
 
 if TYPE_CHECKING:
-    from bilevelpy.backends.base import Backend
+    pass
 
 # Further backends that a solve tries at most.
 MOST = 3
@@ -92,7 +92,6 @@ def successor(
     structure: Structure,
     result: Result,
     tried: Collection[str],
-    backends: Sequence[Backend[Any]] | None = None,
     earlier: Sequence[Result] = (),
 ) -> tuple[str, str] | None:
     """The next backend after a failed ``result``, and the note that tells so; None where there is
@@ -106,8 +105,6 @@ def successor(
         What came of it.
     tried
         Backends that need not be tried again.
-    backends
-        As for :func:`~bilevelpy.dispatcher.dispatch`.
     earlier
         What came of the choices before: facts that they have refuted stay refuted.
     """
@@ -117,7 +114,7 @@ def successor(
         structure = _reaction(before).corrected(structure)
     reaction = _reaction(result)
     try:
-        decision = dispatch(reaction.corrected(structure), backends=backends)
+        decision = dispatch(reaction.corrected(structure))
     except BackendError:
         return None
     reached = f" at F = {result.F:.6g}" if math.isfinite(result.F) else ""

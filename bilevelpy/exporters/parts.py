@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from bilevelpy.diagnostics import Span
     from bilevelpy.reductions.columns import Columns
     from bilevelpy.reductions.conditions import KKT, Pair
-    from bilevelpy.reductions.mixed import Mixed
     from bilevelpy.reductions.rows import Rows, System
 
 OBJECTIVE, FOLLOWER = "objective", "follower"
@@ -78,10 +77,3 @@ def parts_of_levels(found: System, *, move_idle: bool = True) -> Parts:
         own = any(columns.owner[j] == lower.follower[r] for j in lower.functions.reads(r))
         kinds.append("lower" if own or not move_idle else "upper")
     return Parts(columns, tuple(objectives), rows, tuple(kinds))
-
-
-def parts_of_mixed(mixed: Mixed) -> Parts:
-    """A mixed-integer program without sets and indicators."""
-    span = mixed.kkt.system.bound.program.upper.objective.span
-    objective = Part(OBJECTIVE, tree_of(mixed.objective, 0), span)
-    return Parts(mixed.columns, (objective,), mixed.rows, ("row",) * mixed.rows.count)

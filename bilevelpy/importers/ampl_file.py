@@ -101,7 +101,7 @@ def parse(text: Text) -> lark.Tree[Any]:
     try:
         return _parser().parse(content)
     except UnexpectedEOF:
-        raise text.bad(last_line(text), "the file ends in the middle of a statement") from None
+        raise text.bad(text.last, "the file ends in the middle of a statement") from None
     except UnexpectedCharacters as error:
         at = error.pos_in_stream or 0
         shown = content[at : at + 1]
@@ -109,19 +109,11 @@ def parse(text: Text) -> lark.Tree[Any]:
         raise text.bad(int(error.line), reason) from None
     except UnexpectedToken as error:
         if error.token.type == "$END":
-            raise text.bad(last_line(text), "the file ends in the middle of a statement") from None
-        line = error.token.line or last_line(text)
+            raise text.bad(text.last, "the file ends in the middle of a statement") from None
+        line = error.token.line or text.last
         raise text.bad(int(line), f"`{error.token}` is not expected here") from None
     except UnexpectedInput:
         raise text.bad(1, "this is no statement") from None
-
-
-def last_line(text: Text) -> int:
-    """The last line that holds something."""
-    last = max(1, len(text.lines))
-    while last > 1 and not text.lines[last - 1].strip():
-        last -= 1
-    return last
 
 
 def line_of(tree: lark.Tree[Any]) -> int:

@@ -26,6 +26,14 @@ class Text:
         start = self.source.offset(line, 1) + len(text) - len(text.lstrip())
         return Span(self.source.name, start, start + len(text.strip()))
 
+    @property
+    def last(self) -> int:
+        """The last line that holds something."""
+        last = max(1, len(self.lines))
+        while last > 1 and not self.lines[last - 1].strip():
+            last -= 1
+        return last
+
     def bad(self, line: int, reason: str, hint: str | None = None) -> ModelError:
         """The error of a malformed line."""
         found = diagnostic("BLV0720", self.span(line), hint=hint, reason=reason)

@@ -15,7 +15,7 @@ import numpy as np
 
 from bilevelpy.errors import UsageError
 from bilevelpy.importers.faults import Text, missing_package
-from bilevelpy.importers.mps_scan import NO_LOWER, last_line, line_with, scan, scan_lp
+from bilevelpy.importers.mps_scan import NO_LOWER, line_with, scan, scan_lp
 
 Array = np.ndarray[Any, np.dtype[Any]]
 LARGEST = 1_000_000_000
@@ -65,7 +65,7 @@ def read_matrix(path: str | Path) -> Matrix:
         highs.setOptionValue("output_flag", False)
         status = highs.readModel(str(place))
         if status == highspy.HighsStatus.kError:
-            raise text.bad(last_line(text), "HiGHS does not take this file")
+            raise text.bad(text.last, "HiGHS does not take this file")
         found = _matrix(highs)
         found = found if maximize is None else replace(found, maximize=maximize)
         for j in np.flatnonzero(found.lower > found.upper):

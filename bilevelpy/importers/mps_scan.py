@@ -90,7 +90,7 @@ class _Mps:
                     return
             else:
                 self._line(at, section, words)
-        raise self.text.bad(last_line(self.text), "the file ends without ENDATA")
+        raise self.text.bad(self.text.last, "the file ends without ENDATA")
 
     def _section(self, at: int, words: list[str]) -> str:
         section = words[0].upper()
@@ -240,7 +240,7 @@ def scan_lp(text: Text) -> None:
         if rows and len(RELATION.findall(content.rpartition(":")[2])) > 1:
             raise text.bad(at, "a row with two ends", hint="write it as two rows")
     if last != "end":
-        raise text.bad(last_line(text), "the file ends without End")
+        raise text.bad(text.last, "the file ends without End")
     for name, at in listed.items():
         if name not in known:
             raise text.bad(at, f"{quoted(name)} stands in no row, bound or objective")
@@ -252,16 +252,8 @@ def _names(content: str) -> set[str]:
     return words | {COEFFICIENT.sub("", word) for word in words}
 
 
-def last_line(text: Text) -> int:
-    """The last line that holds something."""
-    last = max(1, len(text.lines))
-    while last > 1 and not text.lines[last - 1].strip():
-        last -= 1
-    return last
-
-
 def line_with(text: Text, name: str) -> int:
     """The last line that holds a name beside others, which is where its bounds stand."""
     lines = ((at, line.split()) for at, line in enumerate(text.lines, 1))
     found = [at for at, words in lines if len(words) > 1 and name in words]
-    return found[-1] if found else last_line(text)
+    return found[-1] if found else text.last

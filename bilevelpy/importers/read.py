@@ -12,7 +12,7 @@ from bilevelpy.importers.canonical import read_document
 from bilevelpy.importers.mps_aux import mps_aux_text
 from bilevelpy.importers.records import is_record, record_text
 from bilevelpy.ir.serial import FORMAT
-from bilevelpy.storage import JsonProblem, loads
+from bilevelpy.storage import read_value
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram
@@ -55,14 +55,7 @@ def read_text(path: str | Path, aux: str | Path | None = None, name: str | None 
 
 
 def _content(path: str | Path) -> Any:
-    try:
-        content = loads(Path(path).read_bytes())
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    except JsonProblem as error:
-        raise UsageError(f"cannot read {path}: {error}") from error
-    except ValueError as error:
-        raise UsageError(f"cannot read {path}: it is not JSON ({error})") from error
+    content = read_value(path)
     if not is_record(content) and not (
         isinstance(content, dict) and content.get("format") == FORMAT
     ):

@@ -11,7 +11,7 @@ from typing import Any
 
 from bilevelpy.errors import UsageError
 from bilevelpy.importers import blv_text as blv
-from bilevelpy.storage import JsonProblem, loads
+from bilevelpy.storage import read_value
 
 CALLS = frozenset({"exp", "log", "sqrt", "sin", "cos", "tan", "abs", "max", "min", "pi"})
 WORD = re.compile(r"[A-Za-z_]\w*")
@@ -29,15 +29,7 @@ def is_record(content: Any) -> bool:
 
 def record_text(path: str | Path, name: str | None = None) -> str:
     """The text of a record; ``name`` chooses one of a collection."""
-    try:
-        content = loads(Path(path).read_bytes())
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    except JsonProblem as error:
-        raise UsageError(f"cannot read {path}: {error}") from error
-    except ValueError as error:
-        raise UsageError(f"cannot read {path}: it is not JSON ({error})") from error
-    return text_of(_chosen(path, content, name), str(path))
+    return text_of(_chosen(path, read_value(path), name), str(path))
 
 
 def _chosen(path: str | Path, content: Any, name: str | None) -> Mapping[str, Any]:

@@ -192,6 +192,12 @@ class Einsum(Expr):
         return self.operands
 
     @property
+    def axis_of(self) -> dict[int, Axis]:
+        """The axis of every label."""
+        pairs = zip(self.operands, self.subscripts, strict=True)
+        return {s: a for o, labels in pairs for s, a in zip(labels, o.axes, strict=True)}
+
+    @property
     def contracts(self) -> bool:
         """Whether labels are summed."""
         kept = set(self.output)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from bilevelpy.ir.expr import DualRef, Expr, ParamRef, VarRef
 
 if TYPE_CHECKING:
+    from bilevelpy.diagnostics import Span
     from bilevelpy.ir.program import Level, Program
 
 R = TypeVar("R")
@@ -40,6 +41,17 @@ def fold(root: Expr, visit: Callable[[Expr, tuple[R, ...]], R]) -> R:
     for node in postorder(root):
         values[node] = visit(node, tuple(values[c] for c in node.children))
     return values[root]
+
+
+def place(node: Expr) -> Span | None:
+    """The place of a node in the source: its own, or that of the first operand that has one."""
+    stack = [node]
+    while stack:
+        top = stack.pop()
+        if top.span is not None:
+            return top.span
+        stack.extend(reversed(top.children))
+    return None
 
 
 def variables(roots: Expr | Iterable[Expr]) -> set[tuple[str, str]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.analysis.explain import rows_of
+from bilevelpy.analysis.structure import rows_of
 from bilevelpy.errors import BilevelError, ExportError, UsageError
 from bilevelpy.exporters.latex.model import latex
 from bilevelpy.markup import fragments

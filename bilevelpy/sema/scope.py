@@ -102,7 +102,6 @@ class Context:
 
 Request = tuple[ast.Expr, Context]
 Steps = Generator[Request, "Value | None", "Value | None"]
-PointSteps = Generator[Request, "Value | None", "Point | None"]
 
 
 # Declarations of the top level.

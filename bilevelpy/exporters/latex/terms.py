@@ -145,10 +145,7 @@ def _apply(t: Terms, n: ir.Apply, at: Indices, used: Indices) -> Text:
 
 def _einsum(t: Terms, n: ir.Einsum, at: Indices, used: Indices) -> Text:
     index = dict(zip(n.output, at, strict=True))
-    axis_of = {
-        s: a for o, labels in zip(n.operands, n.subscripts, strict=True)
-        for s, a in zip(labels, o.axes, strict=True)
-    }  # fmt: skip
+    axis_of = n.axis_of
     summed = [s for s in axis_of if s not in index]
     over = runs(t, tuple(axis_of[s] for s in summed), used)
     index |= {s: r.place for s, r in zip(summed, over, strict=True)}

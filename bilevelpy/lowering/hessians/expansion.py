@@ -44,7 +44,6 @@ class Expanded:
         first = derivatives(builder, oracle.f_expr, oracle.ys)
         assert first is not None  # the Hessian was derived from it
         roots = tuple(substitute(builder, r, zero) for r in (oracle.f_expr, *first))
-        self.slope_is_data = all(builder.is_data(r) for r in roots[1:])
         self._is_data = all(builder.is_data(r) for r in roots)
         self._at_zero = several(builder, oracle.program, roots, oracle.program_variables)
         self._held: tuple[torch.Tensor, float, Array, Array | None] | None = None

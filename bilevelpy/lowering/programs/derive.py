@@ -210,11 +210,7 @@ _SLOPES: dict[str, Callable[[Builder, ir.Apply], Expr]] = {
 
 
 def _einsum(b: Builder, node: ir.Einsum, w: Expr, reached: set[Expr]) -> Parts:
-    axis_of = {
-        s: a
-        for o, labels in zip(node.operands, node.subscripts, strict=True)
-        for s, a in zip(labels, o.axes, strict=True)
-    }
+    axis_of = node.axis_of
     factors = list(zip(node.operands, node.subscripts, strict=True))
     parts: Parts = []
     for k, (operand, labels) in enumerate(factors):

@@ -31,13 +31,12 @@ VECTORS = 6
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """Bytes: of the bound data, of one evaluation of both objectives with their gradients, and of
-    the largest single intermediate result, made by ``widest``.
+    the largest single intermediate result.
     """
 
     data: int
     evaluation: int
     largest: int
-    widest: Expr | None
 
 
 def widest(bound: BoundProgram, roots: Sequence[Expr]) -> tuple[int, Expr | None]:
@@ -74,8 +73,7 @@ def forecast(bound: BoundProgram) -> Forecast:
     if streamed:
         block = min(streamed, long_block())
         evaluation = 2 * block + evaluation * block // streamed
-    entries, node = widest(bound, objectives)
-    return Forecast(data, evaluation, 8 * entries, node)
+    return Forecast(data, evaluation, 8 * widest(bound, objectives)[0])
 
 
 def long_block() -> int:

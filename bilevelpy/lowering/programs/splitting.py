@@ -60,11 +60,7 @@ def _joined(builder: Builder, node: ir.Einsum, moving: set[Expr]) -> Expr:
         groups[min(wider, key=len)] += groups.pop(())
     if all(len(members) == 1 for members in groups.values()):
         return node
-    axis_of = {
-        s: a
-        for o, labels in zip(node.operands, node.subscripts, strict=True)
-        for s, a in zip(labels, o.axes, strict=True)
-    }
+    axis_of = node.axis_of
     for labels, members in groups.items():
         axes = {s: axis_of[s] for s in labels}
         rest.append((builder.product(members, labels, axes), labels))

@@ -42,7 +42,6 @@ def step_by_exchanges(
     *,
     rows: Array | None = None,
     within: Within | None = None,
-    seconds: float = math.inf,
 ) -> tuple[Step, Sides, Array] | None:
     """The step, what holds it (the ``guess`` for the next one), and how hard it pushes at the rows
     ``within``. None where the domain has other sets than boxes and simplices, or no solution is
@@ -95,7 +94,7 @@ def step_by_exchanges(
         guess = Sides(np.concatenate([known, np.zeros(len(A) - len(known))]), guess.bounds)
     else:
         guess = None
-    found = solve(H, cost, Rows(A, low, high, *bounds), guess, seconds)
+    found = solve(H, cost, Rows(A, low, high, *bounds), guess)
     if not isinstance(found, Held) or not np.isfinite(found.y).all():
         return None
     d = found.y[:n]

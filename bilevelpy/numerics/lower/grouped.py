@@ -23,6 +23,7 @@ import torch
 from bilevelpy.lowering.domains.product import WEAK, Face, ProductSet
 from bilevelpy.lowering.group_norms import GroupParts, group_parts
 from bilevelpy.lowering.protocol import Counts, Oracle
+from bilevelpy.numerics.linear_solve import unit
 from bilevelpy.numerics.lower.dense_curvature import DenseCurvature, invert
 from bilevelpy.numerics.scaled import ScaledOracle, Units
 
@@ -203,7 +204,7 @@ class GroupedOracle:
             H = predicted.restricted(x, y, index)
         if H is None and 2 * index.numel() < self.m and getattr(s, "quadratic", None) is None:
             product = s.hvp(x, y)
-            H = torch.stack([product(_unit(self.m, int(k)))[index] for k in index], 1)
+            H = torch.stack([product(unit(self.m, int(k)))[index] for k in index], 1)
         if H is None:
             H = s.hessian(x, y)[index][:, index]
         return H if size is None else size[:, None] * H * size
@@ -304,12 +305,6 @@ def grouped_noise(oracle: Any, noise: Vec, y: Vec, rng: torch.Generator) -> Vec:
     chosen = torch.zeros(count, dtype=torch.bool)
     chosen[torch.randperm(count, generator=rng)[:few]] = True
     return torch.where(chosen[unit], noise, 0.0)
-
-
-def _unit(dim: int, k: int) -> Vec:
-    out = torch.zeros(dim, dtype=torch.float64)
-    out[k] = 1.0
-    return out
 
 
 def is_grouped(oracle: Any) -> bool:

@@ -64,16 +64,14 @@ def is_installed() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """``values`` of all columns at the end of a run, the objective there, and the multipliers of
-    rows and bounds (positive at an upper end). ``converged``: IPOPT's own conditions hold, perhaps
-    to its ``acceptable`` level only; ``violation`` is the largest one of rows and bounds.
+    """``values`` of all columns at the end of a run, and the objective there. ``converged``:
+    IPOPT's own conditions hold, perhaps to its ``acceptable`` level only; ``violation`` is the
+    largest one of rows and bounds.
     """
 
     values: Array
     objective: float
     violation: float
-    row_multipliers: Array
-    bound_multipliers: Array
     converged: bool
     iterations: int
     acceptable: bool = False
@@ -185,8 +183,6 @@ class InteriorPoint:
             values,
             objective,
             math.inf if np.isnan(off).any() else float(off.max(initial=0.0)),
-            unit * np.asarray(found["lam_g"], dtype=float).reshape(-1),
-            unit * np.asarray(found["lam_x"], dtype=float).reshape(-1),
             bool(stats["success"]),
             int(stats["iter_count"]),
             stats["return_status"] == "Solved_To_Acceptable_Level",

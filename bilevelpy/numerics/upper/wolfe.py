@@ -40,7 +40,6 @@ class Found:
 
     point: Point | None
     stuck: bool
-    trials: int
     start: Point
 
 
@@ -65,9 +64,7 @@ def search(
     t, length = 1.0, norm(d)
     noise = NOISE * abs(start.value)
     shortest = max(SHORTEST * max(extent, length), 4e-16 * norm(start.x))
-    trials = 0
-    while trials < TRIALS:
-        trials += 1
+    for count in range(1, TRIALS + 1):
         x = domain.project(start.x + t * d)
         move = x - start.x
         slope = dot(start.g, move)
@@ -82,7 +79,7 @@ def search(
             guess = start.y + (t / last[0]) * (last[1] - start.y)
             guess = response.oracle.domain_y.project(guess)
         trial = response.evaluate(x, start, guess, expected=-slope)
-        if trials == 1 and not trial.value < start.value and _is_vague(response, start, trial):
+        if count == 1 and not trial.value < start.value and _is_vague(response, start, trial):
             # What the first trial is compared with is the error of a looser solve.
             start = _sharper(response, start)
             slope = dot(start.g, move)
@@ -101,7 +98,7 @@ def search(
                 ahead = domain.project(start.x + 2.0 * t * d) - trial.x
                 steep = dot(trial.g, ahead) < AHEAD * slope
             if not steep and (good or end_slope <= -WOLFE * slope):
-                return Found(trial, False, trials, start)
+                return Found(trial, False, start)
             if steep:
                 low, best = t, trial
             else:
@@ -114,7 +111,7 @@ def search(
             break
         t = _next(low, high, t, slope, end_slope, change)
     stuck = best is None or high < math.inf
-    return Found(best, stuck, trials, start)
+    return Found(best, stuck, start)
 
 
 def _is_vague(response: Response, start: Point, trial: Point) -> bool:

@@ -170,12 +170,12 @@ def _elements(value: Any) -> Any:
     return float(number.reshape(()))
 
 
-def open_file(path: Path, name: str | None, program: Program, limit: int = NO_LIMIT) -> Source:
+def open_file(path: Path, name: str | None, program: Program) -> Source:
     """A file as a source; ``name`` restricts it to one name, whatever the file calls it."""
     shown = path.name
     suffix = path.suffix.lower()
     if suffix == ".npz":
-        file = Npz(path, limit)
+        file = Npz(path, NO_LIMIT)
         if name is None:
             return NpzSource(file, shown)
         held = file.names()
@@ -185,9 +185,9 @@ def open_file(path: Path, name: str | None, program: Program, limit: int = NO_LI
             raise FileProblem(f"it holds {', '.join(held[:8]) or 'nothing'}, but no {name}")
         return Values({name: file.get(held[0])}, f'{shown}["{held[0]}"]')
     if suffix == ".npy":
-        return Values({name or path.stem: read_npy(path, limit)}, shown, strict=name is not None)
+        return Values({name or path.stem: read_npy(path, NO_LIMIT)}, shown, strict=name is not None)
     if suffix == ".csv":
-        table = read_csv(path, limit)
+        table = read_csv(path, NO_LIMIT)
         if name is None and table.header is None:
             raise FileProblem("its first row holds no column names")
         if name is None:
@@ -197,7 +197,7 @@ def open_file(path: Path, name: str | None, program: Program, limit: int = NO_LI
             return TableSource(table, shown)
         return NamedTable(table, shown, name)
     if suffix == ".json":
-        content = read_json(path, limit)
+        content = read_json(path, NO_LIMIT)
         if name is None and not isinstance(content, dict):
             raise FileProblem("a JSON data file holds an object {name: value}")
         if name is None:
