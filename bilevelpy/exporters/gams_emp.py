@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import scipy.sparse as sp
 
 from bilevelpy.exporters.base import Files, Options
 from bilevelpy.exporters.conditions import Line, Writer
@@ -37,8 +36,9 @@ from bilevelpy.exporters.naming import number as plain
 from bilevelpy.exporters.parts import parts_of_levels
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.lift import lift
+from bilevelpy.reductions.monomials import Terms, terms_rows
 from bilevelpy.reductions.refusal import refuse
-from bilevelpy.reductions.rows import Functions, Rows, join_rows, system
+from bilevelpy.reductions.rows import join_rows, system
 from bilevelpy.reductions.validity import require_convex, require_optimistic
 
 if TYPE_CHECKING:
@@ -180,13 +180,10 @@ def _all_seen(found: System) -> tuple[System, bool]:
     if not unseen or not found.followers:
         return found, False
     width = columns.count + 1
-    entries = [1.0] * len(unseen) + [-1.0], ([0] * (len(unseen) + 1), [*unseen, columns.count])
-    linear = sp.csr_array(entries, shape=(1, width))
-    zero = np.zeros(1)
-    seen = Rows(
-        ("seen_by_a_follower",), Functions(zero, linear), zero, zero, np.ones(1, dtype=np.int64),
-        (None,), (None,),
-    )  # fmt: skip
+    terms: Terms = {**{(j,): 1.0 for j in unseen}, (columns.count,): -1.0}
+    seen = replace(
+        terms_rows(["seen_by_a_follower"], [terms], [0.0], [0.0], width), follower=np.ones(1, int)
+    )
     inf = np.array([np.inf])
     wider = replace(
         found,

@@ -22,9 +22,9 @@ import clarabel  # type: ignore[import-untyped]
 import numpy as np
 import scipy.sparse as sp
 
-from bilevelpy.reductions.linear_objective import Terms, identities, objective_products
+from bilevelpy.reductions.linear_objective import identities, objective_products
+from bilevelpy.reductions.monomials import Terms, functions_of
 from bilevelpy.reductions.trees import linear_terms
-from bilevelpy.reductions.whole_products import terms_rows
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.conditions import KKT
@@ -70,7 +70,7 @@ def convex_objective(program: KKT) -> KKT:
     total = {key: c for key, c in total.items() if abs(c) > GONE * size}
     if not _is_convex(_hessian(total, place)):
         return program
-    functions = terms_rows(("F",), [total], [0.0], [0.0], program.columns.count).functions
+    functions = functions_of([total], program.columns.count)
     return replace(program, objective=replace(functions, constant=program.objective.constant))
 
 

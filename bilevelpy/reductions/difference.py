@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-import scipy.sparse as sp
-
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.fixing import polynomial
+from bilevelpy.reductions.monomials import functions_of
 from bilevelpy.reductions.rows import Functions
+from bilevelpy.reductions.tables import tree_functions
 from bilevelpy.reductions.trees import tree_of
 
 if TYPE_CHECKING:
@@ -40,11 +39,10 @@ def difference(first: Functions, second: Functions) -> Functions:
                 size[key] = size.get(key, 0.0) + abs(c)
     kept = {key: c for key, c in total.items() if abs(c) > ROUNDING * size[key]}
     width = first.linear.shape[1]
-    made = _polynomial(kept, width)
+    made = functions_of([kept], width)
     if not others:
         return made
-    zero = np.zeros(1)
-    return Functions(zero, sp.csr_array((1, width)), {}, {0: sc.add(tree_of(made, 0), *others)})
+    return tree_functions([sc.add(tree_of(made, 0), *others)], width)
 
 
 def _join(others: list[sc.Scalar], term: sc.Scalar, minus: sc.Scalar) -> None:
@@ -71,19 +69,3 @@ def terms_of(tree: sc.Scalar) -> Iterator[sc.Scalar]:
             stack.append((factor * node.arguments[0].value, node.arguments[1]))
         else:
             yield sc.mul(sc.Num(factor), node)
-
-
-def _polynomial(terms: dict[tuple[int, ...], float], width: int) -> Functions:
-    """Coefficients of monomials as one function."""
-    constant = np.array([terms.get((), 0.0)])
-    linear = [(key[0], c) for key, c in terms.items() if len(key) == 1]
-    row = sp.csr_array(
-        ([c for _, c in linear], ([0] * len(linear), [j for j, _ in linear])), shape=(1, width)
-    )
-    squares = [(key, c) for key, c in terms.items() if len(key) == 2]
-    if not squares:
-        return Functions(constant, row)
-    # Half of the second derivative counts: a square comes twice.
-    entries = [e for (i, j), c in squares for e in ((i, j, c), (j, i, c))]
-    i, j, c = zip(*entries, strict=True)
-    return Functions(constant, row, {0: sp.csr_array((c, (i, j)), shape=(width, width))})

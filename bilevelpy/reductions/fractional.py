@@ -16,7 +16,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from bilevelpy.ir.types import Stance
 from bilevelpy.reductions import scalar as sc
@@ -24,6 +23,7 @@ from bilevelpy.reductions.columns import UPPER
 from bilevelpy.reductions.fixing import fix, polynomial
 from bilevelpy.reductions.intervals import affine_range
 from bilevelpy.reductions.rows import Functions, Rows, System, join_rows
+from bilevelpy.reductions.tables import free_rows, tree_functions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -156,15 +156,10 @@ def _values(system: System, top: sc.Scalar, bottom: sc.Scalar) -> tuple[float, f
 
 def _equations(names: Sequence[str], trees: list[sc.Scalar], width: int) -> Rows:
     count = len(trees)
-    zero = np.zeros(count)
-    functions = Functions(zero, sp.csr_array((count, width)), {}, dict(enumerate(trees)))
-    read = _read(functions, width)
-    none = (None,) * count
-    owners = np.zeros(count, dtype=np.int64)
-    constant = read.constant
-    read = replace(read, constant=np.where([r in read.trees for r in range(count)], constant, 0.0))
-    ends = np.where([r in read.trees for r in range(count)], 0.0, -constant)
-    return Rows(tuple(names), read, ends, ends, owners, none, none)
+    read = _read(tree_functions(trees, width), width)
+    constant, kept = read.constant, np.array([r in read.trees for r in range(count)], dtype=bool)
+    ends = np.where(kept, 0.0, -constant)
+    return free_rows(names, replace(read, constant=np.where(kept, constant, 0.0)), ends, ends)
 
 
 def _read(functions: Functions, width: int) -> Functions:

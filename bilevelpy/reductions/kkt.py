@@ -24,9 +24,11 @@ import scipy.sparse as sp
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.columns import Columns
 from bilevelpy.reductions.conditions import KKT, Pair
+from bilevelpy.reductions.monomials import Terms, terms_rows
 from bilevelpy.reductions.norms import Norms
 from bilevelpy.reductions.refusal import refuse
 from bilevelpy.reductions.rows import Functions, Rows, System, join_rows, without_constants
+from bilevelpy.reductions.tables import free_rows
 from bilevelpy.reductions.trees import linear_terms, tree_of
 from bilevelpy.reductions.validity import require_convex, require_optimistic
 
@@ -302,13 +304,13 @@ class _Conditions:
             functions = Functions(np.zeros(count), linear, quadratic, trees)
         names = tuple(f"stat.{system.columns.names[j]}" for j in self.stationary)
         owner = system.columns.owner[self.stationary] if count else np.zeros(0, dtype=np.int64)
-        return Rows(names, functions, -constant, -constant, owner, (None,) * count, (None,) * count)
+        return free_rows(names, functions, -constant, -constant, owner)
 
     def _prices(self, lower: Rows, width: int) -> Rows:
         """Shadow prices as combinations of multipliers; known bounds of prices bound these."""
         columns = self.system.columns
-        entries: list[tuple[int, int, float]] = []
         names: list[str] = []
+        made: list[Terms] = []
         sign_of = {f.level: f.sign for f in self.system.followers}
         rows_of: dict[tuple[str, str, int], list[int]] = {}
         for r, origin in enumerate(lower.origin):
@@ -320,20 +322,15 @@ class _Conditions:
             sign = sign_of[block.level]
             for k in range(block.size):
                 price = block.offset + k
-                place = len(names)
                 names.append(f"price.{columns.names[price]}")
-                entries.append((place, price, 1.0))
+                terms: Terms = {(price,): 1.0}
                 for r in rows_of.get((block.level, block.name, k), []):
                     for column, side in self.of_row[r]:
-                        entries.append((place, column, sign * side))
+                        terms[column,] = sign * side
                         self._bound(column, -sign * side, price)
-        count = len(names)
-        shape = (count, width)
-        data = ([e[2] for e in entries], ([e[0] for e in entries], [e[1] for e in entries]))
-        functions = Functions(np.zeros(count), sp.csr_array(data, shape=shape))
-        zero = np.zeros(count)
-        owner = np.zeros(count, dtype=np.int64)
-        return Rows(tuple(names), functions, zero, zero, owner, (None,) * count, (None,) * count)
+                made.append(terms)
+        zero = [0.0] * len(names)
+        return terms_rows(names, made, zero, zero, width)
 
     def _bound(self, multiplier: int, factor: float, price: int) -> None:
         """The price is ``factor * multiplier`` where that acts alone: bounds of one bound both."""

@@ -27,17 +27,15 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 
 from bilevelpy.patience import check
-from bilevelpy.reductions.rows import Functions
+from bilevelpy.reductions.monomials import Terms, functions_of
 from bilevelpy.reductions.trees import linear_terms, quadratic_terms
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.columns import Columns
     from bilevelpy.reductions.conditions import KKT
+    from bilevelpy.reductions.rows import Functions
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Terms = dict[tuple[int, ...], float]
-"""Coefficients of monomials: (i,) and (i, j) with i <= j."""
-
 # What may remain of a product, relative to the largest one, to count as gone.
 GONE = 1e-9
 # Rounds of refinement of the weights, and the shift that makes their equations regular.
@@ -57,13 +55,8 @@ def linear_objective(program: KKT) -> KKT:
     made = linear_terms_of(terms, found)
     if made is None:
         return program
-    linear = {key[0]: c for key, c in made.items()}
-    columns = [j for j, c in linear.items() if c]
-    row = sp.csr_array(
-        ([linear[j] for j in columns], ([0] * len(columns), columns)),
-        shape=(1, program.columns.count),
-    )
-    return replace(program, objective=Functions(program.objective.constant, row))
+    objective = functions_of([{key: c for key, c in made.items() if c}], program.columns.count)
+    return replace(program, objective=replace(objective, constant=program.objective.constant))
 
 
 def linear_terms_of(terms: Terms, found: list[Terms]) -> Terms | None:

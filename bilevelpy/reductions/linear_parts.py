@@ -16,10 +16,10 @@ import scipy.sparse as sp
 
 from bilevelpy.patience import check
 from bilevelpy.reductions import scalar as sc
-from bilevelpy.reductions.linear_objective import Terms, identities, linear_terms_of, price_terms
+from bilevelpy.reductions.linear_objective import identities, linear_terms_of, price_terms
+from bilevelpy.reductions.monomials import Terms, functions_of
 from bilevelpy.reductions.rows import Functions
 from bilevelpy.reductions.trees import tree_of
-from bilevelpy.reductions.whole_products import terms_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,12 +159,8 @@ def _replaced(root: sc.Scalar, made: dict[int, sc.Scalar]) -> sc.Scalar:
 def _functions(trees: list[sc.Scalar], columns: Columns) -> Functions:
     """The trees as functions, of degree two where they are."""
     terms = [_polynomials(tree)[id(tree)] for tree in trees]
-    zero, names = [0.0] * len(trees), ("",) * len(trees)
-    moving = [{k: c for k, c in (t or {}).items() if k} for t in terms]
-    made = terms_rows(names, moving, zero, zero, columns.count).functions
-    constant = np.array([(t or {}).get((), 0.0) for t in terms])
     others = {r: tree for r, tree in enumerate(trees) if terms[r] is None}
-    return replace(made, constant=constant, trees=others)
+    return replace(functions_of([t or {} for t in terms], columns.count), trees=others)
 
 
 def _exchanged(functions: Functions, chosen: list[int], made: Functions) -> Functions:

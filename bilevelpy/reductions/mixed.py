@@ -14,6 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from bilevelpy.reductions.columns import Columns
+from bilevelpy.reductions.monomials import Terms, terms_rows
 from bilevelpy.reductions.refusal import refuse
 from bilevelpy.reductions.rows import Functions, Rows, join_rows
 
@@ -104,7 +105,7 @@ def big_m(kkt: KKT, dual_bound: float | None = None, target: str = "big-M") -> M
         if pair.column is not None:
             own.setdefault(pair.column, set()).add(pair.multiplier)
     names: list[str] = []
-    terms_of: list[list[tuple[int, float]]] = []
+    terms_of: list[Terms] = []
     ends: list[float] = []
     constants: list[tuple[str, float, float]] = []
     limits: list[tuple[int, float]] = []
@@ -137,18 +138,18 @@ def big_m(kkt: KKT, dual_bound: float | None = None, target: str = "big-M") -> M
         top = max(0.0, float(top))
         z = first + k
         # slack = end + terms <= top (1 - z)
-        terms_of += [[*terms, (z, top)], [(pair.multiplier, 1.0), (z, -limit)]]
+        terms_of.append({**{(j,): c for j, c in terms}, (z,): top})
+        terms_of.append({(pair.multiplier,): 1.0, (z,): -limit})
         names += [f"slack.{pair.name}", f"mult.{pair.name}"]
         ends += [top - end, 0.0]
         constants.append((pair.name, top, float(limit)))
         limits.append((pair.multiplier, float(limit)))
+    low = [-np.inf] * len(ends)
     return Mixed(
         kkt,
         columns,
         kkt.objective.widened(width),
-        join_rows(
-            [kkt.rows.widened(width), _linear_rows(tuple(names), terms_of, ends, width)], width
-        ),
+        join_rows([kkt.rows.widened(width), terms_rows(names, terms_of, low, ends, width)], width),
         constants=tuple(constants),
         multiplier_limits=tuple(limits),
     )
@@ -231,12 +232,14 @@ def _with_slacks(kkt: KKT) -> tuple[Columns, Rows, list[int]]:
     sided = [(r, place, side) for r, sides in paired.items() for place, side in sides]
     low, high = columns.lower, columns.upper
     ends = [float(high[j] if side == "upper" else low[j]) for j, _, side in bounds]
-    terms = [[(j, 1.0), (p, 1.0 if side == "upper" else -1.0)] for j, p, side in bounds]
+    terms: list[Terms] = [
+        {(j,): 1.0, (p,): 1.0 if side == "upper" else -1.0} for j, p, side in bounds
+    ]
     shown = tuple(f"bound.{columns.names[j]}.{side}" for j, _, side in bounds)
     parts = [
         rows.take(r for r in range(rows.count) if r not in paired),
         _slack_rows(rows, sided, {r for r, sides in paired.items() if len(sides) > 1}),
-        _linear_rows(shown, terms, ends, width, True),
+        terms_rows(shown, terms, ends, ends, width),
     ]
     return columns, join_rows(parts, width), slacks
 
@@ -260,24 +263,6 @@ def _slack_rows(rows: Rows, sided: list[tuple[int, int, str]], both: set[int]) -
         for name, (r, _, side) in zip(taken.names, sided, strict=True)
     )
     return Rows(names, functions, ends, ends, taken.follower, taken.spans, taken.origin)
-
-
-def _linear_rows(
-    names: tuple[str, ...],
-    terms: list[list[tuple[int, float]]],
-    ends: list[float],
-    width: int,
-    equations: bool = False,
-) -> Rows:
-    """Rows ``sum terms <= end`` (or equations)."""
-    count = len(names)
-    entries = [(r, j, c) for r, row in enumerate(terms) for j, c in row]
-    data = ([e[2] for e in entries], ([e[0] for e in entries], [e[1] for e in entries]))
-    functions = Functions(np.zeros(count), sp.csr_array(data, shape=(count, width)))
-    high = np.array(ends)
-    low = high if equations else np.full(count, -np.inf)
-    owner = np.zeros(count, dtype=np.int64)
-    return Rows(names, functions, low, high, owner, (None,) * count, (None,) * count)
 
 
 def _binaries(columns: Columns, kkt: KKT) -> Columns:

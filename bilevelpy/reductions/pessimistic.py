@@ -23,6 +23,7 @@ import scipy.sparse as sp
 from bilevelpy.reductions.conditions import KKT
 from bilevelpy.reductions.kkt import kkt
 from bilevelpy.reductions.rows import Follower, Functions, Rows, System, join_rows
+from bilevelpy.reductions.tables import free_rows
 from bilevelpy.reductions.validity import least_eigenvalue
 
 if TYPE_CHECKING:
@@ -204,5 +205,5 @@ def _same_value(system: System, to: Mapping[int, int], width: int) -> Rows:
     count = len(names)
     data = ([t[2] for t in linear], ([t[0] for t in linear], [t[1] for t in linear]))
     functions = Functions(np.zeros(count), sp.csr_array(data, shape=(count, width)), quadratic)
-    zero, none = np.zeros(count), (None,) * count
-    return Rows(tuple(names), functions, zero, zero, np.ones(count, dtype=np.int64), none, none)
+    zero = np.zeros(count)
+    return free_rows(names, functions, zero, zero, owner=1)

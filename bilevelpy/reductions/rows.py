@@ -14,10 +14,10 @@ import scipy.sparse as sp
 
 from bilevelpy.ir.evaluate import evaluate
 from bilevelpy.ir.types import DomainKind, Relation, Sense
+from bilevelpy.ir.walk import place
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.columns import entry_names, followers, make_columns
 from bilevelpy.reductions.expand.expander import Expander
-from bilevelpy.reductions.expand.moves import place
 from bilevelpy.reductions.polynomial import Form, apply_linear, plus, spread
 from bilevelpy.reductions.tables import (
     Follower,
@@ -26,6 +26,7 @@ from bilevelpy.reductions.tables import (
     System,
     join_functions,
     join_rows,
+    tree_functions,
     without_constants,
 )
 
@@ -104,7 +105,7 @@ def _functions(run: Expander, node: Expr, count: int, span: Span | None = None) 
         )
     trees = run.trees(node)
     trees = trees * count if len(trees) == 1 else trees
-    return Functions(np.zeros(count), sp.csr_array((count, run.width)), {}, dict(enumerate(trees)))
+    return tree_functions(trees, run.width)
 
 
 def _level_rows(run: Expander, level: Level, first: int, members: int) -> Rows:
@@ -173,7 +174,7 @@ def _difference(run: Expander, left: Expr, right: Expr, count: int, span: Span |
         strict=True,
     )
     trees = [sc.add(p, sc.mul(sc.Num(-1.0), q)) for p, q in pairs]
-    return Functions(np.zeros(count), sp.csr_array((count, run.width)), {}, dict(enumerate(trees)))
+    return tree_functions(trees, run.width)
 
 
 def _negated(form: Form) -> Form:

@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bilevelpy.reductions.monomials import Terms, terms_rows
 from bilevelpy.reductions.rows import join_rows
 from bilevelpy.reductions.trees import linear_terms
-from bilevelpy.reductions.whole_products import Terms, terms_rows
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.conditions import KKT

@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bilevelpy.reductions.mixed import Mixed
+from bilevelpy.reductions.monomials import Terms, terms_rows
 from bilevelpy.reductions.refusal import refuse
 from bilevelpy.reductions.rows import join_rows
 from bilevelpy.reductions.trees import linear_terms
-from bilevelpy.reductions.whole_products import Products, Terms, terms_rows
+from bilevelpy.reductions.whole_products import Products
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.conditions import KKT, Pair

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -253,6 +253,22 @@ class System:
             self.lower_rows.functions,
         )
         return max(p.degree for p in parts)
+
+
+def tree_functions(trees: Sequence[sc.Scalar], width: int) -> Functions:
+    """One function of ``width`` columns for each tree."""
+    count = len(trees)
+    return Functions(np.zeros(count), sp.csr_array((count, width)), {}, dict(enumerate(trees)))
+
+
+def free_rows(
+    names: Sequence[str], functions: Functions, low: Array, high: Array, owner: Array | int = 0
+) -> Rows:
+    """Rows that come from no constraint of the model."""
+    count = len(names)
+    follower = np.full(count, owner) if isinstance(owner, int) else owner
+    none = (None,) * count
+    return Rows(tuple(names), functions, low, high, follower, none, none)
 
 
 def join_functions(parts: list[Functions], width: int) -> Functions:

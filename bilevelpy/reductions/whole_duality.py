@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilevelpy.reductions.conditions import KKT
+from bilevelpy.reductions.monomials import Terms, functions_of, terms_rows
 from bilevelpy.reductions.rows import join_rows
 from bilevelpy.reductions.strong_duality import duality_gaps
 from bilevelpy.reductions.trees import linear_terms, quadratic_terms
-from bilevelpy.reductions.whole_products import Products, Terms, terms_rows
+from bilevelpy.reductions.whole_products import Products
 from bilevelpy.reductions.whole_responses import Multiples, read_by_others, whole_responses
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def _written(
     extra = join_rows(
         [terms_rows(tuple(names), terms, low, high, width), products.made_rows(width)], width
     )
-    goal = terms_rows(("F",), [objective], [0.0], [0.0], width).functions
+    goal = functions_of([objective], width)
     goal = replace(goal, constant=program.objective.constant)
     dropped = {id(p) for p in gone}
     result = replace(

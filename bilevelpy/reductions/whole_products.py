@@ -9,16 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 
-from bilevelpy.reductions.rows import Functions, Rows
+from bilevelpy.reductions.monomials import Terms, terms_rows
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.columns import Columns
+    from bilevelpy.reductions.rows import Rows
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Terms = dict[tuple[int, ...], float]
-"""Coefficients of monomials: (), (i,) and (i, j) with i <= j."""
 MOST_BITS = 30
 """Binaries of one whole number at most: more is no description of a number any more."""
 
@@ -76,9 +74,9 @@ class Products:
     def made_rows(self, width: int) -> Rows:
         """The rows that were added."""
         if not self.rows:
-            return terms_rows((), [], [], [], width)
-        shown, terms, low, high = (list(part) for part in zip(*self.rows, strict=True))
-        return terms_rows(tuple(shown), terms, low, high, width)
+            return terms_rows((), (), (), (), width)
+        names, terms, low, high = zip(*self.rows, strict=True)
+        return terms_rows(names, terms, low, high, width)
 
     def complete(self, v: Array) -> Array:
         """Values of all columns at values of the given ones."""
@@ -151,34 +149,3 @@ class Products:
     def _name(self, column: int) -> str:
         columns = self.columns
         return columns.names[column] if column < self.first else self.names[column - self.first]
-
-
-def terms_rows(
-    names: tuple[str, ...], terms: list[Terms], low: list[float], high: list[float], width: int
-) -> Rows:
-    """Rows ``low <= terms <= high``; a constant among the terms moves into the ends."""
-    count = len(names)
-    entries: list[tuple[int, int, float]] = []
-    quadratic = {}
-    moved = np.zeros(count)
-    for r, row in enumerate(terms):
-        squares: list[tuple[int, int, float]] = []
-        for key, c in row.items():
-            if not key:
-                moved[r] += c
-            elif len(key) == 1:
-                entries.append((r, key[0], c))
-            else:
-                # v' Q v / 2 holds a square with half of the diagonal entry, a product once.
-                i, j = key
-                squares += [(i, i, 2 * c)] if i == j else [(i, j, c), (j, i, c)]
-        if squares:
-            i_, j_, c_ = (list(part) for part in zip(*squares, strict=True))
-            quadratic[r] = sp.csr_array((c_, (i_, j_)), shape=(width, width))
-    places = ([e[2] for e in entries], ([e[0] for e in entries], [e[1] for e in entries]))
-    matrix = sp.csr_array(places, shape=(count, width), dtype=float)
-    functions = Functions(np.zeros(count), matrix, quadratic)
-    return Rows(
-        names, functions, np.array(low, dtype=float) - moved, np.array(high, dtype=float) - moved,
-        np.zeros(count, dtype=np.int64), (None,) * count, (None,) * count,
-    )  # fmt: skip

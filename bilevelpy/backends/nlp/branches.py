@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 from scipy.optimize import nnls
 
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.evaluation import Evaluation
-from bilevelpy.reductions.rows import Functions, Rows
+from bilevelpy.reductions.rows import Rows
+from bilevelpy.reductions.tables import free_rows, tree_functions
 from bilevelpy.reductions.trees import tree_of
 
 if TYPE_CHECKING:
@@ -140,13 +140,11 @@ def extension(system: System, branches: Sequence[Branch], width: int) -> Extensi
             if slope is not None and slope != sc.ZERO:
                 trees.append(slope)
                 equation.append(True)
-    count, total = len(trees), width + len(start)
-    made = Functions(np.zeros(count), sp.csr_array((count, total)), {}, dict(enumerate(trees)))
+    count = len(trees)
+    made = tree_functions(trees, width + len(start))
     low_ends = np.where(np.array(equation, dtype=bool), 0.0, -math.inf)
-    none = (None,) * count
-    owner = np.zeros(count, dtype=np.int64)
-    names = tuple(f"branch.{n}" for n in range(count))
-    rows = Rows(names, made, low_ends, np.zeros(count), owner, none, none)
+    names = [f"branch.{n}" for n in range(count)]
+    rows = free_rows(names, made, low_ends, np.zeros(count))
     return Extension(rows, np.array(lower), np.array(upper), np.array(start))
 
 

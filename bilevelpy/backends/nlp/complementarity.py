@@ -26,6 +26,7 @@ from bilevelpy.patience import check
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.intervals import column_ranges, propagated
 from bilevelpy.reductions.rows import Functions, Rows, join_rows
+from bilevelpy.reductions.tables import free_rows
 from bilevelpy.reductions.trees import tree_of
 
 if TYPE_CHECKING:
@@ -265,15 +266,7 @@ def product_rows(program: KKT) -> Rows:
         quadratic[k] = sp.csr_array(half + half.T)
     names = [f"product.{pair.name}" for pair in program.pairs]
     made = Functions(np.zeros(count), sp.csr_array(linear), quadratic, trees)
-    return _free_rows(names, made, np.full(count, EXACT))
-
-
-def _free_rows(names: list[str], functions: Functions, high: Array) -> Rows:
-    """Rows with an upper end that belong to nobody."""
-    count = len(names)
-    none = (None,) * count
-    low = np.full(count, -math.inf)
-    return Rows(tuple(names), functions, low, high, np.zeros(count, dtype=np.int64), none, none)
+    return free_rows(names, made, np.full(count, -math.inf), np.full(count, EXACT))
 
 
 def stationary_program(system: System) -> KKT:

@@ -13,12 +13,11 @@ import numpy as np
 
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.evaluate import Interpreter
-from bilevelpy.ir.walk import postorder
+from bilevelpy.ir.walk import place, postorder
 from bilevelpy.machine import in_words, machine_memory
 from bilevelpy.patience import check
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.expand.forms import FORMS
-from bilevelpy.reductions.expand.moves import place
 from bilevelpy.reductions.expand.trees import TREES
 from bilevelpy.reductions.polynomial import (
     Form,

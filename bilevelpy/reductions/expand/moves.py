@@ -60,14 +60,3 @@ def target_positions(run: Expander, node: ir.Expr) -> Array:
     last = shape[-1]
     entry = np.arange(int(np.prod(shape, dtype=np.int64)))
     return np.asarray((entry // last) * last * last + (entry % last) * (last + 1))
-
-
-def place(node: ir.Expr) -> Any:
-    """The place in the text of a node or of what is below it."""
-    stack_ = [node]
-    while stack_:
-        top = stack_.pop()
-        if top.span is not None:
-            return top.span
-        stack_.extend(reversed(top.children))
-    return None

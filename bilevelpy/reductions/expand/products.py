@@ -8,7 +8,7 @@ import numpy as np
 
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.sparse import is_sparse
-from bilevelpy.reductions.expand.moves import place
+from bilevelpy.ir.walk import place
 from bilevelpy.reductions.refusal import refuse
 
 if TYPE_CHECKING:
