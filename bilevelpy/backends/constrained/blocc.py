@@ -94,7 +94,7 @@ class BLOCC(F2BA):
         self, oracle: Oracle, accuracy: Accuracy, options: F2BAOptions, rng: torch.Generator
     ) -> Penalised:
         """Saddle points in the place of minimisers."""
-        return Saddles(oracle, _UNUSED, _UNUSED, accuracy, options=options, rng=rng)
+        return Saddles(oracle, _UNUSED, accuracy, options=options, rng=rng)
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from bilevelpy.backends.implicit.base import Implicit
 from bilevelpy.backends.loop import check_range
 from bilevelpy.ir.types import Relation, Sense
 from bilevelpy.lowering.protocol import Oracle
-from bilevelpy.numerics.cones.response import ConicAdjoint, ConicLower, ConicMethod, solve_conic
+from bilevelpy.numerics.cones.response import ConicMethod, solve_conic
 from bilevelpy.numerics.driver.measure import Measure
 from bilevelpy.numerics.lower.response import Accuracy, Response
 from bilevelpy.numerics.upper.optimizer import UpperState
@@ -140,6 +140,4 @@ class Conic(Implicit):
 
     def response(self, oracle: Oracle, options: ConicOptions) -> Response:
         """Both solves share what is known of the last response."""
-        method = ConicMethod()
-        exact = Accuracy(level=1e-9, change=1.0, floor=1e-9)
-        return Response(oracle, ConicLower(method), ConicAdjoint(method), exact)
+        return Response(oracle, ConicMethod(), Accuracy(level=1e-9, change=1.0, floor=1e-9))

@@ -20,7 +20,6 @@ from bilevelpy.numerics.lower.response import Response
 from bilevelpy.numerics.rows.resolver import RESOLVED
 from bilevelpy.numerics.rows.response import (
     ConstrainedLower,
-    RowsLower,
     constrained_lower,
     rows_response,
 )
@@ -104,8 +103,8 @@ class Descents:
 
     def _response(self, oracle: Any) -> tuple[Response, ConstrainedLower]:
         response = rows_response(oracle, RESOLVED)
-        assert isinstance(response.lower, RowsLower)
-        return response, response.lower.solver
+        assert isinstance(response.method, ConstrainedLower)
+        return response, response.method
 
     @contextmanager
     def _counted(self, solver: ConstrainedLower) -> Iterator[None]:

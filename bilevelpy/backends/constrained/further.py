@@ -22,7 +22,7 @@ from bilevelpy.backends.constrained.softened import softened
 from bilevelpy.backends.constrained.starts import RowsState
 from bilevelpy.backends.nlp.starts import between
 from bilevelpy.numerics.driver.measure import Finish, Measure
-from bilevelpy.numerics.rows.response import RowsLower
+from bilevelpy.numerics.rows.response import ConstrainedLower
 from bilevelpy.numerics.rows.sample import RowsSampler
 from bilevelpy.numerics.upper.state import UpperState
 from bilevelpy.result import Status
@@ -105,8 +105,10 @@ def search(state: Further, oracle: Any, here: Measure, begin: Callable[[Vec, Vec
 
 def _spent(run: Run) -> int:
     """Systems that the lower programs of a run have taken."""
-    by = run.sampler if isinstance(run, RowsState) else run.response.lower
-    return int(by.solver.tally.systems) if isinstance(by, (RowsSampler, RowsLower)) else 0
+    by: Any = run.sampler if isinstance(run, RowsState) else run.response.method
+    if isinstance(by, RowsSampler):
+        by = by.solver
+    return int(by.tally.systems) if isinstance(by, ConstrainedLower) else 0
 
 
 def allowed(oracle: Any, spent: int) -> int:

@@ -29,7 +29,6 @@ from bilevelpy.numerics.rows.piece_sample import LARGEST as LARGEST_PIECES
 from bilevelpy.numerics.rows.response import (
     FLOOR,
     ConstrainedLower,
-    RowsLower,
     constrained_lower,
     rows_response,
 )
@@ -258,12 +257,12 @@ def _over_kinks(oracle: Oracle, state: UpperState, options: KKTOptions) -> RowsS
     """The run by steps that go from piece to piece of the response; None where these are too large,
     or it has no value there.
     """
-    lower, functions = state.response.lower, cast("Any", oracle)
+    lower, functions = state.response.method, cast("Any", oracle)
     size = oracle.n * (2 * oracle.m + functions.g.size)
-    if not isinstance(lower, RowsLower) or oracle.n > LARGEST_PIECES or size > ENTRIES:
+    if not isinstance(lower, ConstrainedLower) or oracle.n > LARGEST_PIECES or size > ENTRIES:
         return None
     rng = torch.Generator().manual_seed(0)
-    sampler = RowsSampler(lower.solver)
+    sampler = RowsSampler(lower)
     at = begin_rows(oracle, state.point.x, state.point.y, options.tol, 1, rng, sampler)
     return None if at.here is None else at
 
@@ -272,11 +271,11 @@ def _along_edge(oracle: Oracle, state: UpperState, options: KKTOptions) -> RowsS
     """The run with the row of x that stopped it; None where it was none: at an x beyond, the lower
     rows cannot be met.
     """
-    lower = state.response.lower
-    if not isinstance(lower, RowsLower) or lower.solver.unmet is None:
+    lower = state.response.method
+    if not isinstance(lower, ConstrainedLower) or lower.unmet is None:
         return None
-    sampler = RowsSampler(lower.solver)
-    sampler.learn(oracle, lower.solver.unmet, state.point.x)
+    sampler = RowsSampler(lower)
+    sampler.learn(oracle, lower.unmet, state.point.x)
     if not sampler.cuts:
         return None
     rng = torch.Generator().manual_seed(0)

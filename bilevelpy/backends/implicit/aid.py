@@ -124,13 +124,7 @@ class AID(Implicit):
         steps = StepLength(options.lower_step)
         fixed = bool(options.lower_steps or options.adjoint_steps)
         accuracy = Accuracy(level=1e-2, change=1e-1, floor=min(1e-3 * options.tol, 1e-6))
-        return Response(
-            oracle,
-            AIDLower(options, steps),
-            AIDAdjoint(options, steps),
-            accuracy,
-            correct=not fixed,
-        )
+        return Response(oracle, AIDMethod(options, steps), accuracy, correct=not fixed)
 
     def step(self, oracle: Oracle, state: UpperState, options: AIDOptions) -> UpperState:
         """A step of the optimizer, or of plain gradient descent."""
@@ -162,16 +156,32 @@ class StepLength:
         return self.given
 
 
+def identity(r: Vec) -> Vec:
+    """No preconditioner: fixed numbers of products are those of the plain method."""
+    return r
+
+
+def tied(start: float, scale: float, accuracy: Accuracy) -> float:
+    """Lower residual to reach: a level on the scale of the run, and a fraction of what the move of
+    x caused.
+    """
+    largest = max(start, scale)
+    if not math.isfinite(largest):
+        return 0.0
+    return max(min(accuracy.level * largest, accuracy.change * start), 1e-15 * largest)
+
+
 @dataclass(slots=True)
-class AIDLower:
-    """The lower level by Newton-CG, L-BFGS or gradient descent, to a tied tolerance or for T
-    steps.
+class AIDMethod:
+    """The lower level by Newton-CG, L-BFGS or gradient descent, to a tied tolerance or for T steps;
+    the linear solver of the variant, to a tied tolerance or for Q products.
     """
 
     options: AIDOptions
     steps: StepLength
+    solves: int = 0
 
-    def solve(
+    def solve_lower(
         self, oracle: Oracle, x: Vec, y: Vec, accuracy: Accuracy, scale: float
     ) -> tuple[LowerSolution, float]:
         """The response, and the residual at the start."""
@@ -205,31 +215,9 @@ class AIDLower:
         step = self.steps.at(oracle, x, y, renew=not o.lower_step)
         return gradient_descent(oracle, x, y, step=step, iterations=20000, tol=tol), start
 
-
-def identity(r: Vec) -> Vec:
-    """No preconditioner: fixed numbers of products are those of the plain method."""
-    return r
-
-
-def tied(start: float, scale: float, accuracy: Accuracy) -> float:
-    """Lower residual to reach: a level on the scale of the run, and a fraction of what the move of
-    x caused.
-    """
-    largest = max(start, scale)
-    if not math.isfinite(largest):
-        return 0.0
-    return max(min(accuracy.level * largest, accuracy.change * start), 1e-15 * largest)
-
-
-@dataclass(slots=True)
-class AIDAdjoint:
-    """The linear solver of the variant, to a tied tolerance or for Q products."""
-
-    options: AIDOptions
-    steps: StepLength
-    solves: int = 0
-
-    def solve(self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy) -> Adjoint:
+    def solve_adjoint(
+        self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy
+    ) -> Adjoint:
         """The adjoint at the point."""
         o = self.options
         x, y, face = point.x, point.y, point.lower.face

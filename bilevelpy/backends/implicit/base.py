@@ -77,7 +77,9 @@ class DenseSolver:
     tol: float = 1e-10
     size: float = 0.0
 
-    def solve_lower(self, oracle: Oracle, x: Vec, y: Vec, accuracy: Accuracy) -> LowerSolution:
+    def solve_lower(
+        self, oracle: Oracle, x: Vec, y: Vec, accuracy: Accuracy, scale: float
+    ) -> tuple[LowerSolution, float]:
         """Newton from y; remembers the size of responses, for those that pass through 0.
 
         An error e in y changes Phi by about e^2 and its gradient by about e, hence the tenth.
@@ -93,7 +95,7 @@ class DenseSolver:
         )
         if found.usable:
             self.size = max(self.size, norm(found.y))
-        return found
+        return found, found.started
 
     def solve_adjoint(
         self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy
@@ -125,28 +127,3 @@ class DenseSolver:
             return None
         columns = torch.from_numpy(np.ascontiguousarray(mixed.T))
         return -torch.stack([curvature.solve(v) for v in columns], 1).numpy()
-
-
-@dataclass(slots=True)
-class DenseLower:
-    """:class:`DenseSolver` as a lower method."""
-
-    solver: DenseSolver
-
-    def solve(
-        self, oracle: Oracle, x: Vec, y: Vec, accuracy: Accuracy, scale: float
-    ) -> tuple[LowerSolution, float]:
-        """To the accuracy asked for, and no finer than the solver's own tolerance."""
-        found = self.solver.solve_lower(oracle, x, y, accuracy)
-        return found, found.started
-
-
-@dataclass(slots=True)
-class DenseAdjoint:
-    """:class:`DenseSolver` as an adjoint method."""
-
-    solver: DenseSolver
-
-    def solve(self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy) -> Adjoint:
-        """To a tenth of the accuracy asked for: residuals of a fresh factor are rounding anyway."""
-        return self.solver.solve_adjoint(oracle, point, u0, accuracy)

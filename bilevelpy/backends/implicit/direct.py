@@ -10,12 +10,12 @@ from bilevelpy.analysis.smooth import ABSOLUTE, GROUPS
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.acceptance import refuse_implicit, warn_implicit
 from bilevelpy.backends.base import Accept, Cost, Reject
-from bilevelpy.backends.implicit.base import DenseAdjoint, DenseLower, DenseSolver, Implicit
+from bilevelpy.backends.implicit.base import DenseSolver, Implicit
 from bilevelpy.backends.loop import check_range
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.driver.measure import Measure
 from bilevelpy.numerics.lower.block_curvature import curvature_of
-from bilevelpy.numerics.lower.quadratic import ExactAdjoint, ExactLower, quadratic_lower
+from bilevelpy.numerics.lower.quadratic import quadratic_lower
 from bilevelpy.numerics.lower.response import Accuracy, NewtonStep, Response
 from bilevelpy.numerics.upper import two_ways
 from bilevelpy.numerics.upper.eliminated import eliminated, eliminated_sparsely
@@ -161,18 +161,15 @@ class Direct(Implicit):
         solver = DenseSolver(
             curvature_of(oracle, constant=options.constant_hessian, borrows=True), options.lower_tol
         )
-        lower, adjoint = DenseLower(solver), DenseAdjoint(solver)
-        exact = quadratic_lower(oracle, lower, adjoint)
+        exact = quadratic_lower(oracle, solver)
         if exact is not None:
             finest = Accuracy(level=FINEST, change=CHANGE, floor=FINEST)
             newton: NewtonStep | None = eliminated(oracle, exact) or reduced_newton(
                 oracle, exact.columns_on, options.tol, kept=True
             )
-            return Response(
-                oracle, ExactLower(exact), ExactAdjoint(exact), finest, correct=False, newton=newton
-            )
+            return Response(oracle, exact, finest, correct=False, newton=newton)
         tied = Accuracy(level=1e-2, change=1e-1, floor=FINEST)
         newton = eliminated_sparsely(oracle) or reduced_newton(
             oracle, partial(solver.columns, oracle), options.tol
         )
-        return Response(oracle, lower, adjoint, tied, newton=newton)
+        return Response(oracle, solver, tied, newton=newton)

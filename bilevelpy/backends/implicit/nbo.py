@@ -103,9 +103,8 @@ class NBO:
 
     def response(self, oracle: Oracle, options: NBOOptions) -> Response:
         """Newton steps that leave their directions to the adjoint."""
-        shared = Directions()
         accuracy = Accuracy(level=1e-3, change=1e-2, floor=min(1e-3 * options.tol, 1e-6))
-        return Response(oracle, NewtonLower(shared), SharedAdjoint(shared), accuracy)
+        return Response(oracle, SharedNewton(), accuracy)
 
     def init(
         self, oracle: Oracle, x: Vec, y: Vec, options: NBOOptions, rng: torch.Generator
@@ -141,8 +140,10 @@ class NBO:
 
 
 @dataclass(slots=True)
-class Directions:
-    """Conjugate directions p with their products H p, of the newest Newton system."""
+class SharedNewton:
+    """Newton systems whose conjugate directions p serve the adjoint: they are kept with their
+    products H p, those of the newest system.
+    """
 
     made_again: ClassVar[tuple[str, ...]] = ("pairs",)
 
@@ -174,20 +175,13 @@ class Directions:
             out = out + (dot(p, r) / dot(p, Hp)) * p
         return out
 
-
-@dataclass(slots=True)
-class NewtonLower:
-    """Damped Newton-CG steps to a tied tolerance; the directions of the last system are kept."""
-
-    shared: Directions
-
-    def solve(
+    def solve_lower(
         self, oracle: Oracle, x: Vec, y: Vec, accuracy: Accuracy, scale: float
     ) -> tuple[LowerSolution, float]:
-        """The response, and the residual at the start."""
+        """Damped Newton-CG steps to a tied tolerance; the residual at the start."""
         domain, negative = oracle.domain_y, False
         oracle.counts.lower_solves += 1
-        self.shared.restart()
+        self.restart()
         f, g = oracle.value_grad_f(x, y)
         first = residual = domain.projected_gradient_norm(y, g)
         tol = tied(first, scale, accuracy)
@@ -200,8 +194,8 @@ class NewtonLower:
             a = face.project(g)
             # A loose system for a small part of the way, a tight one for the last step.
             goal = max(min(0.3, math.sqrt(residual / first)) * norm(a), 0.3 * tol)
-            self.shared.restart()
-            H = self.shared.watch(on_face(oracle.hvp(x, y), face))
+            self.restart()
+            H = self.watch(on_face(oracle.hvp(x, y), face))
             v = conjugate_gradients(H, a, tol=goal, max_iter=MOST)
             negative = negative or v.negative_curvature
             step = descend(oracle, x, y, f, g, -v.u if bool(v.u.any()) else -a)
@@ -215,25 +209,20 @@ class NewtonLower:
                 return finish(domain, y, f, g, k + 1, "rounding", negative), first
         return finish(domain, y, f, g, NEWTON, "limit", negative), first
 
-
-@dataclass(slots=True)
-class SharedAdjoint:
-    """``H w = H u - F_y`` from the last u: first within the directions of the Newton step, then by
-    new ones.
-    """
-
-    shared: Directions
-
-    def solve(self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy) -> Adjoint:
-        """The adjoint at the point."""
+    def solve_adjoint(
+        self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy
+    ) -> Adjoint:
+        """``H w = H u - F_y`` from the last u: first within the directions of the Newton step, then
+        by new ones.
+        """
         x, y, face = point.x, point.y, point.lower.face
         guess, extra = u0, 0
-        if self.shared.pairs and face.is_whole:
+        if self.pairs and face.is_whole:
             d = point.gF_y
             if u0 is None:
-                guess = self.shared.correct(d)
+                guess = self.correct(d)
             else:
-                guess = u0 + self.shared.correct(d - oracle.hvp(x, y)(u0))
+                guess = u0 + self.correct(d - oracle.hvp(x, y)(u0))
                 extra = 1
         found = krylov_adjoint(
             oracle,

@@ -113,7 +113,6 @@ class QNBO(Implicit):
 
     def response(self, oracle: Oracle, options: QNBOOptions) -> Response:
         """Subroutines A and B, which share pairs."""
-        pairs = Pairs(options)
         known = cast(Oracle, GradientOracle(oracle)) if options.hessian_free else oracle
         fixed = (
             bool(options.lower_steps)
@@ -121,7 +120,7 @@ class QNBO(Implicit):
             or options.adjoint == "share"
         )
         accuracy = Accuracy(level=1e-3, change=1e-2, floor=min(1e-3 * options.tol, 1e-6))
-        return Response(known, SubroutineA(pairs), SubroutineB(pairs), accuracy, correct=not fixed)
+        return Response(known, Subroutines(options), accuracy, correct=not fixed)
 
     def step(self, oracle: Oracle, state: UpperState, options: QNBOOptions) -> UpperState:
         """A step of the optimizer, or of plain gradient descent."""
@@ -129,12 +128,13 @@ class QNBO(Implicit):
 
 
 @dataclass(slots=True)
-class Pairs:
-    """Options, the scale of H_0, and the pairs of the newest lower solve."""
+class Subroutines:
+    """Both solves of the paper, with the scale of H_0 and the pairs of the newest lower solve."""
 
     options: QNBOOptions
     scale: float = 0.0
     memory: InverseHessian | None = None
+    solves: int = 0
     rng: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
 
     def fresh(self, oracle: Oracle, x: Vec, y: Vec, *, pairs: int = 0) -> InverseHessian:
@@ -151,20 +151,13 @@ class Pairs:
             else SR1(self.scale, max(memory, 60))
         )
 
-
-@dataclass(slots=True)
-class SubroutineA:
-    """The lower level by P gradient and T quasi-Newton steps, or by a line search to a tied
-    tolerance.
-    """
-
-    pairs: Pairs
-
-    def solve(
+    def solve_lower(
         self, oracle: Oracle, x: Vec, y: Vec, accuracy: Accuracy, scale: float
     ) -> tuple[LowerSolution, float]:
-        """The response, and the residual at the start."""
-        o = self.pairs.options
+        """Subroutine A: P gradient and T quasi-Newton steps, or a line search to a tied tolerance;
+        the residual at the start.
+        """
+        o = self.options
         if o.lower_steps:
             return self._paper(oracle, x, y)
         f, g = oracle.value_grad_f(x, y)
@@ -172,18 +165,18 @@ class SubroutineA:
         if o.update == "bfgs":
             # Pairs are carried over: H moves little with x, and the line search catches where it
             # does not.
-            memory = self.pairs.memory or BFGS(0.0, o.memory, rescale=True)
+            memory = self.memory or BFGS(0.0, o.memory, rescale=True)
         else:
-            memory = self.pairs.fresh(oracle, x, y)
-        self.pairs.memory = memory
+            memory = self.fresh(oracle, x, y)
+        self.memory = memory
         tol = tied(start, scale, accuracy)
         return lbfgs(oracle, x, y, tol=tol, max_iter=5000, memory=memory, start=(f, g)), start
 
     def _paper(self, oracle: Oracle, x: Vec, y: Vec) -> tuple[LowerSolution, float]:
         """Algorithm 2: unit steps, pairs restarted; P + T + 1 gradients."""
-        o = self.pairs.options
+        o = self.options
         domain = oracle.domain_y
-        memory = self.pairs.fresh(oracle, x, y)
+        memory = self.fresh(oracle, x, y)
         step = o.lower_step or StepLength().at(oracle, x, y)
         y = gradient_descent(oracle, x, y, step=step, iterations=o.warmup).y
         g = oracle.grad_f(x, y)
@@ -195,20 +188,14 @@ class SubroutineA:
             g_next = oracle.grad_f(x, y_next)
             memory.update(y_next - y, g_next - g)
             y, g = y_next, g_next
-        self.pairs.memory = memory
+        self.memory = memory
         return finish(domain, y, math.nan, g, o.lower_steps, "limit"), first
 
-
-@dataclass(slots=True)
-class SubroutineB:
-    """The adjoint: refined, preconditioned or shared."""
-
-    pairs: Pairs
-    solves: int = 0
-
-    def solve(self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy) -> Adjoint:
-        """The adjoint at the point."""
-        o = self.pairs.options
+    def solve_adjoint(
+        self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy
+    ) -> Adjoint:
+        """Subroutine B: the adjoint, refined, preconditioned or shared."""
+        o = self.options
         x, y, face = point.x, point.y, point.lower.face
         self.solves += 1
         limit = {"tolerance": MOST, "constant": o.adjoint_steps, "increasing": self.solves}[
@@ -220,7 +207,7 @@ class SubroutineB:
         )
         d = face.project(point.gF_y)
         size = norm(d)
-        memory = self.pairs.memory
+        memory = self.memory
         if kind == "share" and memory is not None:
             u = face.project(memory.apply(d))
             return Adjoint(u, oracle.cross(x, y)(u), math.nan, 0)
@@ -245,7 +232,7 @@ class SubroutineB:
         H = on_face(oracle.hvp(x, y), face)
         guess = None if start is None or not bool(start.any()) else face.project(start)
         tol = accuracy.level * size if tied_to_progress else 1e-14 * size
-        inner = self.pairs.fresh(oracle, x, y, pairs=KEPT if tied_to_progress else limit)
+        inner = self.fresh(oracle, x, y, pairs=KEPT if tied_to_progress else limit)
         found = quasi_newton_solve(H, d, inner, iterations=limit, tol=tol, u0=guess)
         residual = found.residual / max(size, 1e-300)
         return Adjoint(found.u, oracle.cross(x, y)(found.u), residual, found.products)

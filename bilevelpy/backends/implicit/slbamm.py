@@ -13,7 +13,7 @@ from bilevelpy.backends.acceptance import refuse_nonconvex
 from bilevelpy.backends.base import Accept, Cost, Reject
 from bilevelpy.backends.implicit.aggregated import Aggregated
 from bilevelpy.backends.implicit.alternate import DUALS, ORDERS, alternate
-from bilevelpy.backends.implicit.nbo import Directions, NewtonLower, SharedAdjoint
+from bilevelpy.backends.implicit.nbo import SharedNewton
 from bilevelpy.backends.loop import (
     LoopState,
     check_choices,
@@ -127,11 +127,8 @@ class SLBAMM:
                 top = extreme_eigenvalues(problem.hvp(x, y), oracle.m, rng)[1]
                 beta = 0.5 / top if top > 0 else 1.0
             return LoopState(x, y, torch.zeros_like(y), oracle.grad_F(x, y)[0], 0.0, beta)
-        shared = Directions()
         accuracy = Accuracy(level=1e-4, change=1e-2, floor=min(1e-3 * options.tol, 1e-8))
-        state = begin(
-            Response(problem, NewtonLower(shared), SharedAdjoint(shared), accuracy), x, y, 0.0
-        )
+        state = begin(Response(problem, SharedNewton(), accuracy), x, y, 0.0)
         return _lowered(state, options)
 
     def step(

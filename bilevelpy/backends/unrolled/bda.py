@@ -123,7 +123,7 @@ class BDA:
             step = 0.5 / max(tops) if max(tops) > 0 else 1.0
         accuracy = Accuracy(level=1e-3, change=1.0, floor=min(1e-3 * options.tol, 1e-7))
         response = Descent(
-            oracle, _UNUSED, _UNUSED, accuracy, correct=False, options=options, step=step, begun=y
+            oracle, _UNUSED, accuracy, correct=False, options=options, step=step, begun=y
         )
         response.T = options.lower_steps or FIRST
         state = begin(response, x, y, 0.0)

@@ -144,12 +144,10 @@ class ITD:
         """Evaluate at the start; estimate the upper step where plain steps need one."""
         if options.model:
             y = oracle.y0  # wherever a run goes on from, paths begin at the declared start
-        shared = Unrolled(options, StepLength(options.lower_step), y)
         accuracy = Accuracy(level=1e-3, change=1e-2, floor=min(1e-3 * options.tol, 1e-6))
         response = SteppedResponse(
             oracle,
-            Along(shared),
-            Back(shared),
+            Unrolled(options, StepLength(options.lower_step), y),
             accuracy,
             correct=not (options.lower_steps or options.biased) and options.mode == "reverse",
         )
@@ -179,7 +177,7 @@ class ITD:
 
 @dataclass(slots=True)
 class Unrolled:
-    """What both directions share: the options, the step length, and the newest path."""
+    """A path of lower iterates, and the derivative back along it; the newest one is kept."""
 
     made_again: ClassVar[tuple[str, ...]] = ("path",)
 
@@ -189,22 +187,17 @@ class Unrolled:
     T: int = FIRST
     path: Path | None = None
 
-
-@dataclass(slots=True)
-class Along:
-    """The lower iterations: T of them, or as many as the tolerance and the derivative ask for."""
-
-    shared: Unrolled
-
-    def solve(
+    def solve_lower(
         self, oracle: Oracle, x: Vec, y: Vec, accuracy: Accuracy, scale: float
     ) -> tuple[LowerSolution, float]:
-        """The response, and the residual at the start."""
-        o, shared = self.shared.options, self.shared
-        y = y if o.warm else shared.start
+        """The lower iterations, T of them or as many as the tolerance and the derivative ask for;
+        the residual at the start.
+        """
+        o = self.options
+        y = y if o.warm else self.start
         fixed = bool(o.lower_steps)
-        step = shared.steps.at(oracle, x, y, renew=not (fixed or o.lower_step))
-        shared.path = path = Path(y, step, o.checkpoint)
+        step = self.steps.at(oracle, x, y, renew=not (fixed or o.lower_step))
+        self.path = path = Path(y, step, o.checkpoint)
         if fixed:
             first = extend(oracle, x, path, 1)
             extend(oracle, x, path, o.lower_steps - 1)
@@ -212,7 +205,7 @@ class Along:
             return packed(oracle, x, path, exact=False, ended=ended), first
         first = extend(oracle, x, path, 1)
         tol = tied(first, scale, accuracy)
-        extend(oracle, x, path, shared.T - 1)
+        extend(oracle, x, path, self.T - 1)
         while True:
             lower = packed(oracle, x, path, exact=True, ended="reached")
             if lower.residual <= tol or not math.isfinite(lower.f):
@@ -223,20 +216,15 @@ class Along:
                 ), first
             if path.step * lower.residual <= ROUNDING * norm(path.end):
                 return replace(lower, ended="rounding"), first
-            extend(oracle, x, path, shared.T)
+            extend(oracle, x, path, self.T)
 
-
-@dataclass(slots=True)
-class Back:
-    """The derivative of the newest path."""
-
-    shared: Unrolled
-
-    def solve(self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy) -> Adjoint:
+    def solve_adjoint(
+        self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy
+    ) -> Adjoint:
         """``u = s sum_t p_t`` and ``f_xy u`` along the path; more steps where too much of p is
         left.
         """
-        o, path = self.shared.options, self.shared.path
+        o, path = self.options, self.path
         assert path is not None
         if o.mode == "forward":
             return self._tangents(oracle, point, path)
@@ -246,12 +234,12 @@ class Back:
             if o.lower_steps or o.biased or left <= accuracy.level * size or path.count > MOST:
                 exact = o.model or size == 0.0
                 return replace(found, residual=0.0 if exact else left / size)
-            self.shared.T = 2 * path.count
+            self.T = 2 * path.count
             extend(oracle, point.x, path, path.count)
 
     def _tangents(self, oracle: Oracle, point: Point, path: Path) -> Adjoint:
         """Forward mode: ``Z' F_y`` with the tangents Z of all upper variables."""
-        o = self.shared.options
+        o = self.options
         Z = _forward(oracle, point.x, path, o.truncate)
         return Adjoint(torch.zeros_like(point.y), -(Z.T @ point.gF_y), math.nan, 0)
 

@@ -114,7 +114,7 @@ class BVFSM:
             upper = norm(oracle.grad_F(x, y)[1]) / (norm(y) or 1.0)
         accuracy = Accuracy(level=1e-6, change=1.0, floor=min(1e-2 * options.tol, 1e-8))
         response = Barrier(
-            oracle, _UNUSED, _UNUSED, accuracy, options=options, rng=rng, bend_F=upper, bend_f=lower
+            oracle, _UNUSED, accuracy, options=options, rng=rng, bend_F=upper, bend_f=lower
         )
         response.prepare(x, y)
         return _tightened(begin(response, x, response.y, 0.0), options)

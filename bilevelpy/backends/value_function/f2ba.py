@@ -106,7 +106,7 @@ class F2BA:
         self, oracle: Oracle, accuracy: Accuracy, options: F2BAOptions, rng: torch.Generator
     ) -> Penalised:
         """The response by which Phi is known."""
-        return Penalised(oracle, _UNUSED, _UNUSED, accuracy, options=options, rng=rng)
+        return Penalised(oracle, _UNUSED, accuracy, options=options, rng=rng)
 
     def init(
         self, oracle: Oracle, x: Vec, y: Vec, options: F2BAOptions, rng: torch.Generator

@@ -192,7 +192,7 @@ def begun(
     whole: Any = joint
     # Of lower values: gradients are known to it times the weight.
     accuracy = Accuracy(level=ROUGH, change=1.0, floor=min(1e-3 * tol, 1e-7))
-    response = made(whole, _UNUSED, _UNUSED, accuracy, base=joint.oracle, **settings)
+    response = made(whole, _UNUSED, accuracy, base=joint.oracle, **settings)
     return raised(begin(response, torch.cat([parts[0] / joint.unit, *parts[1:]]), y, 0.0), tol)
 
 

@@ -133,9 +133,7 @@ class PZOBO:
         # F at the end of a path is wrong to first order in its residual; at last it falls by tol^2.
         floor = max(options.tol**2, FINEST) if line_search else 0.1 * options.tol
         accuracy = Accuracy(level=1e-4, change=1e-4, floor=min(floor, 1e-6))
-        response = SteppedResponse(
-            oracle, Along(paths), Differences(paths), accuracy, correct=False
-        )
+        response = SteppedResponse(oracle, paths, accuracy, correct=False)
         state = begin(response, x, y, options.tol if line_search else 0.0)
         response.alpha = 0.0 if line_search else options.upper_step or math.inf
         response.adam = Adam(options.upper_step) if options.upper == "adam" else None
@@ -192,7 +190,7 @@ def drawn(directions: str, count: int, n: int, rng: torch.Generator) -> Vec:
 
 @dataclass(slots=True)
 class Paths:
-    """What base and perturbed paths share."""
+    """The base path, and the perturbed ones that the hypergradient is made of."""
 
     options: PZOBOOptions
     count: int
@@ -216,20 +214,13 @@ class Paths:
         """Q directions as rows."""
         return drawn(self.options.directions, self.count, n, self.rng)
 
-
-@dataclass(slots=True)
-class Along:
-    """The base path."""
-
-    paths: Paths
-
-    def solve(
+    def solve_lower(
         self, oracle: Oracle, x: Vec, y: Vec, accuracy: Accuracy, scale: float
     ) -> tuple[LowerSolution, float]:
-        """The response, and the residual at the start."""
-        o, paths = self.paths.options, self.paths
-        paths.origin = y = y if o.warm else paths.start
-        path = Path(y, paths.length(oracle, x, y), "always")
+        """The end of the base path, and the residual at the start."""
+        o = self.options
+        self.origin = y = y if o.warm else self.start
+        path = Path(y, self.length(oracle, x, y), "always")
         if o.lower_steps:
             first = extend(oracle, x, path, 1)
             extend(oracle, x, path, o.lower_steps - 1)
@@ -244,40 +235,35 @@ class Along:
             ended="reached" if reached else "limit",
         ), first
 
-
-@dataclass(slots=True)
-class Differences:
-    """``1/Q sum_j <delta_j, F_y> U_j`` by perturbed paths, all in one batch."""
-
-    paths: Paths
-
-    def solve(self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy) -> Adjoint:
-        """The indirect part of the hypergradient, with its sign turned as in implicit
-        differentiation.
+    def solve_adjoint(
+        self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy
+    ) -> Adjoint:
+        """``1/Q sum_j <delta_j, F_y> U_j`` by perturbed paths, all in one batch: the indirect part
+        of the hypergradient, with its sign turned as in implicit differentiation.
         """
-        o, paths = self.paths.options, self.paths
+        o = self.options
         x, d = point.x, point.gF_y
         mu = o.difference * (1.0 + norm(x)) / math.sqrt(max(oracle.n, 1))
-        U = paths.draw(oracle.n)
-        if o.central and paths.exact:
+        U = self.draw(oracle.n)
+        if o.central and self.exact:
             ends = self._ends(oracle, torch.cat([x + mu * U, x - mu * U]), point, accuracy)
-            delta = (ends[: paths.count] - ends[paths.count :]) / (2.0 * mu)
+            delta = (ends[: self.count] - ends[self.count :]) / (2.0 * mu)
         else:
             delta = (self._ends(oracle, x + mu * U, point, accuracy) - point.y) / mu
-        along = (delta @ d) @ U / paths.count
+        along = (delta @ d) @ U / self.count
         return Adjoint(torch.zeros_like(d), -along, math.nan, 0)
 
     def _ends(self, oracle: Oracle, X: Vec, point: Point, accuracy: Accuracy) -> Vec:
         """Paths at the rows of X: N steps from the common start, or from the response until what x
         changed is answered.
         """
-        o, paths = self.paths.options, self.paths
-        step = paths.length(oracle, point.x, point.y)
+        o = self.options
+        step = self.length(oracle, point.x, point.y)
         if o.lower_steps:
-            assert paths.origin is not None
-            return fixed_paths(oracle, paths.gradients, X, paths.origin, step, o.lower_steps)
+            assert self.origin is not None
+            return fixed_paths(oracle, self.gradients, X, self.origin, step, o.lower_steps)
         fraction = 0.1 * min(accuracy.level, accuracy.change)
-        return solved_paths(oracle, paths.gradients, X, point.y, step, fraction, MOST)
+        return solved_paths(oracle, self.gradients, X, point.y, step, fraction, MOST)
 
 
 def _descend(oracle: Oracle, x: Vec, y: Vec, step: float, tol: float) -> tuple[Vec, bool]:

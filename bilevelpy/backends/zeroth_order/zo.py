@@ -13,7 +13,7 @@ from scipy.optimize import Bounds, minimize
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.acceptance import refuse_any_function, refuse_choice, with_one_level
 from bilevelpy.backends.base import Accept, Cost, Reject
-from bilevelpy.backends.implicit.base import DenseAdjoint, DenseLower, DenseSolver
+from bilevelpy.backends.implicit.base import DenseSolver
 from bilevelpy.backends.loop import LoopState, check_choices, check_range, guard, measure_loop
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.driver.measure import Measure
@@ -133,13 +133,12 @@ class ZO:
             )
         )
         if kinks:
-            state = begin(Nested(values, _UNUSED, _UNUSED, Accuracy()), x, y, options.tol)
+            state = begin(Nested(values, _UNUSED, Accuracy()), x, y, options.tol)
             state.warnings = (NESTED,)
             return state
         solver = DenseSolver(DenseCurvature(), 1e-8)
         accuracy = Accuracy(level=1e-7, change=1e-3, floor=1e-7)
-        response = Response(values, DenseLower(solver), DenseAdjoint(solver), accuracy)
-        return begin(response, x, y, options.tol)
+        return begin(Response(values, solver, accuracy), x, y, options.tol)
 
     def _smoothing(
         self, values: ValueOracle, x: Vec, y: Vec, options: ZOOptions, rng: torch.Generator

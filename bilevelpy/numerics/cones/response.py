@@ -187,44 +187,28 @@ def _saddle(H: Vec, face: Face, J: Vec, rhs: Vec) -> Vec:
 
 @dataclass(slots=True)
 class ConicMethod:
-    """Both methods of a :class:`~bilevelpy.numerics.lower.response.Response`; the last solution is
+    """The method of a :class:`~bilevelpy.numerics.lower.response.Response`; the last solution is
     kept.
     """
 
     last: ConicSolution | None = None
 
-    def lower(self, oracle: Any, x: Vec, y: Vec) -> LowerSolution:
-        """The response, or one that says that there is none."""
-        self.last = solve_conic(oracle, x, y)
-        if self.last is not None:
-            return self.last.lower
-        nothing = torch.full_like(y, math.nan)
-        return LowerSolution(y, math.nan, nothing, math.nan, Face(y.numel(), None), 0, "nonfinite")
-
-
-@dataclass(slots=True)
-class ConicLower:
-    """:class:`ConicMethod` as a lower method."""
-
-    method: ConicMethod
-
-    def solve(
+    def solve_lower(
         self, oracle: Any, x: Vec, y: Vec, accuracy: Accuracy, scale: float
     ) -> tuple[LowerSolution, float]:
-        """To rounding, whatever is asked for."""
-        found = self.method.lower(oracle, x, y)
+        """The response to rounding, whatever is asked for, or one that says that there is none."""
+        self.last = solve_conic(oracle, x, y)
+        if self.last is None:
+            none, face = torch.full_like(y, math.nan), Face(y.numel(), None)
+            return LowerSolution(y, math.nan, none, math.nan, face, 0, "nonfinite"), math.nan
+        found = self.last.lower
         return found, norm(found.gradient) if math.isfinite(found.f) else math.nan
 
-
-@dataclass(slots=True)
-class ConicAdjoint:
-    """:class:`ConicMethod` as an adjoint method."""
-
-    method: ConicMethod
-
-    def solve(self, oracle: Any, point: Point, u0: Vec | None, accuracy: Accuracy) -> Adjoint:
+    def solve_adjoint(
+        self, oracle: Any, point: Point, u0: Vec | None, accuracy: Accuracy
+    ) -> Adjoint:
         """By the factor of the face at the point's response."""
-        last = self.method.last
+        last = self.last
         if last is None or last.lower is not point.lower:
             last = solve_conic(oracle, point.x, point.y)
         if last is None:

@@ -13,7 +13,7 @@ import torch
 from bilevelpy.lowering.domains.product import WEAK, Face, ProductSet, SimplexFace
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.lower.hypergradient import Adjoint
-from bilevelpy.numerics.lower.response import Accuracy, AdjointMethod, LowerMethod, Point
+from bilevelpy.numerics.lower.response import Accuracy, Method, Point
 from bilevelpy.numerics.lower.solve import LowerSolution
 from bilevelpy.numerics.qp.working_set import Factor, Program, Solution, WorkingSet
 
@@ -30,11 +30,9 @@ BOUNDED = 300
 SOLVED = 1e-9
 
 
-def quadratic_lower(
-    oracle: Any, lower: LowerMethod, adjoint: AdjointMethod
-) -> QuadraticLower | None:
+def quadratic_lower(oracle: Any, other: Method) -> QuadraticLower | None:
     """The exact solver, where the oracle keeps f as a quadratic and its domain is a product of
-    boxes and simplices; ``lower`` and ``adjoint`` take over where H is singular.
+    boxes and simplices; the ``other`` one takes over where H is singular.
     """
     kept: Expanded | None = getattr(oracle, "kept_quadratic", None)
     domain: ProductSet = oracle.domain_y
@@ -42,9 +40,7 @@ def quadratic_lower(
         return None
     if sum(b.count for b in domain.simplices) * domain.dim > SUMS:
         return None
-    return QuadraticLower(
-        kept, _working_set(domain), lower, adjoint, np.ones(domain.dim, dtype=bool)
-    )
+    return QuadraticLower(kept, _working_set(domain), other, np.ones(domain.dim, dtype=bool))
 
 
 def _working_set(domain: ProductSet) -> WorkingSet:
@@ -56,7 +52,7 @@ def _working_set(domain: ProductSet) -> WorkingSet:
 
 @dataclass(slots=True)
 class QuadraticLower:
-    """Lower and adjoint method in one: with ``f = c + b'y + y'Hy / 2`` and the working set F::
+    """With ``f = c + b'y + y'Hy / 2`` and the working set F::
 
         H_FF y_F = -(b_F + H_FB y_B),     H_FF u_F = (dF/dy)_F
 
@@ -66,8 +62,7 @@ class QuadraticLower:
 
     kept: Expanded
     working: WorkingSet
-    lower: LowerMethod
-    adjoint: AdjointMethod
+    other: Method
     _all: np.ndarray
     _known: tuple[Face, np.ndarray, int] | None = None
     _size: float = 0.0
@@ -103,7 +98,7 @@ class QuadraticLower:
             return known, self._size
         found = working.solve(program) if math.isfinite(self._size) else None
         if found is None:
-            return self.lower.solve(oracle, x, y, accuracy, scale)
+            return self.other.solve_lower(oracle, x, y, accuracy, scale)
         oracle.counts.f += 1
         oracle.counts.grad_f += 1
         value = c + 0.5 * float(found.y.dot(found.gradient + program.b))
@@ -128,7 +123,7 @@ class QuadraticLower:
         free = self._all if face.free is None else face.free.numpy()
         factor = self.working.factor(program, free)
         if factor is None:
-            return self.adjoint.solve(oracle, point, u0, accuracy)
+            return self.other.solve_adjoint(oracle, point, u0, accuracy)
         u = factor.spread(factor.solve(d), len(d))
         residual, size = self._bound(program, factor, u), math.sqrt(d.dot(d))
         if not residual <= SOLVED * size:
@@ -138,7 +133,7 @@ class QuadraticLower:
                 r, d = (face.project(torch.from_numpy(v)).numpy() for v in (r, d))
             residual, size = math.sqrt(r.dot(r)), math.sqrt(d.dot(d))
         if not residual <= SOLVED * size:
-            return self.adjoint.solve(oracle, point, u0, accuracy)
+            return self.other.solve_adjoint(oracle, point, u0, accuracy)
         found = torch.from_numpy(u)
         cross = oracle.cross(point.x, point.y)(found)
         return Adjoint(found, cross, residual / size if size else 0.0, 1)
@@ -190,8 +185,7 @@ class QuadraticLower:
             "size": self._size,
             "norm": None if self._norm is None else self._norm[1],
             "last": self._last,
-            "lower": self.lower,
-            "adjoint": self.adjoint,
+            "other": self.other,
         }
 
     def restore(self, known: Mapping[str, Any], oracle: Any) -> None:
@@ -268,27 +262,3 @@ class QuadraticLower:
         face = Face(domain.dim, None if whole else free, tuple(simplices), weak=weak)
         self._known = (face, side, weak)
         return face
-
-
-@dataclass(slots=True)
-class ExactLower:
-    """:class:`QuadraticLower` as a lower method."""
-
-    solver: QuadraticLower
-
-    def solve(
-        self, oracle: Oracle, x: Vec, y: Vec, accuracy: Accuracy, scale: float
-    ) -> tuple[LowerSolution, float]:
-        """The response."""
-        return self.solver.solve_lower(oracle, x, y, accuracy, scale)
-
-
-@dataclass(slots=True)
-class ExactAdjoint:
-    """:class:`QuadraticLower` as an adjoint method."""
-
-    solver: QuadraticLower
-
-    def solve(self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy) -> Adjoint:
-        """The adjoint."""
-        return self.solver.solve_adjoint(oracle, point, u0, accuracy)

@@ -90,21 +90,21 @@ class Point:
         return sum(norm(part.masked_fill(held, 0.0)) for part in parts)
 
 
-class LowerMethod(Protocol):
-    """Solves the lower level at x from y; ``scale`` is the size of residuals in the run."""
+class Method(Protocol):
+    """Solves the lower level and the adjoint system; may keep what both have a use for."""
 
-    def solve(
+    def solve_lower(
         self, oracle: Oracle, x: Vec, y: Vec, accuracy: Accuracy, scale: float
     ) -> tuple[LowerSolution, float]:
-        """The solution and the residual at the start."""
+        """The response to x from y, and the residual at the start; ``scale`` is the size of
+        residuals in the run.
+        """
         ...
 
-
-class AdjointMethod(Protocol):
-    """Solves the adjoint system at a point; ``u0`` is the adjoint of the point before."""
-
-    def solve(self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy) -> Adjoint:
-        """The adjoint."""
+    def solve_adjoint(
+        self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy
+    ) -> Adjoint:
+        """The adjoint at a point; ``u0`` is the one of the point before."""
         ...
 
 
@@ -124,7 +124,7 @@ class NewtonStep(Protocol):
 
 @dataclass(slots=True)
 class Response:
-    """Evaluates Phi and dPhi/dx by a lower method and an adjoint method.
+    """Evaluates Phi and dPhi/dx by a method.
 
     The value is corrected to second order in the lower residual, ``F(x, y) - u' f_y`` with the
     newest adjoint u: line searches stay valid at loose lower accuracy. ``newton``
@@ -136,8 +136,7 @@ class Response:
     """
 
     oracle: Oracle
-    lower: LowerMethod
-    adjoint: AdjointMethod
+    method: Method
     accuracy: Accuracy = field(default_factory=Accuracy)
     scale: float = 0.0
     first: float = 0.0
@@ -156,7 +155,7 @@ class Response:
             y = y if self.oracle.f(x, y) < self.oracle.f(x, near.y) else near.y
         loose: tuple[float, float] | None = None
         while True:
-            lower, start = self.lower.solve(self.oracle, x, y, accuracy, self.scale)
+            lower, start = self.method.solve_lower(self.oracle, x, y, accuracy, self.scale)
             self._note(start)
             bent = lower.negative_curvature or lower.curved
             if bent and not self.curved and lower.usable:
@@ -195,7 +194,7 @@ class Response:
     def differentiate(self, point: Point, near: Point | None) -> Point:
         """The same point with adjoint and hypergradient."""
         u0 = near.adjoint.u if near is not None and near.adjoint is not None else None
-        adjoint = self.adjoint.solve(self.oracle, point, u0, self.accuracy)
+        adjoint = self.method.solve_adjoint(self.oracle, point, u0, self.accuracy)
         p, value = point, point.F
         if self.correct:
             value -= dot(adjoint.u, p.lower.face.project(p.lower.gradient))

@@ -219,7 +219,16 @@ class ConstrainedLower:
             Face(len(y), None), count, ended,
         )  # fmt: skip
 
-    def adjoint(self, point: Point) -> Adjoint:
+    def solve_lower(
+        self, oracle: Oracle, x: Vec, y: Vec, accuracy: Accuracy, scale: float
+    ) -> tuple[LowerSolution, float]:
+        """The response, and the size of the gradient that multipliers cancel."""
+        found = self.respond(x, y, accuracy)
+        return found, found.started
+
+    def solve_adjoint(
+        self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy
+    ) -> Adjoint:
         """The KKT adjoint at a response."""
         found, cross = self.along(point.x, point.y, point.gF_y.numpy()[None])
         return Adjoint(torch.from_numpy(found[0].copy()), cross[0], 0.0, 1)
@@ -296,31 +305,6 @@ def _end(found: Nothing, feasible: bool) -> str:
     return "infeasible" if found is Nothing.INFEASIBLE else "nonfinite"
 
 
-@dataclass(slots=True)
-class RowsLower:
-    """:class:`ConstrainedLower` as a lower method."""
-
-    solver: ConstrainedLower
-
-    def solve(
-        self, oracle: Oracle, x: Vec, y: Vec, accuracy: Accuracy, scale: float
-    ) -> tuple[LowerSolution, float]:
-        """The response, and the size of the gradient that multipliers cancel."""
-        found = self.solver.respond(x, y, accuracy)
-        return found, found.started
-
-
-@dataclass(slots=True)
-class RowsAdjoint:
-    """:class:`ConstrainedLower` as an adjoint method."""
-
-    solver: ConstrainedLower
-
-    def solve(self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy) -> Adjoint:
-        """The adjoint."""
-        return self.solver.adjoint(point)
-
-
 # The finest accuracies that solves are asked for.
 FLOOR = Accuracy(level=1e-10, change=1e-4, floor=1e-10)
 
@@ -335,6 +319,4 @@ def constrained_lower(oracle: Oracle, tol: float) -> ConstrainedLower:
 
 def rows_response(oracle: Oracle, tol: float) -> Response:
     """Phi of a problem with rows below, by one solver for responses and adjoints."""
-    solver = constrained_lower(oracle, tol)
-    accuracy = replace(FLOOR)
-    return Response(oracle, RowsLower(solver), RowsAdjoint(solver), accuracy, correct=False)
+    return Response(oracle, constrained_lower(oracle, tol), replace(FLOOR), correct=False)

@@ -64,7 +64,7 @@ def gradient(o, **options) -> tuple[Vec, int]:
     backend = ITD()
     settings = backend.options.from_mapping({"lower_steps": 400, **options}, "itd")
     state = backend.init(o, o.x0, o.y0, settings, rng())
-    path = state.response.lower.shared.path
+    path = state.response.method.path
     return state.point.g, path.largest
 
 
