@@ -149,8 +149,28 @@ class GAFFA(Continued):
         return state
 
     def iterate(self, oracle: Oracle, state: LoopState, options: GAFFAOptions) -> None:
-        """One round of the four updates."""
-        _iterate(oracle, state, options)
+        """One round of the four updates; ``state.u`` is t."""
+        s: Loop = state.sync
+        x, y, t, z, rows = state.x, state.y, state.u, s.z, s.rows
+        c = min(options.c * (state.k + 1) ** options.power, options.most)
+        domain = oracle.domain_y
+        slope = oracle.grad_f(x, t) + rows.vjp(x, t)(z)[1] + (t - y) / s.gamma1
+        t = domain.project(t - s.eta * slope)
+        zeta = rows.project(z + s.gamma2 * rows.values(x, y))
+        (here_x, here_y), there_x = rows.vjp(x, y)(zeta), rows.vjp(x, t)(z)[0]
+        push = oracle.grad_f_x(x, y) + here_x - oracle.grad_f_x(x, t) - there_x
+        F_x, F_y = oracle.grad_F(x, y)
+        f_y = oracle.grad_f(x, y)
+        penalised_parts(state, oracle, F_x, c * push, f_y + here_y)
+        state.k += 1
+        if not guard(oracle, state, fixed=True):
+            return
+        state.x = oracle.domain_x.project(x - (state.alpha / c) * state.h)
+        state.y = domain.project(y - state.alpha * (F_y / c + f_y + here_y - (y - t) / s.gamma1))
+        s.z = multipliers_at(
+            rows, z - state.beta * ((zeta - z) / s.gamma2 - rows.values(x, t)), s.bound
+        )
+        state.u = t
 
     def read(self, oracle: Oracle, state: UpperState) -> Measure:
         """The measure of the penalty."""
@@ -167,28 +187,3 @@ class Loop:
     bound: float
     eta: float
     z: Vec
-
-
-def _iterate(oracle: Oracle, state: LoopState, options: GAFFAOptions) -> None:
-    """One round of the four updates; ``state.u`` is t."""
-    s: Loop = state.sync
-    x, y, t, z, rows = state.x, state.y, state.u, s.z, s.rows
-    c = min(options.c * (state.k + 1) ** options.power, options.most)
-    domain = oracle.domain_y
-    slope = oracle.grad_f(x, t) + rows.vjp(x, t)(z)[1] + (t - y) / s.gamma1
-    t = domain.project(t - s.eta * slope)
-    zeta = rows.project(z + s.gamma2 * rows.values(x, y))
-    (here_x, here_y), there_x = rows.vjp(x, y)(zeta), rows.vjp(x, t)(z)[0]
-    push = oracle.grad_f_x(x, y) + here_x - oracle.grad_f_x(x, t) - there_x
-    F_x, F_y = oracle.grad_F(x, y)
-    f_y = oracle.grad_f(x, y)
-    penalised_parts(state, oracle, F_x, c * push, f_y + here_y)
-    state.k += 1
-    if not guard(oracle, state, fixed=True):
-        return
-    state.x = oracle.domain_x.project(x - (state.alpha / c) * state.h)
-    state.y = domain.project(y - state.alpha * (F_y / c + f_y + here_y - (y - t) / s.gamma1))
-    s.z = multipliers_at(
-        rows, z - state.beta * ((zeta - z) / s.gamma2 - rows.values(x, t)), s.bound
-    )
-    state.u = t

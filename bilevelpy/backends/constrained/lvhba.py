@@ -159,8 +159,31 @@ class LVHBA(Continued):
         return state
 
     def iterate(self, oracle: Oracle, state: LoopState, options: LVHBAOptions) -> None:
-        """One round of the four updates."""
-        _iterate(oracle, state, options)
+        """One round of the four updates; ``state.u`` is t."""
+        s: Loop = state.sync
+        x, y, t, rows = state.x, state.y, state.u, s.rows
+        c = options.c * (state.k + 1) ** options.power
+        slope = oracle.grad_f(x, t) + rows.vjp(x, t)(s.l)[1] + (t - y) / s.gamma1
+        rise = rows.values(x, t) - (s.l - s.z) / s.gamma2
+        t = oracle.domain_y.project(t - s.eta * slope)
+        price = multipliers_at(rows, s.l + s.eta * rise, s.bound)
+        push = oracle.grad_f_x(x, y) - oracle.grad_f_x(x, t) - rows.vjp(x, t)(price)[0]
+        F_x, F_y = oracle.grad_F(x, y)
+        f_y = oracle.grad_f(x, y)
+        penalised_parts(state, oracle, F_x, c * push, f_y + rows.vjp(x, y)(price)[1])
+        state.k += 1
+        if not guard(oracle, state, fixed=True):
+            return
+        w = torch.cat(
+            [
+                x - (state.alpha / c) * state.h,
+                y - state.alpha * (F_y / c + f_y - (y - t) / s.gamma1),
+            ]
+        )
+        w = s.joint.project(w)
+        state.x, state.y, state.u = w[: oracle.n], w[oracle.n :], t
+        s.l = price
+        s.z = multipliers_at(rows, s.z + state.beta * (price - s.z) / s.gamma2, s.bound)
 
     def penalty(
         self, oracle: Oracle, state: LoopState, before: Vec, options: LVHBAOptions
@@ -192,31 +215,3 @@ class Loop:
     l: Vec  # noqa: E741 - the paper's lambda
     z: Vec
     rng: torch.Generator
-
-
-def _iterate(oracle: Oracle, state: LoopState, options: LVHBAOptions) -> None:
-    """One round of the four updates; ``state.u`` is t."""
-    s: Loop = state.sync
-    x, y, t, rows = state.x, state.y, state.u, s.rows
-    c = options.c * (state.k + 1) ** options.power
-    slope = oracle.grad_f(x, t) + rows.vjp(x, t)(s.l)[1] + (t - y) / s.gamma1
-    rise = rows.values(x, t) - (s.l - s.z) / s.gamma2
-    t = oracle.domain_y.project(t - s.eta * slope)
-    price = multipliers_at(rows, s.l + s.eta * rise, s.bound)
-    push = oracle.grad_f_x(x, y) - oracle.grad_f_x(x, t) - rows.vjp(x, t)(price)[0]
-    F_x, F_y = oracle.grad_F(x, y)
-    f_y = oracle.grad_f(x, y)
-    penalised_parts(state, oracle, F_x, c * push, f_y + rows.vjp(x, y)(price)[1])
-    state.k += 1
-    if not guard(oracle, state, fixed=True):
-        return
-    w = torch.cat(
-        [
-            x - (state.alpha / c) * state.h,
-            y - state.alpha * (F_y / c + f_y - (y - t) / s.gamma1),
-        ]
-    )
-    w = s.joint.project(w)
-    state.x, state.y, state.u = w[: oracle.n], w[oracle.n :], t
-    s.l = price
-    s.z = multipliers_at(rows, s.z + state.beta * (price - s.z) / s.gamma2, s.bound)

@@ -113,7 +113,37 @@ class BOME(Continued):
 
     def iterate(self, oracle: Oracle, state: LoopState, options: BOMEOptions) -> None:
         """One step on (x, y)."""
-        _iterate(oracle, state, options)
+        x, y, domain = state.x, state.y, oracle.domain_y
+        f, f_y = oracle.value_grad_f(x, y)
+        z, g = y, f_y
+        for t in range(options.lower_steps):
+            g = f_y if t == 0 else oracle.grad_f(x, z)
+            z = domain.project(z - state.beta * g)
+        q_x, q_y = oracle.grad_f_x(x, y) - oracle.grad_f_x(x, z), f_y
+        F_x, F_y = oracle.grad_F(x, y)
+        square = dot(q_x, q_x) + dot(q_y, q_y)
+        phi = options.rate * (
+            square if options.barrier == "gradient" else max(f - oracle.f(x, z), 0.0)
+        )
+        along = dot(F_x, q_x) + dot(F_y, q_y)
+        # At rounding level grad q has no direction.
+        loop: Loop = state.sync
+        known = math.sqrt(square) > ROUNDING * loop.lower * norm(y)
+        weight = loop.weight = max(0.0, (phi - along) / square) if known else 0.0
+        state.h, state.residual = F_x + weight * q_x, domain.projected_gradient_norm(y, f_y)
+        d_y = F_y + weight * q_y
+        state.size = norm(F_x) + weight * norm(q_x)
+        scale = norm(F_y) + weight * norm(q_y)
+        state.adjoint = (
+            min(norm(domain.projected_gradient(y, d_y)) / scale, 1.0) if scale > 0 else 0.0
+        )
+        state.k += 1
+        if not guard(oracle, state, fixed=True):
+            return
+        s = state.alpha * state.k ** (-options.decay)
+        if not state.alpha:
+            s = 1.0 / max(loop.upper + 2.0 * weight * loop.lower, 1e-300)
+        state.x, state.y = oracle.domain_x.project(x - s * state.h), domain.project(y - s * d_y)
 
     def penalty(
         self, oracle: Oracle, state: LoopState, before: Vec, options: BOMEOptions
@@ -138,34 +168,3 @@ class Loop:
     rng: torch.Generator
     start: Vec
     weight: float = 0.0
-
-
-def _iterate(oracle: Oracle, state: LoopState, options: BOMEOptions) -> None:
-    """One step on (x, y)."""
-    x, y, domain = state.x, state.y, oracle.domain_y
-    f, f_y = oracle.value_grad_f(x, y)
-    z, g = y, f_y
-    for t in range(options.lower_steps):
-        g = f_y if t == 0 else oracle.grad_f(x, z)
-        z = domain.project(z - state.beta * g)
-    q_x, q_y = oracle.grad_f_x(x, y) - oracle.grad_f_x(x, z), f_y
-    F_x, F_y = oracle.grad_F(x, y)
-    square = dot(q_x, q_x) + dot(q_y, q_y)
-    phi = options.rate * (square if options.barrier == "gradient" else max(f - oracle.f(x, z), 0.0))
-    along = dot(F_x, q_x) + dot(F_y, q_y)
-    # At rounding level grad q has no direction.
-    loop: Loop = state.sync
-    known = math.sqrt(square) > ROUNDING * loop.lower * norm(y)
-    weight = loop.weight = max(0.0, (phi - along) / square) if known else 0.0
-    state.h, state.residual = F_x + weight * q_x, domain.projected_gradient_norm(y, f_y)
-    d_y = F_y + weight * q_y
-    state.size = norm(F_x) + weight * norm(q_x)
-    scale = norm(F_y) + weight * norm(q_y)
-    state.adjoint = min(norm(domain.projected_gradient(y, d_y)) / scale, 1.0) if scale > 0 else 0.0
-    state.k += 1
-    if not guard(oracle, state, fixed=True):
-        return
-    s = state.alpha * state.k ** (-options.decay)
-    if not state.alpha:
-        s = 1.0 / max(loop.upper + 2.0 * weight * loop.lower, 1e-300)
-    state.x, state.y = oracle.domain_x.project(x - s * state.h), domain.project(y - s * d_y)

@@ -149,8 +149,27 @@ class MEHA(Continued):
         return state
 
     def iterate(self, oracle: Oracle, state: LoopState, options: MEHAOptions) -> None:
-        """One round of the three updates."""
-        _iterate(oracle, state, options)
+        """One round of the three updates; ``state.u`` is theta."""
+        loop: Loop = state.sync
+        x, y, theta, gamma, eta = state.x, state.y, state.u, loop.gamma, loop.eta
+        c = options.c * (state.k + 1) ** options.power
+        slope = loop.slope(oracle, x, theta) + (theta - y) / gamma
+        theta = loop.prox(oracle, x, theta - eta * slope, eta)
+        push = oracle.grad_f_x(x, y) - oracle.grad_f_x(x, theta)
+        F_x = oracle.grad_F(x, y)[0]
+        state.h, state.u = F_x + c * push, theta
+        state.size = norm(F_x) + c * norm(push)
+        state.k += 1
+        if not guard(oracle, state, fixed=True):
+            return
+        state.x = oracle.domain_x.project(x - (state.alpha / c) * state.h)
+        f_y = loop.slope(oracle, state.x, y)
+        # How far one proximal step moves y: the projected gradient where f is smooth.
+        moved = y - loop.prox(oracle, state.x, y - eta * f_y, eta)
+        state.residual, state.adjoint = norm(moved) / eta, 0.0
+        F_y = oracle.grad_F(state.x, y)[1]
+        y = y - state.beta * (F_y / c + f_y - (y - theta) / gamma)
+        state.y = loop.prox(oracle, state.x, y, state.beta)
 
     def read(self, oracle: Oracle, state: UpperState) -> Measure:
         """The measure of the penalty; absolute values have their parts joined again."""
@@ -194,27 +213,3 @@ class Loop:
             size = y.abs() - step * self.parts.weights(x)
             y = torch.sign(y) * size.clamp(min=0.0)
         return oracle.domain_y.project(y)
-
-
-def _iterate(oracle: Oracle, state: LoopState, options: MEHAOptions) -> None:
-    """One round of the three updates; ``state.u`` is theta."""
-    loop: Loop = state.sync
-    x, y, theta, gamma, eta = state.x, state.y, state.u, loop.gamma, loop.eta
-    c = options.c * (state.k + 1) ** options.power
-    slope = loop.slope(oracle, x, theta) + (theta - y) / gamma
-    theta = loop.prox(oracle, x, theta - eta * slope, eta)
-    push = oracle.grad_f_x(x, y) - oracle.grad_f_x(x, theta)
-    F_x = oracle.grad_F(x, y)[0]
-    state.h, state.u = F_x + c * push, theta
-    state.size = norm(F_x) + c * norm(push)
-    state.k += 1
-    if not guard(oracle, state, fixed=True):
-        return
-    state.x = oracle.domain_x.project(x - (state.alpha / c) * state.h)
-    f_y = loop.slope(oracle, state.x, y)
-    # How far one proximal step moves y: the projected gradient where f is smooth.
-    moved = y - loop.prox(oracle, state.x, y - eta * f_y, eta)
-    state.residual, state.adjoint = norm(moved) / eta, 0.0
-    F_y = oracle.grad_F(state.x, y)[1]
-    y = y - state.beta * (F_y / c + f_y - (y - theta) / gamma)
-    state.y = loop.prox(oracle, state.x, y, state.beta)
