@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -56,6 +57,10 @@ def test_a_command_runs(
 ) -> None:
     (tmp_path / "models").symlink_to(ROOT / "models")
     monkeypatch.chdir(tmp_path)
+    # Pictures of reports, each of whose points solves the lower level, have fewer of them.
+    drawing = importlib.import_module("bilevelpy.pictures.draw")
+    monkeypatch.setattr(drawing, "POINTS", 41)
+    monkeypatch.setattr(drawing, "GRID", 9)
     prepare(tmp_path, ROOT / "README.md")
     run_other(command, tmp_path)
 

@@ -323,7 +323,8 @@ def test_graphs_give_the_numbers_of_the_oracle(to, tmp_path):
     pytest.importorskip("onnxscript", reason="needs onnxscript (pip install onnx onnxscript)")
     pytest.importorskip("onnxruntime", reason="needs ONNX Runtime (pip install onnxruntime)")
     texts = [problems.EXP, problems.BALL, problems.FAMILY, problems.NASH, problems.STACKELBERG]
-    texts += [text for text, *_ in (*families.LINEAR[:3], *families.QUADRATIC[:2])]
+    # Others of these families differ in numbers alone.
+    texts += [families.LINEAR[0][0], families.QUADRATIC[0][0]]
     for text in texts:
         suffix = {"torch": "pt2", "onnx": "onnx"}[to]
         model = bl.parse(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import cvxpy as cp
@@ -32,11 +33,19 @@ lower f {
 }"""
 
 
-def covariance(x: Array) -> Array:
-    Y = cp.Variable((3, 3), symmetric=True)
+@cache
+def _follower() -> tuple[cp.Problem, cp.Variable, cp.Parameter]:
+    """The follower for CVXPY, which compiles it once."""
+    Y, x = cp.Variable((3, 3), symmetric=True), cp.Parameter(2, nonneg=True)
     f = -cp.log_det(Y) + cp.trace(C @ Y) + x[1] * cp.sum_squares(Y) / 4
     rows = [Y >> 0, cp.trace(Y) <= x[0], Y[0, 2] == 0]
-    cp.Problem(cp.Minimize(f), rows).solve(solver="CLARABEL")
+    return cp.Problem(cp.Minimize(f), rows), Y, x
+
+
+def covariance(at: Array) -> Array:
+    problem, Y, x = _follower()
+    x.value = at
+    problem.solve(solver="CLARABEL")
     return np.asarray(Y.value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import cvxpy as cp
@@ -86,10 +87,18 @@ def machine(seed: int, n: int = 60, p: int = 6) -> dict[str, Any]:
     return {"X": X, "s": s, "Xv": Xv, "sv": sv}
 
 
+def model(seed: int) -> bl.Model:
+    return bl.parse(NEARLY_LINEAR, data=nearly_linear(seed, n=2 if seed == 103 else 3))
+
+
+@cache
+def solved(seed: int) -> bl.Result:
+    return bl.solve(model(seed), backend="kkt")
+
+
 @pytest.mark.parametrize("seed", [103, 106, 109])
 def test_no_point_of_a_grid_is_better(seed: int) -> None:
-    data = nearly_linear(seed, n=2 if seed == 103 else 3)
-    found = bl.solve(bl.parse(NEARLY_LINEAR, data=data), backend="kkt")
+    data, found = nearly_linear(seed, n=2 if seed == 103 else 3), solved(seed)
     assert found.success
     y, slope, right = cp.Variable(6), cp.Parameter(6), cp.Parameter(5)
     rows = [y >= 0, y <= 3, data["A"] @ y <= right]
@@ -147,15 +156,14 @@ def test_no_penalty_on_a_line_is_better(seed: int) -> None:
 
 
 def test_runs_repeat() -> None:
-    made = bl.parse(NEARLY_LINEAR, data=nearly_linear(109, 3))
-    first, second = (bl.solve(made, backend="kkt") for _ in range(2))
+    first, second = solved(109), bl.solve(model(109), backend="kkt")
     assert first.F == second.F
     assert first.iterations == second.iterations
     assert first.counts == second.counts
 
 
 def test_a_limit_does_not_lose_the_first_end() -> None:
-    made = bl.parse(NEARLY_LINEAR, data=nearly_linear(109, 3))
+    made = model(109)
     o = solving.oracle(made)
     state = KKT().init(o, o.x0, o.y0, KKTOptions(), torch.Generator())
     steps = 0

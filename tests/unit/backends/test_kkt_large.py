@@ -135,7 +135,7 @@ def test_weights_on_a_simplex_end_as_slsqp_does() -> None:
     assert best.fun + 1e-6 >= found.F
 
 
-@pytest.mark.parametrize(("text", "data"), [(TOLLS, tolls()), (VIEWS, views())])
+@pytest.mark.parametrize(("text", "data"), [(TOLLS, tolls(12)), (VIEWS, views(24))])
 def test_kinks_of_many_variables_are_followed_to_a_certified_end(text: str, data: dict) -> None:
     found = bl.solve(model(text, **data), backend="kkt", time_limit=60)
     assert found.success

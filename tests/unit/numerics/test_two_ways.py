@@ -124,8 +124,8 @@ def test_runs_are_the_same_again() -> None:
 
 
 def drive(most: int, start: Seen | None = None, change: Change | None = None) -> list[Seen]:
-    """The iterations of a run among 20 shares."""
-    oracle, seen = oracle_of(text("simplex"), **data(7, 20, 20)), list[Seen]()
+    """The iterations of a run among 12 shares."""
+    oracle, seen = oracle_of(text("simplex"), **data(7, 12, 12)), list[Seen]()
 
     def keep(record: Any, m: Any, capture: Callable[[], Carried | None]) -> None:
         found = capture()
