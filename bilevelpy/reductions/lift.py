@@ -83,6 +83,7 @@ class _Lift:
         self.owners: list[int] = []
         self.trees: list[sc.Scalar] = []
         self.of_row: list[int] = []
+        self.chosen: dict[int, set[int]] = {}
 
     def run(self, leader: bool) -> System:
         system = self.system
@@ -150,9 +151,10 @@ class _Lift:
 
     def _less(self, tree: sc.Scalar, k: int, sign: float = 1.0) -> sc.Scalar | None:
         """A tree that may stand for ``tree`` where follower k wants ``sign * tree`` to be small;
-        None where a kink stands in another place.
+        None where a kink stands in another place. Kinks in what the follower does not choose are
+        none of its own.
         """
-        if not sc.functions(tree) & KINKS:
+        if not sc.functions(tree) & KINKS or (k and not sc.columns([tree]) & self._chosen(k)):
             return tree
         if not isinstance(tree, sc.Call):
             return tree
@@ -179,7 +181,7 @@ class _Lift:
     def _product(self, tree: sc.Call, k: int, sign: float) -> sc.Scalar | None:
         """A kink times factors that the follower does not choose and that keep their sign."""
         if k:
-            own = set(np.flatnonzero(self.system.columns.owner == k).tolist())
+            own = self._chosen(k)
             moving = [a for a in tree.arguments if sc.columns([a]) & own]
             rest = [a for a in tree.arguments if not sc.columns([a]) & own]
         else:  # nobody derives conditions from what the leader wants
@@ -193,6 +195,12 @@ class _Lift:
             return None
         inner = self._less(moving[0], k, sign if low >= 0.0 else -sign)
         return None if inner is None else sc.mul(factor, inner)
+
+    def _chosen(self, k: int) -> set[int]:
+        """The columns of follower k."""
+        if k not in self.chosen:
+            self.chosen[k] = set(np.flatnonzero(self.system.columns.owner == k).tolist())
+        return self.chosen[k]
 
     def _range(self, factor: sc.Scalar) -> tuple[float, float]:
         """Where a factor lies: a row of the leader may keep its sign, as of prices that rise."""

@@ -119,6 +119,23 @@ def test_a_kink_that_the_follower_wants_large_stays() -> None:
     assert lift(before) is before
 
 
+def test_kinks_that_the_follower_does_not_choose_are_none_of_its_own() -> None:
+    # They kept those that it does choose from becoming rows.
+    text = """
+    upper { var x in [-3, 4]; minimize (y - 2)^2 + x^2; }
+    lower g {
+      var y in [-1, 4];
+      minimize max(0, -2 * x - 2) - abs(x) + 1.4 * max(0, 1.7 * y - x) - y;
+    }
+    """
+    lifted = lift(made(text))
+    assert lifted.lower_rows.count == 2
+    grid = np.linspace(-1, 4, 5_001)
+    for x in (-3.0, -1.2, 0.5, 4.0):
+        value = max(0.0, -2 * x - 2) - abs(x) + 1.4 * np.maximum(0.0, 1.7 * grid - x) - grid
+        assert least(lifted, x) == pytest.approx(value.min(), abs=1e-3)
+
+
 def test_a_kink_whose_weight_may_be_negative_stays() -> None:
     text = """
     upper { var x in [-1, 1]; minimize w; }
