@@ -165,11 +165,14 @@ class Result:
         return self.status is Status.CONVERGED
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """The value of a variable: ``"lam"``, or ``"fit.w"`` where a name is not unique."""
+        """The value of a variable: ``"lam"``, or ``"fit.w"`` where a name is not unique
+        (``"upper.lam"`` of the leader).
+        """
         if name in self.upper:
             return self.upper[name]
         follower, _, short = name.rpartition(".")
-        found = [v[short] for k, v in self.lower.items() if short in v and follower in ("", k)]
+        levels = {"upper": self.upper, **self.lower}
+        found = [v[short] for k, v in levels.items() if short in v and follower in ("", k)]
         if len(found) == 1:
             return found[0]
         known = [*self.upper, *(f"{k}.{v}" for k, vs in self.lower.items() for v in vs)]
@@ -185,7 +188,9 @@ class Result:
         return self
 
     def to_pandas(self) -> pandas.DataFrame:
-        """The history as a data frame, one row per outer iteration."""
+        """The history as a data frame, one row per outer iteration; counts and reports of the same
+        name as a column before them are called ``counts.F``, ``reports.F``.
+        """
         import pandas as pd
 
         rows = []
@@ -198,7 +203,9 @@ class Result:
                 "hypergradient_norm": r.hypergradient_norm,
                 "lower_residual": r.lower_residual,
             }
-            rows.append(row | dict(r.counts) | dict(r.reports))
+            for kind, values in (("counts", r.counts), ("reports", r.reports)):
+                row |= {f"{kind}.{k}" if k in row else k: v for k, v in values.items()}
+            rows.append(row)
         return pd.DataFrame(rows)
 
     def dual(self, name: str) -> np.ndarray:

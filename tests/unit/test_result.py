@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ def make(status: str = "converged") -> bl.Result:
 
 def test_values_by_name() -> None:
     r = make()
-    assert r["s"] == 4.0
+    assert r["s"] == r["upper.s"] == 4.0
     np.testing.assert_array_equal(r["fit.w"], np.arange(3.0))
     with pytest.raises(KeyError, match="several variables are called `w`"):
         r["w"]
@@ -96,6 +97,15 @@ def test_history_as_a_table() -> None:
     table = make().to_pandas()
     assert list(table["iteration"]) == list(range(5))
     assert {"F", "hypergradient_norm", "lower_residual"} <= set(table.columns)
+    # Counts have names of objectives, and a report may have any.
+    result = make()
+    result.history = [replace(r, reports={"time": 9.0}) for r in result.history]
+    table = result.to_pandas()
+    assert list(table["F"]) == [2.0**-k for k in range(5)]
+    assert list(table["f"]) == [0.5] * 5
+    assert list(table["counts.f"]) == [0, 2, 4, 6, 8]
+    assert list(table["time"]) == pytest.approx([0.1 * k for k in range(5)])
+    assert list(table["reports.time"]) == [9.0] * 5
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])

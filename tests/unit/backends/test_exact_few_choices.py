@@ -80,3 +80,9 @@ def test_a_stopped_pessimistic_run_keeps_its_best_point(follower: str) -> None:
     assert result.status is bl.Status.INTERRUPTED
     assert pytest.approx(min(seen), abs=1e-6) == result.F
     assert bl.solve(bl.parse(text)).F < result.F - 1e-6
+
+
+def test_a_row_that_reads_responses_is_the_reason_of_a_refusal() -> None:
+    text = KNAPSACK.replace("STANCE", "pessimistic").replace("few: sum(ban)", "few: sum(take)")
+    with pytest.raises(bl.BackendError, match="no constraint of the leader reads responses"):
+        bl.dispatch(bl.parse(text))
