@@ -18,8 +18,11 @@ SHOWN = 500
 
 
 # Names that `reductions.lift` gives; what a model declares never ends in a number alone.
-KINK = re.compile(r"kink\.\d+")
-KINKS = "kink.1 and so on stand for abs, max and min; rows epigraph.1 and so on hold them"
+KINK = re.compile(r"(kink|huber)\.\d+")
+KINKS = (
+    "kink.1 and so on stand for abs, max and min, huber.1 and so on for residuals of huber within "
+    "its bend; rows epigraph.1 and so on hold them"
+)
 
 
 def one_line(text: str) -> str:

@@ -4,6 +4,7 @@ a further variable of the follower, bounded by its epigraph::
     c(x) |e(x, y)|,  c >= 0      ->      c(x) t,   t >= e,   t >= -e
     c(x) max(a, b),  c >= 0      ->      c(x) t,   t >= a,   t >= b
     -c(x) min(a, b), c >= 0      ->      c(x) t,   t >= -a,  t >= -b
+    c(x) huber(r, d), c >= 0     ->      c(x) (u^2/2 + d |r - u|),   u free
 
 and so in sums, in products with factors of one sign, and in powers of what is not negative.
 A best response of the lifted follower is one of the given one (where ``c`` is 0, ``t`` is idle), so
@@ -27,7 +28,7 @@ from bilevelpy.reductions.rows import Functions, Rows, System, join_rows, withou
 from bilevelpy.reductions.trees import linear_terms
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from bilevelpy.reductions.columns import Columns
 
@@ -81,6 +82,7 @@ class _Lift:
         # What the leader asks for does not restrict what a follower may choose.
         self.own = column_ranges(system, leader=False)
         self.owners: list[int] = []
+        self.names: list[str] = []
         self.trees: list[sc.Scalar] = []
         self.of_row: list[int] = []
         self.chosen: dict[int, set[int]] = {}
@@ -88,19 +90,18 @@ class _Lift:
     def run(self, leader: bool) -> System:
         system = self.system
         objectives = {
-            k: self._less(tree, k + 1) or tree for k, tree in system.lower_objectives.trees.items()
+            k: self._lifted(tree, k + 1) for k, tree in system.lower_objectives.trees.items()
         }
         below = self._of_rows(system.lower_rows)
         above, objective = system.upper_rows.functions.trees, system.objective.trees
         if leader:
-            objective = {r: self._less(tree, 0) or tree for r, tree in objective.items()}
+            objective = {r: self._lifted(tree, 0) for r, tree in objective.items()}
             above = self._of_rows(system.upper_rows)
         count = len(self.owners)
         if not count:
             return system
-        names = [f"kink.{n + 1}" for n in range(count)]
         columns = system.columns.extended(
-            names, np.full(count, -np.inf), np.full(count, np.inf), np.zeros(count, dtype=bool)
+            self.names, np.full(count, -np.inf), np.full(count, np.inf), np.zeros(count, dtype=bool)
         )
         owner = columns.owner.copy()
         owner[system.columns.count :] = self.owners
@@ -135,7 +136,7 @@ class _Lift:
             # An equation wants its kinks neither small nor large.
             if rows.lower[r] == -math.inf or rows.upper[r] == math.inf:
                 sign = 1.0 if rows.lower[r] == -math.inf else -1.0
-                trees[r] = self._less(tree, int(rows.follower[r]), sign) or tree
+                trees[r] = self._lifted(tree, int(rows.follower[r]), sign)
         return trees
 
     def _rows(self, width: int, leader: bool) -> Rows:
@@ -149,6 +150,15 @@ class _Lift:
         owner = np.array([self.of_row[n] for n in mine], dtype=np.int64)
         return Rows(names, functions, np.full(count, -np.inf), np.zeros(count), owner, none, none)
 
+    def _lifted(self, tree: sc.Scalar, k: int, sign: float = 1.0) -> sc.Scalar:
+        """The tree without its kinks, or as it is where one of them stays."""
+        columns, rows = len(self.owners), len(self.trees)
+        found = self._less(tree, k, sign)
+        if found is not None:
+            return found
+        del self.owners[columns:], self.names[columns:], self.trees[rows:], self.of_row[rows:]
+        return tree
+
     def _less(self, tree: sc.Scalar, k: int, sign: float = 1.0) -> sc.Scalar | None:
         """A tree that may stand for ``tree`` where follower k wants ``sign * tree`` to be small;
         None where a kink stands in another place. Kinks in what the follower does not choose are
@@ -160,7 +170,7 @@ class _Lift:
             return tree
         match tree.function:
             case "add":
-                parts = [self._less(a, k, sign) for a in tree.arguments]
+                parts = self._terms(tree.arguments, k, sign)
                 return None if any(p is None for p in parts) else sc.add(*_known(parts))
             case "mul":
                 return self._product(tree, k, sign)
@@ -177,6 +187,24 @@ class _Lift:
                 top = self._epigraph(minuses, k)
                 return None if top is None else sc.mul(sc.Num(-1.0), top)
         return None
+
+    def _terms(self, terms: tuple[sc.Scalar, ...], k: int, sign: float) -> list[sc.Scalar | None]:
+        """What may stand for the terms of a sum; those of a Huber function go together."""
+        found: list[sc.Scalar | None] = []
+        rest = list(terms)
+        while rest:
+            huber = huber_terms(rest) if sign > 0 else None
+            if huber is None or (k and not sc.columns([huber[0]]) & self._chosen(k)):
+                found.append(self._less(rest.pop(0), k, sign))
+                continue
+            r, d, count = huber
+            near = self._further(k, "huber")
+            off = sc.add(r, sc.mul(sc.Num(-1.0), near))
+            far = self._epigraph((off, sc.mul(sc.Num(-1.0), off)), k)
+            square = sc.mul(sc.Num(0.5), sc.power(near, sc.Num(2.0)))
+            found += [square, None if far is None else sc.mul(sc.Num(d), far)]
+            del rest[:count]
+        return found
 
     def _product(self, tree: sc.Call, k: int, sign: float) -> sc.Scalar | None:
         """A kink times factors that the follower does not choose and that keep their sign."""
@@ -221,16 +249,40 @@ class _Lift:
         inner = self._less(base, k)
         return None if inner is None else sc.power(inner, exponent)
 
+    def _further(self, k: int, name: str) -> sc.Col:
+        """A further variable of follower k."""
+        self.owners.append(k)
+        self.names.append(f"{name}.{sum(n.startswith(name) for n in self.names) + 1}")
+        return sc.Col(self.system.columns.count + len(self.owners) - 1)
+
     def _epigraph(self, parts: tuple[sc.Scalar, ...], k: int) -> sc.Scalar | None:
         made = [self._less(p, k) for p in parts]
         if any(p is None for p in made):
             return None
-        top = sc.Col(self.system.columns.count + len(self.owners))
-        self.owners.append(k)
+        top = self._further(k, "kink")
         for part in _known(made):
             self.trees.append(sc.add(part, sc.mul(sc.Num(-1.0), top)))
             self.of_row.append(k)
         return top
+
+
+def huber_terms(terms: Sequence[sc.Scalar]) -> tuple[sc.Scalar, float, int] | None:
+    """(r, d, count) where the first ``count`` terms are ``huber(r, d)`` as it is written out::
+
+    s^2/2 + d (|r| - s),   s = min(|r|, d)
+    """
+    match terms[0]:
+        case sc.Call("mul", (sc.Num(0.5), sc.Call("pow", (sc.Call("min", (size, d)) as s, _)))):
+            if not (isinstance(size, sc.Call) and size.function == "abs"):
+                return None
+            if not (isinstance(d, sc.Num) and d.value > 0.0):
+                return None
+            r = size.arguments[0]
+            linear = sc.mul(d, sc.add(size, sc.mul(sc.Num(-1.0), s)))
+            count = 3 if d.value == 1.0 else 2  # sums lie open in sums
+            whole = sc.add(terms[0], linear) == sc.add(*terms[:count])
+            return (r, d.value, count) if whole else None
+    return None
 
 
 def _known(parts: Collection[sc.Scalar | None]) -> list[sc.Scalar]:

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from bilevelpy.backends.exact.outcome import Interlude, Limits, Outcome
-from bilevelpy.backends.exact.scip import Model
+from bilevelpy.backends.exact.scip import LEAST, Model
 from bilevelpy.numerics.programs.smooth import Program
 from bilevelpy.reductions.fixing import fix_products
 from bilevelpy.reductions.intervals import column_ranges, tree_range
@@ -178,6 +178,8 @@ def _solve(program: Relaxed, limits: Limits, sign: float, interlude: Interlude |
     """
     began = time.perf_counter()
     outcome = program.model(program.kkt.objective, sign).solve(limits, interlude)
+    if outcome.status == "infeasible" and program.kkt.objective.degree == 3 and not program.fixed:
+        return _confirmed(program, outcome, limits, sign, began)
     limited = outcome.status in ("time_limit", "trouble", "interrupted", "hopeless")
     if limited or (outcome.status != "unclear" and program.is_bounded(sign)):
         return outcome
@@ -186,6 +188,20 @@ def _solve(program: Relaxed, limits: Limits, sign: float, interlude: Interlude |
     if outcome.values is not None and program.nothing_below(outcome, limits, sign):
         return outcome
     return _split(program, limits, sign, began)
+
+
+def _confirmed(
+    program: Relaxed, outcome: Outcome, limits: Limits, sign: float, began: float
+) -> Outcome:
+    """The end of a program that SCIP calls infeasible. Its cuts for kinks within kinks of an
+    objective (Huber losses) have left nothing where there are points: an objective rules out none.
+    """
+    left = limits.seconds - (time.perf_counter() - began)
+    found = program.model(None).solve(replace(limits, seconds=max(left, LEAST)))
+    if found.values is None:
+        return outcome
+    objective = sign * float(program.kkt.objective.value(found.values)[0])
+    return replace(found, status="trouble", objective=objective, bound=-math.inf)
 
 
 def _split(program: Relaxed, limits: Limits, sign: float, began: float) -> Outcome:

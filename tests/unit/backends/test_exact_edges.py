@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +16,8 @@ from bilevelpy.backends.exact.closure import is_affine
 from bilevelpy.backends.exact.cut import placed
 from bilevelpy.backends.exact.followers import Followers
 from bilevelpy.backends.exact.moving import moving
-from bilevelpy.backends.exact.outcome import Limits
+from bilevelpy.backends.exact.outcome import Limits, Outcome
+from bilevelpy.backends.exact.scip import Model
 from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.rows import system
 
@@ -206,3 +211,26 @@ def test_what_is_affine_in_real_numbers() -> None:
         name: is_affine(stated.columns, rows.functions, r) for r, name in enumerate(rows.names)
     }
     assert found == {"a": True, "b": False, "c": True, "d": False, "e": True}
+
+
+def test_infeasible_is_said_only_where_there_is_no_point_without_an_objective(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # SCIP 10.0 has called problems infeasible for the kinks of their objectives.
+    true, count = Model.solve, itertools.count()
+
+    def wrong(self: Model, *args: Any, **more: Any) -> Outcome:
+        found = true(self, *args, **more)
+        lost = replace(found, status="infeasible", values=None, objective=math.inf, bound=math.inf)
+        return found if next(count) else lost
+
+    monkeypatch.setattr(Model, "solve", wrong)
+    text = """
+    upper { var x in [0, 2]; minimize huber(y - 1) + exp(x); }
+    lower f { var y in [0, 5]; minimize (y - x)^2; }
+    """
+    result = bl.solve(bl.parse(text), backend="exact", time_limit=1)
+    assert result.status is bl.Status.STALLED
+    assert result.certificate is not None
+    assert result.certificate.kind == "none"
+    assert math.isfinite(result.F)

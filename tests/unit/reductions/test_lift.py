@@ -61,6 +61,52 @@ def test_maxima_minima_and_kinks_in_each_other(objective: str, function) -> None
         assert least(lifted, x) == pytest.approx(function(w, x).min(), abs=1e-3)
 
 
+@pytest.mark.parametrize("d", [1.0, 0.4])
+def test_huber_functions_are_quadratic_in_a_further_variable(d: float) -> None:
+    text = f"""
+    upper {{ var x in [0, 5]; minimize y; }}
+    lower g {{ var y in [-9, 9]; minimize 2 * huber(y - x, {d}) + huber(x) + 0.3 * abs(y - 1); }}
+    """
+    lifted = lift(made(text))
+    assert lifted.lower_objectives.trees.keys() == {0}  # huber(x) is none of the follower's own
+    grid = np.linspace(-9, 9, 18_001)
+
+    def huber(r: object, bend: float) -> object:
+        s = np.minimum(np.abs(r), bend)
+        return s**2 / 2 + bend * (np.abs(r) - s)
+
+    for x in (0.0, 0.9, 3.0):
+        value = 2 * huber(grid - x, d) + huber(x, 1.0) + 0.3 * np.abs(grid - 1)
+        assert least(lifted, x) == pytest.approx(value.min(), abs=1e-5)
+
+
+def test_huber_losses_beside_absolute_values_have_conditions() -> None:
+    text = """
+    upper { var x in [-2, 4]; minimize (x - 1)^2 + y^2; }
+    lower g {
+      var y in [-4, 3];
+      minimize huber(2 * y - x, 0.5) + 0.3 * abs(y - 2);
+      subject to row: y + x <= 3;
+    }
+    """
+    assert lift(made(text)).degree == 2
+    result = bl.solve(bl.parse(text), time_limit=20)
+    # y = x / 2 + 0.075: the slopes 2 (2 y - x) and -0.3 cancel.
+    x = (1 - 0.0375) / 1.25
+    assert result.success
+    assert pytest.approx((x - 1) ** 2 + (x / 2 + 0.075) ** 2, abs=1e-6) == result.F
+
+
+@pytest.mark.parametrize("loss", ["-huber(w - x)", "w^2 + huber(abs(w) - x)", "huber(w, x)"])
+def test_huber_functions_that_stay_leave_nothing_behind(loss: str) -> None:
+    text = f"""
+    upper {{ var x in [0.5, 1]; minimize w; }}
+    lower g {{ var w in [-1, 2]; minimize abs(w - 1) + {loss}; }}
+    """
+    before = made(text)
+    assert lift(before) is before
+
+
 def test_kinks_of_a_follower_who_maximises() -> None:
     # A firm whose unit cost doubles beyond 3: 2 y up to 3, 4 y - 6 from there on.
     text = """
