@@ -29,11 +29,11 @@ def column_ranges(system: System, leader: bool = True) -> tuple[Array, Array]:
     """
     low, high = system.columns.lower.copy(), system.columns.upper.copy()
     for rows in (system.upper_rows, system.lower_rows) if leader else (system.lower_rows,):
-        for r in range(rows.count):
-            terms = linear_terms(rows.functions, r)
-            if len(terms) != 1 or r in rows.functions.quadratic or r in rows.functions.trees:
+        f = rows.functions
+        for r in np.flatnonzero(np.diff(f.linear.indptr) == 1).tolist():
+            if r in f.quadratic or r in f.trees:
                 continue
-            j, c = terms[0]
+            j, c = linear_terms(f, r)[0]
             ends = sorted((rows.lower[r] / c, rows.upper[r] / c))
             low[j], high[j] = max(low[j], ends[0]), min(high[j], ends[1])
     return low, high

@@ -34,8 +34,7 @@ def linear_terms(functions: Functions, row: int) -> list[tuple[int, float]]:
     check()  # who asks goes through all rows
     linear = functions.linear
     span = slice(linear.indptr[row], linear.indptr[row + 1])
-    pairs = zip(linear.indices[span], linear.data[span], strict=True)
-    return sorted((int(j), float(c)) for j, c in pairs)
+    return sorted(zip(linear.indices[span].tolist(), linear.data[span].tolist(), strict=True))
 
 
 def quadratic_terms(functions: Functions, row: int) -> list[tuple[int, int, float]]:

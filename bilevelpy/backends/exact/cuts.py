@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilevelpy.backends.exact.closure import twin_of
-from bilevelpy.backends.exact.cut import Cut, write_cut
+from bilevelpy.backends.exact.cut import Cut
 from bilevelpy.backends.exact.followers import BEST, FEASIBLE, Followers, Progress, is_sharp
 from bilevelpy.backends.exact.leader import candidate
 from bilevelpy.backends.exact.moving import moving
 from bilevelpy.backends.exact.necessary import high_point
 from bilevelpy.backends.exact.onto import onto_bounds
 from bilevelpy.backends.exact.outcome import Limits, Outcome
+from bilevelpy.backends.exact.pool import Pool
 from bilevelpy.backends.exact.relax import Relaxed
 from bilevelpy.backends.exact.scip import LEAST, Model
 from bilevelpy.numerics.certificate.constrained import TIED
@@ -47,8 +48,6 @@ QUICK_ROUNDS, QUICK, QUICK_SECONDS = 12, 0.2, 10.0
 ROUNDS = 400
 # Seconds that a follower has at least before local solutions are looked for.
 FIRST_LOOK = 0.5
-# Responses nearer to each other than this make the same cut.
-SAME = 1e-9
 # Points of local solutions that cuts are made from.
 POINTS = 12
 # Margins by which a response has to break its row at points inside, and the time for each of them.
@@ -90,16 +89,14 @@ def solve_by_cuts(
         return replace(found, seconds=min(found.seconds, rest))
 
     run = Followers(system, limits)
-    cuts: list[Cut] = []
+    pool = Pool(run)
     state = Progress() if state is None else state
 
     rows = high_point(system)
     closed = False
 
     def write(model: Model) -> None:
-        twin = twin_of(model, rows.rows) if closed else None
-        for cut in cuts:
-            write_cut(run, model, cut, twin=twin)
+        pool.write(model, twin=twin_of(model, rows.rows) if closed else None)
 
     # The rows alone are quickly solved, and often enough; the conditions are tried afterwards.
     simply, full = Relaxed(rows, extra=write), Relaxed(relaxation, extra=write)
@@ -111,7 +108,7 @@ def solve_by_cuts(
         passed = time.perf_counter() - began
         if meanwhile is not None and passed >= after:
             hurry = False
-            _locally(run, meanwhile, cuts, state)
+            _locally(pool, meanwhile, state)
             meanwhile = None
         simple = count < QUICK_ROUNDS and spent < quick
         bounds = replace(limits(), seconds=quick - spent) if simple else limits()
@@ -143,7 +140,7 @@ def solve_by_cuts(
         if found.status == "optimal":
             if _contradicts(found.bound, settled, state):
                 if meanwhile is not None:
-                    _locally(run, meanwhile, cuts, state)
+                    _locally(pool, meanwhile, state)
                 state.bound, status = -math.inf, "stuck"
                 break
             settled = max(settled, found.bound)
@@ -152,8 +149,8 @@ def solve_by_cuts(
             break
         relaxed.append(found.values[: system.columns.count])
         gap = limits().gap
-        ended = _round(run, found, cuts, state, gap if simple else math.inf)
-        _also(run, found, cuts, state, time.perf_counter() - started)
+        ended = _round(pool, found, state, gap if simple else math.inf)
+        _also(pool, found, state, time.perf_counter() - started)
         if state.best is not None and state.objective - state.bound <= gap * max(
             1.0, abs(state.objective)
         ):
@@ -168,7 +165,7 @@ def solve_by_cuts(
         if ended and hurry:
             after = 0.0  # local solutions have points and more time
             continue
-        if ended == "known" and _inside(run, cuts, relaxation, found.values, limits(), state):
+        if ended == "known" and _inside(pool, relaxation, found.values, limits(), state):
             continue
         if ended:
             status = "stuck"
@@ -196,32 +193,29 @@ def _without_relaxation(state: Progress) -> str:
     return "stuck"
 
 
-def _locally(
-    run: Followers, search: Callable[[Progress], list[Array]], cuts: list[Cut], state: Progress
-) -> None:
+def _locally(pool: Pool, search: Callable[[Progress], list[Array]], state: Progress) -> None:
     """Check the points of local solutions like those of relaxations."""
     for point in search(state)[:POINTS]:
-        _round(run, Outcome("", point, math.nan, -math.inf, 0, 0.0), cuts, state)
+        _round(pool, Outcome("", point, math.nan, -math.inf, 0, 0.0), state)
 
 
-def _also(run: Followers, found: Outcome, cuts: list[Cut], state: Progress, seconds: float) -> None:
+def _also(pool: Pool, found: Outcome, state: Progress, seconds: float) -> None:
     """Cuts from other points of a relaxation, each at an x of its own, for as long as that took: a
     follower is mostly solved far sooner.
     """
     until = time.perf_counter() + seconds
-    leader = np.flatnonzero(run.system.columns.owner == 0)
+    leader = np.flatnonzero(pool.run.system.columns.owner == 0)
     seen = [] if found.values is None else [found.values[leader]]
     for point in found.others:
         if time.perf_counter() > until or state.stopped:
             return
         if all(float(np.abs(point[leader] - x).max(initial=0.0)) > 0.5 for x in seen):
             seen.append(point[leader])
-            _round(run, Outcome("", point, math.nan, -math.inf, 0, 0.0), cuts, state)
+            _round(pool, Outcome("", point, math.nan, -math.inf, 0, 0.0), state)
 
 
 def _inside(
-    run: Followers,
-    cuts: list[Cut],
+    pool: Pool,
     relaxation: KKT,
     edge: Array,
     limits: Limits,
@@ -233,13 +227,12 @@ def _inside(
     does not fall towards the edge, it is as good a little inside. Where F falls, points on the way
     back come near to its value.
     """
-    whole = run.system.columns.integer
-    best, before = state.objective, len(cuts)
+    whole = pool.run.system.columns.integer
+    best, before = state.objective, len(pool.cuts)
     for margin in MARGINS:
 
         def write(model: Model, margin: float = margin) -> None:
-            for cut in cuts:
-                write_cut(run, model, cut, margin)
+            pool.write(model, margin)
 
         seconds = max(INSIDE * limits.seconds, min(LEAST, limits.seconds))
         found = Relaxed(relaxation, extra=write).solve(replace(limits, seconds=seconds))
@@ -251,9 +244,10 @@ def _inside(
             points.append(edge + BACK * way)
         known = state.bound
         for point in points:
-            _round(run, replace(found, values=point, bound=-math.inf), cuts, state)
+            _round(pool, replace(found, values=point, bound=-math.inf), state)
         state.bound = known
-        if len(cuts) > before or state.objective < best - APART * limits.gap * max(1.0, abs(best)):
+        better = state.objective < best - APART * limits.gap * max(1.0, abs(best))
+        if len(pool.cuts) > before or better:
             return True
     return False
 
@@ -271,14 +265,12 @@ def _contradicts(bound: float, settled: float, state: Progress) -> bool:
     return True
 
 
-def _round(
-    run: Followers, found: Outcome, cuts: list[Cut], state: Progress, worth: float = math.inf
-) -> str:
+def _round(pool: Pool, found: Outcome, state: Progress, worth: float = math.inf) -> str:
     """Check the point of a relaxation and add cuts; "unsolved" where a follower could not be solved
     there, "known" where all cuts are there already, or where its response is a best one within the
     tolerance of f, which is more than ``worth`` (relative) to F; else nothing.
     """
-    system = run.system
+    run, system = pool.run, pool.run.system
     assert found.values is not None
     v = found.values[: system.columns.count].copy()
     whole = system.columns.integer
@@ -305,8 +297,8 @@ def _round(
         hidden = [(k, run.beside(k, v, least)) for k, least in solved.items()]
         made = [run.cut(k, z) for k, z in hidden if z is not None]
         if made:
-            unknown = [cut for cut in made if not _is_known(run, cuts, cut)]
-            cuts += unknown
+            unknown = [cut for cut in made if not pool.is_known(cut)]
+            pool.cuts += unknown
             state.why = INFIMUM
             return "" if unknown else "known"
         F, exact = (float(system.objective.value(at)[0]) for at in (v, responses))
@@ -317,26 +309,21 @@ def _round(
         state.keep(found.values, F, solved)
         state.bound = max(state.bound, found.bound)
         return ""
-    before = len(cuts)
+    before = len(pool.cuts)
     for k, response, here, least in worse:
         # Among whole numbers responses with slack are mostly worse ones: they are asked for where
         # the best one has been cut from before, and x avoids its rows by nothing.
         discrete = bool(system.columns.integer[system.columns.owner == k + 1].any())
-        new = discrete and not _is_known(run, cuts, Cut(k, response))
+        new = discrete and not pool.is_known(Cut(k, response))
         inner = None if new else run.inner(k, v, here - 0.5 * (here - least))
         responded = [response] if inner is None else [inner[: v.size], response]
         for cut in (run.cut(k, z) for z in responded):
             moves = moving(run, cut)
             # Where a response that moves leaves a way out at its edge, it may leave none as it is.
-            ways = [c for c in (moves, cut) if c is not None and not _is_known(run, cuts, c)]
-            cuts += ways[:1]
+            ways = [c for c in (moves, cut) if c is not None and not pool.is_known(c)]
+            pool.cuts += ways[:1]
     candidate(run, responses, solved, state)
-    if len(cuts) == before:
+    if len(pool.cuts) == before:
         state.why = INFIMUM
         return "known"
     return ""
-
-
-def _is_known(run: Followers, cuts: list[Cut], cut: Cut) -> bool:
-    """Whether there is this cut already."""
-    return any(c.is_same(cut, run.decided(cut.follower), SAME) for c in cuts)

@@ -101,3 +101,68 @@ def test_steps_and_rows_of_several_variables(seed):
     assert result.certificate.kind == "global"
     choices = itertools.product(range(2), repeat=2)
     assert pytest.approx(least(off, choices, lambda x: x @ [5, 3]), abs=1e-5) == result.F
+
+
+# A product that is too dear is not bought: the row has a product of both levels' variables.
+RANKING = """
+dim m, n;
+param score[m, n], budget[m];
+upper {
+  var price[n] in integers(1, 6);
+  maximize sum(price[j] * who.buy[i, j] for i in m, j in n);
+}
+lower who[i in m] {
+  var buy[n] in binary;
+  maximize sum(score[i, j] * buy[j] for j in n);
+  subject to
+    one: sum(buy[j] for j in n) <= 1;
+    afford: sum(price[j] * buy[j] for j in n) <= budget[i];
+}
+"""
+# Several rows send the same variable back: a customer is lost once.
+CENTRES = """
+dim site, town;
+param near[town, site, site], weight[town];
+upper {
+  var x[site] in binary;
+  minimize sum(weight[i] * lost[i] for i in town);
+  subject to count: sum(x[j] for j in site) == 2;
+}
+lower rival {
+  var z[site] in binary;
+  var lost[town] in binary;
+  maximize sum(weight[i] * lost[i] for i in town);
+  subject to
+    one: sum(z[k] for k in site) == 1;
+    won[i in town, j in site]: lost[i] <= 1 - x[j] + sum(near[i, k, j] * z[k] for k in site);
+}
+"""
+
+
+def test_budgets_that_prices_exceed():
+    rng = np.random.default_rng(3)
+    m, n = 4, 2
+    budget = rng.integers(1, 7, m)
+    score = np.array([rng.permutation(n) + 1 for _ in range(m)])
+    best = 0
+    for price in itertools.product(range(1, 7), repeat=n):
+        chosen = [(score[i][np.array(price) <= budget[i]].max(initial=0), i) for i in range(m)]
+        best = max(best, sum(price[list(score[i]).index(s)] for s, i in chosen if s))
+    result = bl.solve(bl.parse(RANKING, score=score, budget=budget))
+    assert result.certificate.kind == "global"
+    assert pytest.approx(best, abs=1e-6) == result.F
+
+
+def test_customers_are_lost_once():
+    rng = np.random.default_rng(5)
+    places, homes = rng.random((6, 2)), rng.random((9, 2))
+    d = np.linalg.norm(homes[:, None] - places, axis=2)
+    weight = rng.integers(1, 9, 9)
+    near = (d[:, :, None] < d[:, None, :]).astype(float)
+    least = min(
+        max(weight @ (d[:, k] < d[:, list(x)].min(axis=1)) for k in range(6))
+        for x in itertools.combinations(range(6), 2)
+    )
+    result = bl.solve(bl.parse(CENTRES, near=near, weight=weight), time_limit=60)
+    assert result.certificate.kind == "global"
+    assert pytest.approx(least, abs=1e-6) == result.F

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.backends.exact.cut import _common, _whole_steps
 from bilevelpy.backends.exact.kinks import as_given, kink_columns
+from bilevelpy.backends.exact.ways_out import _common, _whole_steps
 from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.rows import system
 
