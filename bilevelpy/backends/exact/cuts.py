@@ -25,7 +25,8 @@ import numpy as np
 
 from bilevelpy.backends.exact.closure import twin_of
 from bilevelpy.backends.exact.cut import Cut
-from bilevelpy.backends.exact.followers import BEST, FEASIBLE, Followers, Progress, is_sharp
+from bilevelpy.backends.exact.followers import FEASIBLE, Followers, Progress
+from bilevelpy.backends.exact.judge import answers, judged
 from bilevelpy.backends.exact.leader import candidate
 from bilevelpy.backends.exact.moving import moving
 from bilevelpy.backends.exact.necessary import high_point
@@ -34,8 +35,6 @@ from bilevelpy.backends.exact.outcome import Limits, Outcome
 from bilevelpy.backends.exact.pool import Pool
 from bilevelpy.backends.exact.relax import Relaxed
 from bilevelpy.backends.exact.scip import LEAST, Model
-from bilevelpy.numerics.certificate.constrained import TIED
-from bilevelpy.numerics.programs.follower import objective_scale
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.conditions import KKT
@@ -68,10 +67,10 @@ def solve_by_cuts(
     relaxation: KKT,
     given: Callable[[], Limits],
     relaxed: list[Array],
+    state: Progress,
     after: float = math.inf,
     meanwhile: Callable[[Progress], list[Array]] | None = None,
-    state: Progress | None = None,
-) -> tuple[Outcome, Progress]:
+) -> Outcome:
     """Relaxations and cuts until bound and candidate meet, or the time is up.
 
     The points of the relaxations are added to ``relaxed``. After so many seconds ``meanwhile``
@@ -90,7 +89,6 @@ def solve_by_cuts(
 
     run = Followers(system, limits)
     pool = Pool(run)
-    state = Progress() if state is None else state
 
     rows = high_point(system)
     closed = False
@@ -138,7 +136,7 @@ def solve_by_cuts(
                 status = _without_relaxation(state)
             break
         if found.status == "optimal":
-            if _contradicts(found.bound, settled, state):
+            if contradicts(found.bound, settled, state):
                 if meanwhile is not None:
                     _locally(pool, meanwhile, state)
                 state.bound, status = -math.inf, "stuck"
@@ -174,13 +172,12 @@ def solve_by_cuts(
             break
     onto_bounds(run, state, given().gap)
     values = state.best
-    if _contradicts(state.bound, -math.inf, state):  # the last point may be what shows it
+    if contradicts(state.bound, -math.inf, state):  # the last point may be what shows it
         state.bound, status = -math.inf, "stuck"
     state.bound = min(state.bound, state.objective)
-    outcome = Outcome(
+    return Outcome(
         status, values, state.objective, state.bound, state.nodes, time.perf_counter() - began
     )
-    return outcome, state
 
 
 def _without_relaxation(state: Progress) -> str:
@@ -252,7 +249,7 @@ def _inside(
     return False
 
 
-def _contradicts(bound: float, settled: float, state: Progress) -> bool:
+def contradicts(bound: float, settled: float, state: Progress) -> bool:
     """Whether the optimal value of a relaxation is not true: below that of one with fewer cuts, or
     above F at a point in hand. Nothing that it has said then counts.
     """
@@ -275,25 +272,12 @@ def _round(pool: Pool, found: Outcome, state: Progress, worth: float = math.inf)
     v = found.values[: system.columns.count].copy()
     whole = system.columns.integer
     v[whole] = np.round(v[whole])
-    responses = v.copy()
-    solved: dict[int, float] = {}
-    worse: list[tuple[int, Array, float, float]] = []
-    for k in range(len(system.followers)):
-        answer = run.solve(k, v)
-        state.nodes += answer.nodes
-        if answer.status != "optimal" or answer.values is None:
-            state.why = f"`{system.followers[k].name}` could not be solved at x: {answer.status}"
-            return "unsolved"
-        own = np.flatnonzero(system.columns.owner == k + 1)
-        here = float(system.lower_objectives.take([k]).value(v)[0])
-        responses[own] = answer.values[own]
-        terms = max(objective_scale(system.lower_objectives, k, at, own) for at in (v, responses))
-        size = max(terms, abs(answer.objective), 1e-3)
-        solved[k] = min(answer.objective, here)
-        tied = TIED if is_sharp(system, k, v) else 0.0
-        if here - answer.objective > max(BEST * size, tied):
-            worse.append((k, answer.values[: v.size], here, answer.objective))
-    if not worse:
+    best = answers(run, v, state)
+    if best is None:
+        return "unsolved"
+    judgement = judged(run, v, best)
+    responses, solved = judgement.responses, judgement.solved
+    if not judgement.worse:
         hidden = [(k, run.beside(k, v, least)) for k, least in solved.items()]
         made = [run.cut(k, z) for k, z in hidden if z is not None]
         if made:
@@ -310,12 +294,13 @@ def _round(pool: Pool, found: Outcome, state: Progress, worth: float = math.inf)
         state.bound = max(state.bound, found.bound)
         return ""
     before = len(pool.cuts)
-    for k, response, here, least in worse:
+    for one in judgement.worse:
+        k, response, half = one.follower, one.response, 0.5 * (one.here - one.least)
         # Among whole numbers responses with slack are mostly worse ones: they are asked for where
         # the best one has been cut from before, and x avoids its rows by nothing.
         discrete = bool(system.columns.integer[system.columns.owner == k + 1].any())
         new = discrete and not pool.is_known(Cut(k, response))
-        inner = None if new else run.inner(k, v, here - 0.5 * (here - least))
+        inner = None if new else run.inner(k, v, one.here - half)
         responded = [response] if inner is None else [inner[: v.size], response]
         for cut in (run.cut(k, z) for z in responded):
             moves = moving(run, cut)

@@ -42,20 +42,20 @@ class Pool:
         """
         writer = _Writer(self.run, model, twin)
         for n, cut in enumerate(self.cuts):
-            writer.write(cut, *self._formula(n, margin))
+            key = n, margin
+            if key not in self._formulas:
+                self._formulas[key] = self.formula(cut, margin)
+            writer.write(cut, *self._formulas[key])
 
-    def _formula(self, n: int, margin: float) -> tuple[Functions, list[Way]]:
+    def formula(self, cut: Cut, margin: float = 0.0) -> tuple[Functions, list[Way]]:
         """By how much f may not be above that at the response of a cut, and the ways out of it."""
-        key = n, margin
-        if key not in self._formulas:
-            cut, k = self.cuts[n], self.cuts[n].follower
-            if k not in self._rules:
-                self._rules[k] = Rules(self.run, k)
-            rules = self._rules[k]
-            there = placed(rules.objective, rules.own, cut.response, cut.slopes)
-            fall = difference(self.run.system.lower_objectives.take([k]), there)
-            self._formulas[key] = fall, rules.ways_out(cut, margin)
-        return self._formulas[key]
+        k = cut.follower
+        if k not in self._rules:
+            self._rules[k] = Rules(self.run, k)
+        rules = self._rules[k]
+        there = placed(rules.objective, rules.own, cut.response, cut.slopes)
+        fall = difference(self.run.system.lower_objectives.take([k]), there)
+        return fall, rules.ways_out(cut, margin)
 
 
 @dataclass(slots=True)

@@ -26,6 +26,7 @@ from bilevelpy.backends.exact.relax import Relaxed
 from bilevelpy.backends.exact.scip import LEAST
 from bilevelpy.backends.exact.search import search_on
 from bilevelpy.backends.exact.status import is_close
+from bilevelpy.backends.exact.tree import solve_by_tree
 from bilevelpy.backends.exact.tried import best_of_tried, choices_to_try
 from bilevelpy.backends.exact.zero_sum import ZeroSum, is_zero_sum
 from bilevelpy.backends.whole import Hooks
@@ -241,15 +242,18 @@ class Ways(Programs):
             limits = replace(self.limits(START), feasible=FEASIBLE)
             inner = Followers(self.system, lambda: limits)
             confirm(inner, self.system.columns.start, self.state, self.began + limits.seconds)
-        found, state = solve_by_cuts(
-            self.system,
-            self.program,
-            lambda: self.limits(until=until),
-            relaxed,
-            after=0.0 if self.hooks.start else first_look(self.program, self.whole, self.seconds),
-            meanwhile=self._local(),
-            state=self.state,
-        )
+        state = self.state
+        found = solve_by_tree(self.system, lambda: self.limits(until=until), state)
+        if found is None:
+            found = solve_by_cuts(
+                self.system,
+                self.program,
+                lambda: self.limits(until=until),
+                relaxed,
+                state,
+                0.0 if self.hooks.start else first_look(self.program, self.whole, self.seconds),
+                self._local(),
+            )
         self.why = state.why
         ended = found.status not in ("time_limit", "stuck", "trouble")
         ended = ended or is_close(found, self.limits().gap) or state.stopped

@@ -129,9 +129,14 @@ class Rules:
         if made is None:
             return way
         there, cost, moved = made
-        functions = placed(self.rows.functions.take([way.row]), self.own, there)
-        least, most = ranges(functions, self.low, self.high)
-        beyond = float(most[0]) - way.end if way.above else way.end - float(least[0])
+        functions = self.rows.functions
+        if way.row in functions.quadratic:
+            back = placed(functions.take([way.row]), self.own, there)
+            least, most = ranges(back, self.low, self.high)
+            beyond = float(most[0]) - way.end if way.above else way.end - float(least[0])
+        else:
+            shift = float(self.slopes.least[way.row] @ (there - cut.response)[self.slopes.own])
+            beyond = way.most + (shift if way.above else -shift)
         if not beyond <= NEVER * way.scale:
             return way
         return replace(way, cost=cost, moved=moved)

@@ -44,17 +44,22 @@ EDGE = 1e-8
 def is_zero_sum(system: System) -> bool:
     """Whether the class above is met by both objectives, of degree two at most."""
     columns, rows = system.columns, system.lower_rows
+    return is_opposed(system) and all(
+        columns.owner[j] == rows.follower[r]
+        for r in range(rows.count)
+        for j in rows.functions.reads(r)
+    )
+
+
+def is_opposed(system: System) -> bool:
+    """Whether the leader loses what the followers gain, and no row of hers reads their responses;
+    theirs may move with x.
+    """
+    columns, upper = system.columns, system.upper_rows
     if any(f.nash for f in system.followers) or bool((columns.owner == -1).any()):
         return False
     if system.objective.trees or system.lower_objectives.trees:
         return False
-    if any(
-        columns.owner[j] != rows.follower[r]
-        for r in range(rows.count)
-        for j in rows.functions.reads(r)
-    ):
-        return False
-    upper = system.upper_rows
     below = set(system.lower_columns.tolist())
     if any(upper.functions.reads(r) & below for r in range(upper.count)):
         return False

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 import bilevelpy as bl
-from bilevelpy.backends.exact.cuts import _contradicts
+from bilevelpy.backends.exact.cuts import contradicts
 from bilevelpy.backends.exact.followers import Progress
 
 # Outrata (1993), example 3.2: F* = 3.2077 at x = 4.06. x has no bound above; SCIP has been seen to
@@ -29,15 +29,15 @@ lower follower {
 
 def test_a_bound_that_falls_or_lies_above_a_point_is_a_contradiction() -> None:
     state = Progress()
-    assert not _contradicts(1.0, -math.inf, state)
-    assert not _contradicts(2.0, 1.0, state)
-    assert _contradicts(1.5, 2.0, state)
+    assert not contradicts(1.0, -math.inf, state)
+    assert not contradicts(2.0, 1.0, state)
+    assert contradicts(1.5, 2.0, state)
     assert state.why is not None
     assert "contradicts itself" in state.why
     state = Progress()
     state.keep(np.zeros(1), 3.0, {})
-    assert not _contradicts(3.0 + 1e-6, 1.0, state)
-    assert _contradicts(3.5, 1.0, state)
+    assert not contradicts(3.0 + 1e-6, 1.0, state)
+    assert contradicts(3.5, 1.0, state)
 
 
 def test_outrata_is_never_proved_elsewhere() -> None:

@@ -181,11 +181,11 @@ def test_other_points_of_a_relaxation_give_cuts_too(monkeypatch: pytest.MonkeyPa
     text = """
     dim n = 10;
     param p[n], w[n], v[n];
-    upper { var x[n] in binary; minimize sum(p[i] * y[i] for i in n);
+    upper { var x[n] in integers(0, 2); minimize sum(p[i] * y[i] for i in n);
             subject to able: sum(v[i] * x[i] for i in n) <= 18; }
     lower f { var y[n] in binary; maximize sum(p[i] * y[i] for i in n);
               subject to room: sum(w[i] * y[i] for i in n) <= 25;
-              left[i in n]: y[i] + x[i] <= 1; }
+              left[i in n]: y[i] + x[i] / 2 <= 1; }
     """
     data = {
         "p": rng.integers(5, 30, 10).astype(float),
