@@ -45,6 +45,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # The rows alone as a relaxation: rounds, share of the time and seconds that they get.
 QUICK_ROUNDS, QUICK, QUICK_SECONDS = 12, 0.2, 10.0
 ROUNDS = 400
+# Seconds of a relaxation, and part of the time gone by, after which the points that it has met give
+# cuts, finished or not; twice as many where they give none.
+PART, SHARE = 1.0, 0.5
 # Seconds that a follower has at least before local solutions are looked for.
 FIRST_LOOK = 0.5
 # Points of local solutions that cuts are made from.
@@ -99,6 +102,7 @@ def solve_by_cuts(
     # The rows alone are quickly solved, and often enough; the conditions are tried afterwards.
     simply, full = Relaxed(rows, extra=write), Relaxed(relaxation, extra=write)
     status, settled = "time_limit", -math.inf
+    whole, times = bool(system.columns.integer[system.lower_columns].any()), 1.0
     quick, spent = min(QUICK * limits().seconds, QUICK_SECONDS), 0.0
     for count in range(ROUNDS):
         if state.stopped or given().seconds <= LEAST:
@@ -112,7 +116,9 @@ def solve_by_cuts(
         bounds = replace(limits(), seconds=quick - spent) if simple else limits()
         if meanwhile is not None:
             bounds = replace(bounds, seconds=min(bounds.seconds, max(after - passed, 0.05)))
-        started = time.perf_counter()
+        elif whole:
+            bounds = replace(bounds, seconds=min(bounds.seconds, times * max(PART, SHARE * passed)))
+        started, before = time.perf_counter(), len(pool.cuts)
         found = (simply if simple else full).solve(bounds)
         # What a first look took before local solutions were found does not count.
         if simple and meanwhile is None:
@@ -143,7 +149,11 @@ def solve_by_cuts(
                 break
             settled = max(settled, found.bound)
         state.bound = max(state.bound, found.bound)
+        unfinished = found.status == "time_limit" and whole and given().seconds > LEAST
         if found.values is None:
+            if unfinished:
+                times *= 2.0
+                continue
             break
         relaxed.append(found.values[: system.columns.count])
         gap = limits().gap
@@ -154,6 +164,9 @@ def solve_by_cuts(
         ):
             status = "optimal"
             break
+        if unfinished and ended != "unsolved":
+            times = 1.0 if len(pool.cuts) > before else 2.0 * times
+            continue
         if ended == "known" and simple:
             quick = 0.0  # the conditions may cut the point off
             continue

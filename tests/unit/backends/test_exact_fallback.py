@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
+from bilevelpy.backends.exact import cuts
 
 KNAPSACK = """
 dim n;
@@ -139,18 +140,23 @@ lower rival {
 """
 
 
+def best_revenue(score: np.ndarray, budget: np.ndarray) -> float:
+    """The best prices, by enumeration."""
+    best = 0
+    for price in itertools.product(range(1, 7), repeat=score.shape[1]):
+        within = [np.where(np.array(price) <= b, s, 0) for s, b in zip(score, budget, strict=True)]
+        best = max(best, sum(price[s.argmax()] for s in within if s.any()))
+    return best
+
+
 def test_budgets_that_prices_exceed():
     rng = np.random.default_rng(3)
     m, n = 4, 2
     budget = rng.integers(1, 7, m)
     score = np.array([rng.permutation(n) + 1 for _ in range(m)])
-    best = 0
-    for price in itertools.product(range(1, 7), repeat=n):
-        chosen = [(score[i][np.array(price) <= budget[i]].max(initial=0), i) for i in range(m)]
-        best = max(best, sum(price[list(score[i]).index(s)] for s, i in chosen if s))
     result = bl.solve(bl.parse(RANKING, score=score, budget=budget))
     assert result.certificate.kind == "global"
-    assert pytest.approx(best, abs=1e-6) == result.F
+    assert pytest.approx(best_revenue(score, budget), abs=1e-6) == result.F
 
 
 def test_customers_are_lost_once():
@@ -166,3 +172,17 @@ def test_customers_are_lost_once():
     result = bl.solve(bl.parse(CENTRES, near=near, weight=weight), time_limit=60)
     assert result.certificate.kind == "global"
     assert pytest.approx(least, abs=1e-6) == result.F
+
+
+def test_relaxations_that_do_not_end_give_cuts_too(monkeypatch):
+    """After a hundredth of a second each: the points that were met will do."""
+    monkeypatch.setattr(cuts, "PART", 0.01)
+    monkeypatch.setattr(cuts, "SHARE", 0.0)
+    rng = np.random.default_rng(8)
+    m, n = 6, 2
+    budget = rng.integers(1, 7, m)
+    score = np.array([rng.permutation(n) + 1 for _ in range(m)])
+    best = best_revenue(score, budget)
+    result = bl.solve(bl.parse(RANKING, score=score, budget=budget), time_limit=60)
+    assert result.certificate.kind == "global"
+    assert pytest.approx(best, abs=1e-6) == result.F
