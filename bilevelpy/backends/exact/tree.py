@@ -78,11 +78,15 @@ def has_tree(system: System) -> bool:
 
 
 def solve_by_tree(system: System, limits: Callable[[], Limits], state: Progress) -> Outcome | None:
-    """The end of the tree; None where there is none, or a follower or a cut failed in it."""
-    if not has_tree(system):
+    """The end of the tree; None where there is none, where F has no bound under the rows alone, or
+    where a follower or a cut failed in it.
+    """
+    rows = high_point(system)
+    # SCIP may drop parts of a tree whose relaxation is unbounded.
+    if not has_tree(system) or not Relaxed(rows).is_bounded(1.0):
         return None
     run = Followers(system, lambda: replace(limits(), feasible=FEASIBLE))
-    rows, opposed = high_point(system), is_opposed(system)
+    opposed = is_opposed(system)
     if opposed:
         # What is worth as much to the leader as a best response is one to her: no response has to
         # be whole.

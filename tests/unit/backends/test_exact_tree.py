@@ -127,3 +127,16 @@ def test_a_response_that_cannot_fall_back_ends_the_tree():
     result = bl.solve(model)
     assert result.certificate.kind == "global"
     assert pytest.approx(5.0, abs=1e-6) == result.F
+
+
+def test_leaders_without_a_bound():
+    model = """
+    upper { var x[2] in binary; var z; minimize y[1] + z; }
+    lower f {
+      var y[2] in integers(0, 2);
+      maximize y[1];
+      subject to left: y[1] <= 2 - 2 * x[1];
+    }
+    """
+    result = bl.solve(bl.parse(model), backend="exact", time_limit=30)
+    assert result.status == "unbounded"
