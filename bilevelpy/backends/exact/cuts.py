@@ -102,7 +102,9 @@ def solve_by_cuts(
     # The rows alone are quickly solved, and often enough; the conditions are tried afterwards.
     simply, full = Relaxed(rows, extra=write), Relaxed(relaxation, extra=write)
     status, settled = "time_limit", -math.inf
-    whole, times = bool(system.columns.integer[system.lower_columns].any()), 1.0
+    integer, times = system.columns.integer, 1.0
+    # Real numbers of the leader go where F is best: points on the way there say little.
+    whole = bool(integer[system.lower_columns].any() and integer[system.upper_columns].all())
     quick, spent = min(QUICK * limits().seconds, QUICK_SECONDS), 0.0
     for count in range(ROUNDS):
         if state.stopped or given().seconds <= LEAST:
