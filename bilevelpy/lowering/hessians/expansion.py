@@ -10,6 +10,7 @@ import torch
 from scipy.sparse.linalg import cg
 
 from bilevelpy.ir import expr as ir
+from bilevelpy.ir.atoms import ELEMENTWISE, MATRICES, REDUCTIONS
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.substitute import substitute
 from bilevelpy.ir.walk import postorder
@@ -109,6 +110,23 @@ class Expanded:
             abs(value - float(exact)) <= FAITHFUL * abs(own)
             and float(difference.norm()) <= FAITHFUL * float(slope.norm())
         )
+
+
+def has_kinks(objective: Expr, ys: frozenset[Expr]) -> bool:
+    """Whether functions with kinks (or jumps of the second derivative) of ``ys`` are in it; which
+    of two functions a condition on data selects is none.
+    """
+    moving: set[Expr] = set()
+    for node in postorder(objective):
+        if node not in ys and not any(c in moving for c in node.children):
+            continue
+        moving.add(node)
+        tables = {ir.Apply: ELEMENTWISE, ir.Reduce: REDUCTIONS, ir.Matrix: MATRICES}
+        table = tables.get(type(node))
+        name = getattr(node, "function", "")
+        if table is not None and name != "select" and not table[name].smooth:
+            return True
+    return False
 
 
 def pays(oracle: Programs) -> bool:

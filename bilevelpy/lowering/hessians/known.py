@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bilevelpy.lowering.hessians.bands import Bands, bands
 from bilevelpy.lowering.hessians.blocks import block_positions
-from bilevelpy.lowering.hessians.expansion import Expanded, expanded, pays
+from bilevelpy.lowering.hessians.expansion import Expanded, expanded, has_kinks, pays
 from bilevelpy.lowering.hessians.joint_quadratic import JointQuadratic, joint_quadratic
 from bilevelpy.lowering.hessians.preconditioning import Preconditioning, jacobi
 from bilevelpy.lowering.hessians.quadratic import LARGEST, QuadraticHessian, quadratic_form
@@ -55,6 +55,11 @@ class KnownStructure(NamedPrograms):
         return None if found is None else bands(found)
 
     @cached_property
+    def has_kinks(self) -> bool:
+        """Whether f has kinks in y: its second derivative does not tell of them."""
+        return has_kinks(self.f_expr, frozenset(self.ys))
+
+    @cached_property
     def hessian_is_constant(self) -> bool:
         """Whether f_yy is the same at every point."""
         second = self._df.product(by_x=False, by_y=True)
@@ -84,7 +89,7 @@ class KnownStructure(NamedPrograms):
         """The second derivatives as sparse matrices where both objectives are quadratic in x and y
         together.
         """
-        H = self.sparse_hessian
+        H = None if self.has_kinks else self.sparse_hessian
         return None if H is None else sparse_quadratic(self, H)
 
     @cached_property
@@ -105,7 +110,7 @@ class KnownStructure(NamedPrograms):
     def expanded(self) -> Expanded | None:
         """f and its gradient from the kept matrix, where that is less work and as accurate."""
         found = self.quadratic
-        if found is None or found.reads_y or not pays(self):
+        if found is None or found.reads_y or self.has_kinks or not pays(self):
             return None
         return expanded(self, found)
 
@@ -118,7 +123,9 @@ class KnownStructure(NamedPrograms):
     def joint_quadratic(self) -> JointQuadratic | None:
         """The second derivatives where both objectives are quadratic in x and y together."""
         found = self.quadratic
-        return None if found is None or not found.constant else joint_quadratic(self)
+        if found is None or not found.constant or self.has_kinks:
+            return None
+        return joint_quadratic(self)
 
     @cached_property
     def second_order(self) -> ReducedCurvature | None:

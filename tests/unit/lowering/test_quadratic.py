@@ -119,3 +119,42 @@ def test_other_objectives_have_no_such_form():
             f"dim n = 3; upper {{ var x; minimize x^2; }} lower l {{ var y[n]; minimize {text}; }}"
         )
         assert o.quadratic is None or o.quadratic.reads_y, text
+
+
+KINKED = """
+dim n, p;
+param X[n, p], y[n];
+upper { var u[p] in [0, 2]; minimize sumsq(u); }
+lower fit { var w[p]; minimize LOSS; }
+"""
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "sum(u[j] * abs(w[j]) for j in p) + sumsq(X @ w - y)",
+        "sum(max(0, 1 - y[i] * (X[i, :] @ w)) for i in n) + sumsq(w)",
+        "max(X[i, :] @ w for i in n) + sumsq(w)",
+    ],
+)
+def test_second_derivatives_do_not_tell_of_kinks(loss: str) -> None:
+    """An expansion at y = 0 would have them on one side of each."""
+    rng = np.random.default_rng(0)
+    o = oracle(KINKED.replace("LOSS", loss), X=rng.standard_normal((30, 4)), y=np.full(30, 0.1))
+    assert o.has_kinks
+    assert o.expanded is None
+    assert o.joint_quadratic is None
+    x, y = torch.ones(4, dtype=torch.float64), torch.tensor([3.0, -2.0, 1.0, -4.0]).double()
+    X, w = o.bound.data.arrays["X"], y.numpy()
+    wanted = {
+        "u[": float(np.abs(w).sum() + ((X @ w - 0.1) ** 2).sum()),
+        "max(0": float(np.maximum(0.0, 1.0 - 0.1 * (X @ w)).sum() + w @ w),
+        "max(X": float((X @ w).max() + w @ w),
+    }
+    assert o.f(x, y) == pytest.approx(next(v for k, v in wanted.items() if k in loss[:9]))
+
+
+def test_data_that_is_made_of_absolute_values_has_no_kinks() -> None:
+    text = KINKED.replace("LOSS", "sum(abs(y[i]) * (X[i, :] @ w - y[i])^2 for i in n) + sumsq(w)")
+    rng = np.random.default_rng(0)
+    assert not oracle(text, X=rng.standard_normal((30, 4)), y=rng.standard_normal(30)).has_kinks
