@@ -41,7 +41,56 @@ def saddle(
     if right.ndim == 1:
         one = saddle(H, A, free, held, right[:, None], ends[:, None], nearest=nearest)
         return None if one is None else (one[0][:, 0], one[1][:, 0])
-    a, h = A[np.ix_(held, free)], H[np.ix_(free, free)]
+    a = A[np.ix_(held, free)]
+    rows, columns = _alone(H, a, free)
+    if not rows.size:
+        return _by_rows(H[np.ix_(free, free)], a, right, ends, nearest)
+    # Where a variable meets one row alone, and none of the others in H, both follow from the rest:
+    # v_j = (end - top v) / s and m = (right_j - d v_j) / s.
+    s, d = a[rows, columns][:, None], H.diagonal()[free[columns]][:, None]
+    others, inside = _without(held.size, rows), _without(free.size, columns)
+    top = a[np.ix_(rows, inside)] / s
+    first = (right[columns] - d * ends[rows] / s) / s
+    h = H[np.ix_(free[inside], free[inside])]
+    if d.any():
+        h = h + top.T @ (d * top)
+    solved = _by_rows(
+        h, a[np.ix_(others, inside)], right[inside] - top.T @ (s * first), ends[others], nearest
+    )
+    if solved is None:
+        return None
+    v, m = np.zeros((free.size, right.shape[1])), np.zeros((held.size, right.shape[1]))
+    v[inside], m[others] = solved
+    v[columns] = ends[rows] / s - top @ v[inside]
+    m[rows] = (right[columns] - d * v[columns]) / s
+    return v, m
+
+
+def _alone(H: Array, a: Array, free: Places) -> tuple[Places, Places]:
+    """Rows and columns of a that belong to one another, such as those of epigraphs: the column has
+    no other row, no other variable beside it in H, and the row no other such column.
+    """
+    flat = np.flatnonzero(np.count_nonzero(a, axis=0) == 1)
+    if flat.size:
+        beside = np.count_nonzero(H[free[flat]], axis=1) - (H.diagonal()[free[flat]] != 0.0)
+        flat = flat[beside == 0]
+    if not flat.size:
+        return flat, flat
+    rows, first = np.unique((a[:, flat] != 0.0).argmax(axis=0), return_index=True)
+    return rows, flat[first]
+
+
+def _without(count: int, some: Places) -> Places:
+    """The places that are not among some."""
+    left = np.ones(count, dtype=bool)
+    left[some] = False
+    return np.flatnonzero(left)
+
+
+def _by_rows(
+    h: Array, a: Array, right: Array, ends: Array, nearest: bool
+) -> tuple[Array, Array] | None:
+    """The system without rows of one variable."""
     single = _single(a)
     if not single.any():
         return _dense(h, a, right, ends, nearest)
@@ -49,12 +98,9 @@ def saddle(
     rows = np.flatnonzero(single)
     columns = np.abs(a[rows]).argmax(1)
     factors = a[rows, columns][:, None]
-    count = right.shape[1]
-    v, m = np.zeros((free.size, count)), np.zeros((held.size, count))
+    v, m = np.zeros_like(right), np.zeros_like(ends)
     v[columns] = ends[rows] / factors
-    rest, others = np.ones(free.size, dtype=bool), np.flatnonzero(~single)
-    rest[columns] = False
-    inside = np.flatnonzero(rest)
+    others, inside = np.flatnonzero(~single), _without(len(right), columns)
     slope, left = right - h @ v, ends[others] - a[others] @ v
     solved = _dense(
         h[np.ix_(inside, inside)], a[np.ix_(others, inside)], slope[inside], left, nearest
@@ -88,7 +134,9 @@ def _dense(
     if not order:
         return b, b
     size = largest(K)
-    for ridge in (0.0, RIDGE * size):
+    ridges = (0.0, RIDGE * size)
+    # SuperLU prints what it meets in a singular matrix: it gets one with a ridge first.
+    for ridge in reversed(ridges) if _is_sparse(K) else ridges:
         found = _solved(K, b, ridge, free)
         v, m = found[:free], found[free:]
         rest = np.abs(b - K @ found)
