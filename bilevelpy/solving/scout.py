@@ -40,11 +40,15 @@ FEW_UPPER, SOME_LOWER = 10, 200
 # The same for lower variables beside rows of semidefinite matrices: conic solves take longer.
 FEW_ENTRIES = 60
 # The same for lower variables with rows.
-SOME_ROWS = 400
+SOME_ROWS = 1000
 # Numbers of data below that some hundreds of passes take little time over.
 LONG = 300_000
 # Points on a line and in a cloud, axes up to which all corners are among them.
 LINE, CLOUD, CORNERS = 17, 32, 4
+# The same beside rows, where F has many local minima, some of them narrow.
+LINE_ROWS, CLOUD_ROWS = 129, 64
+# Points times variables and rows at most, but for those that there are in any case.
+WORK = 50_000
 # Starts of descents, and their steps.
 STARTS, STEPS = 2, 8
 # The same beside rows, where F has kinks on the way.
@@ -60,7 +64,8 @@ def is_small(oracle: Any, *, affine: bool) -> bool:
     """Whether responses to some dozens of points cost next to nothing; ``affine`` says that rows
     below are as :mod:`bilevelpy.numerics.rows.response` takes them.
     """
-    if not 0 < oracle.n <= FEW_UPPER or not 0 < oracle.m <= SOME_LOWER:
+    most = SOME_ROWS if oracle.g.size else SOME_LOWER
+    if not 0 < oracle.n <= FEW_UPPER or not 0 < oracle.m <= most:
         return False
     if oracle.expanded is None and entries(oracle) > LONG:
         return False
@@ -205,6 +210,9 @@ def _points(oracle: TorchOracle, x: Vec, rng: np.random.Generator, *, rows: bool
     size = np.maximum(1.0, np.maximum(np.abs(x.numpy()), np.abs(oracle.x0.numpy())))
     middle = 0.5 * (x.numpy() + oracle.x0.numpy())
     count = LINE if n == 1 else CLOUD
+    if rows:
+        many = WORK // (oracle.m + oracle.g.size)
+        count = max(count, min(many, LINE_ROWS if n == 1 else CLOUD_ROWS))
     for k in range(count):
         share = np.full(1, (k + 0.5) / count) if n == 1 else rng.uniform(size=n)
         # Where a range has no end, distances grow from a tenth of the size of x to a hundred times.

@@ -45,5 +45,7 @@ class RowsResolver:
         """
         state = begin(self.response, x, y, DESCENDED)
         while state.finish is None and len(state.norms) <= steps and not late():
+            if state.stationarity() <= DESCENDED:
+                break  # further steps would confirm it, and be none
             advance(state)
         return state.point if self.response.finite(state.point) else None
