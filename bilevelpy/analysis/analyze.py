@@ -10,6 +10,7 @@ from bilevelpy.analysis.adapt import as_probe
 from bilevelpy.analysis.convexity import Judge
 from bilevelpy.analysis.curvature import STRONGLY, LevelVerdict, combine, judge_level
 from bilevelpy.analysis.declared import declared_facts, negative, refute
+from bilevelpy.analysis.epigraphs import epigraphs_fact
 from bilevelpy.analysis.feasible import (
     coupling_fact,
     discrete_fact,
@@ -82,7 +83,7 @@ def analyze(
     program = bound.program
     upper, lowers = program.upper, program.lowers
     signs = Signs(bound)
-    low = _forms(bound, lowers, below=True)
+    low = lower_forms(bound)
     high = _forms(bound, (upper,), below=False)
     objectives = [level.objective for level in lowers]
     hessian = hessian_fact(low, objectives)
@@ -166,10 +167,16 @@ def analyze(
         steps=steps,
         bands=bands,
         pieces=pieces_fact(low, signs.measured, objectives),
+        epigraphs=None if smooth.value else epigraphs_fact(low, signs, program),
         longest_sum=longest_sum(*sums),
         sources=program.sources,
         blocks=block_count(bound, lowers),
     )
+
+
+def lower_forms(bound: BoundProgram) -> Forms:
+    """Profiles of the followers' expressions in y, for fixed x."""
+    return _forms(bound, bound.program.lowers, below=True)
 
 
 def _forms(bound: BoundProgram, levels: tuple[Level, ...], below: bool) -> Forms:

@@ -53,6 +53,20 @@ class LevelFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Epigraphs:
+    """What takes the place of kinks: further lower variables and rows; ``form`` is the class of the
+    objective that they leave, as in :class:`LevelFacts`.
+    """
+
+    variables: int
+    rows: int
+    form: str
+
+    def __str__(self) -> str:
+        return f"{self.variables:,} variables, {self.rows:,} rows"
+
+
+@dataclass(frozen=True, slots=True)
 class Structure:
     """Everything the dispatcher may look at. Dimensions count every scalar of a family.
 
@@ -78,6 +92,7 @@ class Structure:
     ``statistics`` the numbers that stand for the rows of files where objectives are quadratic in
     them (:mod:`bilevelpy.lowering.sums.statistics`); ``pieces`` counts the
     kinks of f where all are those of ``abs``, ``max`` and the like of affine expressions;
+    ``epigraphs`` says what rows in their place take, where that leaves f as it is;
     ``sources`` are the texts that spans point at.
     """
 
@@ -109,6 +124,7 @@ class Structure:
     steps: Fact[tuple[int, float]] | None = None
     bands: Fact[tuple[int, int]] | None = None
     pieces: Fact[int] | None = None
+    epigraphs: Fact[Epigraphs] | None = None
     longest_sum: int = 0
     sources: Mapping[str, Source] = field(default_factory=dict, repr=False)
     blocks: int = 1

@@ -150,10 +150,43 @@ def warn_implicit(structure: Structure) -> tuple[str, ...]:
     return () if strong or structure.lower.smooth.reason not in (ABSOLUTE, GROUPS) else (SUPPORT,)
 
 
+def with_epigraphs(structure: Structure) -> Structure:
+    """The facts of the model with rows in place of its kinks, where epigraphs can stand for all of
+    them; the given facts elsewhere.
+    """
+    s = structure
+    if s.epigraphs is None:
+        return s
+    made, evidence = s.epigraphs.value, s.epigraphs.evidence
+    rows = Fact("linear", evidence, s.epigraphs.reason, s.epigraphs.span)
+    if s.lower.constraints.value in ("convex", "nonconvex"):
+        rows = s.lower.constraints
+    lower = replace(
+        with_smooth_lower(s).lower,
+        form=replace(s.lower.form, value=made.form),
+        constraints=rows,
+        domains=replace(s.lower.domains, value=s.lower.domains.value | {"box"}),
+    )
+    return replace(
+        s,
+        lower=lower,
+        dim_y=s.dim_y + made.variables,
+        lower_constraints=s.lower_constraints + made.rows,
+        unsupported={**s.unsupported, "lower_constraints": rows},
+        epigraphs=None,
+    )
+
+
 def with_smooth_lower(structure: Structure) -> Structure:
     """The facts with the kinks of the lower level left to the backend."""
     smooth = Fact(True, Evidence.DECLARED, "left to the backend")
     return replace(structure, lower=replace(structure.lower, smooth=smooth))
+
+
+def with_smooth_upper(structure: Structure) -> Structure:
+    """The facts with the kinks of the upper objective left to the backend."""
+    smooth = Fact(True, Evidence.DECLARED, "left to the backend")
+    return replace(structure, upper=replace(structure.upper, smooth=smooth))
 
 
 def refuse_any_function(structure: Structure) -> Reject | None:

@@ -89,6 +89,18 @@ def _trained(s: Structure) -> int:
     return MANY_FOREIGN if s.externs.value else MANY_LOWER
 
 
+def _form(s: Structure) -> str:
+    """The class of the lower objective, beside kinks that rows can stand for."""
+    return s.lower.form.value if s.epigraphs is None else s.epigraphs.value.form
+
+
+def _kinks(s: Structure) -> int | None:
+    """Scalar kinks, where all are those of piecewise linear terms."""
+    if s.epigraphs is not None:
+        return s.epigraphs.value.variables
+    return None if s.pieces is None else s.pieces.value
+
+
 # What only a backend that takes a program as a whole can solve.
 _WHOLE = frozenset({"duals", "reported_duals", "nash", "discrete", "moving_bounds"})
 _CONSTRAINED = frozenset({"lower_constraints", "upper_constraints", "coupling"})
@@ -104,8 +116,8 @@ CONSTRAINED = Condition(
     "constraints in either level", lambda s: bool(_CONSTRAINED & s.unsupported.keys())
 )
 FEW_ROWS = Condition(
-    f"at most {PAIRS:,} lower variables and constraints",
-    lambda s: s.lower_constraints + s.dim_y <= PAIRS,
+    f"at most {PAIRS:,} lower variables, constraints and kinks",
+    lambda s: s.lower_constraints + s.dim_y + (_kinks(s) or 0) <= PAIRS,
 )
 POLYNOMIAL = Condition(
     "linear or quadratic levels",
@@ -125,9 +137,7 @@ CURVED = Condition(
 BEYOND_SEARCH = Condition(
     f"a lower objective that is no polynomial, of more than {FEW_LOWER} variables or in sums of at "
     f"least {LONG_SUM} terms",
-    lambda s: (
-        s.lower.form.value == "nonlinear" and (s.dim_y > FEW_LOWER or s.longest_sum >= LONG_SUM)
-    ),
+    lambda s: _form(s) == "nonlinear" and (s.dim_y > FEW_LOWER or s.longest_sum >= LONG_SUM),
 )
 SMALL_SYSTEM = Condition(
     f"at most {KKT:,} lower variables and constraints",
@@ -180,13 +190,21 @@ SMOOTH = Condition("smooth lower level", lambda s: s.lower.smooth.value)
 NONSMOOTH = Condition("lower level with kinks", lambda s: not s.lower.smooth.value)
 FEW_KINKS = Condition(
     f"kinks that are worth at most {PAIRS:,} variables and rows, or cannot be counted",
-    lambda s: s.pieces is None or s.dim_y + 3 * s.pieces.value <= PAIRS,
+    lambda s: _kinks(s) is None or s.dim_y + 3 * (_kinks(s) or 0) <= PAIRS,
 )
 PIECEWISE_LINEAR = Condition(
     f"convex below, with piecewise linear terms worth at most {WRITTEN:,} variables and rows",
     lambda s: (
         s.pieces is not None
         and s.dim_y + 3 * s.pieces.value <= WRITTEN
+        and s.convexity.value in ("convex", "strongly convex")
+    ),
+)
+EPIGRAPHS = Condition(
+    "convex below, not linear, once rows stand for its kinks",
+    lambda s: (
+        s.epigraphs is not None
+        and _form(s) != "linear"
         and s.convexity.value in ("convex", "strongly convex")
     ),
 )

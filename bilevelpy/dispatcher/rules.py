@@ -64,6 +64,9 @@ RULES: tuple[Rule, ...] = (
     Rule(12, "norms of groups below", "direct", (c.GROUP_NORMS,),
          "norms of groups and {m} variables below: Newton on the groups that are not 0, exact "
          "adjoint there"),
+    Rule(12, "fits with kinks below", "kkt", (c.NONSMOOTH, c.EPIGRAPHS, c.BEYOND_SEARCH),
+         "kinks that rows take the place of, and {m} lower variables below an objective that "
+         "global searches do not end with: exact hypergradients from the KKT system"),
     Rule(12, "kinks below, small", "exact", (c.NONSMOOTH, c.TINY, c.FEW_KINKS),
          "the lower level has kinks and {m} variables: solved to global optimality"),
     Rule(12, "weighted absolute values below", "direct", (c.ABSOLUTE_VALUES,),
@@ -71,6 +74,9 @@ RULES: tuple[Rule, ...] = (
          " there"),
     Rule(12, "weighted absolute values below, by products", "aid", (c.ABSOLUTE_VALUES,),
          "weighted absolute values and {m} variables below: conjugate gradients on the support"),
+    Rule(12, "epigraphs below", "kkt", (c.NONSMOOTH, c.EPIGRAPHS),
+         "{m} lower variables, with kinks that rows take the place of: exact hypergradients from "
+         "the KKT system"),
     Rule(12, "piecewise linear terms below", "nlp", (c.NONSMOOTH, c.PIECEWISE_LINEAR),
          "{m} lower variables, with kinks that epigraphs remove: a quadratic program at every x"),
     Rule(12, "kinks below", "meha", (c.NONSMOOTH,),

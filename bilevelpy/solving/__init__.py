@@ -35,6 +35,7 @@ from bilevelpy.result import Record, Result, Status
 from bilevelpy.solving.course import Course, from_saved
 from bilevelpy.solving.driven import solve_driven
 from bilevelpy.solving.facts import check_unchanged, chosen, oracle, structure
+from bilevelpy.solving.posed import posed
 from bilevelpy.solving.request import Clock, Request
 from bilevelpy.solving.scout import better_elsewhere, is_small
 from bilevelpy.solving.starts import given_start, start_at, start_vectors
@@ -290,19 +291,21 @@ def _elsewhere(
         return "exact", {}, replace(plain, time_limit=clock.elapsed() + min(left, CHECK))
     if known is not None:
         return known, {}, plain
-    functions = oracle(model)
+    taken = posed(model, facts, registry.get(kept.backend))
     # `kkt` has said where its responses are the only ones; what it goes on from is certified anew.
     rows = kept.backend == "kkt"
-    looked = (UNIQUE(facts) or rows) and SMOOTH(facts)
+    looked = (UNIQUE(facts) or rows) and SMOOTH(taken.facts)
     looked = looked or ABSOLUTE_VALUES(facts) or GROUP_NORMS(facts)
-    if not (looked and is_small(functions, affine=rows)):
+    if not (looked and is_small(taken.functions, affine=rows)):
         return None
-    x, y = start_vectors(functions, start_at(kept.upper, kept.lower), None)
-    found = better_elsewhere(functions, x, y, options.seed, clock.elapsed(), left)
+    x, y = start_vectors(taken.given, start_at(kept.upper, kept.lower), None)
+    y = taken.widened(x, y)
+    found = better_elsewhere(taken.functions, x, y, options.seed, clock.elapsed(), left)
     clock.lap("solve")
     if found is None:
         return None
-    upper, lower = functions.unflatten_x(found[0]), functions.unflatten_y(found[1])
+    upper = taken.given.unflatten_x(found[0])
+    lower = taken.given.unflatten_y(taken.narrowed(found[1]))
     return kept.backend, start_at(upper, lower), plain
 
 

@@ -28,9 +28,10 @@ from bilevelpy.progress import Progress, wanted
 from bilevelpy.provenance import provenance
 from bilevelpy.result import Certificate, Record, Result, Status
 from bilevelpy.solving.elsewhere import ALONE, begun_elsewhere, continued, going_on, usable
-from bilevelpy.solving.facts import hashes, oracle, units
+from bilevelpy.solving.facts import hashes, units
 from bilevelpy.solving.judge import Judge
 from bilevelpy.solving.located import located
+from bilevelpy.solving.posed import Posed, posed
 from bilevelpy.solving.prices import prices_at, told, unknown
 from bilevelpy.solving.starts import moved, start_vectors
 from bilevelpy.solving.watching import Stop, Watched, passed
@@ -59,13 +60,15 @@ def solve_driven(
     """The answer of backend ``name``. ``earlier`` is a run to go on from, ``keeper`` saves this
     one.
     """
-    functions = oracle(model)  # what cannot be compiled has been refused by the dispatcher
-    line = Progress(options.tol) if wanted(request.progress) else None
     backend: Any = registry.get(name)
+    # What cannot be compiled has been refused by the dispatcher.
+    taken = posed(model, facts, backend)
+    functions, facts = taken.functions, taken.facts
+    line = Progress(options.tol) if wanted(request.progress) else None
     # Step lengths and the like that the caller gives are in the model's own units.
     plain = all(isinstance(value, bool) for value in options.backend_options.values())
     scaling = units(model) if name in SCALABLE and plain else None
-    judge = Judge(functions, scaling, facts, options, request.verify, clock)
+    judge = Judge(taken, scaling, options, request.verify, clock)
     watched = [Watched.read(text, model.program, "watch") for text in request.watch]
     stop: Stop | None = None
     if request.stop_by is not None:
@@ -79,10 +82,11 @@ def solve_driven(
             )
     try:
         method = backend if scaling is None else Rescaled(backend, scaling)
-        callback = _callback(request.callback, stop)
-        keep = None if keeper is None else _keep(keeper, stop)
-        start = start_vectors(functions, request.start, earlier)
-        outside = moved(functions, request.start, *start)
+        callback = _callback(request.callback, stop, taken)
+        keep = None if keeper is None else _keep(keeper, stop, taken)
+        x, y = start_vectors(taken.given, request.start, earlier)
+        outside = moved(taken.given, request.start, x, y)
+        start = (x, taken.widened(x, y))
         stage, carried = ("", None) if earlier is None else (earlier.stage, earlier.carried)
         # What is left of a limit that has not ended the run.
         spent = 0 if earlier is None else earlier.iterations
@@ -134,6 +138,7 @@ def solve_driven(
             keeper.write()
     if stop is not None:
         raw = stop.settle(raw)
+        raw = replace(raw, y=taken.widened(raw.x, raw.y))
     along = joined(earlier, list(raw.history))
     if outside:
         raw = replace(raw, warnings=(*raw.warnings, *outside))
@@ -144,30 +149,34 @@ def solve_driven(
     final, certificate = judge.verdict(raw)
     clock.lap("verify")
     clock.move(within, "solve", "verify")
-    return _packed(model, functions, name, final, certificate, decision, clock, earlier, options)
+    return _packed(model, taken, name, final, certificate, decision, clock, earlier, options)
 
 
 def _callback(
-    callback: Callable[[IterationState], Any] | None, stop: Stop | None
+    callback: Callable[[IterationState], Any] | None, stop: Stop | None, taken: Posed
 ) -> Callable[[IterationState], Any] | None:
     """The user's callback, and that of a report that ends the run."""
-    if stop is None:
-        return callback
+    if callback is None and stop is None:
+        return None
 
     def call(state: IterationState) -> Any:
-        ended = stop.observe(_record(state), state.x, state.y)
+        if taken.places is not None:
+            state = replace(state, y=taken.narrowed(torch.from_numpy(state.y.copy())).numpy())
+            state.y.flags.writeable = False
+        ended = stop.observe(_record(state), state.x, state.y) if stop is not None else False
         wanted = is_end(callback(state)) if callback is not None else False
         return wanted or ended
 
     return call
 
 
-def _keep(keeper: Checkpoint, stop: Stop | None) -> Keep:
+def _keep(keeper: Checkpoint, stop: Stop | None, taken: Posed) -> Keep:
     """What puts iterations into the checkpoint."""
 
     def keep(record: Record, m: Measure, capture: Callable[[], Carried | None]) -> None:
         best = stop.best if stop is not None else None
-        keeper.observe(record, m.x.numpy().copy(), m.y.numpy().copy(), best, capture)
+        y = taken.narrowed(m.y)
+        keeper.observe(record, m.x.numpy().copy(), y.numpy().copy(), best, capture)
 
     return keep
 
@@ -209,7 +218,7 @@ def _reports(
 
 def _packed(
     model: Model,
-    functions: TorchOracle,
+    taken: Posed,
     name: str,
     final: RunResult,
     certificate: Certificate | None,
@@ -219,9 +228,10 @@ def _packed(
     options: SolveOptions,
 ) -> Result:
     """Everything by name, in NumPy, with the signs that the model has."""
+    duals = taken.told(prices_at(name, taken.functions, final.x, final.y, certificate))
+    functions, final = taken.given, replace(final, y=taken.narrowed(final.y))
     upper, lower = functions.unflatten_x(final.x), functions.unflatten_y(final.y)
     program = model.program
-    duals = prices_at(name, functions, final.x, final.y, certificate)
     known = environment(upper, lower, {**unknown(model), **duals})
     interpreter = Interpreter(model.bound.data, known, program.externs)
     if is_streamed(model.bound):  # by blocks; else by means of their own

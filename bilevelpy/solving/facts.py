@@ -97,6 +97,8 @@ def structure(model: Model, seed: int) -> Structure:
         facts = analyze(model.bound, functions, lower=alone, seed=seed)
         trained = facts.convexity.value == NONCONVEX and MANY_LOWERS(facts)
         settled = facts.convexity.value == STRONGLY or trained or priced
+        # Beside kinks no curvature is looked at, and Newton's method does not solve for sizes.
+        settled = settled or not facts.lower.smooth.value
         if functions is not None and not settled:
             # What looks flat in the model's units may bend in better ones; a large model that is
             # trained bends downwards in all, and to look for better ones takes solutions of it.

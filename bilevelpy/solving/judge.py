@@ -21,8 +21,7 @@ from bilevelpy.patience import TooLong, until
 from bilevelpy.result import Certificate, Status
 
 if TYPE_CHECKING:
-    from bilevelpy.analysis.structure import Structure
-    from bilevelpy.lowering.oracle import TorchOracle
+    from bilevelpy.solving.posed import Posed
     from bilevelpy.solving.request import Clock
 
 # This part of a time limit is kept for the certificate, which gets at least so many seconds.
@@ -53,15 +52,15 @@ class Judge:
 
     def __init__(
         self,
-        functions: TorchOracle,
+        taken: Posed,
         units: Units | None,
-        facts: Structure,
         options: SolveOptions,
         verify: bool,
         clock: Clock,
     ) -> None:
-        self.facts, self.options, self.verify = facts, options, verify
-        self.compiled, self.units = functions, units
+        self.taken, self.options, self.verify = taken, options, verify
+        functions, facts = taken.functions, taken.facts
+        self.facts, self.compiled, self.units = facts, functions, units
         self.trained = all(c(facts) for c in (NOT_CONVEX, MANY_LOWERS, FINITE_SUM, FREE_BELOW))
         self.share = TRAINED if self.trained else SHARE
         self.functions: Any = functions if units is None else ScaledOracle(functions, units)
@@ -105,6 +104,7 @@ class Judge:
             return None
         finally:
             self.seconds += time.perf_counter() - began
+        certificate = self.taken.confirmed(certificate, x, y)
         self.known = (x, y, certificate)
         if place is None and _is_sloping(certificate, self.options.tol):
             return x, y

@@ -25,6 +25,7 @@ from bilevelpy.numerics.driver.loop import IterationState, RunResult
 from bilevelpy.numerics.driver.loop import run as drive
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Certificate, Status
+from bilevelpy.solving.posed import posed
 from bilevelpy.testing.cases import CASES, Case
 from bilevelpy.testing.judged import error_of, judged
 from bilevelpy.testing.outcomes import Outcome, Report
@@ -156,7 +157,8 @@ class Suite:
         self.accepted += 1
         if self.whole:
             return
-        functions = solving.oracle(model)
+        taken = posed(model, facts, self.backend)
+        functions, facts = taken.functions, taken.facts
         if facts.condition is None or facts.condition <= MILD:
             self._hypergradient(case, functions)
         if self.accepted == 1:
@@ -194,9 +196,9 @@ class Suite:
             return Ended(
                 x, F, sum(below.values()), answer.status, answer.message, answer.certificate
             )
-        functions = solving.oracle(model)
-        raw = self._run(functions, facts, callback=callback, **limits)
-        seen = judged(functions, raw, facts)
+        taken = posed(model, facts, self.backend)
+        raw = self._run(taken.functions, taken.facts, callback=callback, **limits)
+        seen = judged(taken.functions, raw, taken.facts)
         found = settle(raw, seen)
         return Ended(found.x.numpy(), found.F, found.f, found.status, found.message, seen)
 

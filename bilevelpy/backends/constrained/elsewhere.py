@@ -46,8 +46,9 @@ def somewhere(oracle: Any, x: Vec, rng: torch.Generator) -> Vec:
 
 def nowhere(oracle: Any, x: Vec) -> Finish:
     """That no x was found at which followers have a response, and whether that is proved."""
+    # Rows of epigraphs, which have no names of their own, can hold at every y.
     names = dict.fromkeys(p.constraint.name for p in oracle.g.rows)
-    rows = ", ".join(f"`{name}`" for name in names)
+    rows = ", ".join(f"`{name}`" for name in names if name.isidentifier())
     if meeting(oracle, x, oracle.g).impossible:
         return Finish(
             Status.INFEASIBLE,

@@ -13,6 +13,8 @@ from bilevelpy.backends.acceptance import (
     UPPER_ROWS,
     refuse_other_than_rows,
     refuse_shape,
+    with_epigraphs,
+    with_smooth_upper,
     without_upper_rows,
 )
 from bilevelpy.backends.base import Accept, Cost, Reject
@@ -85,8 +87,9 @@ class KKT:
     what holds the last one is where the next begins; the upper variables move by projected L-BFGS
     with a Wolfe search. Where the upper level has rows, which may read the response, they move by
     sequential quadratic programs, with the derivatives of the rows from the same system. Where what
-    holds changes, ``F(x, y(x))`` has a kink. The system is regular where f curves upwards in every
-    direction that the rows leave open, which slack variables and epigraphs have from their rows.
+    holds changes, ``F(x, y(x))`` has a kink; kinks of F itself are taken in the same way. The
+    system is regular where f curves upwards in every direction that the rows leave open, which
+    slack variables and epigraphs have from their rows.
 
     Cost per upper step: one to five values, gradients, Hessians and dense systems of the lower
     variables and the rows that hold (cubic in their number), one adjoint.
@@ -98,14 +101,17 @@ class KKT:
     options: ClassVar[type[BackendOptions]] = KKTOptions
     # Its solves end by themselves in single precision too.
     in_single: ClassVar[bool] = True
+    # It is given rows in place of kinks, where epigraphs can stand for them.
+    takes_epigraphs: ClassVar[bool] = True
 
     def accepts(self, structure: Structure) -> Accept | Reject:
-        """A smooth, convex lower level that is not linear, with rows affine in its variables, m +
-        rows <= 6000.
+        """A convex lower level that is not linear, with rows affine in its variables, m + rows <=
+        6000; it is smooth, or rows can take the place of its kinks.
         """
+        structure = with_epigraphs(structure)
         alone = without_upper_rows(structure)
         told = {k: v for k, v in alone.unsupported.items() if k not in PRICES}
-        alone = replace(alone, unsupported=told)
+        alone = with_smooth_upper(replace(alone, unsupported=told))
         upper = bool(structure.unsupported.keys() & UPPER_ROWS)
         if upper and structure.lower.constraints.value in ("none", "bounds"):
             refusal = refuse_shape(alone)
@@ -146,6 +152,7 @@ class KKT:
 
     def cost(self, structure: Structure) -> Cost:
         """Dense systems of variables and rows."""
+        structure = with_epigraphs(structure)
         size = structure.dim_y + structure.lower_constraints
         return Cost(
             gradients=5.0,

@@ -91,6 +91,8 @@ class _Check:
         shape = "nonconvex" if structure is None else structure.lower.constraints.value
         self.convex = structure is not None and structure.is_known_convex and shape != "nonconvex"
         self.affine = shape in ("none", "bounds", "linear")
+        # Where F itself has kinks, its slope at one of them says little.
+        self.kinked = structure is not None and not structure.upper.smooth.value
         self.adjoint = FittedAdjoint(oracle, self.affine)
         # What is declared is looked at as well.
         self.alone = structure is not None and structure.convexity.value == "strongly convex"
@@ -124,7 +126,7 @@ class _Check:
         size = max(size, self._elsewhere())
         pg = norm(self.oracle.domain_x.projected_gradient(self.x, h))
         relative = pg / size if size > 0 else 0.0
-        if relative > self.tol and self._edges():
+        if relative > self.tol and (self.kinked or self._edges()):
             return self._within_rows(base)
         F = self.oracle.F(self.x, self.followers.lower(solved))
         # On a plateau a slope of rounding is all that there is, here and at the start.

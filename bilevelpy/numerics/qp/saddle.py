@@ -72,8 +72,8 @@ def _alone(H: Array, a: Array, free: Places) -> tuple[Places, Places]:
     """
     flat = np.flatnonzero(np.count_nonzero(a, axis=0) == 1)
     if flat.size:
-        beside = np.count_nonzero(H[free[flat]], axis=1) - (H.diagonal()[free[flat]] != 0.0)
-        flat = flat[beside == 0]
+        beside = np.count_nonzero(H, axis=1) - (H.diagonal() != 0.0)
+        flat = flat[beside[free[flat]] == 0]
     if not flat.size:
         return flat, flat
     rows, first = np.unique((a[:, flat] != 0.0).argmax(axis=0), return_index=True)

@@ -56,8 +56,7 @@ def machine(data: dict[str, np.ndarray], c: float) -> np.ndarray:
 def test_the_weight_of_hinge_losses(text: str, loss) -> None:
     data = machine_data()
     model = bl.parse(MACHINE.replace("LOSS", text), **data)
-    result = bl.solve(model, time_limit=60)
-    assert result.backend == "nlp"
+    result = bl.solve(model, backend="nlp", time_limit=60)
     assert result.success, result.message
     assert pytest.approx(loss(machine(data, float(result["c"]))), rel=1e-5) == result.F
     assert all(loss(machine(data, c)) >= result.F - 1e-5 for c in np.linspace(-4, 4, 9))
@@ -79,8 +78,7 @@ def test_fused_lasso_with_two_weights() -> None:
         """,
         z=z, target=target,
     )  # fmt: skip
-    result = bl.solve(model, time_limit=60)
-    assert result.backend == "nlp"
+    result = bl.solve(model, backend="nlp", time_limit=60)
     assert result.success, result.message
 
     def F(a: float, weight: float) -> float:

@@ -159,3 +159,32 @@ def test_the_report_counts_what_was_stored() -> None:
     assert "`auto` solves 1 of 2 models (50%)" in text
     assert "is 2.00 times that of the best" in text
     assert "| direct | 2 | 1 | 1 | 0 | 0 | 0.50 |" in text
+
+
+MARGINS = """
+model margins; dim n, p; param X[n, p], s[n];
+upper { var t in [-3, 3] start 0; minimize UPPER; }
+lower fit { var w[p]; minimize LOWER; ROWS }
+"""
+HINGE = "sum(max(0, 1 - s[i] * (X[i, :] @ w)) for i in n)"
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "rows", "n", "chosen"),
+    [
+        (f"{HINGE} + exp(t) * sumsq(w)", "sumsq(w)", "", 80, "kkt"),
+        (f"{HINGE} + exp(t) * sumsq(w)", f"{HINGE}", "", 80, "kkt"),
+        (f"{HINGE} + exp(t) * sumsq(w)", "sumsq(w)", "", 10, "exact"),
+        (f"{HINGE} + exp(t) * norm1(w)", "sumsq(w)", "", 80, "nlp"),  # a linear program
+        (f"{HINGE} - exp(t) * sumsq(w)", "sumsq(w)", "", 80, "exact"),
+        (f"{HINGE} + exp(t) * sumsq(w)", "sumsq(w)", "subject to c: sum(w) <= t;", 80, "exact"),
+        (f"{HINGE} + exp(t) * sumsq(w)", "sumsq(w)", "subject to c: sum(w) <= t;", 160, "kkt"),
+        ("mean(logistic(X @ w)) + sum(abs(X @ w)) + exp(t)*sumsq(w)", "sumsq(w)", "", 40, "kkt"),
+    ],
+)
+def test_kinks_that_epigraphs_stand_for(lower, upper, rows, n, chosen) -> None:
+    """Rows take their place where they leave a response that moves; few of them are proved."""
+    rng = np.random.default_rng(0)
+    text = MARGINS.replace("LOWER", lower).replace("UPPER", upper).replace("ROWS", rows)
+    data = {"X": rng.standard_normal((n, 3)), "s": rng.choice([-1.0, 1.0], n)}
+    assert dispatch(facts(text, **data)).chosen == chosen
