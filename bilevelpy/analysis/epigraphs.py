@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bilevelpy.analysis.form import form_name
-from bilevelpy.analysis.scope import place
 from bilevelpy.analysis.smooth import smooth_fact
 from bilevelpy.analysis.structure import Epigraphs, Evidence, Fact
 from bilevelpy.analysis.terms import split
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.types import Sense
-from bilevelpy.ir.walk import duals, postorder, program_roots
+from bilevelpy.ir.walk import duals, place, postorder, program_roots
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.form import Forms
