@@ -64,6 +64,10 @@ RULES: tuple[Rule, ...] = (
     Rule(12, "norms of groups below", "direct", (c.GROUP_NORMS,),
          "norms of groups and {m} variables below: Newton on the groups that are not 0, exact "
          "adjoint there"),
+    Rule(12, "fits with weighted absolute values below", "direct",
+         (c.ABSOLUTE_VALUES, c.BEYOND_SEARCH),
+         "weighted absolute values and {m} variables below an objective that global searches do "
+         "not end with: Newton on the support, exact adjoint there"),
     Rule(12, "fits with kinks below", "kkt", (c.NONSMOOTH, c.EPIGRAPHS, c.BEYOND_SEARCH),
          "kinks that rows take the place of, and {m} lower variables below an objective that "
          "global searches do not end with: exact hypergradients from the KKT system"),

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Vec = torch.Tensor
 
+# Relative accuracies of sums over data.
+SINGLE, DOUBLE = 1e-6, 1e-12
+
 
 def check_device(device: str) -> None:
     """Refuse a device that is not there.
@@ -53,6 +56,8 @@ class ElsewhereOracle:
         self.domain_y: ProductSet = home.domain_y
         self.counts: Counts = self._there.counts
         self.F_sign, self.f_sign = home.F_sign, home.f_sign
+        # What changes of f are told from rounding by, relative to f.
+        self.resolution = SINGLE if dtype is torch.float32 else DOUBLE
         # Rows stay at home: they are few beside the data of objectives.
         self.g, self.G = home.g, home.G
 

@@ -38,7 +38,7 @@ class ScaledOracle:
         self.counts: Counts = oracle.counts
         self.F_sign, self.f_sign = oracle.F_sign, oracle.f_sign
         # What an oracle says of its Hessian beyond the protocol holds in any units.
-        for name in ("hessian_price", "blocks", "bands", "hessian_is_constant"):
+        for name in ("hessian_price", "blocks", "bands", "hessian_is_constant", "resolution"):
             if getattr(oracle, name, None) is not None:
                 setattr(self, name, getattr(oracle, name))
 

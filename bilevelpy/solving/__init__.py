@@ -32,6 +32,7 @@ from bilevelpy.model import Model
 from bilevelpy.options import SolveOptions
 from bilevelpy.patience import LEAST, TooLong, until
 from bilevelpy.result import Record, Result, Status
+from bilevelpy.solving.awake import awake
 from bilevelpy.solving.course import Course, from_saved
 from bilevelpy.solving.driven import solve_driven
 from bilevelpy.solving.facts import check_unchanged, chosen, oracle, structure
@@ -295,10 +296,13 @@ def _elsewhere(
     # `kkt` has said where its responses are the only ones; what it goes on from is certified anew.
     rows = kept.backend == "kkt"
     looked = (UNIQUE(facts) or rows) and SMOOTH(taken.facts)
-    looked = looked or ABSOLUTE_VALUES(facts) or GROUP_NORMS(facts)
-    if not (looked and is_small(taken.functions, affine=rows)):
-        return None
+    sparse = ABSOLUTE_VALUES(facts) or GROUP_NORMS(facts)
     x, y = start_vectors(taken.given, start_at(kept.upper, kept.lower), None)
+    if not ((looked or sparse) and is_small(taken.functions, affine=rows)):
+        point = awake(taken.given, x, y) if sparse else None
+        if point is None:
+            return None
+        return kept.backend, start_at(taken.given.unflatten_x(point), kept.lower), plain
     y = taken.widened(x, y)
     found = better_elsewhere(taken.functions, x, y, options.seed, clock.elapsed(), left)
     clock.lap("solve")

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 # The stage of a run that is the only one but where it has begun on another device.
 MAIN = "main"
+# Seconds in which nothing but the value at a point is found.
+AT_ONCE = 1e-9
 
 
 def solve_driven(
@@ -101,7 +103,8 @@ def solve_driven(
             )
             if first is not None and usable(first):
                 start = (first.x, first.y)
-        if keeper is not None:
+        halted = first is not None and first.status is Status.INTERRUPTED
+        if keeper is not None and not halted:
             keeper.stage = MAIN
         raw = going_on(
             partial(
@@ -109,7 +112,10 @@ def solve_driven(
                 functions,
                 method,
                 facts,
-                replace(left if stage == MAIN else options, time_limit=judge.run_limit()),
+                replace(
+                    left if stage == MAIN else options,
+                    time_limit=AT_ONCE if halted else judge.run_limit(),
+                ),
                 callback=callback,
                 progress=line,
                 start=start,

@@ -82,9 +82,9 @@ def going_on(run: Callable[..., RunResult], carried: Carried | None) -> RunResul
 
 
 def usable(run: RunResult) -> bool:
-    """Whether the run can go on from its end."""
-    ended = run.status in (Status.CONVERGED, Status.STALLED, Status.ITERATION_LIMIT)
-    return ended and math.isfinite(run.F)
+    """Whether the end of the run is one to go on from, or to be judged."""
+    lost = run.status in (Status.DIVERGED, Status.UNBOUNDED, Status.INFEASIBLE)
+    return not lost and math.isfinite(run.F)
 
 
 def continued(first: RunResult, second: RunResult) -> RunResult:
@@ -94,8 +94,11 @@ def continued(first: RunResult, second: RunResult) -> RunResult:
     history = [
         replace(r, iteration=r.iteration + last, time=r.time + elapsed) for r in second.history
     ]
+    ended = second
+    if first.status is Status.INTERRUPTED:  # the second one has only said where
+        ended = replace(second, status=first.status, message=first.message)
     return replace(
-        second,
+        ended,
         iterations=first.iterations + second.iterations,
         history=(*first.history, *history),
         counts=add_counts(first.counts, second.counts),

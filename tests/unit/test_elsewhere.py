@@ -54,6 +54,20 @@ def test_a_run_in_single_precision_is_certified_in_float64(backend: str) -> None
     assert single.certificate is not None
     assert single.certificate.lower_gap_relative <= 1e-9
     assert [r.iteration for r in single.history] == list(range(len(single.history)))
+    # Solves below what single precision resolves took hundreds of thousands.
+    assert single.counts["f"] < 30_000
+
+
+def test_a_callback_ends_it_there_and_then() -> None:
+    seen: list[int] = []
+
+    def stop(state: bl.IterationState) -> bool:
+        seen.append(state.iteration)
+        return state.iteration == 3
+
+    result = bl.solve(model(), dtype="float32", backend="direct", callback=stop)
+    assert (seen, result.status) == ([0, 1, 2, 3], "interrupted")
+    assert pytest.approx(result.history[3].F, rel=1e-6) == result.F
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

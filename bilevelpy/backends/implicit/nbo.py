@@ -16,9 +16,9 @@ from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.driver.measure import Measure
 from bilevelpy.numerics.linear_solve import Operator, conjugate_gradients, dot, norm, richardson
 from bilevelpy.numerics.lower.hypergradient import Adjoint, krylov_adjoint
-from bilevelpy.numerics.lower.krylov import lbfgs, on_face
+from bilevelpy.numerics.lower.krylov import UNSEEN, lbfgs, on_face
 from bilevelpy.numerics.lower.response import Accuracy, Point, Response
-from bilevelpy.numerics.lower.solve import LowerSolution, descend, finish
+from bilevelpy.numerics.lower.solve import LowerSolution, descend, finish, resolution
 from bilevelpy.numerics.upper.lipschitz import accurate, upper_lipschitz
 from bilevelpy.numerics.upper.optimizer import UpperState, advance, begin, measure
 from bilevelpy.options import BackendOptions
@@ -205,7 +205,8 @@ class SharedNewton:
             if f < -1e300 or norm(y) > 1e30:
                 return finish(domain, y, f, g, k + 1, "unbounded", negative), first
             last, residual = residual, domain.projected_gradient_norm(y, g)
-            if residual > 0.9 * last and abs(dot(a, v.u)) <= 1e-13 * abs(f):
+            unseen = abs(dot(a, v.u)) <= UNSEEN * resolution(oracle) * abs(f)
+            if residual > 0.9 * last and unseen:
                 return finish(domain, y, f, g, k + 1, "rounding", negative), first
         return finish(domain, y, f, g, NEWTON, "limit", negative), first
 

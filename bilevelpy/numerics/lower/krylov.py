@@ -11,7 +11,14 @@ from bilevelpy.lowering.domains.product import Face
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.linear_solve import conjugate_gradients, dot, norm
 from bilevelpy.numerics.lower.preconditioner import PairPreconditioner
-from bilevelpy.numerics.lower.solve import LONGER, LowerSolution, descend, farther, finish
+from bilevelpy.numerics.lower.solve import (
+    LONGER,
+    LowerSolution,
+    descend,
+    farther,
+    finish,
+    resolution,
+)
 from bilevelpy.numerics.quasi_newton import BFGS, InverseHessian
 
 Vec = torch.Tensor
@@ -34,6 +41,8 @@ FALLEN = 1e6
 # Gradients that change by this part of themselves over a whole step, one that is more than this
 # part of y, are those of a plane.
 STRAIGHT, RESOLVED = 1e-12, 1e-6
+# Steps that promise a fall of f by less than this part of what it resolves may lead nowhere.
+UNSEEN = 0.1
 
 
 def on_face(H: Operator, face: Face) -> Operator:
@@ -135,7 +144,8 @@ def newton_cg(
         best = min(best, residual)
         slow = step.length <= SHORTENED or (negative and now > HALVED * best)
         strikes = strikes + 1 if slow else 0
-        poor = poor + 1 if now > 0.9 * best and abs(dot(rhs, p)) <= 1e-13 * abs(f) else 0
+        unseen = abs(dot(rhs, p)) <= UNSEEN * resolution(oracle) * abs(f)
+        poor = poor + 1 if now > 0.9 * best and unseen else 0
         if poor >= 3:
             return finish(domain, y, f, g, iteration + 1, "rounding", negative)
     return finish(domain, y, f, g, max_iter, "limit", negative)
@@ -221,7 +231,7 @@ def lbfgs(
         # Near rounding the gradient wanders: give up after a while without a new low.
         poor = 0 if residual < 0.9 * best else poor + 1
         best = min(best, residual)
-        if poor >= 30 and abs(dot(p, q)) <= 1e-13 * abs(f):
+        if poor >= 30 and abs(dot(p, q)) <= UNSEEN * resolution(oracle) * abs(f):
             return finish(domain, y, f, g, iteration + 1, "rounding")
     return finish(domain, y, f, g, max_iter, "limit")
 

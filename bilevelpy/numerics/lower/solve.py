@@ -23,6 +23,11 @@ LONGER, LENGTHENED = 4.0, 30
 HALVINGS = 40
 
 
+def resolution(oracle: Oracle) -> float:
+    """Changes of f below this fraction of |f| are rounding: more of them in single precision."""
+    return float(getattr(oracle, "resolution", VALUE_NOISE))
+
+
 @dataclass(frozen=True, slots=True)
 class LowerSolution:
     """An approximate minimiser of f(x, .) over the lower domain.
@@ -92,7 +97,7 @@ def armijo(
     approximate Wolfe condition). None: no step decreases f. Cost: one value and gradient per trial.
     """
     domain = oracle.domain_y
-    noise = VALUE_NOISE * abs(f)
+    noise = resolution(oracle) * abs(f)
     level = domain.level(y, g)
     t = first
     for _ in range(HALVINGS):

@@ -1,0 +1,46 @@
+"""Where the kinks of a lower level weigh least: another start for sparse models.
+
+A weight under which its variable is 0 is moved by no slope of F, so that what falls asleep on the
+way of a descent stays so, and F(x, y(x)) has as many local minima as there are sets of variables. A
+run from where all are awake goes by many more of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from bilevelpy.errors import BackendError
+from bilevelpy.lowering.group_norms import group_parts
+
+if TYPE_CHECKING:
+    from bilevelpy.lowering.oracle import TorchOracle
+
+Vec = torch.Tensor
+
+# How far from the start of the model towards the ends of ranges: weights of 0 would leave responses
+# open.
+FAR = 0.99
+
+
+def awake(oracle: TorchOracle, x: Vec, y: Vec) -> Vec | None:
+    """A point of the upper set at which weights are small; None where no y is 0 at (x, y), where
+    one upper variable moves all of them, or where there are no weights with ends.
+    """
+    if oracle.n < 2 or bool(y.all()):
+        return None
+    try:
+        parts = group_parts(oracle)
+    except BackendError:  # norms of another form
+        return None
+    if parts is None or not oracle.domain_x.is_box:
+        return None
+    groups, single = parts.weights(x)
+    slope = parts.slope_of_weights(x, torch.ones_like(groups), torch.ones_like(single))
+    end = torch.where(slope > 0.0, oracle.domain_x.lower, oracle.domain_x.upper)
+    moves = (slope != 0.0) & torch.isfinite(end)
+    if not bool(moves.any()):
+        return None
+    start = oracle.x0
+    return oracle.domain_x.project(torch.where(moves, start + FAR * (end - start), x))
