@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from bilevelpy.analysis.structure import Structure, facts_of, place_words, value_words
+from bilevelpy.analysis.structure import Epigraphs, Structure, facts_of, place_words, value_words
 
 if TYPE_CHECKING:
     from bilevelpy.diagnostics import Source
@@ -101,6 +102,8 @@ def to_json(structure: Structure) -> dict[str, Any]:
 def _json_value(value: object) -> object:
     if isinstance(value, float):
         return json_number(value)
+    if isinstance(value, Epigraphs):
+        return asdict(value)
     if isinstance(value, frozenset):
         return sorted(value)
     if isinstance(value, tuple):

@@ -179,6 +179,10 @@ def facts_of(structure: Structure) -> list[tuple[str, Fact[Any]]]:
         rows.append(("lower curvature at the start", s.spectrum))
     rows += [
         ("lower smooth", s.lower.smooth),
+    ]
+    if s.epigraphs is not None:
+        rows.append(("lower kinks as rows", s.epigraphs))
+    rows += [
         ("lower unique", s.unique),
         ("lower Hessian", s.lower_hessian),
     ]

@@ -280,7 +280,7 @@ def _elsewhere(
     Where responses are unique, or as good as that on their supports, points all over the upper set
     say whether one is better: a weight under which all is 0 from the start is moved by no slope.
     Where they are not, the leader's choice among them matters too: that is for a global search, for
-    a while.
+    a while. Sparse models that are larger run again from where no weight holds a variable at 0.
     """
     if takes_programs(registry.get(kept.backend)):
         return None

@@ -8,8 +8,10 @@ import torch
 from scipy.optimize import linprog
 
 import bilevelpy as bl
+from bilevelpy.analysis.explain import to_json
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.reductions.epigraphs import with_epigraphs
+from bilevelpy.solving.facts import structure
 
 HEAD = """
 model kinks;
@@ -102,3 +104,13 @@ def test_what_a_level_says_of_its_curvature_is_not_said_of_epigraphs() -> None:
     level = with_epigraphs(given.bound).bound.program.lowers[0]
     assert [a.name for a in level.assumptions] == ["convex"]
     assert all(" " in v.name for v in level.variables[1:])  # no name of a model has a blank
+
+
+def test_explain_counts_them() -> None:
+    model = bl.parse(
+        "dim n = 3; param a[n] = [1, 2, 3];"
+        "upper { var x in [0, 1]; minimize y^2 + x; }"
+        "lower l { var y; minimize sum(max(0, a - y)) + x * y^2; }"
+    )
+    facts = {f["fact"]: f["value"] for f in to_json(structure(model, 0))["facts"]}
+    assert facts["lower kinks as rows"] == {"variables": 3, "rows": 3, "form": "quadratic"}
