@@ -274,13 +274,13 @@ def _elsewhere(
     clock: Clock,
     known: str | None,
 ) -> tuple[str, dict[str, Any], SolveOptions] | None:
-    """What is to be tried after a local end of a small model: backend, start and options; ``known``
-    is a backend that was at it when the solve was ended, and has its start.
+    """What is to be tried after a local end: backend, start and options; ``known`` is a backend
+    that was at it when the solve was ended, and has its start.
 
     Where responses are unique, or as good as that on their supports, points all over the upper set
-    say whether one is better: a weight under which all is 0 from the start is moved by no slope.
-    Where they are not, the leader's choice among them matters too: that is for a global search, for
-    a while. Sparse models that are larger run again from where no weight holds a variable at 0.
+    of a small model say whether one is better, and larger sparse models run again from where no
+    weight holds a variable at 0: such a weight is moved by no slope. Where they are not, the
+    leader's choice among them matters too: that is for a global search, for a while.
     """
     if takes_programs(registry.get(kept.backend)):
         return None
@@ -299,18 +299,15 @@ def _elsewhere(
     sparse = ABSOLUTE_VALUES(facts) or GROUP_NORMS(facts)
     x, y = start_vectors(taken.given, start_at(kept.upper, kept.lower), None)
     if not ((looked or sparse) and is_small(taken.functions, affine=rows)):
-        point = awake(taken.given, x, y) if sparse else None
-        if point is None:
-            return None
-        return kept.backend, start_at(taken.given.unflatten_x(point), kept.lower), plain
+        upper = awake(taken.given, x, y) if sparse else None
+        return None if upper is None else (kept.backend, start_at(upper, kept.lower), plain)
     y = taken.widened(x, y)
     found = better_elsewhere(taken.functions, x, y, options.seed, clock.elapsed(), left)
     clock.lap("solve")
     if found is None:
         return None
-    upper = taken.given.unflatten_x(found[0])
     lower = taken.given.unflatten_y(taken.narrowed(found[1]))
-    return kept.backend, start_at(upper, lower), plain
+    return kept.backend, start_at(taken.given.unflatten_x(found[0]), lower), plain
 
 
 def _after(counts: Mapping[str, int], before: list[Record], record: Record) -> Record:

@@ -7,7 +7,7 @@ run from where all are awake goes by many more of them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,8 +24,8 @@ Vec = torch.Tensor
 FAR = 0.99
 
 
-def awake(oracle: TorchOracle, x: Vec, y: Vec) -> Vec | None:
-    """A point of the upper set at which weights are small; None where no y is 0 at (x, y), where
+def awake(oracle: TorchOracle, x: Vec, y: Vec) -> dict[str, Any] | None:
+    """The upper variables at a point where weights are small; None where no y is 0 at (x, y), where
     one upper variable moves all of them, or where there are no weights with ends.
     """
     if oracle.n < 2 or bool(y.all()):
@@ -43,4 +43,5 @@ def awake(oracle: TorchOracle, x: Vec, y: Vec) -> Vec | None:
     if not bool(moves.any()):
         return None
     start = oracle.x0
-    return oracle.domain_x.project(torch.where(moves, start + FAR * (end - start), x))
+    point = torch.where(moves, start + FAR * (end - start), x)
+    return oracle.unflatten_x(oracle.domain_x.project(point))
