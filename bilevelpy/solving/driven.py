@@ -121,7 +121,7 @@ def solve_driven(
                 start=start,
                 report=_reports(model, functions, watched if stop is None else [*watched, ending]),
                 onward=judge.onward,
-                keep=keep,
+                keep=None if halted else keep,
             ),
             carried if stage == MAIN else None,
         )

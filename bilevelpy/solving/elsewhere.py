@@ -95,8 +95,8 @@ def continued(first: RunResult, second: RunResult) -> RunResult:
         replace(r, iteration=r.iteration + last, time=r.time + elapsed) for r in second.history
     ]
     ended = second
-    if first.status is Status.INTERRUPTED:  # the second one has only said where
-        ended = replace(second, status=first.status, message=first.message)
+    if first.status is Status.INTERRUPTED:  # the second one has only said what F is there
+        ended, history = replace(second, status=first.status, message=first.message), []
     return replace(
         ended,
         iterations=first.iterations + second.iterations,

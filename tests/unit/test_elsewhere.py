@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -68,6 +71,17 @@ def test_a_callback_ends_it_there_and_then() -> None:
     result = bl.solve(model(), dtype="float32", backend="direct", callback=stop)
     assert (seen, result.status) == ([0, 1, 2, 3], "interrupted")
     assert pytest.approx(result.history[3].F, rel=1e-6) == result.F
+    assert len(result.history) == 4
+
+
+def test_a_run_that_was_ended_there_is_resumed_there(tmp_path: Path) -> None:
+    there: dict[str, Any] = {"dtype": "float32", "backend": "direct"}
+    kept = tmp_path / "run.npz"
+    bl.solve(model(), callback=lambda state: state.iteration == 3, checkpoint=kept, **there)
+    again = bl.solve(model(), checkpoint=kept, resume=True, **there)
+    whole = bl.solve(model(), **there)
+    assert not again.warnings
+    assert [r.F for r in again.history] == [r.F for r in whole.history]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
