@@ -169,28 +169,18 @@ class Structure:
 def facts_of(structure: Structure) -> list[tuple[str, Fact[Any]]]:
     """Every fact with its label, in reading order."""
     s = structure
-    rows: list[tuple[str, Fact[Any]]] = [
+    rows: list[tuple[str, Fact[Any] | None]] = [
         ("lower class", s.lower.form),
         ("lower convexity", _convexity(s)),
         ("lower modulus", s.modulus),
         ("lower Lipschitz constant", s.lipschitz),
-    ]
-    if s.spectrum is not None:
-        rows.append(("lower curvature at the start", s.spectrum))
-    rows += [
+        ("lower curvature at the start", s.spectrum),
         ("lower smooth", s.lower.smooth),
-    ]
-    if s.epigraphs is not None:
-        rows.append(("lower kinks as rows", s.epigraphs))
-    rows += [
+        ("lower kinks as rows", s.epigraphs),
         ("lower unique", s.unique),
         ("lower Hessian", s.lower_hessian),
-    ]
-    if s.hessian_passes is not None:
-        rows.append(("lower Hessian passes", s.hessian_passes))
-    if s.bands is not None:
-        rows.append(("lower Hessian bands", s.bands))
-    rows += [
+        ("lower Hessian passes", s.hessian_passes),
+        ("lower Hessian bands", s.bands),
         ("lower constraints", s.lower.constraints),
         ("lower blocks", s.block_separable),
         ("lower sum over", s.finite_sum_lower),
@@ -200,13 +190,11 @@ def facts_of(structure: Structure) -> list[tuple[str, Fact[Any]]]:
         ("upper sum over", s.finite_sum_upper),
         ("coupling constraints", s.coupling),
         ("externs", s.externs),
+        ("bytes in files", s.streamed),
+        ("numbers for rows of files", s.statistics),
     ]
-    if s.streamed is not None:
-        rows.append(("bytes in files", s.streamed))
-    if s.statistics is not None:
-        rows.append(("numbers for rows of files", s.statistics))
     rows += [(f"needs: {key.replace('_', ' ')}", fact) for key, fact in s.unsupported.items()]
-    return rows
+    return [(label, fact) for label, fact in rows if fact is not None]
 
 
 def _convexity(s: Structure) -> Fact[str]:

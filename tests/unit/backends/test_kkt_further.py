@@ -18,6 +18,7 @@ from bilevelpy.numerics.rows.curved import CurvedOracle
 from bilevelpy.numerics.rows.response import constrained_lower, rows_response
 from bilevelpy.numerics.rows.wish import wished
 from bilevelpy.result import Status
+from tests.unit.backends.test_kkt import MACHINE
 
 # A response near to that of a linear program: it stays at a vertex, and moves to the next one.
 NEARLY_LINEAR = """
@@ -41,17 +42,6 @@ lower f {
   var y[n] in simplex;
   minimize 0.1 * dot(y, S @ y) - dot(mu + x, y);
   subject to sector: R @ y <= cap;
-}
-"""
-MACHINE = """
-model machine;
-dim n; dim p; dim v;
-param X[n, p], s[n], Xv[v, p], sv[v];
-upper { var c in [-4, 4] start 0; minimize mean(logistic(-sv * (Xv @ w + b))); }
-lower fit {
-  var w[p]; var b; var xi[n] in [0, inf];
-  minimize sumsq(w) / 2 + exp(c) * sum(xi);
-  subject to margin: s * (X @ w + b) >= 1 - xi;
 }
 """
 
