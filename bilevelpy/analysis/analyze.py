@@ -104,6 +104,7 @@ def analyze(
         oracle = oracle if _dimension(bound, lowers) <= DENSE else None
     elif tags:
         oracle = lower if tags <= ABOVE and constant and smooth.value else None
+    quadratic = hessian.value in ("constant", "depends on x")
     if oracle is not None:
         made = oracle() if callable(oracle) else oracle
         rng = np.random.default_rng(seed)
@@ -118,9 +119,9 @@ def analyze(
                     v.kind == STRONGLY and v.evidence is Evidence.PROVED and not v.declared
                     for v in levels
                 ),
+                quadratic=quadratic,
             )
         _refute(bound, levels, seen, constant)
-    quadratic = hessian.value in ("constant", "depends on x")
     curvature = combine(levels, seen, constant, quadratic, is_analytic(smooth))
     sums = (low.scope, objectives, _own_axes(lowers), _own_axes((program.upper,)))
     warnings = curvature_warnings(program, levels, curvature.convexity)

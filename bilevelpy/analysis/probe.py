@@ -13,13 +13,15 @@ from typing import Protocol
 
 import numpy as np
 
+from bilevelpy.analysis.eigenvalues import FACTOR, least_eigenvalue
 from bilevelpy.analysis.flat import hidden_directions
 from bilevelpy.patience import check
 
 Vec = np.ndarray
 
-# A Hessian of this size is decomposed instead of probed: 500 products and 0.1 s at most.
-DENSE = 500
+# A Hessian of this size is decomposed instead of probed where one says much: 500 products and 0.1 s
+# at most; where it moves with y at many points, the smaller ones are.
+DENSE, MOVING = 500, 125
 LANCZOS_STEPS = 15
 # Besides the start.
 RANDOM_POINTS = 3
@@ -174,9 +176,11 @@ def lanczos(
 
 
 def spectrum(
-    oracle: ProbeOracle, x: Vec, y: Vec, rng: np.random.Generator, dense: bool
+    oracle: ProbeOracle, x: Vec, y: Vec, rng: np.random.Generator, dense: bool, factor: bool = False
 ) -> Spectrum | None:
-    """Extreme curvatures at a point; None where they are not finite."""
+    """Extreme curvatures at a point; None where they are not finite. With ``factor`` the least one
+    is bounded from below by factors, where it is positive.
+    """
     if dense:
         hessian = oracle.hessian(x, y)
         if not np.isfinite(hessian).all():
@@ -184,11 +188,14 @@ def spectrum(
         values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
         low, high = float(values[0]), float(values[-1])
         return Spectrum(low, high, True, x, y, vectors[:, 0], _is_definite(hessian, low, high))
+    least = least_eigenvalue(oracle.hessian(x, y)) if factor else 0.0
     product = oracle.hvp(x, y)
     image = product(rng.standard_normal(y.size))
     if not np.isfinite(image).all():
         return None
     low, high, direction, exact = lanczos(product, y.size, rng)
+    if least > 0.0:
+        return Spectrum(least, high, True, x, y, direction, least > SINGULAR * high)
     # A few steps come near to no end of a spectrum; slack variables have rows of zeros in it, which
     # a random product shows.
     linear = np.flatnonzero(image == 0.0)
@@ -217,11 +224,13 @@ def probe(
     constant: bool,
     curvature: bool,
     settled: bool = False,
+    quadratic: bool = False,
 ) -> Probe:
     """Look at the start and at random points.
 
     ``constant`` says that one point tells everything; without ``curvature`` (f has kinks) only
-    gradients are used; ``settled`` says that the text answers everything but the condition number,
+    gradients are used; ``quadratic`` says that f_yy does not move with y, so that each of its
+    matrices is that of a whole lower problem; ``settled`` says that the text answers everything but the condition number,
     for which the start is enough: on large data each product counts.
     """
     if oracle.m == 0:
@@ -233,12 +242,12 @@ def probe(
             points.append((x, oracle.sample_y(x, rng, 1.0)))
     found: list[Spectrum] = []
     large = oracle.m > DENSE
+    dense = DENSE if constant or quadratic else MOVING
+    factor = quadratic and not constant and not settled and large and oracle.m <= FACTOR
     if curvature:
         for x, y in points:
             check()
-            seen = spectrum(
-                oracle, x, y, rng, dense=oracle.m <= DENSE and (constant or oracle.m <= DENSE // 4)
-            )
+            seen = spectrum(oracle, x, y, rng, dense=oracle.m <= dense, factor=factor)
             if seen is not None:
                 found.append(seen)
             if large and Probe(tuple(found), None, 0.0).negative:

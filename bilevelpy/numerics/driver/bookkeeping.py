@@ -35,6 +35,9 @@ Vec = torch.Tensor
 EXPLODED = 1e6
 LIMITS = (Status.TIME_LIMIT, Status.ITERATION_LIMIT, Status.INTERRUPTED)
 UNFINISHED = (*LIMITS, Status.STALLED)
+# Ends that are not stationary are gone on from once more where the hypergradient has fallen to this
+# part of the one at the end before.
+LEADING = 0.5
 # What is told of an iteration that a checkpoint may hold: its record, its measure, and a function
 # for what the run carries on.
 Keep = Callable[[Record, Measure, Callable[[], Carried | None]], None]
@@ -97,7 +100,8 @@ class Loop:
         self.scales = _Scales()
         self.warnings: dict[str, None] = {}
         self.candidate = False
-        self.again = False
+        # The hypergradient where the run has last gone on from where it was.
+        self.again = math.inf
         self.in_user_code = False
 
     @contextmanager
@@ -126,7 +130,10 @@ class Loop:
             origin, x, y = reader.read("origin", (rng.get_state(), x, y))
             rng.set_state(origin)
         self.rng, self.origin = rng, (rng.get_state(), x, y)
-        self.state = backend.init(seen, x, y, settings, rng)
+        earlier, self.state = self.state, backend.init(seen, x, y, settings, rng)
+        inherit = getattr(self.state, "inherit", None)
+        if inherit is not None:
+            inherit(earlier)
         self.wired = _wiring(self.state)
         if reader is None:
             self.measured = backend.measure(seen, self.state)
@@ -150,7 +157,7 @@ class Loop:
         spent, then = self.counts(), reader.read("counts", self.base)
         for name, scale in reader.read("scales", vars(self.scales)).items():
             setattr(self.scales, name, float(scale))
-        self.restarts, self.again = reader.read("restarts", 0), reader.read("again", False)
+        self.restarts, self.again = reader.read("restarts", 0), reader.read("again", math.inf)
         # Some methods weigh what they have spent; this run counts what was spent in it.
         for name in spent:
             setattr(self.oracle.counts, name, then[name])
@@ -303,10 +310,12 @@ class Loop:
         after = self.oracle.counts.as_dict()
         self.base = {name: self.base[name] + after[name] - before[name] for name in after}
         if place is not None and place[0] is self.last.x and place[1] is self.last.y:
-            # No lower ground, but not stationary: what ended for a flat stretch may go on, once.
-            if self.again or finish.status is not Status.CONVERGED:
+            # No lower ground, but not stationary: what ended for a flat stretch may go on, as long
+            # as that leads on.
+            size = self.last.hypergradient_norm
+            if not size <= LEADING * self.again or finish.status is not Status.CONVERGED:
                 return None
-            self.again = True
+            self.again = size
         elif place is not None and self.restarts and is_same(place, self.origin[1:]):
             return None  # from there it was led here already
         return place

@@ -106,6 +106,11 @@ class UpperState:
         if self.response.newton is not None:
             self.response.newton.reset()
 
+    def inherit(self, earlier: object) -> None:
+        """Go on on the scale of the run that has led here."""
+        if isinstance(earlier, UpperState):
+            self.norms[:0] = earlier.norms
+
     def newton_step(self) -> Vec | None:
         """``Phi''^-1`` times the projected gradient on the face of x, where the response has it."""
         newton, point = self.response.newton, self.point
