@@ -230,8 +230,8 @@ def probe(
 
     ``constant`` says that one point tells everything; without ``curvature`` (f has kinks) only
     gradients are used; ``quadratic`` says that f_yy does not move with y, so that each of its
-    matrices is that of a whole lower problem; ``settled`` says that the text answers everything but the condition number,
-    for which the start is enough: on large data each product counts.
+    matrices is that of a whole lower problem; ``settled`` says that the text answers everything but
+    the condition number, for which the start is enough: on large data each product counts.
     """
     if oracle.m == 0:
         return Probe((), None, 0.0)

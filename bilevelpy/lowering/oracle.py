@@ -198,6 +198,9 @@ class TorchOracle(KnownStructure):
             return self.quadratic.dense(x, y)
         if self.structured is not None:
             return self.structured.dense(x, y)
+        if self.assembled is not None:
+            self.counts.grad_f += 1
+            return self.assembled.dense(x, y)
         if self.wide and self._df.product(by_x=False, by_y=True) is not None:
             H = torch.stack([*map(self.hvp(x, y), torch.eye(self.m, dtype=y.dtype))])
             return 0.5 * (H + H.T)

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from bilevelpy.lowering.hessians.assembled import AssembledHessian, assembled_hessian
 from bilevelpy.lowering.hessians.bands import Bands, bands
 from bilevelpy.lowering.hessians.blocks import block_positions
 from bilevelpy.lowering.hessians.expansion import Expanded, expanded, has_kinks, pays
@@ -150,6 +151,13 @@ class KnownStructure(NamedPrograms):
         found = self.predicted
         return None if found is None or (found.is_sparse and self.m > LARGEST) else found
 
+    @cached_property
+    def assembled(self) -> AssembledHessian | None:
+        """f_yy from its terms, where it has none of these forms."""
+        if self.quadratic is not None or self.structured is not None or self.blocks is not None:
+            return None
+        return assembled_hessian(self)
+
     def moved_hessian(self, H: Vec, start: tuple[Vec, Vec], end: tuple[Vec, Vec]) -> Vec | None:
         """f_yy of one point (x, y) with the elementwise terms of another, where that costs less
         than a gradient; None elsewhere.
@@ -193,7 +201,7 @@ class KnownStructure(NamedPrograms):
             return 1.0 + 0.25 * self.blocks.shape[1]
         if self.bands is not None:
             return 2.0 + self.bands.products
-        found = self.quadratic or self.structured
+        found = self.quadratic or self.structured or self.assembled
         if found is None:  # products, one by one or batched
             return 3.0 + self.m * (2.0 if self.wide else 0.02)
         gradient, hessian = found.work

@@ -15,18 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bilevelpy.analysis.linear_terms import Factors, linear_terms, owned
+from bilevelpy.analysis.linear_terms import Factors
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.ir.expr import Expr
-from bilevelpy.ir.walk import postorder, variables
-from bilevelpy.lowering.programs.derive import derivatives
+from bilevelpy.ir.walk import variables
+from bilevelpy.lowering.hessians.terms import Block, second_blocks
 from bilevelpy.lowering.programs.slots import sparse_node
 from bilevelpy.lowering.programs.splitting import several
-from bilevelpy.lowering.programs.straight import inner
 
 if TYPE_CHECKING:
-    from bilevelpy.ir.types import Axis
     from bilevelpy.lowering.programs.compiled import Programs
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -36,22 +34,10 @@ LARGEST = 5000
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
-    """One linear term of ``f_yy v``: rows of y, columns of v, coefficients over ``labels``."""
-
-    rows: ir.VarRef
-    columns: ir.VarRef
-    row_labels: tuple[int, ...]
-    column_labels: tuple[int, ...]
-    factors: Factors
-    axis_of: dict[int, Axis]
-
-
-@dataclass(frozen=True, slots=True)
 class Form:
     """The second derivative of an objective: blocks of data, and entries of the diagonal."""
 
-    blocks: tuple[_Block, ...]
+    blocks: tuple[Block, ...]
     diagonal: tuple[tuple[ir.VarRef, Expr], ...]
     reads_y: bool
 
@@ -59,68 +45,21 @@ class Form:
 def quadratic_form(oracle: Programs, objective: Expr) -> Form | None:
     """The form of an objective's second derivative in y, None where it has another one."""
     builder = oracle.bound.program.builder
-    first = derivatives(builder, objective, oracle.ys)
-    if first is None:
+    found = second_blocks(oracle, objective)
+    if found is None:
         return None
-    along = tuple(builder.var("along", f"{v.level}.{v.name}", v.axes) for v in oracle.ys)
-    slope = builder.add([inner(builder, g, v) for g, v in zip(first, along, strict=True)])
-    second = derivatives(builder, slope, oracle.ys)
-    if second is None:
-        return None
-    blocks: list[_Block] = []
+    blocks: list[Block] = []
     diagonal: list[tuple[ir.VarRef, Expr]] = []
-    for y, root in zip(oracle.ys, second, strict=True):
-        depends = _depends(root, frozenset(along))
-        if not depends[root]:
-            continue
-        if not _is_linear(root, depends):
+    for block in found:
+        if all(builder.is_data(node) for node, _ in block.factors):
+            blocks.append(block)
+        elif block.is_diagonal:
+            diagonal.append((block.rows, block.product(builder)))
+        else:
             return None
-        labels = tuple(range(y.rank))
-        terms = linear_terms(root, labels, depends, [y.rank])
-        if terms is None:
-            return None
-        for found, v, v_labels in terms:
-            factors = owned(builder, found)
-            if len(set(v_labels)) < len(v_labels):
-                return None
-            column = oracle.ys[along.index(v)]
-            axis_of = dict(zip(labels, y.axes, strict=True))
-            axis_of |= dict(zip(v_labels, v.axes, strict=True))
-            for node, ls in factors:
-                axis_of |= dict(zip(ls, node.axes, strict=True))
-            if all(builder.is_data(node) for node, _ in factors):
-                blocks.append(_Block(y, column, labels, v_labels, factors, axis_of))
-            elif column is y and v_labels == labels:
-                diagonal.append((y, builder.product(factors, labels, axis_of)))
-            else:
-                return None
     lower = {(v.level, v.name) for v in oracle.ys}
     reads_y = bool(variables([d for _, d in diagonal]) & lower)
     return Form(tuple(blocks), tuple(diagonal), reads_y)
-
-
-def _depends(root: Expr, along: frozenset[ir.VarRef]) -> dict[Expr, bool]:
-    found: dict[Expr, bool] = {}
-    for node in postorder(root):
-        found[node] = node in along or any(found[c] for c in node.children)
-    return found
-
-
-def _is_linear(root: Expr, depends: dict[Expr, bool]) -> bool:
-    """Whether the root is a sum of products with one direction each."""
-    for node in postorder(root):
-        if not depends[node] or isinstance(node, ir.VarRef | ir.Align):
-            continue
-        count = sum(depends[c] for c in node.children)
-        if isinstance(node, ir.Apply):
-            if node.function not in ("add", "neg") or count < len(node.operands):
-                return False
-        elif isinstance(node, ir.Einsum):
-            if count != 1:
-                return False
-        elif not (isinstance(node, ir.Reduce) and node.function == "sum"):
-            return False
-    return True
 
 
 class QuadraticHessian:
@@ -154,7 +93,7 @@ class QuadraticHessian:
         if self._Q is None:
             Q = np.zeros((self._oracle.m, self._oracle.m))
             for block in self._form.blocks:
-                _add_block(self._oracle, Q, block, self._places)
+                block.add(Q, self._places, _coefficient(self._oracle, block))
             self._Q = 0.5 * (Q + Q.T)
         return self._Q
 
@@ -214,54 +153,20 @@ class QuadraticHessian:
         return gradient, 2e-5 + 2.0 * m * m / 2e9 + m**3 / 3 / 2e10
 
 
-def _add_block(
-    oracle: Programs,
-    Q: Array,
-    block: _Block,
-    places: dict[tuple[str, str], torch.Tensor],
-) -> None:
-    """Add one block to the matrix."""
-    rows = places[block.rows.level, block.rows.name].numpy()
-    columns = places[block.columns.level, block.columns.name].numpy()
-    shared = [s for s in block.column_labels if s in block.row_labels]
-    output = (*block.row_labels, *(s for s in block.column_labels if s not in shared))
-    value = _coefficient(oracle, block, output)
-    if not shared:
-        # Variables lie in one piece each, so the block is a rectangle of the matrix.
-        part = value.reshape(rows.size, columns.size)
-        low, left = int(rows.flat[0]), int(columns.flat[0])
-        Q[low : low + rows.size, left : left + columns.size] += part
-        return
-    sizes = dict(zip(output, value.shape, strict=True))
-    at = _spread(rows, block.row_labels, output, sizes)
-    to = _spread(columns, block.column_labels, output, sizes)
-    np.add.at(Q, (at.reshape(-1), to.reshape(-1)), value.reshape(-1))
-
-
-def _spread(
-    index: np.ndarray, labels: tuple[int, ...], output: tuple[int, ...], sizes: dict[int, int]
-) -> np.ndarray:
-    """Positions over the labels of a variable, repeated over those of a block."""
-    order = [labels.index(s) for s in output if s in labels]
-    moved = np.transpose(index, order)
-    shape = [sizes[s] if s in labels else 1 for s in output]
-    return np.broadcast_to(moved.reshape(shape), [sizes[s] for s in output])
-
-
-def _coefficient(oracle: Programs, block: _Block, output: tuple[int, ...]) -> Array:
-    """The product of a block's factors over ``output``."""
-    tensors, bound = oracle.tensors, oracle.bound
+def _coefficient(oracle: Programs, block: Block) -> Array:
+    """The product of a block's factors, which are data."""
+    tensors, bound, output = oracle.tensors, oracle.bound, block.output
     sparse = [f for f in block.factors if sparse_node(f[0], tensors.sparse)]
     if len(sparse) == 2:
         return _sparse_gram(oracle, block, sparse, output)
-    node = bound.program.builder.product(block.factors, output, block.axis_of)
+    node = block.product(bound.program.builder)
     value = np.asarray(Interpreter(bound.data).value(node), dtype=np.float64)
     return np.broadcast_to(value, [bound.data.sizes[block.axis_of[s]] for s in output])
 
 
 def _sparse_gram(
     oracle: Programs,
-    block: _Block,
+    block: Block,
     sparse: Factors,
     output: tuple[int, ...],
 ) -> Array:

@@ -313,7 +313,7 @@ class Loop:
             # No lower ground, but not stationary: what ended for a flat stretch may go on, as long
             # as that leads on.
             size = self.last.hypergradient_norm
-            if not size <= LEADING * self.again or finish.status is not Status.CONVERGED:
+            if not size < LEADING * self.again or finish.status is not Status.CONVERGED:
                 return None
             self.again = size
         elif place is not None and self.restarts and is_same(place, self.origin[1:]):

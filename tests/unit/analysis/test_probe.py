@@ -209,3 +209,18 @@ def test_variables_without_curvature_are_seen_beyond_dense_sizes():
     assert seen.low == 0.0
     assert seen.singular
     assert seen.lowest.direction @ curved.H @ seen.lowest.direction == 0.0
+
+
+def test_matrices_that_only_x_moves_are_decomposed_or_bounded():
+    # Each is that of a whole lower problem: its least eigenvalue says that there is one answer.
+    for size in (DENSE - 200, DENSE + 50):
+        values = np.geomspace(1e-6, 10.0, size)
+        oracle = Quadratic(np.diag(values))
+        seen = probe(
+            oracle, np.random.default_rng(0), constant=False, curvature=True, quadratic=True
+        )
+        assert all(s.exact for s in seen.spectra)
+        assert 0.8e-6 <= seen.low <= 1e-6 * (1 + 1e-6)
+    oracle = Quadratic(np.diag(np.concatenate([[-1.0], np.ones(DENSE)])))
+    seen = probe(oracle, np.random.default_rng(0), constant=False, curvature=True, quadratic=True)
+    assert seen.negative

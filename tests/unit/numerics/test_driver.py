@@ -12,6 +12,8 @@ from bilevelpy.errors import BackendError, UsageError
 from bilevelpy.numerics.driver.deadline import OutOfTime
 from bilevelpy.numerics.driver.loop import run
 from bilevelpy.numerics.driver.measure import Measure
+from bilevelpy.numerics.upper.state import UpperState
+from bilevelpy.numerics.upper.state import UpperState
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Status
 from tests.oracles import AutoOracle, ridge, toy, vec
@@ -180,3 +182,32 @@ def test_a_run_that_is_led_back_from_where_it_goes_on_ends() -> None:
     r = run(o, Direct(), None, SolveOptions(), onward=onward)
     assert len(asked) == 2
     assert r.status is Status.CONVERGED
+
+
+def test_a_run_that_goes_on_from_where_it_was_keeps_the_scale_of_its_gradients() -> None:
+    o = toy(10)
+    states: list[UpperState] = []
+
+    class Watched(Direct):
+        def step(self, oracle, state, options):
+            states.append(state)
+            return super().step(oracle, state, options)
+
+        def measure(self, oracle, state):
+            if not any(state is known for known in states):
+                states.append(state)
+            return super().measure(oracle, state)
+
+    asked: list[float] = []
+
+    def onward(x, y):
+        asked.append(float(o.F(x, y)))
+        return x, y
+
+    r = run(o, Watched(), None, SolveOptions(), onward=onward)
+    assert r.status is Status.CONVERGED
+    first, last = states[0], states[-1]
+    assert last is not first
+    assert last.norms[: len(first.norms)] == first.norms
+    # The hypergradient has not halved there: it is not asked to go on for ever.
+    assert len(asked) <= 3
