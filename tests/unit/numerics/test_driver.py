@@ -13,7 +13,6 @@ from bilevelpy.numerics.driver.deadline import OutOfTime
 from bilevelpy.numerics.driver.loop import run
 from bilevelpy.numerics.driver.measure import Measure
 from bilevelpy.numerics.upper.state import UpperState
-from bilevelpy.numerics.upper.state import UpperState
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Status
 from tests.oracles import AutoOracle, ridge, toy, vec
