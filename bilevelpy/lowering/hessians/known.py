@@ -68,8 +68,10 @@ class KnownStructure(NamedPrograms):
 
     @cached_property
     def sparse_hessian(self) -> sp.csr_array | None:
-        """f_yy as a sparse matrix, where it never moves and is too large to be kept dense."""
-        if self.m <= WHOLE or not self.hessian_is_constant:
+        """f_yy as a sparse matrix, where it never moves and is a band or too large to be kept
+        dense.
+        """
+        if (self.m <= WHOLE and self.bands is None) or not self.hessian_is_constant:
             return None
         if self.device.type != "cpu" or self.dtype is not torch.float64:
             return None

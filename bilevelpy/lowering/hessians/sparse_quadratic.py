@@ -29,6 +29,12 @@ class SparseQuadratic:
     xy: sp.csr_array
     yy: sp.csr_array
 
+    def reduced(self, R: Array) -> Array:
+        """``Phi'' = F_xx + F_xy R + R'F_yx + R'F_yy R`` with ``R = dy/dx`` (m, n)."""
+        across = self.xy @ R
+        found: Array = self.xx.toarray() + across + across.T + R.T @ (self.yy @ R)
+        return found
+
     def scaled(self, x: Array, y: Array) -> SparseQuadratic:
         """The same by variables in units x and y."""
         by_x, by_y = sp.diags_array(x, format="csr"), sp.diags_array(y, format="csr")

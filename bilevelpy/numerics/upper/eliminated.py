@@ -23,6 +23,9 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 Solve = Callable[[Array], Array | None]
 # Variables of either level up to which dy/dx, a column for each upper one, costs less than steps.
 LARGEST = 600
+# Upper variables, and entries of dy/dx, up to which a sparse factor of f_yy alone costs less than
+# one of the joint conditions.
+FEW, ENTRIES = 200, 2_000_000
 # Residuals of the sparse system that a step may have, relative to its right-hand side.
 SOLVED = 1e-6
 
@@ -36,7 +39,7 @@ def eliminated(oracle: Any, lower: QuadraticLower) -> Eliminated | InPieces | No
     if known is None:
         return None
     if oracle.domain_y.is_free:
-        return Eliminated(known, lower)
+        return Eliminated(known, lambda: lower.columns(known.f_yx))
     if not oracle.domain_x.is_box:
         return None
     return InPieces(known, lower, oracle.domain_x.lower.numpy(), oracle.domain_x.upper.numpy())
@@ -83,15 +86,17 @@ class Eliminated(Elimination):
     computed once in a run.
     """
 
-    def __init__(self, known: JointQuadratic, lower: QuadraticLower) -> None:
+    def __init__(
+        self, known: JointQuadratic | SparseQuadratic, columns: Callable[[], Array | None]
+    ) -> None:
         super().__init__()
-        self.known, self.lower = known, lower
+        self.known, self.columns = known, columns
         self._matrix: Array | None = None
 
     def factor(self, free: np.ndarray | slice) -> Solve | None:
         """A Cholesky factor."""
         if self._matrix is None:
-            R = self.lower.columns(self.known.f_yx)
+            R = self.columns()
             if R is None:
                 return None
             self._matrix = self.known.reduced(R)
@@ -100,12 +105,28 @@ class Eliminated(Elimination):
         return None if failed else lambda g: dpotrs(factor, g, lower=1)[0]
 
 
-def eliminated_sparsely(oracle: Any) -> SparseElimination | None:
+def eliminated_sparsely(oracle: Any) -> Elimination | None:
     """The same for large sparse levels, where f_yy is a narrow band."""
     if getattr(oracle, "bands", None) is None or not oracle.domain_y.is_free:
         return None
     known: SparseQuadratic | None = getattr(oracle, "sparse_quadratic", None)
-    return None if known is None else SparseElimination(known)
+    if known is None:
+        return None
+    if oracle.n <= FEW and oracle.n * oracle.m <= ENTRIES:
+        return Eliminated(known, lambda: _sparse_columns(known))
+    return SparseElimination(known)
+
+
+def _sparse_columns(known: SparseQuadratic) -> Array | None:
+    """``dy/dx = -f_yy^-1 f_yx``; None where f_yy is singular."""
+    try:
+        factor = splu(
+            known.f_yy.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}
+        )
+    except RuntimeError:  # exactly singular
+        return None
+    found: Array = -factor.solve(known.f_yx.toarray())
+    return found if np.isfinite(found).all() else None
 
 
 class SparseElimination(Elimination):

@@ -22,6 +22,8 @@ MEMORY = 30
 # gradient, though above tol, is small. Upper variables of little effect on F (weights of single
 # samples) drift for ever.
 WINDOW, FALL, SMALL_GRADIENT = 20, 5.0, 100.0
+# Where the certificate asks for more, it is to be so many times smaller.
+STRICTER = 0.2
 # The part of tol by which a slope that the others hide has to change F to count.
 CLEAR = 1e-2
 
@@ -46,6 +48,7 @@ class UpperState:
     norms: list[float] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
     recent: deque[tuple[Vec, Vec]] = field(default_factory=lambda: deque(maxlen=60))
+    small: float = SMALL_GRADIENT  # what counts as small in a flat tail, in units of tol
     extent: float = 0.0  # largest distance from the start: the length scale of the run
     reach: float = math.inf
     finish: Finish | None = None
@@ -107,9 +110,13 @@ class UpperState:
             self.response.newton.reset()
 
     def inherit(self, earlier: object) -> None:
-        """Go on on the scale of the run that has led here."""
+        """Go on on the scale of the run that has led here; from where it ended in a flat tail that
+        is not flat enough, to a smaller gradient.
+        """
         if isinstance(earlier, UpperState):
             self.norms[:0] = earlier.norms
+            if torch.equal(earlier.point.x, self.start.x):
+                self.small = STRICTER * earlier.small
 
     def newton_step(self) -> Vec | None:
         """``Phi''^-1`` times the projected gradient on the face of x, where the response has it."""
@@ -172,7 +179,7 @@ class UpperState:
             return False
         fall = self.values[-WINDOW - 1] - self.values[-1]
         slope = self.gradient_norm / max(*self.norms, 1e-300)
-        return fall <= FALL * self.tol * self.size() and slope <= SMALL_GRADIENT * self.tol
+        return fall <= FALL * self.tol * self.size() and slope <= self.small * self.tol
 
     def decrement(self) -> float:
         """Decrease of Phi that the quasi-Newton model predicts for a full step."""

@@ -6,8 +6,10 @@ from typing import Any
 
 import cvxpy as cp
 import numpy as np
+import pytest
 import scipy.sparse as sp
 import torch
+from scipy.optimize import lsq_linear
 
 import bilevelpy as bl
 from bilevelpy.lowering.oracle import TorchOracle
@@ -112,3 +114,24 @@ def test_badly_scaled_rows_are_no_obstacle_to_conjugate_gradients() -> None:
     assert np.linalg.norm(A @ y - x) <= 1e-6 * np.linalg.norm(x)
     # Stationary: the adjoint of this objective is y itself.
     assert np.linalg.norm(x - 1 + y) <= 1e-4 * np.linalg.norm(x)
+
+
+@pytest.mark.parametrize(("side", "box"), [(18, "-inf, inf"), (18, "-1, 1"), (30, "-1, 1")])
+def test_few_upper_variables_are_solved_for_by_a_factor_of_the_lower_matrix(
+    side: int, box: str
+) -> None:
+    # 324 lower variables are kept as a band, like 900.
+    A = grid(side, 0.1)
+    n, k = side**2, 6
+    B = np.random.default_rng(1).standard_normal((n, k)) / side
+    t = np.sin(np.arange(n) / 7)
+    text = INVERSE.replace("x[n]", "x[k]").replace("dim n;", "dim n, k; param B[n, k];")
+    text = text.replace("dot(x, y)", "dot(B @ x, y)").replace("BOX", box)
+    result = bl.solve(bl.parse(text, data={"A": A, "B": B, "t": t}), progress=False)
+    assert (result.backend, result.status) == ("direct", "converged")
+    assert result.counts["lower_solves"] <= 14
+    R = np.asarray(sp.linalg.spsolve(sp.csc_array(A), B))
+    low, high = (-np.inf, np.inf) if "inf" in box else (-1.0, 1.0)
+    stacked = np.concatenate([R, np.sqrt(1e-3) * np.eye(k)])
+    exact = lsq_linear(stacked, np.concatenate([t, np.zeros(k)]), (low, high), tol=1e-12).x
+    np.testing.assert_allclose(result["x"], exact, atol=1e-6 * max(1.0, abs(exact).max()))
