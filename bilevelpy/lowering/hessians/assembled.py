@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from bilevelpy.ir.walk import variables
 from bilevelpy.lowering.hessians.curvature import FLOPS, OVERHEAD, STREAM
 from bilevelpy.lowering.hessians.terms import Block, second_blocks
 from bilevelpy.lowering.programs.memory import widest
@@ -23,6 +24,8 @@ from bilevelpy.lowering.programs.splitting import several
 if TYPE_CHECKING:
     from bilevelpy.ir.expr import Expr
     from bilevelpy.lowering.programs.compiled import Programs
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
 
 # Lower variables up to which the matrix is made, and blocks that are worth a program each.
 LARGEST, BLOCKS = 3_000, 40
@@ -42,7 +45,10 @@ class AssembledHessian:
             )
             for which in (self._fixed, self._moving)
         )
-        self._constant: np.ndarray | None = None
+        self._constant: Array | None = None
+        # Whether the matrix moves with y: f is a quadratic in y otherwise.
+        lower = {(v.level, v.name) for v in oracle.ys}
+        self.reads_y = bool(variables(roots) & lower)
         m, width = oracle.m, widest(oracle.bound, (oracle.f_expr,))[0]
         made = OVERHEAD * len(self._moving) + 2.0 * max(width, m) * m / FLOPS
         # Rough seconds of a gradient and of a dense Hessian with its factor, by their sizes.
@@ -58,12 +64,25 @@ class AssembledHessian:
         self._add(H, self._moving, self._program(*parts))
         return torch.from_numpy(0.5 * (H + H.T))
 
-    def _add(self, H: np.ndarray, which: list[int], values: list[Any]) -> None:
+    def _add(self, H: Array, which: list[int], values: list[Any]) -> None:
         sizes = self._oracle.bound.data.sizes
         for k, value in zip(which, values, strict=True):
             block = self._blocks[k]
             shape = [sizes[block.axis_of[s]] for s in block.output]
             block.add(H, self._places, np.broadcast_to(np.asarray(value), shape))
+
+
+class MovingQuadratic:
+    """``f = c(x) + b(x)'y + y'H(x)y / 2``: what a solver of quadratic programs asks for."""
+
+    def __init__(self, oracle: Any, hessian: AssembledHessian) -> None:
+        self._oracle, self._hessian = oracle, hessian
+
+    def program(self, x: torch.Tensor) -> tuple[float, Array, Array, None]:
+        """c, b, H and no diagonal beside it at x."""
+        zero = torch.zeros_like(self._oracle.y0)
+        c, b = self._oracle.value_grad_f(x, zero)
+        return c, b.numpy(), self._hessian.dense(x, zero).numpy(), None
 
 
 def assembled_hessian(oracle: Programs) -> AssembledHessian | None:

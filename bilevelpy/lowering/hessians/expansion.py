@@ -65,6 +65,11 @@ class Expanded:
         """The part of H that is made of data."""
         return self._hessian.Q
 
+    def program(self, x: torch.Tensor) -> tuple[float, Array, Array, Array | None]:
+        """c, b, Q and d at x."""
+        c, slope, d = self.at(x)
+        return c, slope, self.Q, d
+
     def at(self, x: torch.Tensor) -> tuple[float, Array, Array | None]:
         """c, b and d (None: 0) at x, with ``H = Q + diag d``; computed once for it."""
         held = self._held

@@ -9,7 +9,11 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from bilevelpy.lowering.hessians.assembled import AssembledHessian, assembled_hessian
+from bilevelpy.lowering.hessians.assembled import (
+    AssembledHessian,
+    MovingQuadratic,
+    assembled_hessian,
+)
 from bilevelpy.lowering.hessians.bands import Bands, bands
 from bilevelpy.lowering.hessians.blocks import block_positions
 from bilevelpy.lowering.hessians.expansion import Expanded, expanded, has_kinks, pays
@@ -28,6 +32,8 @@ Vec = Tensor
 MANY = 200
 # Up to so many a quadratic is better kept whole than as a band.
 WHOLE = 600
+# Up to so many another factor for every x costs less than steps by an old one.
+SMALL = 300
 # Entries of arrays from which on products with f_yy are made one by one.
 WIDE = 4000
 
@@ -117,10 +123,16 @@ class KnownStructure(NamedPrograms):
             return None
         return expanded(self, found)
 
-    @property
-    def kept_quadratic(self) -> Expanded | None:
-        """The same for solvers that take it from there, past evaluations one by one."""
-        return self.expanded
+    @cached_property
+    def kept_quadratic(self) -> Expanded | MovingQuadratic | None:
+        """f as a quadratic in y for solvers that take it from there, past evaluations one by one:
+        expanded, or with a small matrix that x moves.
+        """
+        if self.expanded is not None or self.m >= SMALL or self.assembled is None:
+            return self.expanded
+        if self.assembled.reads_y or self.has_kinks:
+            return None
+        return MovingQuadratic(self, self.assembled)
 
     @cached_property
     def joint_quadratic(self) -> JointQuadratic | None:

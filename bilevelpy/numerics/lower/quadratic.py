@@ -18,6 +18,7 @@ from bilevelpy.numerics.lower.solve import LowerSolution
 from bilevelpy.numerics.qp.working_set import Factor, Program, Solution, WorkingSet
 
 if TYPE_CHECKING:
+    from bilevelpy.lowering.hessians.assembled import MovingQuadratic
     from bilevelpy.lowering.hessians.expansion import Expanded
 
 Vec = torch.Tensor
@@ -34,7 +35,7 @@ def quadratic_lower(oracle: Any, other: Method) -> QuadraticLower | None:
     """The exact solver, where the oracle keeps f as a quadratic and its domain is a product of
     boxes and simplices; the ``other`` one takes over where H is singular.
     """
-    kept: Expanded | None = getattr(oracle, "kept_quadratic", None)
+    kept: Expanded | MovingQuadratic | None = getattr(oracle, "kept_quadratic", None)
     domain: ProductSet = oracle.domain_y
     if kept is None or not {b.kind for b in domain.blocks} <= {"free", "box", "simplex"}:
         return None
@@ -60,7 +61,7 @@ class QuadraticLower:
     no accuracy is tied to anything. One gradient per solve.
     """
 
-    kept: Expanded
+    kept: Expanded | MovingQuadratic
     working: WorkingSet
     other: Method
     _all: np.ndarray
@@ -198,8 +199,8 @@ class QuadraticLower:
         self._last, self._known, self._program, self._norm = known["last"], None, None, None
         factor = None
         if known["norm"] is not None:  # of a matrix that is the same at every x
-            nothing = np.zeros(oracle.m)
-            factor = self.working.factor(Program(self.kept.Q, None, nothing), self._all)
+            _, _, Q, _ = self.kept.program(oracle.x0)
+            factor = self.working.factor(Program(Q, None, np.zeros(oracle.m)), self._all)
         if factor is not None:
             self._norm = (factor, float(known["norm"]))
 
@@ -207,8 +208,8 @@ class QuadraticLower:
         """``dy/dx = -H^-1 f_yx`` where H is constant and no bound binds; None where it is
         singular.
         """
-        program = Program(self.kept.Q, None, np.zeros(len(mixed)))
-        factor = self.working.factor(program, self._all)
+        assert self._program is not None  # a point has been evaluated
+        factor = self.working.factor(self._program[1], self._all)
         return None if factor is None else -factor.solve(mixed)
 
     def columns_on(self, point: Point, mixed: np.ndarray) -> np.ndarray | None:
@@ -225,17 +226,17 @@ class QuadraticLower:
 
     def stays(self, x: np.ndarray) -> bool:
         """Whether the response at x has the working set of the latest one."""
-        _, slope, d = self.kept.at(torch.from_numpy(x))
-        return self.working.stays(Program(self.kept.Q, d, slope))
+        _, slope, Q, d = self.kept.program(torch.from_numpy(x))
+        return self.working.stays(Program(Q, d, slope))
 
     def _at(self, x: Vec) -> tuple[Program, float]:
         """The program at x. Equal matrices are the same arrays, so that their factors serve."""
         if self._program is None or not torch.equal(self._program[0], x):
-            c, slope, d = self.kept.at(x)
+            c, slope, Q, d = self.kept.program(x)
             old = None if self._program is None else self._program[1].d
             if d is not None and old is not None and np.array_equal(d, old):
                 d = old
-            self._program = (x, Program(self.kept.Q, d, slope), c)
+            self._program = (x, Program(Q, d, slope), c)
         return self._program[1:]
 
     def _face(self, domain: ProductSet, found: Solution) -> Face:
