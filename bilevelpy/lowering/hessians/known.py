@@ -28,8 +28,8 @@ from bilevelpy.lowering.programs.memory import widest
 from bilevelpy.lowering.programs.named import NamedPrograms
 
 Vec = Tensor
-# Lower variables from which on blocks are worth their own factors.
-MANY = 200
+# Lower variables from which on blocks, and bands, are worth their own factors.
+MANY, BANDED = 200, 50
 # Up to so many a quadratic is better kept whole than as a band.
 WHOLE = 600
 # Up to so many another factor for every x costs less than steps by an old one.
@@ -52,7 +52,7 @@ class KnownStructure(NamedPrograms):
     def bands(self) -> Bands | None:
         """f_yy as a band with a border, where most lower variables meet few others."""
         if (
-            self.m < MANY
+            self.m < BANDED
             or self.blocks is not None
             or self.device.type != "cpu"
             or not self.domain_y.is_nearly_box
@@ -128,9 +128,11 @@ class KnownStructure(NamedPrograms):
         """f as a quadratic in y for solvers that take it from there, past evaluations one by one:
         expanded, or with a small matrix that x moves.
         """
-        if self.expanded is not None or self.m >= SMALL or self.assembled is None:
+        if self.expanded is not None or self.m > WHOLE or self.has_kinks:
             return self.expanded
-        if self.assembled.reads_y or self.has_kinks:
+        if self.quadratic is not None:
+            return None if self.quadratic.reads_y else expanded(self, self.quadratic)
+        if self.m > SMALL or self.assembled is None or self.assembled.reads_y:
             return None
         return MovingQuadratic(self, self.assembled)
 

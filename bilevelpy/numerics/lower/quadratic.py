@@ -208,8 +208,8 @@ class QuadraticLower:
         """``dy/dx = -H^-1 f_yx`` where H is constant and no bound binds; None where it is
         singular.
         """
-        assert self._program is not None  # a point has been evaluated
-        factor = self.working.factor(self._program[1], self._all)
+        assert self._last is not None  # steps begin at a response
+        factor = self.working.factor(self._at(self._last[0])[0], self._all)
         return None if factor is None else -factor.solve(mixed)
 
     def columns_on(self, point: Point, mixed: np.ndarray) -> np.ndarray | None:

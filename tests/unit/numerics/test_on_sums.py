@@ -56,6 +56,7 @@ def bordered(H: np.ndarray, face, v: np.ndarray) -> np.ndarray:
 )
 def test_steps_solve_the_bordered_system(text, shape, kind, monkeypatch):
     monkeypatch.setattr(known, "MANY", 5)
+    monkeypatch.setattr(known, "BANDED", 5)
     draw = np.random.default_rng(3)
     o = oracle(text, t=draw.random(shape))
     assert comes_in_parts(o)
