@@ -13,6 +13,7 @@ The conventions at kinks are those of the kernels: 0 for `abs` and `relu` at 0, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -212,9 +213,14 @@ _SLOPES: dict[str, Callable[[Builder, ir.Apply], Expr]] = {
 def _einsum(b: Builder, node: ir.Einsum, w: Expr, reached: set[Expr]) -> Parts:
     axis_of = node.axis_of
     factors = list(zip(node.operands, node.subscripts, strict=True))
+    # The same factor has the same part wherever it stands: a power written as a product of
+    # thousands of factors is one part, not thousands of as many factors.
+    times = Counter(factors)
     parts: Parts = []
     for k, (operand, labels) in enumerate(factors):
-        if operand not in reached:
+        check()
+        count = times.pop((operand, labels), 0)
+        if not count or operand not in reached:
             continue
         if len(set(labels)) < len(labels):
             if labels == (0, 0) and len(factors) == 1:
@@ -224,7 +230,8 @@ def _einsum(b: Builder, node: ir.Einsum, w: Expr, reached: set[Expr]) -> Parts:
         others = [f for j, f in enumerate(factors) if j != k]
         used = {*labels, *node.output, *(s for _, ls in others for s in ls)}
         axes = {s: a for s, a in axis_of.items() if s in used}
-        parts.append((operand, b.product([(w, node.output), *others], labels, axes)))
+        part = b.product([(w, node.output), *others], labels, axes)
+        parts.append((operand, part if count == 1 else b.scale(float(count), part)))
     return parts
 
 

@@ -26,6 +26,9 @@ LONG, SHARE = 1 << 27, 32
 # Vectors over all variables that every run holds: the point, its start, two bounds, a gradient, and
 # a step.
 VECTORS = 6
+# Arrays as large as an intermediate result that there are with it: what it is computed from, what
+# is computed from it, and its gradient.
+ARRAYS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +104,15 @@ def check_memory(bound: BoundProgram) -> None:
     roots += [t for level in program.levels for c in level.constraints for t in c.terms]
     entries, node = widest(bound, roots)
     limit = machine_memory()
-    if node is None or 8 * entries <= limit:
+    size = ARRAYS * 8 * entries
+    if node is None or size <= limit:
         return
     sizes = " x ".join(f"{bound.data.sizes[a]:,}" for a in node.axes)
     error = diagnostic(
         "BLV0603",
         _place(roots, node),
-        label=f"{sizes} numbers",
-        size=in_words(8 * entries),
+        label=f"{sizes} numbers, and as many before and after them and in the gradient",
+        size=in_words(size),
         memory=in_words(limit),
     )
     raise ModelError([error], program.sources)

@@ -21,8 +21,8 @@ from bilevelpy.sema.binding.raw import Given, Grid, Long, shape_text, the
 from bilevelpy.sema.binding.shapes import axes_text, parts_of
 from bilevelpy.sema.binding.state import State, label_text, listed
 
-LARGEST = 1 << 31
-"""Largest number of entries that a repeated number is expanded to."""
+REPEATED = 1 << 28
+"""How often a number is repeated at most: 2 GB, of which a solve makes copies."""
 
 
 def check_ranks(state: State) -> None:
@@ -98,12 +98,13 @@ def _folded(state: State, param: Param, default: Expr) -> Any:
 def _repeated(state: State, param: Param, value: float) -> Any:
     """A number over all axes."""
     shape = _shape(state, param)
+    times = math.prod(shape)
+    note = f"{value:g} would be repeated {times:,} times, at most {REPEATED:,} are made"
     try:
-        if math.prod(shape) <= LARGEST:
+        if times <= REPEATED:
             return np.full(shape, value)
     except MemoryError:
-        pass
-    note = f"its {math.prod(shape):,} values do not fit into memory"
+        note = f"its {times:,} values do not fit into memory"
     state.report("BLV0425", param.span, "", what=f"`{param.name}`", notes=(note,))
     return None
 

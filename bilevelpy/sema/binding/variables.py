@@ -13,10 +13,11 @@ from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.program import Variable
 from bilevelpy.ir.types import DomainKind
 from bilevelpy.sema.binding.domains import domain_text, value_text
-from bilevelpy.sema.binding.params import LARGEST
 from bilevelpy.sema.binding.problems import evaluation_problem, ready
 from bilevelpy.sema.binding.state import State
 
+LARGEST = 1 << 31
+"""More entries than this no run holds."""
 End = Array | np.float64
 """A bound or a start: one value, or one for each entry."""
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from bilevelpy.ir.walk import postorder
 from bilevelpy.lowering.programs import array_kernels as module
 from bilevelpy.lowering.programs.arrays import array_function
 from bilevelpy.lowering.programs.derive import derivatives
@@ -29,6 +30,7 @@ TERMS = [
     "sum(logsumexp(M[i, j] for i in k) for j in k)",
     "sum((M @ u)[i] * M[i, j] * w[j] for i in k, j in k)",
     "sum(u[i] * w[j] * D[i, j] for i in k, j in k where i < j)",
+    "sum(" + "*".join(["u"] * 13) + " * w * w)",
     "sum(if D[i, i] > 0 then u[i]^2 else w[i] for i in k)",
 ]  # fmt: skip
 TEXT = """
@@ -101,6 +103,14 @@ def test_functions_without_a_rule_are_differentiated_at_run_time():
     H = torch.autograd.functional.hessian(lambda v: o.function((o.f_expr,))(x, v.view(3, 3)), y)
     v = torch.arange(9, dtype=torch.float64)
     torch.testing.assert_close(o.hvp(x, y)(v), H @ v)
+
+
+def test_a_long_power_has_one_part():
+    """The derivative of x * x * ... is not written once for each of its factors."""
+    power = " * ".join(["x"] * 4000)
+    o = oracle("upper { var x; minimize " + power + "; } lower l { var y; minimize y^2; }")
+    (first,) = derivatives(o.bound.program.builder, o.F_expr, o.xs)
+    assert len(list(postorder(first))) < 20
 
 
 def test_products_hold_what_the_point_alone_decides():

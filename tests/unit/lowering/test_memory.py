@@ -34,7 +34,7 @@ VARIABLES = "upper { var x[1000000000]; minimize sum(x); }"
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [(PAIRS, "80.0 GB"), (MANY, "8.0 TB"), (VARIABLES, "48.0 GB")]
+    ("text", "size"), [(PAIRS, "320.0 GB"), (MANY, "32.0 TB"), (VARIABLES, "48.0 GB")]
 )
 def test_too_large_is_told_with_place_and_size(text, size, monkeypatch):
     monkeypatch.setattr(memory, "machine_memory", lambda: 16_000_000_000)
