@@ -6,7 +6,8 @@ Objects of other libraries are recognised by what they can do, so that none is i
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MappingView
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -123,13 +124,15 @@ def plain(label: Any) -> Label:
         raise NotNumbers(f"{label!r} as a label")
     if isinstance(label, str):
         return str(label)
+    if type(label) is date:
+        return label.isoformat()  # as days of a `DatetimeIndex` are
     if isinstance(label, numbers.Real):
         number = int(label) if isinstance(label, numbers.Integral) else float(label)
         if abs(number) > LARGEST_LABEL:
             raise NotNumbers("a number beyond 2^53 as a label")
         if number == number:  # not nan
             return int(number) if number == int(number) else number
-    raise NotNumbers(f"{label!r} as a label")
+    raise NotNumbers(f"{label!r} as a label; labels are texts, numbers and days")
 
 
 def flat_key(key: Any) -> tuple[Any, ...]:
@@ -146,7 +149,7 @@ def kind(value: Any) -> str:
         if value.lower().endswith((".npy", ".npz", ".csv", ".json")):
             shown += " (a mapping holds arrays: load the file first, as with `numpy.load`)"
         return shown
-    once = " (make a list of it)" if isinstance(value, Iterator) else ""
+    once = " (make a list of it)" if isinstance(value, Iterator | MappingView) else ""
     return f"a value of type {type(value).__name__}{once}"
 
 
@@ -156,6 +159,8 @@ def _parts(label: Label) -> tuple[Any, ...]:
 
 def _tensor(value: Any) -> Any:
     value = value.detach().cpu()
+    if value.is_complex():  # `double` would drop the imaginary part
+        raise NotNumbers("complex numbers")
     if value.is_neg() and not value.is_sparse:
         value = value.resolve_neg()
     try:
@@ -191,16 +196,24 @@ def _words(value: list[Any]) -> list[Any]:
 
 def _unboxed(array: Array, value: Any) -> Array:
     """Numbers that stand in an array of objects, as columns of mixed tables do."""
-    if array.ndim == 0:
-        raise NotNumbers(kind(value))
     kinds = (numbers.Real, Decimal)  # databases have the latter
-    if all(isinstance(v, kinds) for v in array.ravel()):
-        try:
-            return array.astype(np.float64)
-        except OverflowError:
-            raise NotNumbers("numbers that do not fit into float64") from None
-    odd = next(v for v in array.ravel() if not isinstance(v, kinds))
-    raise NotNumbers(f"an object array that holds {kind(odd)}")
+    if array.ndim == 0 and not isinstance(value, kinds):
+        raise NotNumbers(kind(value))
+    held = [np.nan if _is_missing(v) else v for v in array.ravel()]
+    odd = next((v for v in held if not isinstance(v, kinds)), None)
+    if odd is not None:
+        raise NotNumbers(f"an object array that holds {kind(odd)}")
+    try:
+        return np.array(held, dtype=np.float64).reshape(array.shape)
+    except OverflowError:
+        raise NotNumbers("numbers that do not fit into float64") from None
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a table has nothing here: None, or what pandas has in its place. Such entries are
+    reported with their places, as nan is.
+    """
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
 def _mapping(value: Mapping[Any, Any], words: bool) -> Grid | Long:
@@ -220,9 +233,13 @@ def _mapping(value: Mapping[Any, Any], words: bool) -> Grid | Long:
                 raise NotNumbers("mappings nested deeper than 32")
             stack.extend(((*prefix, *flat_key(k)), v) for k, v in reversed(list(item.items())))
             continue
-        number = numeric(item, words)
+        place = ", ".join(map(str, prefix))
+        try:
+            number = numeric(np.nan if prefix and _is_missing(item) else item, words)
+        except NotNumbers as error:
+            raise NotNumbers(f"{error} for {place}") from None
         if number.size != 1:
-            raise NotNumbers(f"an array of shape {number.shape} for the label {prefix}")
+            raise NotNumbers(f"an array of shape {number.shape} for {place}")
         keys.append(prefix)
         entries.append(float(number.reshape(())))
     return Long(tuple(keys), np.array(entries, dtype=np.float64))

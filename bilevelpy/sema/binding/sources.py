@@ -154,7 +154,11 @@ def _elements(value: Any) -> Any:
     if isinstance(value, bool | np.bool_ | str | bytes):
         raise NotNumbers(f"{value!r}")
     if is_pandas(value):
-        value = value.tolist() if hasattr(value, "tolist") else value
+        if value.ndim == 2:  # a tuple a row, but where there is one column only
+            rows = value.itertuples(index=False, name=None)
+            value = [row[0] if len(row) == 1 else row for row in rows]
+        else:
+            value = value.tolist()
     if type(value).__module__.startswith("pandas"):
         return Elements(index_labels(value) or tuple(range(len(value))))
     if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind != "O":

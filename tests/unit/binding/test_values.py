@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tracemalloc
+from datetime import date
 from decimal import Decimal
 
 import numpy as np
@@ -88,12 +89,28 @@ def test_scalars(bound, array):
         ([10**400], "float64"),
         (None, "None"),
         (scipy.sparse.csr_matrix(np.array([[1j]])), "complex"),
+        (torch.tensor([1 + 2j]).conj(), "complex"),
+        ({"a": "2"}, "the text '2' for a"),
     ],
 )
 def test_what_is_not_a_number(problems, value, found):
     (problem,) = problems("dim n; param v[n];", {"v": value})
     assert problem.code == "BLV0407"
     assert found in problem.message
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "place"),
+    [
+        ("dim n; param v[n];", [1.0, None], "v[2] = nan"),
+        ("dim n; param v[n];", pd.Series([1, pd.NA], dtype="Int64"), "v[2] = nan"),
+        ("set S; param v[S];", {"a": 1, "b": None}, 'v["b"] = nan'),
+    ],
+)
+def test_what_is_missing_is_told_with_its_place(problems, text, value, place):
+    (problem,) = problems(text, {"v": value})
+    assert problem.code == "BLV0406"
+    assert problem.notes == (place,)
 
 
 def test_numbers_in_arrays_of_objects_are_numbers(bound, array):
@@ -171,6 +188,8 @@ def test_dates_are_labels(bound, array):
     price = pd.Series([2, 1], index=days[::-1])
     text = 'set DAY = {"2020-01-01", "2020-01-02"}; param c[DAY];'
     np.testing.assert_array_equal(array(bound(text, {"c": price}), "c"), [1, 2])
+    by_day = {date(2020, 1, 2): 2, date(2020, 1, 1): 1}
+    np.testing.assert_array_equal(array(bound(text, {"c": by_day}), "c"), [1, 2])
 
 
 def test_frames_are_aligned_on_both_axes(bound, array):
@@ -221,6 +240,15 @@ def test_pairs(bound, array):
     np.testing.assert_array_equal(
         data.members[next(a for a in data.sizes if a.name == "ARC")], [[2, 1], [1, 0]]
     )
+
+
+def test_frames_of_elements(bound, array):
+    text = "set NODE; set ARC within NODE * NODE; param cost[ARC];"
+    arcs = pd.DataFrame({"from": ["a", "b"], "to": ["b", "a"]})
+    nodes = pd.DataFrame({"name": ["a", "b"]})
+    cost = {("b", "a"): 2, ("a", "b"): 1}
+    data = bound(text, {"NODE": nodes, "ARC": arcs, "cost": cost})
+    np.testing.assert_array_equal(array(data, "cost"), [1, 2])
 
 
 def test_precedence(bound, array, tmp_path):
@@ -321,6 +349,7 @@ class Labelled:
         ("dim n, p; param X[n, p];", scipy.sparse.dok_array(np.eye(2)), np.eye(2)),
         ("dim n; param X[n];", torch._neg_view(torch.tensor([1.0, 2.0])), [-1, -2]),
         ("dim n; param X[n];", [Decimal("1.5"), Decimal(2)], [1.5, 2]),
+        ("param X;", Decimal("1.5"), 1.5),
         ('set S = {"a", "b"}; param X[S];', Labelled(), [1, 2]),
     ],
 )
