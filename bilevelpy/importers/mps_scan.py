@@ -210,6 +210,11 @@ ROWS_END = ("bounds", "bound", *WHOLE_BEGIN, "end")
 SIGNS = re.compile(r"[\s+\-*/^<>=\[\]]+")
 COEFFICIENT = re.compile(r"[\d.]+")
 RELATION = re.compile(r"<=|>=|=<|=>|<|>|=")
+LABEL = re.compile(r"[^\s:]+\s*:")
+PIECE = re.compile(
+    r"(?P<relation>[<>=]+)|(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<sign>[+-])"
+    r"|(?P<name>[^\s<>=+\-*/^]+)"
+)
 
 
 def scan_lp(text: Text) -> None:
@@ -219,6 +224,7 @@ def scan_lp(text: Text) -> None:
     last, rows, whole = "", False, False
     listed: dict[str, int] = {}
     known: set[str] = set()
+    lone = _Lone(text)
     for at, line in enumerate(text.lines, 1):
         content = line.partition("\\")[0].strip()
         if not content:
@@ -239,11 +245,39 @@ def scan_lp(text: Text) -> None:
             raise text.foreign(at, "a quadratic row", "only objectives may have squares")
         if rows and len(RELATION.findall(content.rpartition(":")[2])) > 1:
             raise text.bad(at, "a row with two ends", hint="write it as two rows")
+        if rows:
+            lone.read(at, content)
     if last != "end":
         raise text.bad(text.last, "the file ends without End")
     for name, at in listed.items():
         if name not in known:
             raise text.bad(at, f"{quoted(name)} stands in no row, bound or objective")
+
+
+class _Lone:
+    """Refuses numbers without a variable among the terms of a row: HiGHS drops them."""
+
+    def __init__(self, text: Text) -> None:
+        self.text = text
+        # the line of a number that no name has followed yet
+        self.number: int | None = None
+        self.right = False
+
+    def read(self, at: int, content: str) -> None:
+        """The pieces of a line; rows may go on over several."""
+        for piece in PIECE.finditer(LABEL.sub(" ", content)):
+            kind = piece.lastgroup
+            if self.number is not None and kind in ("sign", "relation"):
+                raise self.text.bad(
+                    self.number, "a number without a variable among the terms of a row",
+                    hint="take it to the right-hand side",
+                )  # fmt: skip
+            if kind == "relation":
+                self.right = True
+            elif kind == "number" and not self.right:
+                self.number = at if float(piece[0]) else None
+            elif kind != "sign":
+                self.number, self.right = None, False
 
 
 def _names(content: str) -> set[str]:

@@ -403,6 +403,12 @@ def test_whole_numbers_without_a_row_are_known_by_objective_or_bound(place, tmp_
     assert "q in integers(0, " in read_text(lp_files(tmp_path, text))
 
 
+@pytest.mark.parametrize("text", ["c3: 2x+1.0e0 y", "c3: 2\n x + y + 0", "c3: + 2 x - - y"])
+def test_rows_of_lp_files_may_be_written_in_many_ways(text, tmp_path):
+    changed = LP.replace("c3: 2 x + y", text)
+    assert content(bl.read(lp_files(tmp_path, changed))) == content(bl.read(files(tmp_path)))
+
+
 @pytest.mark.parametrize(
     ("change", "line", "message"),
     [
@@ -413,6 +419,8 @@ def test_whole_numbers_without_a_row_are_known_by_objective_or_bound(place, tmp_
         ((" c2: -", " c2: x = 1 -> -"), 6, "indicator"),
         (("c3: 2 x", "c3: 2 <= x"), 7, "two ends"),
         (("3 x - 2 y", "3 x + [ y ^2 ]"), 8, "quadratic row"),
+        (("3 x - 2 y", "3 x - 2 y + 3"), 8, "a number without a variable"),
+        (("c3: 2 x + y", "c3: 1e+1 + 2 x\n + y"), 7, "a number without a variable"),
         (("<= 4", "<= y"), 13, "does not take"),
         ((" 0 <= x <= 10", " x <= -2"), 10, "no value lies between the bounds 0 and -2"),
         (("Bounds", "Lazy Constraints\n c7: x <= 3\nBounds"), 9, "lazy constraints"),
