@@ -62,6 +62,9 @@ class Run(Search):
                 status, message = self._status(certificate)
             except TooLong:
                 status, message = Status.TIME_LIMIT, "there was no time to check the best point"
+            except KeyboardInterrupt:
+                status = Status.INTERRUPTED
+                message = "interrupted while the certificate was computed; the point is kept"
         return ProgramAnswer(
             self.system, v, self._prices(), status, message, certificate, self.starts, (),
             solved - self.began,
@@ -172,6 +175,8 @@ class Run(Search):
         empty = np.full(self.system.columns.count, math.nan)
         status = Status.TIME_LIMIT if self._late() else Status.STALLED
         message = f"no start of {self.starts} led to a point that suits followers and leader"
+        if self.stopped:
+            status, message = Status.INTERRUPTED, "interrupted before a point was found"
         falls = {f.name: wording(f.sign).falls for f in self.system.followers}
         for level, much in self.restless.items():
             message += (

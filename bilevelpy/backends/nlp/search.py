@@ -133,11 +133,15 @@ class Search:
 
     @contextmanager
     def _ending(self) -> Iterator[None]:
-        """Whatever is written out inside may run out of time."""
+        """Whatever is written out inside may run out of time, and be interrupted; what has been
+        found is kept.
+        """
         try:
             yield
         except TooLong:
             self.cut = True
+        except KeyboardInterrupt:
+            self.stopped = True
 
     # --- ways to a point --------------------------------------------------------------------------
 

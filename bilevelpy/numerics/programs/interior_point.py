@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import math
 import operator
+import signal
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -155,6 +159,11 @@ class InteriorPoint:
     ) -> Local | None:
         """One run from ``start``; None where functions have no values there, and where there is no
         time to compile the program. IPOPT measures the objective in ``unit``.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            Where the run was interrupted.
         """
         low = self.rows.lower if row_lower is None else row_lower
         high = self.rows.upper if row_upper is None else row_upper
@@ -164,13 +173,14 @@ class InteriorPoint:
             self.refused = True
             return None
         solver = self._prepared(seconds)
-        try:
-            found = solver(
-                x0=np.clip(start, lower, upper), p=1.0 / unit,
-                lbx=lower, ubx=upper, lbg=low, ubg=high,
-            )  # fmt: skip
-        except RuntimeError:  # an evaluation that IPOPT cannot step back from
-            return None
+        with _uninterrupted():
+            try:
+                found = solver(
+                    x0=np.clip(start, lower, upper), p=1.0 / unit,
+                    lbx=lower, ubx=upper, lbg=low, ubg=high,
+                )  # fmt: skip
+            except RuntimeError:  # an evaluation that IPOPT cannot step back from
+                return None
         values = np.asarray(found["x"], dtype=float).reshape(-1)
         objective = unit * float(found["f"])
         body = np.asarray(found["g"], dtype=float).reshape(-1)
@@ -187,6 +197,40 @@ class InteriorPoint:
             int(stats["iter_count"]),
             stats["return_status"] == "Solved_To_Acceptable_Level",
         )
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """What signals raise inside is raised at the end: CasADi takes it for an evaluation that has
+    failed, warns, and the run ends or goes on as if nothing had been.
+    """
+    raised: list[BaseException] = []
+
+    def noting(handler: Callable[[int, Any], Any]) -> Callable[[int, Any], None]:
+        def note(number: int, frame: Any) -> None:
+            try:
+                handler(number, frame)
+            except BaseException as error:
+                raised.append(error)
+                raise
+
+        return note
+
+    handlers: dict[int, Callable[[int, Any], Any]] = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = int(getattr(signal, name, signal.SIGINT))  # not everywhere are there three
+            handler = signal.getsignal(number)
+            if callable(handler) and number not in handlers:
+                handlers[number] = handler
+                signal.signal(number, noting(handler))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if raised:
+            raise raised[0]
 
 
 def _watch(ca: Any, width: int, rows: int) -> Any:

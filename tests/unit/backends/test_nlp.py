@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import signal
 import sys
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import cvxpy as cp
@@ -16,6 +18,8 @@ from bilevelpy.backends.nlp import run as nlp_run
 from bilevelpy.backends.nlp.run import Run
 from bilevelpy.numerics.certificate.local import certify_local
 from bilevelpy.numerics.certificate.local_probe import probe
+from bilevelpy.numerics.programs import interior_point
+from bilevelpy.numerics.programs.interior_point import InteriorPoint
 from bilevelpy.reductions.rows import system
 from bilevelpy.result import Certificate
 
@@ -231,6 +235,39 @@ def test_start_values_and_a_callback_that_stops() -> None:
     assert math.isfinite(result.F)
     with pytest.raises(bl.UsageError, match="no variable `z`"):
         bl.solve(bl.parse(text), backend="nlp", start={"z": 1.0})
+
+
+def test_an_interruption_keeps_the_best_point() -> None:
+    text = """
+    upper { var x in [0.1, 5]; minimize (x - 2)^2 + y^2; }
+    lower fit { var y in [0, 3]; minimize exp(y) - x * y; }
+    """
+
+    def interrupt(state: Any) -> None:
+        raise KeyboardInterrupt
+
+    result = bl.solve(bl.parse(text), backend="nlp", callback=interrupt)
+    assert result.status.value == "interrupted"
+    assert math.isfinite(result.F)
+    assert result.message == "interrupted; the best point is kept"
+
+
+def test_ctrl_c_inside_of_ipopt_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CasADi takes it for a failed evaluation, and the next start went on."""
+    rows = system(bl.parse("upper { var x in [-3, 3]; minimize (x - 1)^4; }").bound)
+    program = InteriorPoint(rows.objective, rows.upper_rows)
+    program.solve(np.array([2.0]), np.array([-3.0]), np.array([3.0]))
+
+    def clock() -> float:
+        if sys._getframe(1).f_code.co_name == "eval":
+            signal.raise_signal(signal.SIGINT)
+        return time.perf_counter()
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(interior_point, "time", SimpleNamespace(perf_counter=clock))
+    with pytest.raises(KeyboardInterrupt):
+        program.solve(np.array([2.0]), np.array([-3.0]), np.array([3.0]))
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_missing_solver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
