@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -74,6 +76,11 @@ app.command("report")(guarded(report.report))
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    # Streams that are closed from the start (`1>&-`) are None: nobody reads.
+    sys.stdout, sys.stderr = (
+        s if s is not None else Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+        for s in (sys.stdout, sys.stderr)
+    )
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character gets a substitute, not a crash.
         if hasattr(stream, "reconfigure"):

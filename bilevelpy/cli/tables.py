@@ -45,12 +45,20 @@ class Trimmed(io.TextIOBase):
         self._stream.flush()
 
 
+class _Told(Console):
+    """A console that leaves closed pipes to the command, which has an exit code for them."""
+
+    def on_broken_pipe(self) -> None:
+        """Let the error go on; rich would leave with 1."""
+        raise
+
+
 def console(*, errors: bool) -> Console:
     """A console for one of the two streams: plain where ``NO_COLOR`` is set, 80 columns wide off
     a terminal.
     """
     stream = sys.stderr if errors else sys.stdout
-    return Console(
+    return _Told(
         file=stream if stream.isatty() else cast("TextIO", Trimmed(stream)),
         highlight=False,
         width=None if stream.isatty() else 80,

@@ -216,6 +216,17 @@ def test_a_closed_pipe_is_no_error() -> None:
     assert "BrokenPipe" not in done.stderr
 
 
+@pytest.mark.parametrize("end", ["| true; exit ${PIPESTATUS[0]}", "1>&- 2>&-"])
+def test_who_does_not_read_changes_no_exit_code(end: str) -> None:
+    command = f"{sys.executable} -m bilevelpy solve good.blv {end}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0
+    assert "internal error" not in done.stderr
+
+
 def test_a_file_that_cannot_be_read_hides_no_other(capsys: Capture) -> None:
     Path("binary.blv").write_bytes(b"\x00\xff")
     assert main(["check", "binary.blv", "bad.blv", "missing.blv", "--format", "concise"]) == 2
