@@ -217,7 +217,9 @@ def read_source(path: str | Path) -> Source:
 def _near(path: Path) -> Path | None:
     """The model beside a file that is not there whose name is like its own."""
     try:
-        names = [] if path.exists() else [p.name for p in path.parent.glob("*.blv")]
+        # A link that leads nowhere is a name like its own.
+        there = path.exists() or path.is_symlink()
+        names = [] if there else [p.name for p in path.parent.glob("*.blv")]
     except OSError:
         return None  # a path that no system takes: reading it says why
     close = difflib.get_close_matches(path.name, names, n=1)

@@ -236,6 +236,14 @@ def test_a_file_that_cannot_be_read_hides_no_other(capsys: Capture) -> None:
     assert "missing.blv" in err
 
 
+def test_a_link_that_leads_nowhere_is_not_suggested_for_itself(capsys: Capture) -> None:
+    Path("link.blv").symlink_to("nowhere.blv")
+    assert main(["check", "link.blv"]) == 2
+    err = capsys.readouterr().err
+    assert "cannot read the model link.blv: No such file" in err
+    assert "did you mean" not in err
+
+
 def test_an_extern_file_that_exits_is_the_users(capsys: Capture) -> None:
     Path("code.py").write_text("raise SystemExit(3)")
     assert main(["solve", "good.blv", "--extern", "f=code.py:f"]) == 2
