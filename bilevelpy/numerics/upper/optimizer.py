@@ -38,10 +38,11 @@ VAGUE = 10.0
 UNSOLVED = 1e-3
 # A slope that changes by this part of itself in better solves explains a failed search.
 ASTRAY = 0.1
-# Values and distances that grow by this factor over those of the first step have no bound.
-EXPLODED = 1e12
-# Values whose squares are no numbers any more have none at any distance.
-ENDLESS = -1e150
+# Values whose squares are no numbers any more, so many times that of the start, have no bound.
+EXPLODED, ENDLESS = 1e12, -1e150
+# No model has an answer at a distance of so many times the first step. A fall of which this part
+# came in the second half of these orders of magnitude is no slower than that of a logarithm.
+ASTRONOMIC, LATELY = 1e24, 0.4
 
 
 def begin(response: Response, x: Vec, y: Vec, tol: float) -> UpperState:
@@ -278,14 +279,20 @@ def leave(state: UpperState) -> None:
 
 
 def _explodes(state: UpperState, new: Point) -> bool:
-    """Whether F and the distance from the start have left every scale of the problem."""
+    """Whether F and the distance from the start have left every scale of the problem, or the
+    distance has and F falls with its logarithm: values that tend to a limit fall less with every
+    order of magnitude.
+    """
     fallen = state.start.value - new.value
-    if not fallen > EXPLODED * max(abs(state.start.value), 1e-300):
-        return False
-    if new.value < ENDLESS:
+    distance = norm(new.x - state.start.x)
+    if state.far is None:
+        state.far = (max(norm(state.start.x), first_length(state), 1.0), state.start.value)
+    first, then = state.far
+    if distance <= math.sqrt(ASTRONOMIC) * first:
+        state.far = (first, new.value)
+    if new.value < ENDLESS and fallen > EXPLODED * max(abs(state.start.value), 1e-300):
         return True
-    first = max(norm(state.start.x), first_length(state) if not state.extent else state.extent)
-    return norm(new.x - state.start.x) > EXPLODED * first
+    return distance > ASTRONOMIC * first and then - new.value > LATELY * fallen > 0.0
 
 
 def _no_response(response: Response, point: Point, *, rows: bool) -> Finish:

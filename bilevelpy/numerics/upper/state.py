@@ -51,6 +51,8 @@ class UpperState:
     small: float = SMALL_GRADIENT  # what counts as small in a flat tail, in units of tol
     extent: float = 0.0  # largest distance from the start: the length scale of the run
     reach: float = math.inf
+    # The length of x or of the first step, and F at the last point that was not far beyond it.
+    far: tuple[float, float] | None = None
     finish: Finish | None = None
     # Where a run of two is: an end after which it goes on, and the one of the first.
     pending: Finish | None = None

@@ -58,3 +58,19 @@ def test_the_same_with_lower_rows(upper: str, best: float, backend: str) -> None
     # A method of first order may stop early, but says so.
     assert result.success == (abs(result.F - best) < 1e-4)
     assert result.success or backend == "blocc"
+
+
+@pytest.mark.parametrize("backend", ["direct", "aid"])
+@pytest.mark.parametrize(
+    ("upper", "ends"),
+    [
+        ("var x in [1e-3, inf] start 1; maximize log(x) - (y - 0.5)^2;", True),
+        ("var x; minimize -log(1 + x^2) + y;", True),
+        ("var x start 1; maximize log(x) - log(1 + x) + y;", False),
+        ("var x; minimize exp(-x) + y;", False),
+    ],
+)
+def test_a_logarithm_has_no_end_and_a_limit_is_one(upper: str, ends: bool, backend: str) -> None:
+    model = bl.parse(f"model m; upper {{ {upper} }} lower low {{ var y; minimize (y - 1)^2; }}")
+    result = bl.solve(model, backend=backend)
+    assert (result.status is bl.Status.UNBOUNDED) is ends
