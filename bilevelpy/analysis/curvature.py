@@ -31,11 +31,15 @@ _RANK = {NONCONVEX: 0, UNKNOWN: 1, CONVEX: 2, STRONGLY: 3}
 _SURE = {Evidence.OBSERVED: 0, Evidence.DECLARED: 1, Evidence.PROVED: 2}
 # Eigenvalues of a decomposed Hessian are exact to this times its size and norm.
 ROUNDING = 1e-13
+# The part of what a penalty bends that has to be seen where the other terms are not proved convex.
+KEPT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class LevelVerdict:
-    """What the text and the assumptions of one follower say."""
+    """What the text and the assumptions of one follower say; ``ridge`` is the modulus that some of
+    its terms have whatever the others are.
+    """
 
     level: Level
     verdicts: tuple[Verdict, ...]
@@ -44,6 +48,7 @@ class LevelVerdict:
     kind: str
     evidence: Evidence
     modulus: float
+    ridge: float
     reason: str
     span: Span | None
 
@@ -69,6 +74,7 @@ def judge_level(
             for k, v in enumerate(verdicts)
         )
     found = shares(scope, signs.measured, [v.term for v in verdicts])
+    ridge = proved_modulus([level], found)
     read = {(n.level, n.name) for n in postorder(level.objective) if isinstance(n, VarRef)}
     absent = tuple(v for v in level.variables if (v.level, v.name) not in read)
     kind, evidence, mu, reason, span = UNKNOWN, Evidence.OBSERVED, 0.0, "", None
@@ -86,7 +92,7 @@ def judge_level(
         )
         reason = "every term is convex for fixed x, none is known to be strongly convex"
         span = place(level.objective)
-        mu = proved_modulus([level], found)
+        mu = ridge
         if mu > 0:
             kind = STRONGLY
             # The least share is the one that decides: point at it.
@@ -103,7 +109,7 @@ def judge_level(
         if _RANK[wanted] > _RANK[kind]:
             kind, evidence, mu = wanted, Evidence.DECLARED, stated.value or 0.0
             reason, span = f"`assume {stated.name}` in `{level.name}`", stated.assumption.span
-    return LevelVerdict(level, verdicts, declared, absent, kind, evidence, mu, reason, span)
+    return LevelVerdict(level, verdicts, declared, absent, kind, evidence, mu, ridge, reason, span)
 
 
 def _term_words(program: Any, span: Span | None) -> str:
@@ -148,7 +154,8 @@ def combine(
         mu or None, convexity.evidence, convexity.reason, convexity.span
     )
     if probe is not None and probe.spectra:
-        convexity, modulus = _seen(convexity, modulus, probe, exact, quadratic)
+        ridge = min(v.ridge for v in levels) if levels else 0.0
+        convexity, modulus = _seen(convexity, modulus, probe, exact, quadratic, ridge)
     elif probe is not None and probe.negative and convexity.value == UNKNOWN:
         convexity = _nonconvex(convexity, probe)
     spectrum = _spectrum(probe, exact)
@@ -169,7 +176,12 @@ def combine(
 
 
 def _seen(
-    convexity: Fact[str], modulus: Fact[float | None], probe: Probe, exact: bool, quadratic: bool
+    convexity: Fact[str],
+    modulus: Fact[float | None],
+    probe: Probe,
+    exact: bool,
+    quadratic: bool,
+    ridge: float,
 ) -> tuple[Fact[str], Fact[float | None]]:
     """Refine what the text says by curvatures at points."""
     low, high = probe.low or 0.0, probe.high or 0.0
@@ -205,7 +217,7 @@ def _seen(
             None, Evidence.OBSERVED, "f curves downwards somewhere"
         )
     words = f"curvature {low:.3g} to {high:.3g} at {_points(len(probe.spectra))}"
-    if low > _least(probe, quadratic) * size:
+    if low > _least(probe, quadratic, ridge) * size:
         return (
             Fact(STRONGLY, Evidence.OBSERVED, words, convexity.span),
             Fact(low, Evidence.OBSERVED, words, convexity.span),
@@ -217,13 +229,15 @@ def _seen(
     return convexity, modulus
 
 
-def _least(probe: Probe, quadratic: bool) -> float:
+def _least(probe: Probe, quadratic: bool, ridge: float) -> float:
     """The least curvature that is one, relative to the largest.
 
     Where f is quadratic in y an eigenvalue above rounding is a modulus, however small: kernel
-    matrices are that ill-conditioned. Elsewhere a small one says that the next point has none.
+    matrices are that ill-conditioned. So it is where f has no less of it than its ``ridge`` at any
+    point seen. Elsewhere a small one says that the next point has none.
     """
-    if quadratic and all(s.exact for s in probe.spectra):
+    kept = ridge > 0.0 and all(s.low >= KEPT * ridge for s in probe.spectra)
+    if (quadratic or kept) and all(s.exact for s in probe.spectra):
         return ROUNDING * len(probe.spectra[0].y)
     return SINGULAR
 

@@ -334,3 +334,20 @@ def test_points_do_not_unsay_what_the_text_shows() -> None:
     assert found.convexity.value == "strongly convex"
     assert found.convexity.evidence is Evidence.OBSERVED
     assert found.is_known_convex
+
+
+@pytest.mark.parametrize(
+    ("penalty", "value"), [("+ 1e-6 * sumsq(a)", "strongly convex"), ("", "convex")]
+)
+def test_a_small_penalty_beside_a_kernel_counts(penalty: str, value: str) -> None:
+    # Nothing but points shows that the kernel matrix has no negative eigenvalue.
+    points = np.random.default_rng(0).uniform(-1, 1, (20, 1))
+    s = facts(
+        "model kernel; dim n, p; param X[n, p]; upper { var g in [-1, 1]; minimize sumsq(a); }"
+        "lower fit { var a[n]; let K[i in n, j in n] ="
+        " exp(-exp(g) * sum((X[i, k] - X[j, k])^2 for k in p));"
+        f"minimize dot(a, K @ a) + sum(relu(1 - K @ a)^2) {penalty}; }}",
+        X=points,
+    )
+    assert (s.convexity.value, s.convexity.evidence) == (value, Evidence.OBSERVED)
+    assert s.unique.value is (True if penalty else None)
