@@ -203,15 +203,23 @@ class _Check:
         self.stage = "the choice among several lower solutions"
         self.lower.ties()
         self.stage = "the scale of the hypergradient"
-        self.upper = UpperCheck(case, self.lower.solver, self.lower.base)
-        self.upper.measure()
-        self.lower.agreement(self.upper.scale)
-        self.hyper = self.upper.shown
-        self.upper.stationarity()
+        upper = UpperCheck(case, self.lower.solver, self.lower.base)
+        self.hyper = upper.shown
+        if case.found.better is not None:
+            return  # the run goes on from there: what F does around here is of no account
+        self.upper = upper
+        upper.measure()
+        self.lower.agreement(upper.scale)
+        upper.stationarity()
+        if upper.beyond and not case.convex and not case.found.failures:
+            self.stage = "responses behind a kink"
+            self.lower.compare(upper.beyond)
+            self.gap, self.relative_gap = self.lower.gap()
 
     def optional(self) -> None:
         """A finite difference and probes."""
-        if self.upper is None or not math.isfinite(self.hyper):
+        led_on = self.case.found.better is not None
+        if self.upper is None or not math.isfinite(self.hyper) or led_on:
             return
         until = time.perf_counter() + self.looking
         self._when_there_is_time("whether the point lies on a plateau", self.upper.plateau, until)

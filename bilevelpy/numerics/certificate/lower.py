@@ -64,6 +64,17 @@ class LowerCheck:
         self._look_outward()  # before f is known where it is far lower, which would be the scale
         self._look_far()
 
+    def compare(self, responses: list[Vec]) -> None:
+        """Solve the lower level from responses to other x that lie far from that to x.
+
+        Where a minimiser of an f that is not convex vanishes on the other side of x, F jumps there
+        to that of a lower one, and what looks like a kink is none: the lower one was there before.
+        """
+        for y in responses:
+            other = self.solver.respond(self.case.x, y, NEARLY)
+            if math.isfinite(other.f) and other.ended not in ("unbounded", "nonfinite"):
+                self.found.append(other)
+
     def _look_far(self) -> None:
         """Where f is not known to be convex, the lowest of its values far away."""
         case, o = self.case, self.case.oracle

@@ -20,6 +20,8 @@ Vec = torch.Tensor
 WEAK = 1e-6
 # Radii of probes, relative to the size of x.
 NEAR, TINY = 1e-2, 1e-6
+# Responses to a tiny step that differ by this part of themselves have jumped.
+JUMP = 0.01
 # Gradients a tiny step apart that agree to this fraction belong to a smooth point.
 SMOOTH = 0.01
 # Derivatives below this are what saturation leaves: they point nowhere.
@@ -47,6 +49,7 @@ class UpperCheck:
         self.fallen = 0.0  # by how much F differs from that at the start
         self._sizes: list[float] = []
         self._behind: list[Vec] = []  # projected hypergradients behind a kink
+        self.beyond: list[Vec] = []  # responses around a kink that are far from that at x
 
     def measure(self) -> None:
         """Find what a hypergradient that is not small looks like here: at the start, and a little
@@ -261,6 +264,8 @@ class UpperCheck:
             there = self.solver.answer(beyond, base.lower.y, base)
             if there is None:
                 return False
+            if norm(there.lower.y - base.lower.y) > JUMP * norm(base.lower.y):
+                self.beyond.append(there.lower.y)
             change = norm(there.gradient - base.gradient)
             if len(gradients) == 1 and change <= SMOOTH * self.pg:
                 return False

@@ -438,3 +438,20 @@ def test_responses_that_are_0_at_the_start_have_the_size_of_those_beside(y, kind
         domain_x=box(1, 0.0, 2.0),
     )
     assert check(o, vec(0.0), vec(y, y)).kind == kind
+
+
+@pytest.mark.parametrize("away", [1e-7, 1e-12])
+def test_a_minimiser_that_is_about_to_vanish_is_no_kink(away: float) -> None:
+    """Beyond x = 2 / 27^(1/2) the left well of f has gone and y jumps into the right one, where F
+    is larger; from there y is better at x itself. No other start is looked at here.
+    """
+    o = oracle_of(
+        "upper { var x; minimize (y + 0.4)^2; }"
+        "lower l { var y start -1; minimize y^4 / 4 - y^2 / 2 - x * y; }"
+    )
+    x, y = vec(2 / 27**0.5 - away), vec(-(3**-0.5) - (away / 3**0.5) ** 0.5)
+    rng = torch.Generator().manual_seed(0)
+    c = certify(o, x, y, None, SolveOptions(), rng, thorough=False)
+    assert c.kind == "none"
+    assert c.lower_gap == pytest.approx(0.75, abs=1e-3)
+    assert len(c.reasons) == 1
