@@ -37,8 +37,9 @@ class ScaledOracle:
         self.domain_y = scaled_set(oracle.domain_y, units.y)
         self.counts: Counts = oracle.counts
         self.F_sign, self.f_sign = oracle.F_sign, oracle.f_sign
-        # What an oracle says of its Hessian beyond the protocol holds in any units.
-        for name in ("hessian_price", "blocks", "bands", "hessian_is_constant", "resolution"):
+        # What an oracle says of f and its Hessian beyond the protocol holds in any units.
+        said = ("hessian_price", "blocks", "bands", "hessian_is_constant", "resolution")
+        for name in (*said, "has_kinks"):
             if getattr(oracle, name, None) is not None:
                 setattr(self, name, getattr(oracle, name))
 

@@ -33,8 +33,9 @@ PAIRS, FEWEST, ENTRIES = 100, 20, 20_000_000
 # leave more than this part of the gradient, are as little worth as those that go downwards.
 SHORTENED, HALVED, STRIKES = 0.5, 0.5, 3
 # So many detours in turn that leave more than this part of the gradient, and of f all but this
-# part, end at a kink (of `relu`): gradients beside it do not vanish.
-AT_KINK, STILL, KINKS = 0.1, 1e-3, 2
+# part, end at a kink (of `relu`): gradients beside it do not vanish. Where f has kinks and curves
+# downwards, a detour that has not done better within a window of so many steps is at its end.
+AT_KINK, STILL, KINKS, CRAWL = 0.1, 1e-3, 2, 200
 # A value that has fallen by less than so many times itself at the end of the world falls to no
 # infinity: a unit of a network has saturated.
 FALLEN = 1e6
@@ -119,7 +120,8 @@ def newton_cg(
             pairs.learn()
         negative = negative or solution.negative_curvature
         if solution.negative_curvature or strikes >= STRIKES:
-            calmer = downwards(oracle, x, y, f, g, memory, tol)
+            kinked = negative and getattr(oracle, "has_kinks", False)
+            calmer = downwards(oracle, x, y, f, g, memory, tol, window=CRAWL if kinked else DETOUR)
             strikes = 0
             if calmer is not None:
                 still = calmer.residual > AT_KINK * residual and f - calmer.f <= STILL * abs(f)
@@ -157,7 +159,14 @@ def calm_memory(oracle: Oracle) -> BFGS:
 
 
 def downwards(
-    oracle: Oracle, x: Vec, y: Vec, f: float, g: Vec, memory: BFGS, tol: float = 0.0
+    oracle: Oracle,
+    x: Vec,
+    y: Vec,
+    f: float,
+    g: Vec,
+    memory: BFGS,
+    tol: float = 0.0,
+    window: int = DETOUR,
 ) -> LowerSolution | None:
     """From a point where f(x, .) curves downwards, by quasi-Newton steps to one with a gradient of
     1 % (or ``tol``), where Newton's steps may mean something again; None where bounds are in the
@@ -171,7 +180,9 @@ def downwards(
     if not domain.is_free:
         return None
     goal = max(tol, CALMER * norm(g))
-    found = lbfgs(oracle, x, y, tol=goal, max_iter=DETOUR, start=(f, g), memory=memory)
+    found = lbfgs(
+        oracle, x, y, tol=goal, max_iter=DETOUR, start=(f, g), memory=memory, window=window
+    )
     oracle.counts.lower_solves -= 1  # a part of one
     if found.ended == "unbounded" and found.f > f - FALLEN * max(1.0, abs(f)):
         return None
@@ -187,9 +198,10 @@ def lbfgs(
     max_iter: int = 2000,
     memory: InverseHessian | None = None,
     start: tuple[float, Vec] | None = None,
+    window: int = 0,
 ) -> LowerSolution:
     """Minimise f(x, .) by (projected) quasi-Newton steps until the projected gradient norm is at
-    most ``tol``.
+    most ``tol``, or, where ``window`` is given, until so many steps have brought next to nothing.
 
     ``memory`` may carry pairs of an earlier solve; without any the first step is a Cauchy step,
     whose length one Hessian product gives in any units. Cost: about one value and gradient per
@@ -201,11 +213,15 @@ def lbfgs(
     if not math.isfinite(f):
         return finish(domain, y, f, g, 0, "nonfinite")
     memory = BFGS(0.0, 20, rescale=True) if memory is None else memory
-    poor, best = 0, math.inf
+    poor, best, since = 0, math.inf, (f, math.inf)
     for iteration in range(max_iter):
         residual = domain.projected_gradient_norm(y, g)
         if residual <= tol:
             return finish(domain, y, f, g, iteration, "reached")
+        if window and iteration % window == 0:
+            if residual > AT_KINK * since[1] and since[0] - f <= STILL * abs(f):
+                return finish(domain, y, f, g, iteration, "limit")
+            since = (f, residual)
         face = domain.face(y, g)
         q = face.project(g)
         if memory.scale == 0.0:

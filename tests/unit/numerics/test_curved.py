@@ -12,6 +12,7 @@ from bilevelpy.lowering.hessians import known
 from bilevelpy.numerics.lower.block_curvature import curvature_of
 from bilevelpy.numerics.lower.krylov import lbfgs, newton_cg
 from bilevelpy.numerics.lower.newton import newton
+from bilevelpy.numerics.scaled import ScaledOracle, Units
 
 NETWORK = """
 model network;
@@ -83,6 +84,24 @@ def test_a_minimum_is_reached_through_saddles_by_gradients(oracle, dense: bool) 
     assert found.f < 1.05 * there.fun
     after = oracle.counts.as_dict()
     assert after["grad_f"] - before.get("grad_f", 0) < 3 * there.nfev + 1000
+
+
+@pytest.mark.parametrize("unit", [1.0, 4.0])
+def test_kinks_of_a_network_end_a_solve_where_nothing_is_gained(unit: float) -> None:
+    plain = bl.compile(bl.parse(NETWORK.replace("tanh", "relu"), data=data(n=200)))._oracle
+    same = torch.ones(plain.m, dtype=torch.float64)
+    x = torch.tensor([-5.0], dtype=torch.float64)
+    ends, costs = [], []
+    for kinks in (True, False):
+        o = ScaledOracle(plain, Units(same[:1], unit * same))
+        assert o.has_kinks
+        o.has_kinks = kinks
+        before = o.counts.as_dict()["grad_f"]
+        ends.append(newton_cg(o, x, o.domain_y.project(o.y0), tol=1e-9))
+        costs.append(o.counts.as_dict()["grad_f"] - before)
+    assert all(end.negative_curvature for end in ends)
+    assert costs[0] < costs[1] / 2  # where every detour is a long one
+    assert ends[0].f < 1.02 * ends[1].f
 
 
 def test_a_slope_without_curvature_is_left_by_longer_and_longer_steps() -> None:
