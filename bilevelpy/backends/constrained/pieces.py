@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,16 @@ import numpy as np
 from bilevelpy.backends.constrained.starts import RowsState
 from bilevelpy.numerics.cones.sequential import Sample, Step
 from bilevelpy.numerics.cones.sequential_rows import Within, step_by_exchanges
+from bilevelpy.numerics.qp.rows import Sides
 from bilevelpy.numerics.rows.piece import Piece
 from bilevelpy.numerics.rows.piece_sample import Pieces
 from bilevelpy.numerics.rows.sample import RowsSampler
 
 Array = np.ndarray[Any, np.dtype[Any]]
-# A point along a step with less merit, or None.
-Search = Callable[[Sample, Step], Sample | None]
+# A part of a step, from where it leads, with what the ends of the piece have bent away; or None.
+Bend = Callable[[Sample, float], Array | None]
+# A point along a step, or along its bend, with less merit, or None.
+Search = Callable[[Sample, Step, Bend], Sample | None]
 
 # Pieces behind single ends that are tried.
 SINGLE = 20
@@ -32,6 +36,10 @@ SINGLE = 20
 AT_ONCE, ROUNDS, PUSH = 10, 40, 1e-9
 # Ends nearer than this to the point, in extents, are met by it.
 MET = 1e-9
+# Slopes of ends below this fraction of the largest singular value depend on the others.
+DEPENDENT = 1e-10
+# Programs of a step at most, and the part of their pushes that the last one may change.
+TURNS, SETTLED = 4, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +71,8 @@ def over_pieces(state: RowsState, here: Sample, search: Search) -> Onward:
         if found is None or stepped is None:
             worst = math.inf
         else:
-            (at, _), (step, ends) = found, stepped
-            new = search(at, step)
+            (at, on), (step, ends) = found, stepped
+            new = search(at, step, partial(_bent, pieces, at, on, step, ends, state.units.extent))
             if new is not None:
                 return Onward(0.0, new, at, step, bool(ends.any()), pieces.is_known)
             worst = max(worst, _length(state, step))
@@ -95,23 +103,64 @@ def _crossings(pushed: Array) -> Iterator[Array]:
 
 
 def _step(state: RowsState, pieces: Pieces, at: Sample, piece: Piece) -> tuple[Step, Array] | None:
-    """The step within a piece, by its own curvature, and how hard it pushes at each of its ends."""
+    """The step within a piece, by its own curvature and that of the ends that it pushes at, and how
+    hard it pushes at each.
+    """
     units, kinds = state.units, state.kinds
     bent = pieces.curvature(piece, np.zeros(len(units.rows)))
     found = _within(state, at, piece, bent)
     if found is None or bent is None:
-        return found
-    weights = found[0].multipliers
-    if not kinds.plain.all() and weights[~kinds.plain].any():
-        # The curvature of rows counts with their multipliers.
-        bent = pieces.curvature(piece, weights * units.parts / units.rows)
+        return None if found is None else found[:2]
+    for _ in range(TURNS):
+        step, pushed, held = found
+        weights = step.multipliers
+        is_pushed = pushed.any() and pieces.is_bent
+        if not is_pushed and (kinds.plain.all() or not weights[~kinds.plain].any()):
+            break
+        # The curvature of rows counts with their multipliers, and so does that of the ends.
+        fixed = held.bounds[: len(state.B)] != 0
+        bent = pieces.curvature(
+            piece, weights * units.parts / units.rows, pushed * units.value, fixed
+        )
         found = _within(state, at, piece, bent)
-    return found
+        if found is None:
+            return None
+        if np.linalg.norm(found[1] - pushed) <= SETTLED * np.linalg.norm(pushed):
+            break
+    return found[:2]
+
+
+def _bent(
+    pieces: Pieces,
+    at: Sample,
+    piece: Piece,
+    step: Step,
+    pushed: Array,
+    extent: float,
+    new: Sample,
+    length: float,
+) -> Array | None:
+    """The part ``length`` of a step, which has led to ``new``, and the shortest move back to where
+    the ends that it pushes at, or is beyond, should be by their slopes: a second-order correction.
+    """
+    ahead = pieces.ahead(piece, new.x)
+    if ahead is None or not np.isfinite(ahead).all():
+        return None
+    domain = pieces.solver.oracle.domain_x
+    free = ((new.x > domain.lower) & (new.x < domain.upper)).numpy()
+    slopes = extent * piece.within.slopes
+    size = np.linalg.norm(slopes[:, free], axis=1)
+    ends = np.flatnonzero(((pushed > 0.0) | (ahead < 0.0)) & (size > 0.0))
+    wanted = np.maximum(piece.within.ahead, 0.0) + length * (slopes @ step.d)
+    off, size = ((wanted - ahead)[ends] / size[ends], size[ends])
+    back = length * step.d
+    back[free] += np.linalg.lstsq(slopes[ends][:, free] / size[:, None], off, rcond=DEPENDENT)[0]
+    return back
 
 
 def _within(
     state: RowsState, at: Sample, piece: Piece, bent: Array | None
-) -> tuple[Step, Array] | None:
+) -> tuple[Step, Array, Sides] | None:
     """The program with the ends of the piece, which come in as steps meet them: few of them hold
     one.
     """
@@ -134,7 +183,7 @@ def _within(
         if not over.size:
             pushed = np.zeros(len(reach))
             pushed[chosen] = np.where(push > PUSH * np.abs(push).max(initial=0.0), push, 0.0)
-            return step, pushed
+            return step, pushed, guess
         part = reach[over] / -moves[over]
         new = np.setdiff1d(over[np.argsort(part, kind="stable")][:AT_ONCE], chosen)
         if not new.size:

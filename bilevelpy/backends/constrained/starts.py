@@ -55,7 +55,8 @@ class RowsState:
 
     ``B`` is the BFGS matrix, ``plain`` before its first pair, ``mu`` the weight of violations;
     ``held`` held the last step; ``radius`` and ``bend`` (a curvature) belong to kinks, in which
-    steps get ``jammed``. ``verdict`` is that of the start with the best end.
+    steps get ``jammed``; ``values`` are F at the latest points of the start that meet the rows.
+    ``verdict`` is that of the start with the best end.
     """
 
     oracle: Any
@@ -76,6 +77,7 @@ class RowsState:
     bend: float = 1.0
     jammed: bool = False
     recent: list[Sample] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
     best: Sample | None = None
     verdict: Finish | None = None
     ends: list[float] = field(default_factory=list)
@@ -159,7 +161,7 @@ def enter(state: RowsState, at: Sample) -> None:
     state.radius, state.bend, state.jammed = WIDEST, 1.0, False
     state.units = units_of(at, state.oracle.domain_x, state.oracle.x0)
     state.B, state.stationarity = np.eye(at.x.numel()), math.inf
-    state.plain, state.held = True, None
+    state.plain, state.held, state.values = True, None, []
 
 
 def close(state: RowsState, end: Finish) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bilevelpy.backends.constrained.pieces import over_pieces
+from bilevelpy.backends.constrained.pieces import Bend, over_pieces
 from bilevelpy.backends.constrained.starts import (
     FEASIBLE,
     RowsState,
@@ -32,6 +32,7 @@ from bilevelpy.numerics.driver.measure import Finish, Measure
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.quasi_newton import updated
 from bilevelpy.numerics.rows.sample import RowsSampler
+from bilevelpy.numerics.wording import wording
 from bilevelpy.result import Status
 
 Vec = torch.Tensor
@@ -48,6 +49,8 @@ SHORT = 0.05
 # Random points around a kink at most, and points downhill beside them where there are more upper
 # variables.
 FEW, BUNDLE = 20, 8
+# A run along kinks ends where F falls by less than so many times tol in so many steps.
+FALL, WINDOW = 5.0, 100
 # The last radius around a kink, in extents; a sampled slope below this is stationary.
 NARROWEST, FLAT = 1e-7, 1e-4
 
@@ -56,7 +59,7 @@ def step_rows(state: RowsState) -> RowsState:
     """One step, or the end of a start and the beginning of the next."""
     if state.finish is not None or state.here is None:
         return state
-    end = _step(state)
+    end = _step(state) or _flat(state)
     if _is_fresh(state):
         # An x has shown what the rows below imply: with that row, steps go along the edge.
         widened(state)
@@ -95,6 +98,24 @@ def measure_rows(oracle: Oracle, state: RowsState) -> Measure:
 
 def _is_fresh(state: RowsState) -> bool:
     return isinstance(state.sampler, RowsSampler) and state.sampler.is_fresh
+
+
+def _flat(state: RowsState) -> Finish | None:
+    """The end of a start whose steps along kinks hardly lower F any more."""
+    here = state.here
+    assert here is not None
+    state.values = [*state.values[-WINDOW:], here.F] if state.off(here) <= FEASIBLE else []
+    if not state.jammed or len(state.values) <= WINDOW:
+        return None
+    fall = state.values[0] - here.F
+    if fall > FALL * state.tol * max(abs(here.F), 1e-3 * state.units.value):
+        return None
+    says = wording(state.oracle.F_sign)
+    return Finish(
+        Status.STALLED,
+        f"steps along a kink changed F by less than {FALL * state.tol:.0e} of its size in {WINDOW} "
+        f"iterations: it {says.falls} no further",
+    )
 
 
 # --- one step -------------------------------------------------------------------------------------
@@ -179,9 +200,16 @@ def _gain(state: RowsState, here: Sample, step: Step) -> float:
 
 
 def _search(
-    state: RowsState, here: Sample, step: Step, slope: float, shortest: float = 0.0
+    state: RowsState,
+    here: Sample,
+    step: Step,
+    slope: float,
+    shortest: float = 0.0,
+    bend: Bend | None = None,
 ) -> Sample | None:
-    """A point along d with less merit; None where there is none farther than ``shortest``."""
+    """A point along d, or along its ``bend``, with less merit; None where there is none farther
+    than ``shortest``. Rows that bend are taken into account at the whole step.
+    """
     if slope >= 0.0:
         return None
     start = _merit(state, here)
@@ -190,10 +218,14 @@ def _search(
         new = _moved(state, here, length * step.d)
         if new is not None and _merit(state, new) <= start + ARMIJO * length * slope:
             return new
-        if new is not None and k == 0 and state.off(new) > state.off(here):
+        second = None
+        if new is not None and bend is not None:
+            back = bend(new, length)
+            second = None if back is None else _moved(state, here, back)
+        elif new is not None and k == 0 and state.off(new) > state.off(here):
             second = _corrected(state, here, new, step)
-            if second is not None and _merit(state, second) <= start + ARMIJO * slope:
-                return second
+        if second is not None and _merit(state, second) <= start + ARMIJO * length * slope:
+            return second
         length *= 0.5
         rounding = abs(length * slope) <= NOISE * abs(here.F) / state.units.value
         if rounding or length * step.length < shortest:
@@ -201,14 +233,14 @@ def _search(
     return None
 
 
-def _on_piece(state: RowsState, at: Sample, step: Step) -> Sample | None:
+def _on_piece(state: RowsState, at: Sample, step: Step, bend: Bend) -> Sample | None:
     """A point along a step on a piece, with the derivatives of ``at``; None where it promises
     nothing beyond rounding.
     """
     slope = step.fall + _gain(state, at, step)
     if -slope <= RESOLVED * abs(at.F) / state.units.value:
         return None
-    return _search(state, at, step, slope)
+    return _search(state, at, step, slope, bend=bend)
 
 
 def _moved(state: RowsState, here: Sample, d: Array) -> Sample | None:

@@ -110,7 +110,8 @@ class SecondOrder:
 
 class ReducedCurvature:
     """The second derivatives at any point, derived when they are first asked for; with ``rows``
-    those of ``F + w'G - u'f_y``, for multipliers w of the rows G of the upper level.
+    those of ``F + w'G - u'f_y``, for multipliers w of the rows G of the upper level. These belong
+    to one piece of many: where second derivatives of F and G jump, they are those of one side.
     """
 
     def __init__(self, oracle: Programs, *, rows: bool = False) -> None:
@@ -128,7 +129,7 @@ class ReducedCurvature:
     def at(
         self, x: Vec, y: Vec, u: Vec, check: Check, weights: Vec | None = None
     ) -> SecondOrder | None:
-        """Those at a point; None where a function of F has no rule, or they jump."""
+        """Those at a point; None where a function of F has no rule, or, without rows, they jump."""
         made = self._derived
         if made is None:
             return None
@@ -187,7 +188,9 @@ def _derived(oracle: Programs, rows: bool) -> _Derived | None:
     if lower is not None and lower.passes >= oracle.n:
         lower = None
     product = second_product(oracle, L, z if lower is None else xs, z, us)
-    if product is None or _jumps([*product.roots, *(lower.roots if lower else ())], z):
+    if product is None:
+        return None
+    if not rows and _jumps([*product.roots, *(lower.roots if lower else ())], z):
         return None
     size = oracle.n + oracle.m
     # Along both levels the directions have the columns of R in them, which are full.

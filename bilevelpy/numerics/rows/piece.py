@@ -22,7 +22,7 @@ import torch
 
 from bilevelpy.numerics.cones.meeting import derivatives
 from bilevelpy.numerics.cones.sequential_rows import Within
-from bilevelpy.numerics.qp.rows import Held, Sides
+from bilevelpy.numerics.qp.rows import Held, Rows, Sides
 from bilevelpy.numerics.qp.saddle import saddle
 
 if TYPE_CHECKING:
@@ -31,14 +31,18 @@ if TYPE_CHECKING:
 Vec = torch.Tensor
 Array = np.ndarray[Any, np.dtype[Any]]
 
+# Newton's steps to the response beyond an end, and the one at which it counts as found.
+CORRECTIONS, CORRECTED = 6, 1e-8
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """``R = dy/dx`` (m, n) on the piece of ``sides``, its ends, and what crosses each: a member
-    (rows first, bounds behind) that changes to the side ``after``.
+    """``R = dy/dx`` (m, n) and ``S = dl/dx`` on the piece of ``sides``, its ends, and what crosses
+    each: a member (rows first, bounds behind) that changes to the side ``after``.
     """
 
     R: Array
+    S: Array
     sides: Sides
     within: Within
     member: Array
@@ -79,11 +83,6 @@ def piece_of(
     high = free[np.isfinite(rows.roof[free])]
     stuck = np.flatnonzero((sides.bounds != 0) & (rows.floor < rows.roof))
     push = sides.bounds[stuck]
-    at = held.y
-    ahead = [
-        -values.numpy()[open_rows], held.rows[held_rows], at[low] - rows.floor[low],
-        rows.roof[high] - at[high], push * held.bounds[stuck],
-    ]  # fmt: skip
     slopes = [
         -(A_x + rows.A @ R)[open_rows], S[held_rows], R[low], -R[high],
         push[:, None] * pulls[stuck],
@@ -93,8 +92,58 @@ def piece_of(
         np.ones(open_rows.size), np.zeros(held_rows.size), -np.ones(low.size), np.ones(high.size),
         np.zeros(stuck.size),
     ]  # fmt: skip
-    within = Within(np.concatenate(ahead), np.concatenate(slopes))
-    return Piece(R, sides, within, np.concatenate(member), np.concatenate(after))
+    both, behind = np.concatenate(member), np.concatenate(after)
+    ahead = _ahead(sides, both, behind, rows, values.numpy(), held)
+    return Piece(R, S, sides, Within(ahead, np.concatenate(slopes)), both, behind)
+
+
+def _ahead(
+    sides: Sides, member: Array, after: Array, rows: Rows, values: Array, held: Held
+) -> Array:
+    """How far the ends are away: slacks of open rows and of free variables, what the others push
+    with. ``values`` are those of the rows of the model.
+    """
+    count, found = len(rows.low), np.zeros(len(member))
+    open_rows, held_rows = (member < count) & (after != 0), (member < count) & (after == 0)
+    low, high = (member >= count) & (after < 0), (member >= count) & (after > 0)
+    stuck = (member >= count) & (after == 0)
+    column = member - count
+    found[open_rows] = -values[member[open_rows]]
+    found[held_rows] = held.rows[member[held_rows]]
+    found[low] = (held.y - rows.floor)[column[low]]
+    found[high] = (rows.roof - held.y)[column[high]]
+    found[stuck] = (sides.bounds * held.bounds)[column[stuck]]
+    return found
+
+
+def ahead_at(solver: ConstrainedLower, piece: Piece, held: Held, move: Vec, x: Vec) -> Array | None:
+    """How far the ends of a piece are away at x, ``move`` from the response of ``held``, with what
+    holds it there: beyond an end it goes on as if there were none. None where that has no solution.
+    """
+    o, sides, rows = solver.oracle, piece.sides, solver.rows(x)
+    d = move.numpy()
+    y, prices = held.y + piece.R @ d, held.rows + piece.S @ d
+    free = np.flatnonzero(sides.bounds == 0)
+    active = np.flatnonzero((sides.rows != 0) | rows.equal)
+    size = float(np.abs(held.y).max(initial=0.0))
+    for _ in range(CORRECTIONS):
+        at = torch.from_numpy(y)
+        pull = o.value_grad_f(x, at)[1].numpy() + rows.A.T @ prices
+        off = (rows.A @ y - rows.high)[active]
+        if not np.isfinite(pull).all():
+            return None
+        solved = saddle(solver.hessian(x, at), rows.A, free, active, -pull[free], -off)
+        if solved is None:
+            return None
+        y, prices = y.copy(), prices.copy()
+        y[free] += solved[0]
+        prices[active] += solved[1]
+        if float(np.abs(solved[0]).max(initial=0.0)) <= CORRECTED * size:
+            break
+    at = torch.from_numpy(y)
+    pull = o.value_grad_f(x, at)[1].numpy() + rows.A.T @ prices
+    moved = Held(y, prices, -pull, held.sides)
+    return _ahead(sides, piece.member, piece.after, rows, o.g.values(x, at).numpy(), moved)
 
 
 def _mixed(solver: ConstrainedLower, x: Vec, y: Vec, prices: Vec) -> Array:
