@@ -101,6 +101,10 @@ def _kinks(s: Structure) -> int | None:
     return None if s.pieces is None else s.pieces.value
 
 
+# Lower variables of boxes, and upper ones, between which F has so many kinks that steps over pieces
+# of the response end lower, and dense systems with what holds it take no longer.
+BOXED, BOXED_UPPER = (20, 200), (2, 100)
+
 # What only a backend that takes a program as a whole can solve.
 _WHOLE = frozenset({"duals", "reported_duals", "nash", "discrete", "moving_bounds"})
 _CONSTRAINED = frozenset({"lower_constraints", "upper_constraints", "coupling"})
@@ -154,6 +158,18 @@ CONSTANT = Condition(
 )
 SIMPLE_SET = Condition(
     "box, simplex or ball below", lambda s: s.lower.constraints.value == "bounds"
+)
+MANY_BOUNDS = Condition(
+    f"bounds on {BOXED[0]} to {BOXED[1]} lower variables that hang together, {BOXED_UPPER[0]} to "
+    f"{BOXED_UPPER[1]} upper variables",
+    lambda s: (
+        s.lower.constraints.value == "bounds"
+        and s.lower.domains.value <= {"free", "box"}
+        and BOXED[0] <= s.dim_y <= BOXED[1]
+        and BOXED_UPPER[0] <= s.dim_x <= BOXED_UPPER[1]
+        and s.blocks <= 1
+        and not s.externs.value
+    ),
 )
 SMALL = Condition(
     f"at most {DENSE:,} lower variables with a constant Hessian, {DENSE_MOVING} with one that "

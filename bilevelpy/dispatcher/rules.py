@@ -35,6 +35,9 @@ RULES: tuple[Rule, ...] = (
     Rule(2, "constant quadratic", "direct", (c.CONSTANT,),
          "the lower Hessian is constant: one Cholesky factor of size {m} serves the whole run",
          {"constant_hessian": True}),
+    Rule(8, "many bounds", "kkt", (c.MANY_BOUNDS, c.UNIQUE, c.SMOOTH),
+         "bounds on {m} lower variables: F has many kinks, and steps go from piece to piece of the "
+         "response"),
     Rule(8, "simple set, small", "direct", (c.SIMPLE_SET, c.UNIQUE, c.SMALL),
          "{m} lower variables in a simple set: Newton on the free face, exact adjoint there"),
     Rule(4, "small", "direct", (c.UNIQUE, c.SMALL),

@@ -37,6 +37,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Upper and lower variables up to which points all over the upper set are affordable.
 FEW_UPPER, SOME_LOWER = 10, 200
+# Upper ones above boxes and simplices: responses with kinks leave F with many local minima.
+SOME_UPPER = 100
 # The same for lower variables beside rows of semidefinite matrices: conic solves take longer.
 FEW_ENTRIES = 60
 # The same for lower variables with rows.
@@ -51,11 +53,12 @@ LINE_ROWS, CLOUD_ROWS = 129, 64
 WORK = 50_000
 # Starts of descents, and their steps.
 STARTS, STEPS = 2, 8
-# The same beside rows, where F has kinks on the way.
-STARTS_ROWS, STEPS_ROWS = 6, 60
+# The same beside rows and bounds, where F has kinks on the way.
+STARTS_KINKED, STEPS_KINKED = 6, 60
 # Seconds at most, or the part of the time of the run: numbers decide before, so that runs repeat.
-# Conic solves take ten times as long as Newton's method, those with rows five times.
-MOST, SHARE, MOST_CONIC, MOST_ROWS = 0.5, 0.5, 3.0, 2.5
+# Conic solves take ten times as long as Newton's method, those with rows five times; above kinks
+# there are more of them.
+MOST, SHARE, MOST_CONIC, MOST_KINKED = 0.5, 0.5, 3.0, 2.5
 # F has to be lower by this, relative to its size at both points.
 CLEARLY = 1e-3
 
@@ -65,7 +68,8 @@ def is_small(oracle: Any, *, affine: bool) -> bool:
     below are as :mod:`bilevelpy.numerics.rows.response` takes them.
     """
     most = SOME_ROWS if oracle.g.size else SOME_LOWER
-    if not 0 < oracle.n <= FEW_UPPER or not 0 < oracle.m <= most:
+    many = FEW_UPPER if oracle.g.size or not _is_bounded(oracle) else SOME_UPPER
+    if not 0 < oracle.n <= many or not 0 < oracle.m <= most:
         return False
     if oracle.expanded is None and entries(oracle) > LONG:
         return False
@@ -76,6 +80,11 @@ def is_small(oracle: Any, *, affine: bool) -> bool:
     return not oracle.G.size and Resolver.is_small(oracle)
 
 
+def _is_bounded(oracle: Any) -> bool:
+    """Whether y is in boxes or simplices, at whose bounds responses have kinks."""
+    return bool(oracle.domain_y.is_nearly_box and not oracle.domain_y.is_free)
+
+
 def better_elsewhere(
     oracle: TorchOracle, x: Vec, y: Vec, seed: int, spent: float, seconds: float
 ) -> tuple[Vec, Vec] | None:
@@ -83,7 +92,8 @@ def better_elsewhere(
     none was met. ``spent`` are the seconds of the run that led to x, ``seconds`` those left.
     """
     rng = np.random.default_rng(seed)
-    most = MOST_CONIC if applies(oracle) else MOST_ROWS if oracle.g.size else MOST
+    kinked = bool(oracle.g.size) or _is_bounded(oracle)
+    most = MOST_CONIC if applies(oracle) else MOST_KINKED if kinked else MOST
     until = time.perf_counter() + min(max(most, SHARE * spent), seconds)
     seeable, split = _without_kinks(oracle, x)
     scout = _Scout(seeable, x, halves(y) if split else y, until, rows=bool(oracle.g.size))
@@ -100,10 +110,11 @@ def better_elsewhere(
     seen.sort(key=lambda pair: pair[0])
     best = seen[0] if seen else (math.inf, x)
     if oracle.domain_x.is_box:
-        for _, start in seen[: STARTS_ROWS if oracle.g.size else STARTS]:
+        for _, start in seen[: STARTS_KINKED if kinked else STARTS]:
             if scout.is_late:
                 break
-            best = min(best, scout.descend(start), key=lambda pair: pair[0])
+            end = scout.descend(start, STEPS_KINKED if kinked else STEPS)
+            best = min(best, end, key=lambda pair: pair[0])
     size = max(abs(here), abs(best[0]) if math.isfinite(best[0]) else 0.0)
     if not best[0] < here - CLEARLY * size:
         return None
@@ -161,10 +172,10 @@ class _Scout:
         F = self.oracle.F(x, y)
         return F if math.isfinite(F) else None
 
-    def descend(self, start: Vec) -> tuple[float, Vec]:
+    def descend(self, start: Vec, steps: int) -> tuple[float, Vec]:
         """A few steps down from a point of a box: F and where."""
         if isinstance(self.solver, RowsResolver):
-            end = self.solver.descended(start, self.y, STEPS_ROWS, lambda: self.is_late)
+            end = self.solver.descended(start, self.y, steps, lambda: self.is_late)
             return (math.inf, start) if end is None else (end.F, end.x)
         best: tuple[float, Vec] = (math.inf, start)
 
@@ -184,7 +195,7 @@ class _Scout:
             jac=True,
             method="L-BFGS-B",
             bounds=list(zip(low, high, strict=True)),
-            options={"maxiter": STEPS, "maxfun": STEPS + 4},
+            options={"maxiter": steps, "maxfun": steps + 4},
         )
         return best
 

@@ -105,15 +105,16 @@ class KKT:
     takes_epigraphs: ClassVar[bool] = True
 
     def accepts(self, structure: Structure) -> Accept | Reject:
-        """A convex lower level that is not linear, with rows affine in its variables, m + rows <=
-        6000; it is smooth, or rows can take the place of its kinks.
+        """A convex lower level that is not linear, with bounds or rows affine in its variables, m +
+        rows <= 6000; it is smooth, or rows can take the place of its kinks.
         """
         structure = with_epigraphs(structure)
         alone = without_upper_rows(structure)
         told = {k: v for k, v in alone.unsupported.items() if k not in PRICES}
         alone = with_smooth_upper(replace(alone, unsupported=told))
         upper = bool(structure.unsupported.keys() & UPPER_ROWS)
-        if upper and structure.lower.constraints.value in ("none", "bounds"):
+        shape = structure.lower.constraints.value
+        if shape == "bounds" or (upper and shape == "none"):
             refusal = refuse_shape(alone)
         else:
             refusal = refuse_other_than_rows(alone, "`direct` is the method without them")

@@ -57,6 +57,15 @@ def test_rows(text: str, data: dict, row: int, chosen: str) -> None:
     assert (decision.row, decision.chosen) == (row, chosen)
 
 
+def test_many_bounds_below_go_to_steps_over_pieces() -> None:
+    """Beyond few variables that hang together; independent ones are a batch."""
+    s = facts(BOX)
+    many = replace(s, dim_x=2, dim_y=20, blocks=1)
+    assert dispatch(many).chosen == "kkt"
+    for other in (replace(many, dim_y=19), replace(many, blocks=20), replace(many, dim_x=1)):
+        assert dispatch(other).chosen == "direct"
+
+
 NETWORK = """
 model network; dim n; param u[n], t[n];
 upper { var lam in [-6, 2] start -2; minimize mean((c*tanh(a*u) - t)^2); }

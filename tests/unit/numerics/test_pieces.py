@@ -298,3 +298,14 @@ def test_other_objectives_have_no_pieces() -> None:
     bent = bent.replace("D[n, n], d[n]", "d[n]")
     oracle = oracle_of(bent, **{k: v for k, v in data(0, 4, 4).items() if k != "D"})
     assert Direct().response(oracle, DirectOptions()).newton is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kkt_takes_bounds_and_ends_as_low_as_all_of_a_grid(seed: int) -> None:
+    known = data(seed, 2, 4)
+    found = bl.solve(bl.parse(text("box"), data=known), backend="kkt")
+    assert found.certificate.kind == "local"
+    exact = Enumerated("box", known)
+    assert exact.F(np.asarray(found["x"])) == pytest.approx(found.F, abs=1e-9)
+    ends = np.linspace(-4.0, 4.0, 33)
+    assert min(exact.F(np.array(x)) for x in product(ends, ends)) >= found.F - 1e-9
