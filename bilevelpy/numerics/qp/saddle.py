@@ -149,8 +149,18 @@ def _dense(
             return v, m
     if not nearest:
         return None
-    found = np.linalg.lstsq(K, b, rcond=None)[0]
+    found = least_squares(K, b)[0]
     return found[:free], found[free:]
+
+
+def least_squares(A: Array, b: Array) -> tuple[Array, int]:
+    """The shortest v of those with the least ``|A v - b|``, and the rank of A, by a factorisation
+    with pivots: that takes a third of the time of singular values.
+    """
+    found, _, rank, _ = sl.lstsq(
+        A, b, cond=np.finfo(np.float64).eps * max(A.shape), lapack_driver="gelsy"
+    )
+    return found, int(rank)
 
 
 def largest(v: Array) -> float:

@@ -19,7 +19,7 @@ import torch
 
 from bilevelpy.numerics.cones.meeting import derivatives
 from bilevelpy.numerics.linear_solve import norm, unit
-from bilevelpy.numerics.qp.saddle import saddle
+from bilevelpy.numerics.qp.saddle import least_squares, saddle
 from bilevelpy.patience import TooLong, check, time_left
 
 if TYPE_CHECKING:
@@ -117,8 +117,8 @@ class FittedAdjoint:
             raise TooLong
         # The slopes of free variables tell the multipliers of rows, the rest those of bounds.
         g = o.grad_f(x, y).numpy()
-        fit, _, rank, _ = np.linalg.lstsq(A[:, free].T, -g[free], rcond=None)
-        return free, g, fit, int(rank)
+        fit, rank = least_squares(A[:, free].T, -g[free])
+        return free, g, fit, rank
 
     def _tight(self, x: Vec, y: Vec) -> tuple[Array, Array, list[int], list[int], list[bool]]:
         """The derivatives by y and by x of what is tight, which rows and variables at bounds these

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bilevelpy.numerics.qp.saddle import saddle
+from bilevelpy.numerics.qp.saddle import least_squares, saddle
 
 
 def dense(H, A, free, held, right, ends) -> tuple[np.ndarray, np.ndarray]:
@@ -62,3 +62,13 @@ def test_rows_that_depend_on_one_another_have_the_solution_that_they_agree_on() 
     found = saddle(H, A, np.arange(p + n), np.arange(k), H @ v + A.T @ np.ones(k), A @ v)
     assert found is not None
     np.testing.assert_allclose(found[0], v, atol=1e-6)
+
+
+@pytest.mark.parametrize("rank", [1, 4, 7])
+def test_least_squares_are_the_shortest_of_singular_values(rank: int) -> None:
+    draw = np.random.default_rng(rank)
+    A, b = draw.standard_normal((9, rank)) @ draw.standard_normal((rank, 7)), np.arange(9.0)
+    wanted, _, count, _ = np.linalg.lstsq(A, b, rcond=None)
+    found, seen = least_squares(A, b)
+    assert seen == count == rank
+    np.testing.assert_allclose(found, wanted, atol=1e-9)
