@@ -208,7 +208,8 @@ class QuadraticLower:
         """``dy/dx = -H^-1 f_yx`` where H is constant and no bound binds; None where it is
         singular.
         """
-        assert self._last is not None  # steps begin at a response
+        if self._last is None:  # the other solver has taken over
+            return None
         factor = self.working.factor(self._at(self._last[0])[0], self._all)
         return None if factor is None else -factor.solve(mixed)
 
