@@ -73,11 +73,13 @@ def solve_by_cuts(
     state: Progress,
     after: float = math.inf,
     meanwhile: Callable[[Progress], list[Array]] | None = None,
+    made: list[Cut] | None = None,
 ) -> Outcome:
     """Relaxations and cuts until bound and candidate meet, or the time is up.
 
-    The points of the relaxations are added to ``relaxed``. After so many seconds ``meanwhile``
-    may improve the progress once; its points are checked like those of relaxations.
+    The points of the relaxations are added to ``relaxed``, the cuts to ``made``. After so many
+    seconds ``meanwhile`` may improve the progress once; its points are checked like those of
+    relaxations.
     """
     began = time.perf_counter()
     hurry = meanwhile is not None
@@ -185,6 +187,8 @@ def solve_by_cuts(
             break
         if found.status == "time_limit":
             break
+    if made is not None:
+        made += pool.cuts
     onto_bounds(run, state, given().gap)
     values = state.best
     if contradicts(state.bound, -math.inf, state):  # the last point may be what shows it

@@ -54,12 +54,14 @@ def leaders_best(
     edge: float = 0.0,
     room: float = 0.0,
     sign: float = 1.0,
+    fixed: Array | None = None,
 ) -> Outcome:
     """The leader's best (for ``sign`` -1: worst) among the responses with values ``solved``, to
-    within ``room``.
+    within ``room``; of what she decides, the columns ``fixed`` (given: all) are those of ``v``.
     """
     system = run.system
-    upper = {int(j): float(v[j]) for j in np.flatnonzero(system.columns.owner <= 0)}
+    fixed = np.flatnonzero(system.columns.owner <= 0) if fixed is None else fixed
+    upper = {int(j): float(v[j]) for j in fixed}
     model = Model(system.columns, upper)
     rows = system.upper_rows
     off = edge * row_scales(rows, v)

@@ -169,14 +169,19 @@ class Model:
 
     def offer(self, values: Array) -> bool:
         """Give SCIP a point (values of the columns) to start from or to go on with."""
-        scip = self.scip
         # In the original space: presolving may have replaced variables by sums of others.
-        point = scip.createOrigSol()
+        return bool(self.scip.addSol(self._filled(self.scip.createOrigSol(), values)))
+
+    def try_point(self, values: Array, finder: Any = None) -> bool:
+        """Give SCIP a point while it solves (``finder`` is its heuristic); whether it was taken."""
+        return bool(self.scip.trySol(self._filled(self.scip.createSol(finder), values)))
+
+    def _filled(self, point: Any, values: Array) -> Any:
         for variable, value in zip(self.variables, values, strict=True):
-            scip.setSolVal(point, variable, float(value))
+            self.scip.setSolVal(point, variable, float(value))
         for variable, compute in self.derived:
-            scip.setSolVal(point, variable, compute(values))
-        return bool(scip.addSol(point))
+            self.scip.setSolVal(point, variable, compute(values))
+        return point
 
     def solve(self, limits: Limits, interlude: Interlude | None = None) -> Outcome:
         """Minimise. Where that takes longer than ``interlude.after`` seconds, the point that

@@ -1,19 +1,21 @@
-"""Whole followers below binaries: one tree of SCIP, with cuts where it meets whole points.
+"""Whole followers below whole numbers of the leader: one tree of SCIP, with cuts from responses.
 
-Where all that followers read of others is binary, and they decide whole numbers, a point of the
-relaxation is checked as SCIP finds it: the followers are solved at its x, and a better response
-gives a cut that is tight there, one linear row (:mod:`linear_cut`). Where binaries are not whole,
-cuts come from what responses are worth then (:mod:`links`).
+A point of the relaxation is checked as SCIP finds it: the followers are solved at its x. A better
+response gives a set without bilevel feasible points, which cuts and splits leave out
+(:mod:`outside`), and where all that followers read is binary perhaps a cut that is tight there, one
+linear row (:mod:`linear_cut`). Where every row that reads the leader is a link of one variable of
+each, cuts between whole points come from what responses are worth there (:mod:`links`).
 
-Where the leader loses what the followers gain, all that counts of a response is its value, which
-cuts bound: responses need not be whole in the tree.
+Where all is decided that followers read, the leader's best among the best responses ends the node:
+with finite ranges the tree is finite. Where the leader loses what the followers gain, all that
+counts of a response is its value, which cuts bound: responses need not be whole in the tree.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,18 +23,24 @@ import numpy as np
 
 from bilevelpy.backends.exact.cuts import contradicts
 from bilevelpy.backends.exact.expressions import engine
-from bilevelpy.backends.exact.followers import FEASIBLE, Followers
+from bilevelpy.backends.exact.followers import EDGE, FEASIBLE, Followers
+from bilevelpy.backends.exact.intersection import FreeSet
 from bilevelpy.backends.exact.judge import Judgement, answers, judged
-from bilevelpy.backends.exact.leader import candidate
+from bilevelpy.backends.exact.leader import candidate, leaders_best
 from bilevelpy.backends.exact.linear_cut import LinearCut, linear_cut
+from bilevelpy.backends.exact.linking import has_tree, linking
 from bilevelpy.backends.exact.links import Links
 from bilevelpy.backends.exact.necessary import high_point
 from bilevelpy.backends.exact.outcome import Limits, Outcome
+from bilevelpy.backends.exact.outside import Outside
 from bilevelpy.backends.exact.pool import Pool
 from bilevelpy.backends.exact.relax import Relaxed
+from bilevelpy.backends.exact.resolve import resolved
+from bilevelpy.backends.exact.tree_plugins import include
 from bilevelpy.backends.exact.zero_sum import is_opposed
 
 if TYPE_CHECKING:
+    from bilevelpy.backends.exact.cut import Cut
     from bilevelpy.backends.exact.followers import Progress
     from bilevelpy.backends.exact.scip import Model
     from bilevelpy.reductions.conditions import KKT
@@ -44,8 +52,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 SHARP = 1e-2
 # Seconds, and part of the time gone by, that cuts at points that are not whole may take.
 FIRST, SEPARATING = 1.0, 0.25
-# Points are checked after all other rows.
-LAST = -9_000_000
+# The same of the leader's choice among best responses.
+CHOOSING = 0.1
+# Depth in a set from which on a node is split by it where its point is not whole.
+CLEARLY = 0.05
 # Settings that are not true of rows that come later: symmetries and parts are those of the rows
 # that are there, and points are handed over by values of all variables.
 OFF = {
@@ -58,28 +68,14 @@ OFF = {
 }
 
 
-def has_tree(system: System) -> bool:
-    """Whether followers decide whole numbers in finite ranges, are linear in them, and read binary
-    variables of the leader only, in rows.
-    """
-    columns, rows, objectives = system.columns, system.lower_rows, system.lower_objectives
-    if any(f.nash for f in system.followers) or bool((columns.owner == -1).any()):
-        return False
-    own = system.lower_columns
-    ends = np.concatenate([columns.lower[own], columns.upper[own]])
-    if not own.size or not columns.integer[own].all() or not np.isfinite(ends).all():
-        return False
-    if rows.functions.degree > 1 or objectives.degree > 1:
-        return False
-    binary = columns.integer & (columns.lower >= 0.0) & (columns.upper <= 1.0)
-    reads = {j for r in range(rows.count) for j in rows.functions.reads(r)}
-    others = [j for j in reads if columns.owner[j] <= 0]
-    return bool(others) and all(binary[j] for j in others)
-
-
-def solve_by_tree(system: System, limits: Callable[[], Limits], state: Progress) -> Outcome | None:
-    """The end of the tree; None where there is none, where F has no bound under the rows alone, or
-    where a follower or a cut failed in it.
+def solve_by_tree(
+    system: System,
+    limits: Callable[[], Limits],
+    state: Progress,
+    cuts: Sequence[Cut] = (),
+) -> Outcome | None:
+    """The end of the tree, which begins with ``cuts``; None where there is none, where F has no
+    bound under the rows alone, or where a follower failed in it.
     """
     rows = high_point(system)
     # SCIP may drop parts of a tree whose relaxation is unbounded.
@@ -92,7 +88,7 @@ def solve_by_tree(system: System, limits: Callable[[], Limits], state: Progress)
         # be whole.
         whole = system.columns.integer & (system.columns.owner == 0)
         rows = replace(rows, columns=replace(rows.columns, integer=whole))
-    found = Tree(Pool(run), rows, opposed, replace(limits(), feasible=FEASIBLE), state).solve()
+    found = Tree(Pool(run), rows, opposed, replace(limits(), feasible=FEASIBLE), state).solve(cuts)
     if found is None:
         return None
     status = found.status
@@ -128,6 +124,11 @@ class Tree:
     # Rows that wait for a place where they may be added.
     _waiting: list[LinearCut] = field(default_factory=list)
     _links: Links | None = None
+    _inner: Outside | None = None
+    # What followers read; whether all of that is binary.
+    _linking: Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    _binary: bool = False
+    _choosing: float = 0.0
     _began: float = field(default_factory=time.perf_counter)
     _separating: float = 0.0
     _shown: float = math.inf
@@ -137,13 +138,23 @@ class Tree:
         """The followers."""
         return self.pool.run
 
-    def solve(self) -> Outcome | None:
-        """The end of the tree; None where a follower or a cut failed in it."""
+    def solve(self, cuts: Sequence[Cut] = ()) -> Outcome | None:
+        """The end of the tree, which begins with ``cuts``; None where a follower failed in it."""
         model = self._model = Relaxed(self.relaxation).model(self.relaxation.objective)
         for name, value in OFF.items():
             model.scip.setParam(name, value)
-        self._links = Links.of(self.run.system)
-        _include(self, model)
+        columns = self.run.system.columns
+        self._linking = linking(self.run.system)
+        low, high = columns.lower[self._linking], columns.upper[self._linking]
+        self._binary = bool((low >= 0.0).all() and (high <= 1.0).all())
+        self._links = Links.of(self.run.system) if self._binary else None
+        if self._links is None:
+            model.scip.setHeuristics(engine().SCIP_PARAMSETTING.OFF)
+        self._inner = Outside(model, columns.count)
+        for cut in cuts:
+            if cut.slopes is None:
+                self._leave_out(cut)
+        include(self, model)
         if self.state.best is not None:
             model.offer(self.state.best)
         found = model.solve(self.limits)
@@ -154,33 +165,42 @@ class Tree:
             return None
         return found
 
+    @property
+    def _scip(self) -> Model:
+        assert self._model is not None
+        return self._model
+
+    @property
+    def _outside(self) -> Outside:
+        assert self._inner is not None
+        return self._inner
+
     # --- what SCIP asks ---------------------------------------------------------------------------
 
     def accepts(self, solution: Any) -> bool:
         """Whether a point (None: that of the relaxation) is bilevel feasible; cuts from where it is
         not wait.
         """
-        v, enforced = self._values(solution), solution is None
+        v = self._values(solution)
         try:
-            return self._accepts(v, enforced)
+            return self._accepts(v)
         except BaseException as error:  # SCIP prints and forgets it
             self.raised = error
             return self._fail()
 
     def _values(self, solution: Any = None) -> Array:
         """The columns at a point of SCIP."""
-        model = self._model
-        assert model is not None
+        model = self._scip
         columns = model.variables[: self.run.system.columns.count]
         return np.array([model.scip.getSolVal(solution, x) for x in columns])
 
-    def _accepts(self, v: Array, enforced: bool) -> bool:
+    def _accepts(self, v: Array) -> bool:
         if self.failed or self.state.stopped:
             return self._fail()
         system = self.run.system
         whole = self.relaxation.columns.integer
         v[whole] = np.round(v[whole])
-        key = v[whole & (system.columns.owner == 0)].tobytes()
+        key = self._key(v)
         seen = key in self._known
         if not seen:
             found = answers(self.run, v, self.state)
@@ -195,22 +215,31 @@ class Tree:
                 self._keep(judgement)
             return True
         new = [w for w in judgement.worse if (w.follower, key) not in self._cut]
-        if enforced and not new and not self._waiting:
-            return self._fail()  # its cuts should have excluded the point
         for one in new:
-            row = linear_cut(self.pool, self.run.cut(one.follower, one.response), v)
-            if row is None:
-                return self._fail()
             self._cut.add((one.follower, key))
-            self._waiting.append(row)
+            cut = self.run.cut(one.follower, one.response)
+            self._leave_out(cut)
+            row = linear_cut(self.pool, cut, v) if self._binary else None
+            if row is not None:
+                self._waiting.append(row)
         if new:
             self._keep(judgement)
         return False
 
+    def _leave_out(self, cut: Cut) -> None:
+        width = self.run.system.columns.count
+        self._outside.add(FreeSet.of(*self.pool.formula(cut), cut.room, width))
+
+    def _key(self, v: Array) -> bytes:
+        return bytes(v[self._linking].tobytes())
+
     def _keep(self, judgement: Judgement) -> None:
         """The leader's best with best responses: any of them where only its value counts."""
         if not self.opposed:
-            candidate(self.run, judgement.responses, judgement.solved, self.state)
+            began = time.perf_counter()
+            if self._choosing <= FIRST + CHOOSING * (began - self._began):
+                candidate(self.run, judgement.responses, judgement.solved, self.state)
+                self._choosing += time.perf_counter() - began
             return
         v, whole = judgement.responses.copy(), self.run.system.columns.integer
         v[whole] = np.round(v[whole])
@@ -218,43 +247,98 @@ class Tree:
 
     def _fail(self) -> bool:
         self.failed = self.failed or not self.state.stopped
-        assert self._model is not None
-        self._model.scip.interruptSolve()
+        self._scip.scip.interruptSolve()
         return False
 
-    def enforce(self) -> str:
-        """Check the point of the relaxation and add the rows that wait: "cut", "no" or "yes"."""
-        good, model = self.accepts(None), self._model
-        assert model is not None
-        if self._waiting and not self.failed:
+    def enforce(self, solved: bool) -> str:
+        """Check the point of the relaxation (``solved``: of its linear program), and exclude it
+        where it is none.
+        """
+        if self.accepts(None):
+            return "yes"
+        if self.failed or self.state.stopped:
+            return "no"
+        if self._waiting:
             for row in self._waiting:
-                row.write(model)
+                row.write(self._scip)
             self._waiting.clear()
             return "cut"
-        return "yes" if good else "no"
+        return self._guarded(lambda: self._exclude(solved), "no")
 
-    def separate(self) -> bool:
-        """Whether cuts are added at the point of the relaxation, whole or not."""
-        model = self._model
-        assert model is not None
-        began = time.perf_counter()
-        spent = began - self._began
-        if self._links is None or self.failed or self._separating > FIRST + SEPARATING * spent:
-            return False
+    def _exclude(self, solved: bool) -> str:
+        """Where all is decided that followers read, the node is settled; else its point is cut off,
+        or the node is split.
+        """
+        scip, v = self._scip.scip, self._values()
+        variables = [scip.getTransformedVar(self._scip.variables[j]) for j in self._linking]
+        room = np.array([x.getUbLocal() - x.getLbLocal() for x in variables])
+        if bool((room < 0.5).all()):
+            return "cutoff" if self._settle(v) else "no"
+        said = self._outside.cut(v) if solved else "none"
+        if said == "none":
+            said = self._outside.split(v)
+        if said == "none":
+            n = int(np.argmax(room))
+            scip.branchVarVal(variables[n], float(np.round(v[self._linking[n]])))
+            said = "branched"
+        return said
+
+    def _settle(self, v: Array) -> bool:
+        """The leader's best where all that followers read is decided; whether it was found."""
+        system = self.run.system
+        whole = system.columns.integer
+        v[whole] = np.round(v[whole])
+        solved = {k: answer.objective for k, answer in enumerate(self._known[self._key(v)])}
+        for edge, room in ((0.0, 0.0), (EDGE, 10.0 * FEASIBLE)):
+            found = leaders_best(self.run, v, solved, edge, room, fixed=self._linking)
+            self.state.nodes += found.nodes
+            if found.status != "infeasible":
+                break
+        if found.status == "infeasible":
+            return True
+        if found.status != "optimal" or found.values is None:
+            return self._fail()
+        values, value = resolved(system, found.values[: v.size])
+        self.state.keep(values, value, solved)
+        shown = self.better()
+        if shown is not None:
+            self._scip.try_point(shown)
+        return True
+
+    def branch(self) -> str:
+        """Split the node by a set that the vertex is inside of, whole or not."""
+        if self.failed or self.state.stopped or self._links is not None:
+            return "none"
+        return self._guarded(lambda: self._outside.split(self._values(), CLEARLY), "none")
+
+    def _guarded(self, answer: Callable[[], str], otherwise: str) -> str:
+        """An answer to SCIP, which prints errors and forgets them."""
         try:
-            v = self._values()
-            made = [
-                linear_cut(self.pool, cut, self._links.harmless)
-                for cut in self._links.cuts(self.run, v)
-            ]
+            return answer()
         except BaseException as error:
             self.raised = error
-            return self._fail()
+            self._fail()
+            return otherwise
+
+    def separate(self) -> str:
+        """Cuts at the point of the relaxation, whole or not."""
+        began = time.perf_counter()
+        spent = began - self._began
+        if self.failed or self._separating > FIRST + SEPARATING * spent:
+            return "none"
+        ask = self._outside.cut if self._links is None else self._by_links
+        said = self._guarded(lambda: ask(self._values()), "none")
         self._separating += time.perf_counter() - began
+        return said
+
+    def _by_links(self, v: Array) -> str:
+        assert self._links is not None
+        cuts = self._links.cuts(self.run, v)
+        made = [linear_cut(self.pool, cut, self._links.harmless) for cut in cuts]
         sharp = [row for row in made if row is not None and row.off(v) > SHARP * row.most]
         for row in sharp:
-            row.write(model)
-        return bool(sharp)
+            row.write(self._scip)
+        return "cut" if sharp else "none"
 
     def better(self) -> Array | None:
         """The best point where SCIP has not seen it."""
@@ -262,58 +346,3 @@ class Tree:
             return None
         self._shown = self.state.objective
         return self.state.best
-
-
-def _include(tree: Tree, model: Model) -> None:
-    """The tree's questions as plugins of SCIP."""
-    module = engine()
-    results = module.SCIP_RESULT
-    said = {
-        "cut": {"result": results.CONSADDED},
-        "yes": {"result": results.FEASIBLE},
-        "no": {"result": results.INFEASIBLE},
-        "none": {"result": results.DIDNOTFIND},
-    }
-
-    variables = model.scip.getVars()
-
-    class Checks(module.Conshdlr):  # type: ignore[misc, name-defined]
-        def conscheck(self, constraints: Any, solution: Any, *_: Any) -> dict[str, Any]:
-            return said["yes" if tree.accepts(solution) else "no"]
-
-        def consenfolp(self, *_: Any) -> dict[str, Any]:
-            return said[tree.enforce()]
-
-        def consenfops(self, *_: Any) -> dict[str, Any]:
-            return said[tree.enforce()]
-
-        def conssepalp(self, *_: Any) -> dict[str, Any]:
-            return said["cut" if tree.separate() else "none"]
-
-        def conslock(self, constraint: Any, kind: Any, up: int, down: int) -> None:
-            for variable in variables:
-                self.model.addVarLocks(variable, up + down, up + down)
-
-    class Points(module.Heur):  # type: ignore[misc, name-defined]
-        def heurexec(self, timing: Any, infeasible: bool) -> dict[str, Any]:
-            values = tree.better()
-            if values is None:
-                return {"result": results.DIDNOTRUN}
-            point = self.model.createSol(self)
-            for variable, value in zip(model.variables, values, strict=True):
-                self.model.setSolVal(point, variable, float(value))
-            for variable, compute in model.derived:
-                self.model.setSolVal(point, variable, compute(values))
-            taken = self.model.trySol(point)
-            result = results.FOUNDSOL if taken else results.DIDNOTFIND
-            return {"result": result}
-
-    model.scip.includeConshdlr(
-        Checks(), "followers", "responses are best ones", enfopriority=LAST, chckpriority=LAST,
-        sepafreq=1, propfreq=-1, needscons=False,
-    )  # fmt: skip
-    timing = module.SCIP_HEURTIMING
-    model.scip.includeHeur(
-        Points(), "responses", "best responses", "b", priority=1_000_000, freq=1,
-        timingmask=timing.AFTERLPNODE | timing.AFTERPSEUDONODE | timing.DURINGLPLOOP,
-    )  # fmt: skip

@@ -16,6 +16,7 @@ from bilevelpy.backends.exact.duality import write_duality
 from bilevelpy.backends.exact.enumerate import best_of, few_choices, worst_of_few
 from bilevelpy.backends.exact.followers import FEASIBLE, Followers, Progress
 from bilevelpy.backends.exact.infeasible import boundless
+from bilevelpy.backends.exact.linking import has_tree, is_linked
 from bilevelpy.backends.exact.local import LocalPhase, confirm, first_look
 from bilevelpy.backends.exact.outcome import Interlude, Limits, Outcome
 from bilevelpy.backends.exact.pace import Pace
@@ -33,6 +34,7 @@ from bilevelpy.backends.whole import Hooks
 from bilevelpy.ir.walk import duals
 
 if TYPE_CHECKING:
+    from bilevelpy.backends.exact.cut import Cut
     from bilevelpy.backends.exact.options import ExactOptions
     from bilevelpy.ir.program import BoundProgram
     from bilevelpy.options import SolveOptions
@@ -41,6 +43,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Columns up to which a search follows a proof that does not end.
 SMALL = 60
+# Part of that time for rounds of cuts before a tree.
+ROUNDS = 0.2
 # Share of the time for a proof; the rest is for a search where it does not end.
 SHARE = 0.75
 # The same where every choice of the leader may be tried afterwards.
@@ -243,7 +247,7 @@ class Ways(Programs):
             inner = Followers(self.system, lambda: limits)
             confirm(inner, self.system.columns.start, self.state, self.began + limits.seconds)
         state = self.state
-        found = solve_by_tree(self.system, lambda: self.limits(until=until), state)
+        found = self._by_tree(until, relaxed)
         if found is None:
             found = solve_by_cuts(
                 self.system,
@@ -265,6 +269,23 @@ class Ways(Programs):
             found = self._search(found, state, relaxed)
         self.solved = state.solved
         return found
+
+    def _by_tree(self, until: float, relaxed: list[Array]) -> Outcome | None:
+        """One tree, where there is one: after rounds of cuts, which are sooner done where few
+        responses count, and have good points and the first cuts.
+        """
+        system, state = self.system, self.state
+        cuts: list[Cut] = []
+        if not has_tree(system):
+            return None
+        if not is_linked(system):
+            end = ROUNDS * min(until, self.seconds)
+            found = solve_by_cuts(
+                system, self.program, lambda: self.limits(until=end), relaxed, state, made=cuts
+            )
+            if found.status not in ("time_limit", "stuck", "trouble") or state.stopped:
+                return found
+        return solve_by_tree(system, lambda: self.limits(until=until), state, cuts)
 
     def _search(self, found: Outcome, state: Progress, points: list[Array]) -> Outcome:
         """The better of what is known and what a search finds in the time that is left."""

@@ -11,10 +11,11 @@ import pytest
 import bilevelpy as bl
 from bilevelpy.backends.exact.followers import Followers, Progress
 from bilevelpy.backends.exact.linear_cut import linear_cut
+from bilevelpy.backends.exact.linking import has_tree
 from bilevelpy.backends.exact.links import Links
 from bilevelpy.backends.exact.outcome import Limits
 from bilevelpy.backends.exact.pool import Pool
-from bilevelpy.backends.exact.tree import has_tree, solve_by_tree
+from bilevelpy.backends.exact.tree import solve_by_tree
 from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.rows import system
 
@@ -104,13 +105,13 @@ def test_rows_of_fractional_points_hold_at_best_responses():
         assert max(row.off(answer.values[: v.size]) for row in rows) <= 1e-6
 
 
-def test_where_followers_read_other_numbers_there_is_no_tree():
-    whole = MODEL.replace("x[n] in binary", "x[n] in integers(0, 2)")
+def test_where_followers_read_real_numbers_there_is_no_tree():
+    whole = MODEL.replace("x[n] in binary", "x[n] in [0, 1]")
     data, _ = instance(0, opposed=False)
     assert not has_tree(lift(system(bl.parse(whole, data=data).bound)))
 
 
-def test_a_response_that_cannot_fall_back_ends_the_tree():
+def test_a_response_that_cannot_fall_back_is_left_out():
     """Both share a knapsack, and another row minds what goes back."""
     shared = """
     upper { var x[2] in binary; maximize 3 * x[1] + x[2] + 4 * y[1] + y[2]; }
@@ -123,7 +124,9 @@ def test_a_response_that_cannot_fall_back_ends_the_tree():
     model = bl.parse(shared)
     made = lift(system(model.bound))
     assert has_tree(made)
-    assert solve_by_tree(made, lambda: Limits(30.0), Progress()) is None
+    found = solve_by_tree(made, lambda: Limits(30.0), Progress())
+    assert found is not None
+    assert found.status == "optimal"
     result = bl.solve(model)
     assert result.certificate.kind == "global"
     assert pytest.approx(5.0, abs=1e-6) == result.F

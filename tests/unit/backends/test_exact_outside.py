@@ -1,0 +1,122 @@
+"""Sets without bilevel feasible points, and trees that leave them out."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+import bilevelpy as bl
+from bilevelpy.backends.exact.followers import Followers, Progress
+from bilevelpy.backends.exact.intersection import FreeSet
+from bilevelpy.backends.exact.linking import has_tree
+from bilevelpy.backends.exact.outcome import Limits
+from bilevelpy.backends.exact.pool import Pool
+from bilevelpy.backends.exact.tree import solve_by_tree
+from bilevelpy.reductions.lift import lift
+from bilevelpy.reductions.rows import system
+
+pytest.importorskip("pyscipopt")
+
+# Rows of both levels read both.
+MODEL = """
+dim n, m, p;
+param c[n], d[m], e[m], A[p, n], B[p, m], b[p], G[n], H[m], h;
+upper {
+  var x[n] in integers(0, 3);
+  minimize sum(c * x) + sum(d * y);
+  subject to mine: sum(G * x) + sum(H * y) <= h;
+}
+lower f {
+  var y[m] in integers(0, 3);
+  minimize sum(e * y);
+  subject to room: A @ x + B @ y <= b;
+}
+"""
+X = [np.array(x, dtype=float) for x in itertools.product(range(4), repeat=3)]
+Y = np.array(list(itertools.product(range(4), repeat=3)), dtype=float)
+
+
+def instance(seed: int) -> dict:
+    rng = np.random.default_rng(seed)
+    A, B = rng.integers(-3, 4, (2, 3)), rng.integers(-3, 5, (2, 3))
+    G, H = rng.integers(-3, 4, 3), rng.integers(-3, 4, 3)
+    x, y = rng.integers(0, 4, (2, 3))
+    return {
+        "c": rng.integers(-5, 6, 3), "d": rng.integers(-5, 6, 3), "e": rng.integers(-4, 5, 3),
+        "A": A, "B": B, "b": A @ x + B @ y + rng.integers(-1, 3, 2),
+        "G": G, "H": H, "h": int(G @ x + H @ y + rng.integers(-2, 3)),
+    }  # fmt: skip
+
+
+def responses(data: dict, x: np.ndarray) -> np.ndarray:
+    """All best responses to x."""
+    mine = Y[(data["A"] @ x + Y @ data["B"].T <= data["b"]).all(axis=1)]
+    return mine[mine @ data["e"] == (mine @ data["e"]).min()] if len(mine) else mine
+
+
+def least(data: dict) -> float:
+    best = math.inf
+    for x in X:
+        good = responses(data, x)
+        good = good[data["G"] @ x + good @ data["H"] <= data["h"]]
+        best = min(best, float(data["c"] @ x + (good @ data["d"]).min(initial=math.inf)))
+    return best
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_trees_end_at_the_optimum(seed: int) -> None:
+    data = instance(seed)
+    made = lift(system(bl.parse(MODEL, data=data).bound))
+    assert has_tree(made)
+    found = solve_by_tree(made, lambda: Limits(30.0), Progress())
+    assert found is not None
+    assert found.status == ("optimal" if math.isfinite(least(data)) else "infeasible")
+    assert found.objective == pytest.approx(least(data), abs=1e-6)
+    assert found.bound == pytest.approx(least(data), abs=1e-4)
+
+
+def test_real_responses_beside_whole_ones() -> None:
+    """At x the follower takes y = min(2, x) and fills up with v; the leader wants v, not y."""
+    model = """
+    upper { var x in integers(0, 3); maximize v - y; subject to mine: 2 * y + v <= 4; }
+    lower f {
+      var y in integers(0, 2), v in [0, 4];
+      maximize 3 * y + v;
+      subject to room: 2 * y + 2 * v <= 1 + 2 * x; less: y <= x;
+    }
+    """
+    made = lift(system(bl.parse(model).bound))
+    assert has_tree(made)
+    found = solve_by_tree(made, lambda: Limits(30.0), Progress())
+    assert found is not None
+    # v - y is 1/2, -1/2, -3/2, -1/2 at x = 0, 1, 2, 3; there is too much at the last two.
+    assert found.objective == pytest.approx(-0.5, abs=1e-6)
+    assert found.bound == pytest.approx(-0.5, abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sets_have_no_bilevel_feasible_point_inside(seed: int) -> None:
+    data = instance(seed)
+    made = lift(system(bl.parse(MODEL, data=data).bound))
+    run = Followers(made, Limits)
+    pool = Pool(run)
+    held = 0
+    for x in X[::7]:
+        if not len(responses(data, x)):
+            continue
+        v = np.concatenate([x, np.zeros(3)])
+        answer = run.solve(0, v)
+        assert answer.values is not None
+        cut = run.cut(0, answer.values[: v.size])
+        one = FreeSet.of(*pool.formula(cut), cut.room, v.size)
+        # Any worse response to x itself is inside.
+        worse = [np.concatenate([x, y]) for y in Y if y @ data["e"] > answer.objective + 0.5]
+        held += sum(bool((one.slopes @ w < one.ends).all()) for w in worse)
+        for other in X:
+            for y in responses(data, other):
+                at = np.concatenate([other, y])
+                assert not bool((one.slopes @ at < one.ends - 1e-9).all())
+    assert held
