@@ -139,6 +139,11 @@ def _call(function: str, args: list[Range]) -> Range:
             return _monotone(math.exp, a, 0.0)
         case "log":
             return _monotone(math.log, a, -math.inf) if a[0] > 0 else ANY
+        case "sin" | "cos":
+            return -1.0, 1.0
+        case "tanh" | "atan":
+            f = math.tanh if function == "tanh" else math.atan
+            return f(a[0]), f(a[1])
         case "sqrt":
             return (math.sqrt(max(a[0], 0.0)), math.sqrt(a[1]) if a[1] > 0 else 0.0)
         case "abs":

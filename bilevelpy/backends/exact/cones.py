@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bilevelpy.backends.exact.arctangents import with_arctangents
 from bilevelpy.backends.exact.expressions import engine, tree_expression
 from bilevelpy.backends.exact.logarithms import with_logarithms
 from bilevelpy.reductions import scalar as sc
@@ -27,6 +28,9 @@ def with_cones(model: Model, tree: sc.Scalar, sign: float) -> Any:
     """A tree as an expression, of which ``sign`` times is to be small (0: that of an equation):
     then variables above norms do as well as these.
     """
+    tree, angles = with_arctangents(model, tree)
+    if angles:  # their row is no cone
+        return tree_expression(tree, [*model.variables, *angles])
     if not sign:
         inner, logarithms = with_logarithms(model, tree)
         return tree_expression(inner, [*model.variables, *logarithms])

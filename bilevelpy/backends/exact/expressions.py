@@ -83,6 +83,8 @@ def _apply(scip: Any, function: str, args: list[Any]) -> Any:
             return 0.5 * (args[0] + args[1] + abs(args[0] - args[1]))
         case "min":
             return 0.5 * (args[0] + args[1] - abs(args[0] - args[1]))
+        case "tanh":
+            return 1.0 - 2.0 / (scip.exp(2.0 * args[0]) + 1.0)
         case "exp" | "log" | "sqrt" | "sin" | "cos":
             return getattr(scip, function)(args[0])
     raise BackendError(f"the backend `exact` has no function `{function}`")
