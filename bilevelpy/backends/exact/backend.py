@@ -73,11 +73,6 @@ class Exact:
         if self._has_choices(s) and convex:
             return Accept("global optimum: a convex program answers every choice of the leader")
         few = s.upper.domains.value <= {"discrete"}
-        if s.stance == "pessimistic" and not s.unique.value and few and s.coupling.value:
-            return Reject(
-                "finds worst responses where no constraint of the leader reads responses",
-                s.coupling,
-            )
         if s.stance == "pessimistic" and not s.unique.value and not few:
             return Reject(
                 "takes pessimistic leaders of linear and convex quadratic followers, or those who "

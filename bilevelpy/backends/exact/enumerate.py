@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from bilevelpy.backends.exact.demands import demands_of, without
 from bilevelpy.backends.exact.followers import FEASIBLE, Followers, Progress
 from bilevelpy.backends.exact.leader import leaders_best
 from bilevelpy.backends.exact.outcome import Limits, Outcome
@@ -160,8 +161,14 @@ def worst_of_few(
 
 
 def worst_of(program: KKT, points: Array, limits: Callable[[], Limits], state: Progress) -> Outcome:
-    """The x whose worst best response is the least; followers without one at x rule it out."""
+    """The x whose worst best response is the least; followers without one at x rule it out, and so
+    do best responses that break a row of the leader.
+    """
     own = program.system.upper_columns
+    upper = [kind == "upper" for kind in program.kinds]
+    demands = demands_of(program.rows, np.array(upper, dtype=bool), own)
+    program = replace(program, rows=without(program.rows, demands))
+    asked = [(replace(program, objective=d.function), d) for d in demands]
     rows = without_pairs(program)
     best, values = math.inf, None
     for x in points:
@@ -174,6 +181,13 @@ def worst_of(program: KKT, points: Array, limits: Callable[[], Limits], state: P
         if status != "optimal":
             return Outcome("time_limit", values, best, -math.inf, len(points), 0.0)
         if worst < best - 1e-9 * max(1.0, abs(worst)):
+            said = [(*_worst_at(one, rows, own, x, limits())[:2], d) for one, d in asked]
+            if any(s == "optimal" and value > d.end + d.room for s, value, d in said):
+                continue
+            if any(s == "unbounded" for s, _, _ in said):
+                continue
+            if any(s != "optimal" for s, _, _ in said):
+                return Outcome("time_limit", values, best, -math.inf, len(points), 0.0)
             best, values = worst, at
             if at is not None:
                 state.keep(at, best, {})
@@ -184,9 +198,15 @@ def worst_of(program: KKT, points: Array, limits: Callable[[], Limits], state: P
 def worst_by_values(
     followers: Followers, points: Array, limits: Callable[[], Limits], state: Progress
 ) -> tuple[Outcome, dict[int, float]]:
-    """The x whose worst best response is the least, and the followers' least objectives there."""
+    """The x whose worst best response is the least, and the followers' least objectives there; all
+    best responses have to meet the rows of the leader.
+    """
     system = followers.system
-    own = system.upper_columns
+    own, given = system.upper_columns, system.upper_rows
+    demands = demands_of(given, np.ones(given.count, dtype=bool), own)
+    system = replace(system, upper_rows=without(given, demands))
+    followers = replace(followers, system=system)
+    asked = [(replace(followers, system=replace(system, objective=d.function)), d) for d in demands]
     best, values = math.inf, None
     known: dict[int, float] = {}
     nodes = 0
@@ -213,6 +233,13 @@ def worst_by_values(
         if found.status != "optimal" or found.values is None:
             return ended("time_limit", -math.inf)
         if -found.objective < best - 1e-9 * max(1.0, abs(best) if values is not None else 0.0):
+            said = [(leaders_best(one, at, solved, sign=-1.0), d) for one, d in asked]
+            if any(s.status == "unbounded" for s, _ in said):
+                continue
+            if any(s.status == "optimal" and -s.objective > d.end + d.room for s, d in said):
+                continue
+            if any(s.status != "optimal" for s, _ in said):
+                return ended("time_limit", -math.inf)
             best, values, known = -found.objective, found.values[: at.size], solved
             state.keep(values, best, solved)
     return ended("infeasible" if values is None else "optimal", best)

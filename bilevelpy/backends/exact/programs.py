@@ -65,7 +65,7 @@ class Programs:
                 self.program = sharper(self.program)
             if bound.program.stance is Stance.PESSIMISTIC and not is_definite(self.system):
                 self.pessimistic = True
-                self.choices = few_choices(self.system)
+                self.choices = few_choices(self.system, coupled=True)
                 if self.choices is None:
                     self.worst = worst_responses(self.system)
                 elif not self.settled:

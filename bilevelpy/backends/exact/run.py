@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from bilevelpy.backends.exact.beside import points_beside
-from bilevelpy.backends.exact.infeasible import explain_infeasible
+from bilevelpy.backends.exact.demands import demands_of
+from bilevelpy.backends.exact.infeasible import Why, explain_infeasible
 from bilevelpy.backends.exact.outcome import Outcome
 from bilevelpy.backends.exact.polish import polish
 from bilevelpy.backends.exact.prices import beyond_bounds, open_prices
@@ -28,6 +29,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Seconds that are left for the certificate after points beside x have been compared.
 BESIDE = 0.5
+
+
+# The reason where rows of a pessimistic leader read responses, and no choice will do.
+NOT_ALL = Why("at no x are there best responses that meet the leader's constraints, all of them")
 
 
 class Run(Ways):
@@ -95,6 +100,12 @@ class Run(Ways):
             self.options, ties, self.limits, self.seconds, self.began,
         )  # fmt: skip
 
+    def _asks_all(self) -> bool:
+        """Whether all best responses have to meet rows of a pessimistic leader."""
+        rows = self.system.upper_rows
+        every = np.ones(rows.count, dtype=bool)
+        return bool(demands_of(rows, every, self.system.upper_columns))
+
     def _without_point(self, found: Outcome) -> ProgramAnswer:
         empty = np.full(self.stated.columns.count, math.nan)
         solved = time.perf_counter() - self.began
@@ -107,7 +118,9 @@ class Run(Ways):
         if tight:
             status, message = Status.STALLED, tight
         if status is Status.INFEASIBLE:
-            why = explain_infeasible(self.program, self.limits(0.9), self.units)
+            why = NOT_ALL
+            if self.choices is None or not self._asks_all():
+                why = explain_infeasible(self.program, self.limits(0.9), self.units)
             message = why.text
             if self.verify:
                 certificate = without_point(message, why.details, why.proved)

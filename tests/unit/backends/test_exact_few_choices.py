@@ -82,7 +82,24 @@ def test_a_stopped_pessimistic_run_keeps_its_best_point(follower: str) -> None:
     assert bl.solve(bl.parse(text)).F < result.F - 1e-6
 
 
-def test_a_row_that_reads_responses_is_the_reason_of_a_refusal() -> None:
-    text = KNAPSACK.replace("STANCE", "pessimistic").replace("few: sum(ban)", "few: sum(take)")
-    with pytest.raises(bl.BackendError, match="no constraint of the leader reads responses"):
-        bl.dispatch(bl.parse(text))
+@pytest.mark.parametrize("follower", ["integers(0, 2)", "[0, 2]"])
+def test_all_best_responses_meet_the_rows_of_the_leader(follower: str) -> None:
+    """Nothing is worth anything to the follower: he may take up to 2 - x of both."""
+    text = f"""
+    upper pessimistic {{
+      var x in integers(0, MOST);
+      minimize -y[1] - x;
+      subject to little: y[1] + y[2] / 2 <= 0.4;
+    }}
+    lower f {{
+      var y[2] in {follower};
+      minimize 0 * y[1];
+      subject to room: y[1] + y[2] + x <= 2;
+    }}
+    """
+    result = bl.solve(bl.parse(text.replace("MOST", "2")), backend="exact", time_limit=30)
+    assert result.certificate.kind == "global"
+    assert pytest.approx(-2.0, abs=1e-6) == result.F
+    none = bl.solve(bl.parse(text.replace("MOST", "1")), backend="exact", time_limit=30)
+    assert none.status == "infeasible"
+    assert "all of them" in none.message
