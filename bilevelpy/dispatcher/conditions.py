@@ -160,8 +160,8 @@ SIMPLE_SET = Condition(
     "box, simplex or ball below", lambda s: s.lower.constraints.value == "bounds"
 )
 MANY_BOUNDS = Condition(
-    f"bounds on {BOXED[0]} to {BOXED[1]} lower variables that hang together, with a constant Hessian; "
-    f"{BOXED_UPPER[0]} to {BOXED_UPPER[1]} upper variables",
+    f"bounds on {BOXED[0]} to {BOXED[1]} lower variables that hang together, with a constant "
+    f"Hessian; {BOXED_UPPER[0]} to {BOXED_UPPER[1]} upper variables",
     lambda s: (
         s.lower.constraints.value == "bounds"
         and s.lower_hessian.value == "constant"
