@@ -35,8 +35,7 @@ Vec = torch.Tensor
 EXPLODED = 1e6
 LIMITS = (Status.TIME_LIMIT, Status.ITERATION_LIMIT, Status.INTERRUPTED)
 UNFINISHED = (*LIMITS, Status.STALLED)
-# Ends that are not stationary are gone on from once more where the hypergradient has fallen to this
-# part of the one at the end before.
+# Ends that are not stationary are gone on from where the hypergradient has fallen so since the last.
 LEADING = 0.5
 # What is told of an iteration that a checkpoint may hold: its record, its measure, and a function
 # for what the run carries on.
@@ -100,8 +99,7 @@ class Loop:
         self.scales = _Scales()
         self.warnings: dict[str, None] = {}
         self.candidate = False
-        # The hypergradient where the run has last gone on from where it was.
-        self.again = math.inf
+        self.again = math.inf  # the hypergradient where the run has last gone on from where it was
         self.in_user_code = False
 
     @contextmanager
@@ -131,9 +129,8 @@ class Loop:
             rng.set_state(origin)
         self.rng, self.origin = rng, (rng.get_state(), x, y)
         earlier, self.state = self.state, backend.init(seen, x, y, settings, rng)
-        inherit = getattr(self.state, "inherit", None)
-        if inherit is not None:
-            inherit(earlier)
+        if hasattr(self.state, "inherit"):
+            self.state.inherit(earlier)
         self.wired = _wiring(self.state)
         if reader is None:
             self.measured = backend.measure(seen, self.state)
@@ -310,8 +307,7 @@ class Loop:
         after = self.oracle.counts.as_dict()
         self.base = {name: self.base[name] + after[name] - before[name] for name in after}
         if place is not None and place[0] is self.last.x and place[1] is self.last.y:
-            # No lower ground, but not stationary: what ended for a flat stretch may go on, as long
-            # as that leads on.
+            # No lower ground, but not stationary: a flat stretch leads on as long as it does.
             size = self.last.hypergradient_norm
             if not size < LEADING * self.again or finish.status is not Status.CONVERGED:
                 return None
