@@ -35,7 +35,7 @@ Vec = torch.Tensor
 EXPLODED = 1e6
 LIMITS = (Status.TIME_LIMIT, Status.ITERATION_LIMIT, Status.INTERRUPTED)
 UNFINISHED = (*LIMITS, Status.STALLED)
-# Ends that are not stationary are gone on from where the hypergradient has fallen so since the last.
+# Ends that are not stationary are gone on from where the hypergradient has fallen so since then.
 LEADING = 0.5
 # What is told of an iteration that a checkpoint may hold: its record, its measure, and a function
 # for what the run carries on.
