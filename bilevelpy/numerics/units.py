@@ -22,6 +22,8 @@ from bilevelpy.lowering.domains.product import ProductSet
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.certificate.resolve import Answer, Resolver
 from bilevelpy.numerics.linear_solve import dot, norm
+from bilevelpy.numerics.lower.grouped import grouped_oracle
+from bilevelpy.numerics.lower.halves import split_oracle
 from bilevelpy.numerics.scaled import ScaledOracle, Span, Units, by_block, powers_of_two
 
 Vec = torch.Tensor
@@ -89,6 +91,8 @@ def _diagonal(product: Callable[[Vec], Vec], dim: int, rng: torch.Generator) -> 
 
 def _upper_sizes(oracle: Oracle, spans: Sequence[Span], rng: torch.Generator) -> Vec:
     """Sizes of the upper blocks: one hypergradient each, where their gradients differ by much."""
+    # Kinks below are taken as the methods take them: descent across them takes thousands of steps.
+    oracle = grouped_oracle(oracle) or split_oracle(oracle, oracle.x0, rng) or oracle
     x, y = oracle.domain_x.project(oracle.x0), oracle.domain_y.project(oracle.y0)
     same = torch.ones(oracle.n, dtype=torch.float64)
     solver = Resolver(oracle, x, y, rng)

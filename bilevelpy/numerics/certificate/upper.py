@@ -289,12 +289,15 @@ class UpperCheck:
         Where they hold, the response stands still and the hypergradient does not see what lies on
         the other side of the kink.
         """
-        lower = self.base.lower
-        face = lower.face
-        if face.only_fixes and face.free is not None:
+        lower, x = self.base.lower, self.case.x
+        y, face = lower.y, lower.face
+        released = getattr(self.oracle, "released", None)
+        if released is not None:
+            y, face = released(x, y, WEAK)
+        elif face.only_fixes and face.free is not None:
             free = face.free | (lower.gradient.abs() <= WEAK * self.solver.gradient_scale)
             face = replace(face, free=None if bool(free.all()) else free)
-        pg = self._projected(self.case.x, self.solver.hypergradient(self.case.x, lower.y, face))
+        pg = self._projected(x, self.solver.hypergradient(x, y, face))
         size = norm(pg)
         return -pg / size if 0.0 < size < math.inf else torch.zeros_like(pg)
 

@@ -7,6 +7,10 @@ norms is minimised over the support and the steepest zeros (proximal Newton, [Le
 on one group after another with the largest curvature L of the group [Yang2015]_::
 
     y_g <- T(y_g - (H y + b)_g / L),    T(v) = (1 - w_g / (L |S(v, l / L)|))_+ S(v, l / L)
+
+Where such steps do not settle, as small weights on many columns have it, a model without groups is
+solved along a path of solutions (:mod:`bilevelpy.numerics.lower.absolute_path`), and with groups
+Newton's method goes on before further zeros join.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import torch
 
 from bilevelpy.lowering.domains.product import Face
 from bilevelpy.numerics.linear_solve import dot, norm
+from bilevelpy.numerics.lower.absolute_path import follow
 from bilevelpy.numerics.lower.dense_curvature import DenseCurvature
 from bilevelpy.numerics.lower.grouped import RELEASED, GroupedOracle, SupportCurvature
 from bilevelpy.numerics.lower.newton import FINEST, newton
@@ -83,6 +88,8 @@ class _Solve:
         free = torch.cat([self.w, self.w.new_zeros(1)])[oracle.group]
         self.loose = (free + self.single) == 0.0
         self.fresh, self.first, self.last = False, 0.0, math.inf
+        # Steps of the model's sweeps have not settled: Newton's method goes on before zeros join.
+        self.slow = False
 
     def run(self, y: Vec, max_iter: int) -> LowerSolution:
         """Steps from y until the end."""
@@ -102,8 +109,11 @@ class _Solve:
                 if zero.f < here.f:
                     here, self.last = zero, math.inf
                     continue
-            if not bool(waiting.any()):
-                new, why = self._newton(here)
+            held = waiting if self.slow else None
+            if self.slow or not bool(waiting.any()):
+                new, why = self._newton(here, held)
+            if self.slow and new is None:
+                self.slow, why = False, "" if bool(waiting.any()) else why
             if why:
                 return self._end(here, iteration, why, started)
             if new is None:
@@ -117,9 +127,14 @@ class _Solve:
 
     # --- Newton on the support --------------------------------------------------------------------
 
-    def _newton(self, here: _Here) -> tuple[_Here | None, str]:
-        """A step on the support, or the word for the end; neither where the step fails."""
-        face = Face(self.o.m, self._support(here))
+    def _newton(self, here: _Here, held: Vec | None = None) -> tuple[_Here | None, str]:
+        """A step on the support, without the zeros that are ``held``, or the word for the end;
+        neither where the step fails.
+        """
+        free = self._support(here)
+        if held is not None:
+            free = ~held if free is None else free & ~held
+        face = Face(self.o.m, free)
         # The part of s_yy on a small support is less work than another gradient over all.
         support = face.dim if face.free is None else int(face.free.sum())
         cheap = support**2 <= self.o.m
@@ -140,7 +155,7 @@ class _Solve:
         new = self._along(here, p)
         if new is None and not self.fresh:
             self._refresh(here)
-            return self._newton(here)
+            return self._newton(here, held)
         if new is None:
             small = size <= 1e-7 * self.scale and size >= 0.5 * self.last
             return None, "rounding" if small else ""
@@ -190,17 +205,16 @@ class _Solve:
         if not bool(torch.isfinite(H).all()):
             return None
         z = here.y.clone()
-        z[index] = torch.from_numpy(
-            _minimise(
-                H.numpy(),
-                here.s_y[index].numpy(),
-                here.y[index].numpy(),
-                self.o.group[index].numpy(),
-                torch.cat([self.w, self.w.new_zeros(1)]).numpy(),
-                self.single[index].numpy(),
-                self.o.parts.count,
-            )
+        found, settled = _minimise(
+            H.numpy(),
+            here.s_y[index].numpy(),
+            here.y[index].numpy(),
+            self.o.group[index].numpy(),
+            torch.cat([self.w, self.w.new_zeros(1)]).numpy(),
+            self.single[index].numpy(),
+            self.o.parts.count,
         )
+        z[index], self.slow = torch.from_numpy(found), not settled
         d = z - here.y
         at = self.o.kinked(self.x, here.y)
         fall = dot(here.s_y, d) + self.o.kinked(self.x, z) - at
@@ -255,9 +269,10 @@ class _Solve:
 
 def _minimise(
     H: Array, slope: Array, start: Array, group: Array, w: Array, single: Array, none: int
-) -> Array:
+) -> tuple[Array, bool]:
     """``min slope'(z - start) + (z - start)'H(z - start)/2 + sum w_g |z_g| + sum l_j |z_j|``, to
-    the accuracy that the support needs; entries of the group number ``none`` are in no group.
+    the accuracy that the support needs, and whether it was reached; entries of the group number
+    ``none`` are in no group.
     """
     z, gradient = start.copy(), slope.copy()
     order = np.argsort(group, kind="stable")
@@ -308,5 +323,8 @@ def _minimise(
         first = first or moved
         still = still + 1 if np.array_equal(before, z != 0.0) else 0
         if moved == 0.0 or (still >= STILL and moved <= ENOUGH * first):
-            break
-    return z
+            return z, True
+    if any(b.size > 1 for b in blocks):
+        return z, False
+    found = follow(H, slope - H @ start, single + w[group], start)
+    return (z, False) if found is None else (found, True)

@@ -31,6 +31,8 @@ Vec = torch.Tensor
 
 # Groups that are released at a time: at least so many, and at most as many as the support has.
 RELEASED = 10
+# Entries just beside 0, in parts of the largest.
+BESIDE = 1e-8
 
 
 class SupportSet(ProductSet):
@@ -137,14 +139,33 @@ class GroupedOracle:
 
     def weak(self, x: Vec, y: Vec, s_y: Vec, tol: float = WEAK) -> int:
         """How many zeros are held by less than ``tol`` of the slopes: kinks of the response."""
+        groups, entries = self._weakly_held(x, y, s_y, tol)
+        return int(groups.sum()) + int(entries.sum())
+
+    def _weakly_held(self, x: Vec, y: Vec, s_y: Vec, tol: float) -> tuple[Vec, Vec]:
+        """Which groups (count,), and which entries (m,) of other groups or none these are."""
         w, single = self.weights(x)
         slack = tol * float(torch.maximum(s_y.abs().max(), w.max() if w.numel() else s_y[:0].sum()))
         shrunk = (s_y.abs() - single).clamp(min=0.0)
         zero = self.parts.norms(y) == 0.0
         pull = self.parts.totals(shrunk * shrunk).sqrt()
-        count = int((zero & ((pull - w).abs() <= slack)).sum())
         beside = torch.cat([~zero, zero.new_ones(1)])[self.group] & (single > 0.0)
-        return count + int((beside & (y == 0.0) & ((s_y.abs() - single).abs() <= slack)).sum())
+        entries = beside & (y == 0.0) & ((s_y.abs() - single).abs() <= slack)
+        return zero & ((pull - w).abs() <= slack), entries
+
+    def released(self, x: Vec, y: Vec, tol: float) -> tuple[Vec, Face]:
+        """A point beside y where the zeros held by less than ``tol`` of the slopes have left to
+        the side that s falls to, and its face: what the response is behind the kink.
+        """
+        s_y = self.smooth.value_grad_f(x, y)[1]
+        groups, entries = self._weakly_held(x, y, s_y, tol)
+        single = self.weights(x)[1]
+        away = torch.sign(s_y) * (s_y.abs() - single).clamp(min=0.0)
+        leaving = torch.where(entries, torch.sign(s_y), self._rows(groups.to(y.dtype)) * away)
+        top = leaving.abs().max()
+        size = BESIDE * (float(y.abs().max()) or 1.0)
+        z = y - (size / float(top)) * leaving if top > 0.0 else y
+        return z, self.domain_y.face(z, torch.zeros_like(z))
 
     # --- the protocol -----------------------------------------------------------------------------
 
