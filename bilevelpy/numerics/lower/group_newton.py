@@ -35,6 +35,9 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 # Sweeps over the groups for a model; it may end once the support has stood still for a few.
 SWEEPS, STILL = 60, 3
+# The same where a path of solutions is the other way, and the entries up to which it is one: every
+# change of its support takes a factor.
+FEW, PATH = 8, 1000
 # A model is solved to this fraction of what its first sweep changed: Newton's method does the rest.
 ENOUGH = 1e-2
 # Steps in all.
@@ -291,8 +294,9 @@ def _minimise(
         max(float(H[b[0], b[0]] if b.size == 1 else np.linalg.eigvalsh(H[np.ix_(b, b)])[-1]), floor)
         for b in blocks
     ]
+    single_only = all(b.size == 1 for b in blocks) and z.size <= PATH
     first, still = 0.0, 0
-    for _ in range(SWEEPS):
+    for _ in range(FEW if single_only else SWEEPS):
         moved, before = 0.0, z != 0.0
         for b, top in zip(blocks, tops, strict=True):
             if b.size == 1:
@@ -324,7 +328,7 @@ def _minimise(
         still = still + 1 if np.array_equal(before, z != 0.0) else 0
         if moved == 0.0 or (still >= STILL and moved <= ENOUGH * first):
             return z, True
-    if any(b.size > 1 for b in blocks):
+    if not single_only:
         return z, False
     found = follow(H, slope - H @ start, single + w[group], start)
     return (z, False) if found is None else (found, True)
