@@ -102,13 +102,14 @@ class Cone:
             if status == "zero":
                 return None
             low, high, variable = column.getLb(), column.getUb(), variables[n]
-            below = status == "lower"
+            ends = variable.getLbGlobal(), variable.getUbGlobal()
+            # What is fixed at this node only counts at an end that it has everywhere, if any.
+            below = status == "lower" if low < high else ends[0] >= low
             row = np.zeros(width)
             row[n] = 1.0 if below else -1.0
             normals.append(row)
-            movable.append(low < high)
-            whole = variable.getLbGlobal() >= low if below else variable.getUbGlobal() <= high
-            local.append(not whole)
+            movable.append(ends[0] < ends[1])
+            local.append(ends[0] < low if below else ends[1] > high)
         for line in scip.getLPRowsData():
             status = line.getBasisStatus()
             if status == "basic":
