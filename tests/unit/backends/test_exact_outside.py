@@ -66,7 +66,8 @@ def least(data: dict) -> float:
     return best
 
 
-@pytest.mark.parametrize("seed", range(12))
+# The last ones have nodes whose fixed columns cuts must not take for fixed everywhere.
+@pytest.mark.parametrize("seed", [*range(9), 166, 302, 328])
 def test_trees_end_at_the_optimum(seed: int) -> None:
     data = instance(seed)
     made = lift(system(bl.parse(MODEL, data=data).bound))
