@@ -27,6 +27,7 @@ from bilevelpy.backends.exact.outcome import Limits, Outcome
 from bilevelpy.backends.exact.relax import Relaxed, Side
 
 if TYPE_CHECKING:
+    from bilevelpy.backends.exact.followers import Progress
     from bilevelpy.backends.exact.scip import Model
     from bilevelpy.reductions.conditions import KKT
     from bilevelpy.reductions.pessimistic import Worst
@@ -56,6 +57,8 @@ class Pessimist:
     whole: Whole | None
     worst: Worst
     limits: Callable[[float], Limits]
+    # The best point so far is kept there.
+    state: Progress
 
     def solve(self) -> Outcome:
         """The best point and the bound; "optimal" where these meet within a gap that a claim may
@@ -113,6 +116,9 @@ class Pessimist:
         F = float(system.objective.value(values)[0])
         if best.objective <= F:
             return best
+        self.state.keep(values, F, {})
+        if self.state.stopped:
+            raise KeyboardInterrupt
         return replace(best, values=values, objective=F, nodes=best.nodes + found.nodes)
 
     def _aside(self, v: Array, eps: float) -> Array | None:

@@ -225,7 +225,10 @@ def _split(program: Relaxed, limits: Limits, sign: float, began: float) -> Outco
                 continue
             open_ += [(*sides, Side(free[0], "multiplier")), (*sides, Side(free[0], "slack"))]
             continue
-        found = child.model(program.kkt.objective, sign).solve(replace(limits, seconds=left))
+        try:
+            found = child.model(program.kkt.objective, sign).solve(replace(limits, seconds=left))
+        except KeyboardInterrupt:
+            return replace(best, status="interrupted", bound=-math.inf)
         nodes += found.nodes
         if found.status in ("unbounded", "unclear"):
             if found.status == "unclear" and is_empty(child, limits):

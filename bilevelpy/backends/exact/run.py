@@ -29,6 +29,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Seconds that are left for the certificate after points beside x have been compared.
 BESIDE = 0.5
+# Seconds that the certificate takes after an interruption.
+CHECKED = 1.0
 
 
 # The reason where rows of a pessimistic leader read responses, and no choice will do.
@@ -48,29 +50,35 @@ class Run(Ways):
             found = Outcome(why, best.best, best.objective, best.bound, best.nodes, 0.0)
         if self.state.stopped:
             found = replace(found, status="interrupted")
+        if found.status == "interrupted":  # who has interrupted a run does not wait much longer
+            self.seconds = min(self.seconds, time.perf_counter() - self.began + CHECKED)
         if found.status in ("stuck", "time_limit", "hopeless") and is_close(
             found, self.limits().gap
         ):
             found = replace(found, status="optimal")
         solved = time.perf_counter()
         if found.values is None:
-            return self._without_point(found)
-        v = found.values
+            try:
+                return self._without_point(found)
+            except KeyboardInterrupt:  # while it was explained
+                return self._without_point(replace(found, status="interrupted"))
+        v, certificate, moved, beside = found.values, None, 0.0, 0
         if self.settled and not self.pessimistic and v.size == self.program.columns.count:
             v = polish(self.program, v)
-        v, moved = (v, 0.0) if self.pessimistic else self._resolved(v)
-        beside = 0
-        if self.verify and found.status == "time_limit" and self.settled and not self.pessimistic:
-            v, beside = points_beside(
-                self.system, v, self.options.seed, self.began + self.seconds - BESIDE
-            )
-        objective = float(self.system.objective.value(v[: self.system.columns.count])[0])
-        better = replace(found, values=v, objective=objective)
-        certificate = None
-        if self.verify:
-            ties = self.settings.ties and not self.told and found.status != "hopeless"
-            certificate = self._proof(ties).certificate(better, moved, beside)
-        status, message = end_of(better, certificate, self.seconds, self.why)
+        late = found.status == "time_limit" and self.settled and not self.pessimistic
+        try:
+            if not self.pessimistic:
+                v, moved = self._resolved(v)
+            if self.verify and late:
+                v, beside = points_beside(
+                    self.system, v, self.options.seed, self.began + self.seconds - BESIDE
+                )
+            if self.verify:
+                ties = self.settings.ties and not self.told and found.status != "hopeless"
+                certificate = self._proof(ties).certificate(self._at(v, found), moved, beside)
+        except KeyboardInterrupt:
+            found = replace(found, status="interrupted")
+        status, message = end_of(self._at(v, found), certificate, self.seconds, self.why)
         return ProgramAnswer(
             self.stated,
             self.units.given(v)[: self.stated.columns.count],
@@ -84,6 +92,11 @@ class Run(Ways):
             (*self.program.warnings,),
             solved - self.began,
         )
+
+    def _at(self, v: Array, found: Outcome) -> Outcome:
+        """The outcome with other values of the columns."""
+        F = float(self.system.objective.value(v[: self.system.columns.count])[0])
+        return replace(found, values=v, objective=F)
 
     def _resolved(self, v: Array) -> tuple[Array, float]:
         """The point with its responses solved again, and by how much that moves F (relative)."""

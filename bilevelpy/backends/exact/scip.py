@@ -21,6 +21,7 @@ import numpy as np
 from bilevelpy.backends.exact.cones import with_cones
 from bilevelpy.backends.exact.expressions import constant, engine, moves
 from bilevelpy.backends.exact.outcome import Interlude, Limits, Outcome, Watcher
+from bilevelpy.interruption import unlost
 from bilevelpy.patience import TooLong
 from bilevelpy.reductions.trees import linear_terms, quadratic_terms
 
@@ -56,7 +57,9 @@ class Model:
     # Those that are logarithms of columns.
     logarithms: dict[int, Any] = field(default_factory=dict)
     # What the caller's callback has raised: SCIP prints and forgets it.
-    raised: Exception | None = None
+    raised: BaseException | None = None
+    # Whether SCIP was stopped from here, not by a signal.
+    halted: bool = False
 
     def __post_init__(self) -> None:
         self.scip = engine().Model()
@@ -186,6 +189,13 @@ class Model:
     def solve(self, limits: Limits, interlude: Interlude | None = None) -> Outcome:
         """Minimise. Where that takes longer than ``interlude.after`` seconds, the point that
         ``interlude.point`` finds meanwhile is given to SCIP, which goes on with it.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            Where the run was interrupted, and nobody watches: SCIP catches Ctrl-C, and who asked
+            for one of many solves would go on. A run that is watched ends as "interrupted", with
+            SCIP's best point.
         """
         scip = self.scip
         long = interlude is not None and interlude.after < limits.seconds
@@ -202,14 +212,22 @@ class Model:
         if watcher is not None:
             self._watch(watcher)
         status = "trouble"
-        with _silent(), contextlib.suppress(Exception):  # SCIP's errors have no class of their own
-            scip.optimize()
-            stopped = ""
-            if interlude is not None and long and scip.getStatus() == "timelimit":
-                stopped = self._go_on(limits, interlude)
-            status = stopped or _STATUS.get(scip.getStatus(), "time_limit")
-        if self.raised is not None:
+        try:
+            # SCIP's errors have no class of their own.
+            with _silent(), contextlib.suppress(Exception), unlost():
+                scip.optimize()
+                stopped = ""
+                if interlude is not None and long and scip.getStatus() == "timelimit":
+                    stopped = self._go_on(limits, interlude)
+                status = stopped or _STATUS.get(scip.getStatus(), "time_limit")
+        except KeyboardInterrupt:
+            status = "interrupted"
+        if isinstance(self.raised, KeyboardInterrupt):
+            status = "interrupted"
+        elif self.raised is not None:
             raise self.raised
+        if status == "interrupted" and watcher is None and not self.halted:
+            raise KeyboardInterrupt
         if status == "trouble":
             return Outcome(status, None, math.inf, -math.inf, 0, 0.0)
         values, objective = None, math.inf
@@ -253,12 +271,17 @@ class Model:
                 bound = -math.inf if abs(bound) >= INFINITE else bound
                 try:
                     stopped = watcher.seen(values, float(self.model.getSolObjVal(best)), bound)
-                except Exception as error:
+                except BaseException as error:
                     made.raised, stopped = made.raised or error, True
                 if stopped:
-                    self.model.interruptSolve()
+                    made.halt()
 
         scip.includeEventhdlr(Seen(), "better points", "shows every better point")
+
+    def halt(self) -> None:
+        """Stop SCIP as soon as may be: for callbacks inside of its run."""
+        self.halted = True
+        self.scip.interruptSolve()
 
     def _go_on(self, limits: Limits, interlude: Interlude) -> str:
         """The rest of a run that was stopped for an interlude; "interrupted" where the user stopped

@@ -247,7 +247,7 @@ class Tree:
 
     def _fail(self) -> bool:
         self.failed = self.failed or not self.state.stopped
-        self._scip.scip.interruptSolve()
+        self._scip.halt()
         return False
 
     def enforce(self, solved: bool) -> str:

@@ -104,7 +104,11 @@ class Ways(Programs):
         if self.worst is not None:
             share = 0.8  # the rest is for the certificate
             return Pessimist(
-                self.program, self.whole, self.worst, lambda part: self.limits(part * share)
+                self.program,
+                self.whole,
+                self.worst,
+                lambda part: self.limits(part * share),
+                self.state,
             ).solve()
         if not self.settled and boundless(self.system) is not None:
             return Outcome("infeasible", None, math.inf, math.inf, 0, 0.0)

@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -22,6 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from bilevelpy.errors import BackendError
+from bilevelpy.interruption import unlost
 from bilevelpy.patience import check
 from bilevelpy.reductions import scalar as sc
 
@@ -173,7 +170,7 @@ class InteriorPoint:
             self.refused = True
             return None
         solver = self._prepared(seconds)
-        with _uninterrupted():
+        with unlost():
             try:
                 found = solver(
                     x0=np.clip(start, lower, upper), p=1.0 / unit,
@@ -197,40 +194,6 @@ class InteriorPoint:
             int(stats["iter_count"]),
             stats["return_status"] == "Solved_To_Acceptable_Level",
         )
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """What signals raise inside is raised at the end: CasADi takes it for an evaluation that has
-    failed, warns, and the run ends or goes on as if nothing had been.
-    """
-    raised: list[BaseException] = []
-
-    def noting(handler: Callable[[int, Any], Any]) -> Callable[[int, Any], None]:
-        def note(number: int, frame: Any) -> None:
-            try:
-                handler(number, frame)
-            except BaseException as error:
-                raised.append(error)
-                raise
-
-        return note
-
-    handlers: dict[int, Callable[[int, Any], Any]] = {}
-    if threading.current_thread() is threading.main_thread():
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            number = int(getattr(signal, name, signal.SIGINT))  # not everywhere are there three
-            handler = signal.getsignal(number)
-            if callable(handler) and number not in handlers:
-                handlers[number] = handler
-                signal.signal(number, noting(handler))
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        if raised:
-            raise raised[0]
 
 
 def _watch(ca: Any, width: int, rows: int) -> Any:
