@@ -2,6 +2,11 @@
 
 import sys
 
-from bilevelpy.cli.main import main
+try:
+    from bilevelpy.cli.main import main
 
-sys.exit(main())
+    code = main()
+except KeyboardInterrupt:  # while modules were loaded
+    sys.stderr.write("interrupted\n")
+    code = 130
+sys.exit(code)

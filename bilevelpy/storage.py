@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 META = "meta"
 # Bytes of the arrays of a file up to which it is compressed.
 LARGE = 1 << 22
+# Bytes of a text that are read from what is no file: it may have no end.
+ENDLESS = 1 << 28
 
 _NUMBER = re.compile(
     r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?)", re.IGNORECASE | re.ASCII
@@ -249,7 +251,9 @@ def read_json(path: str | Path) -> dict[str, Any]:
 def open_text(path: str | Path, what: str) -> str:
     """The text of a file called ``what`` in messages. Bytes that are not UTF-8 become U+FFFD."""
     try:
-        content = Path(path).read_bytes()
+        with Path(path).open("rb") as stream:
+            whole = stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+            content = stream.read() if whole else stream.read(ENDLESS + 1)
     except OSError as error:
         raise UsageError(f"cannot read the {what} {path}: {error.strerror or error}") from error
     except ValueError as error:
@@ -259,6 +263,8 @@ def open_text(path: str | Path, what: str) -> str:
         raise UsageError(f"cannot read the {what} {path}: it is {wide} text; save it as UTF-8")
     if b"\0" in content[:8192]:
         raise UsageError(f"cannot read the {what} {path}: it is a binary file")
+    if not whole and len(content) > ENDLESS:
+        raise UsageError(f"cannot read the {what} {path}: it has no end within {ENDLESS:,} bytes")
     return content.decode("utf-8", errors="replace")
 
 

@@ -26,6 +26,7 @@ from bilevelpy.cli import (
     sweep,
     test,
 )
+from bilevelpy.cli.console import say
 from bilevelpy.cli.guard import INTERRUPTED, guarded
 from bilevelpy.garbage import seldom
 
@@ -95,9 +96,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
             guarded(check.check)(given[1:])
         code = app(args=given, standalone_mode=True)
     except typer.Exit as leaving:
+        if leaving.exit_code == INTERRUPTED:
+            _forget()
         return leaving.exit_code
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return _cut_short()
     except SystemExit as leaving:
+        # Typer's own end of an interruption, outside of a command: while options were read.
+        if isinstance(getattr(leaving.__context__, "__cause__", None), KeyboardInterrupt):
+            return _cut_short()
+        if leaving.code == INTERRUPTED:
+            _forget()
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     return code if isinstance(code, int) else 0
+
+
+def _cut_short() -> int:
+    """One line, and the exit code of an interruption."""
+    say("interrupted")
+    _forget()
+    return INTERRUPTED
+
+
+def _forget() -> None:
+    """Python remembers an interruption inside of ``exec`` of a text (dataclasses are made so), and
+    ends by the signal whatever the exit code is; the next ``exec`` of one begins anew.
+    """
+    exec("")

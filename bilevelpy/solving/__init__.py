@@ -28,6 +28,7 @@ from bilevelpy.dispatcher.conditions import (
 )
 from bilevelpy.errors import BackendError, ExportError, MissingEngine
 from bilevelpy.ir.types import Sense
+from bilevelpy.lowering.elsewhere import check_device
 from bilevelpy.model import Model
 from bilevelpy.options import SolveOptions
 from bilevelpy.patience import LEAST, TooLong, until
@@ -69,6 +70,8 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
     up before one could be chosen, the answer is the point to start from.
     """
     clock = Clock(began)
+    if options.device != "cpu":  # also where the method has no use for one
+        check_device(options.device)
     check_unchanged(model)
     request = replace(request, start=given_start(model.bound, request.start))
     doing = "compiled"

@@ -262,3 +262,38 @@ def test_a_full_disk_is_no_fault_of_ours() -> None:
         )
     assert done.returncode == 2
     assert done.stderr == "error: cannot write the output: no space left on the device\n"
+
+
+@pytest.mark.parametrize("place", ["modules", "options", "command"])
+def test_an_interruption_is_one_line_wherever_it_falls(place: str) -> None:
+    """In a process of its own: inside of ``exec`` Python notes it, and would end by the signal."""
+    raising = "exec('raise KeyboardInterrupt')"
+    code = {
+        "modules": f"""
+import importlib.abc, sys
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "bilevelpy.cli.main":
+            {raising}
+sys.meta_path.insert(0, Finder())
+""",
+        "options": f"""
+import typer.main
+def parse(*_, **__):
+    {raising}
+typer.core.TyperGroup.parse_args = parse
+""",
+        "command": f"""
+import bilevelpy.cli.backends as module
+def stop(*_, **__):
+    {raising}
+import bilevelpy.cli.guard, functools
+module.backends = functools.wraps(module.backends)(stop)
+""",
+    }[place]
+    code += "import runpy, sys\nsys.argv[1:] = ['backends']\n"
+    code += "runpy.run_module('bilevelpy', run_name='__main__')\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")

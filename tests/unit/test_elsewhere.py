@@ -93,3 +93,10 @@ def test_a_missing_gpu_is_said() -> None:
 def test_unknown_devices_are_said() -> None:
     with pytest.raises(bl.UsageError, match="device `gpu7` is not available here"):
         bl.solve(model(), device="gpu7")
+
+
+def test_a_device_that_no_method_would_use_is_looked_for() -> None:
+    pytest.importorskip("pyscipopt")
+    text = "upper { var x in [0, 1]; minimize x; } lower f { var y in [0, 1]; minimize (y - x)^2; }"
+    with pytest.raises(bl.UsageError, match="device `foo` is not available"):
+        bl.solve(bl.parse(text), backend="exact", device="foo")

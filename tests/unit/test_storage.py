@@ -77,6 +77,19 @@ def test_a_truncated_archive_is_an_error_of_usage(tmp_path: Path) -> None:
         storage.read_npz(path)
 
 
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no such device")
+def test_open_text_ends_where_a_device_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "ENDLESS", 10_000)
+    with pytest.raises(UsageError, match="binary"):
+        storage.open_text("/dev/zero", "model")
+    read, write = os.pipe()
+    os.write(write, b"x" * 20_000)
+    os.close(write)
+    with pytest.raises(UsageError, match="no end within 10,000 bytes"):
+        storage.open_text(f"/dev/fd/{read}", "model")
+    os.close(read)
+
+
 def test_open_text_refuses_what_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.blv").write_bytes(b"model \0\1\2")
     with pytest.raises(UsageError, match="binary"):

@@ -9,6 +9,7 @@ from typing import Protocol, cast
 
 import torch
 
+from bilevelpy.errors import BackendError
 from bilevelpy.lowering.domains.product import ProductSet
 from bilevelpy.lowering.protocol import Counts, Oracle
 from bilevelpy.numerics.linear_solve import norm
@@ -75,9 +76,20 @@ class Objective(Protocol):
 
 
 class Scaled:
-    """Constraints divided by the norms of their gradients in y at a point: rows of length one."""
+    """Constraints divided by the norms of their gradients in y at a point: rows of length one.
+
+    Raises
+    ------
+    BackendError
+        Where there are none: a method for rows was forced on a model that has none.
+    """
 
     def __init__(self, rows: ConstraintRows, x: Vec, y: Vec, rng: torch.Generator) -> None:
+        if not rows.size:
+            raise BackendError(
+                "the method is for constraints of followers, and the model has none but bounds: "
+                "choose another one, `bilevelpy explain` lists them"
+            )
         self.rows, self.size, self.equality = rows, rows.size, rows.equality
         self.weights = 1.0 / _row_norms(rows, x, y, rng)
 

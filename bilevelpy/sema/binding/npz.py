@@ -49,13 +49,18 @@ class Npz:
         self.path, self.limit = path, limit
         try:
             with zipfile.ZipFile(path) as archive:
-                self.members = {i.filename.removesuffix(".npy"): i for i in archive.infolist()}
+                listed = [(i.filename.removesuffix(".npy"), i) for i in archive.infolist()]
         except FileNotFoundError:
             raise FileProblem("there is no such file") from None
         except UNREADABLE as error:
             raise FileProblem(
                 f"it is no .npz archive, or a damaged one ({reason(error)})"
             ) from None
+        self.members = dict(listed)
+        if len(self.members) < len(listed):
+            names = [name for name, _ in listed]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise FileProblem(f"it holds `{twice}` more than once")
 
     def names(self) -> list[str]:
         """Names of the arrays; the parts of a sparse matrix count as one."""

@@ -261,3 +261,10 @@ def test_blocc_needs_strong_convexity() -> None:
 def test_options_out_of_range_are_refused(backend, bad) -> None:
     with pytest.raises(UsageError, match=backend.name):
         backend.options.from_mapping(bad, backend.name)
+
+
+@pytest.mark.parametrize("backend", ["blocc", "gaffa", "lvhba"])
+def test_no_rows_to_be_held(backend: str) -> None:
+    text = "upper { var x; minimize (x - 1)^2 + y^2; } lower f { var y; minimize (y - x)^2; }"
+    with pytest.raises(BackendError, match="for constraints of followers, and the model has none"):
+        bl.solve(bl.parse(text), backend=backend, force=True, time_limit=5)

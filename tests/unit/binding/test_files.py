@@ -306,6 +306,18 @@ def test_hostile_archives(problems, tmp_path):
         assert "d.npz" in problem.message
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_that_an_archive_holds_twice(problems, tmp_path):
+    path = tmp_path / "d.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        for values in ([1.0, 2.0], [3.0, 4.0]):
+            stream = io.BytesIO()
+            np.save(stream, np.array(values))
+            archive.writestr("y.npy", stream.getvalue())
+    found = problems("dim n; param y[n];", path)
+    assert "it holds `y` more than once" in str(found)
+
+
 def test_damaged_archives(problems, tmp_path):
     path = tmp_path / "d.npz"
     np.savez_compressed(path, v=np.random.default_rng(0).normal(size=2000))
