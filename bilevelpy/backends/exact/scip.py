@@ -52,13 +52,11 @@ class Model:
     fixed: Mapping[int, float] = field(default_factory=dict)
     scip: Any = None
     variables: list[Any] = field(default_factory=list)
-    # Variables beside the columns, each with its value at values of the columns.
+    # Variables beside the columns, with their values at values of these; logarithms of columns.
     derived: list[tuple[Any, Callable[[Array], float]]] = field(default_factory=list)
-    # Those that are logarithms of columns.
     logarithms: dict[int, Any] = field(default_factory=dict)
-    # What the caller's callback has raised: SCIP prints and forgets it.
+    # What the caller's callback has raised, which SCIP forgets; whether we have stopped SCIP.
     raised: BaseException | None = None
-    # Whether SCIP was stopped from here, not by a signal.
     halted: bool = False
 
     def __post_init__(self) -> None:
@@ -193,9 +191,7 @@ class Model:
         Raises
         ------
         KeyboardInterrupt
-            Where the run was interrupted, and nobody watches: SCIP catches Ctrl-C, and who asked
-            for one of many solves would go on. A run that is watched ends as "interrupted", with
-            SCIP's best point.
+            Where a run was interrupted that nobody watches: one that is ends as "interrupted".
         """
         scip = self.scip
         long = interlude is not None and interlude.after < limits.seconds
@@ -213,15 +209,14 @@ class Model:
             self._watch(watcher)
         status = "trouble"
         try:
-            # SCIP's errors have no class of their own.
-            with _silent(), contextlib.suppress(Exception), unlost():
+            with _silent(), contextlib.suppress(Exception), unlost():  # SCIP's errors have no class
                 scip.optimize()
                 stopped = ""
                 if interlude is not None and long and scip.getStatus() == "timelimit":
                     stopped = self._go_on(limits, interlude)
                 status = stopped or _STATUS.get(scip.getStatus(), "time_limit")
-        except KeyboardInterrupt:
-            status = "interrupted"
+        except KeyboardInterrupt as error:
+            self.raised = self.raised or error
         if isinstance(self.raised, KeyboardInterrupt):
             status = "interrupted"
         elif self.raised is not None:
