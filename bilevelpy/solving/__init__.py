@@ -69,12 +69,10 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
     made anew where the run has shown facts to be wrong; ``decision.notes`` tell. Where the time is
     up before one could be chosen, the answer is the point to start from.
     """
-    clock = Clock(began)
-    if options.device != "cpu":  # also where the method has no use for one
-        check_device(options.device)
+    clock, doing = Clock(began), "compiled"
+    check_device(options.device)  # also where the method has no use for one
     check_unchanged(model)
     request = replace(request, start=given_start(model.bound, request.start))
-    doing = "compiled"
     try:
         with until(max(began + options.time_limit, time.perf_counter() + LEAST)):
             with contextlib.suppress(BackendError):
