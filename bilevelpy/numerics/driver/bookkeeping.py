@@ -35,7 +35,7 @@ Vec = torch.Tensor
 EXPLODED = 1e6
 LIMITS = (Status.TIME_LIMIT, Status.ITERATION_LIMIT, Status.INTERRUPTED)
 UNFINISHED = (*LIMITS, Status.STALLED)
-# Ends that are not stationary are gone on from where the hypergradient has fallen so since then.
+# A run goes on from an end once more where its hypergradient is this part of that at the last one.
 LEADING = 0.5
 # What is told of an iteration that a checkpoint may hold: its record, its measure, and a function
 # for what the run carries on.
@@ -307,7 +307,7 @@ class Loop:
         after = self.oracle.counts.as_dict()
         self.base = {name: self.base[name] + after[name] - before[name] for name in after}
         if place is not None and place[0] is self.last.x and place[1] is self.last.y:
-            # No lower ground, but not stationary: a flat stretch leads on as long as it does.
+            # No lower ground, but not stationary: a flat stretch goes on while that gains.
             size = self.last.hypergradient_norm
             if not size < LEADING * self.again or finish.status is not Status.CONVERGED:
                 return None
