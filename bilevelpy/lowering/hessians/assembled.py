@@ -16,7 +16,7 @@ import torch
 
 from bilevelpy.ir.walk import variables
 from bilevelpy.lowering.hessians.curvature import FLOPS, OVERHEAD, STREAM
-from bilevelpy.lowering.hessians.terms import Block, second_blocks
+from bilevelpy.lowering.hessians.terms import Block
 from bilevelpy.lowering.programs.memory import widest
 from bilevelpy.lowering.programs.slots import sparse_node
 from bilevelpy.lowering.programs.splitting import several
@@ -85,14 +85,13 @@ class MovingQuadratic:
         return c, b.numpy(), self._hessian.dense(x, zero).numpy(), None
 
 
-def assembled_hessian(oracle: Programs) -> AssembledHessian | None:
+def assembled_hessian(oracle: Programs, blocks: list[Block]) -> AssembledHessian | None:
     """None where there are many lower variables or blocks, data are sparse or elsewhere, or an
     array on the way is larger than those of f and than the matrix.
     """
     if oracle.m > LARGEST or oracle.device.type != "cpu" or oracle.dtype is not torch.float64:
         return None
-    blocks = second_blocks(oracle, oracle.f_expr)
-    if blocks is None or not 0 < len(blocks) <= BLOCKS:
+    if not 0 < len(blocks) <= BLOCKS:
         return None
     if any(sparse_node(node, oracle.tensors.sparse) for b in blocks for node, _ in b.factors):
         return None

@@ -24,6 +24,7 @@ from bilevelpy.lowering.hessians.reduced_curvature import ReducedCurvature, redu
 from bilevelpy.lowering.hessians.sparse_quadratic import SparseQuadratic, sparse_quadratic
 from bilevelpy.lowering.hessians.sparsity import linear_map
 from bilevelpy.lowering.hessians.structured import StructuredHessian, structured_hessian
+from bilevelpy.lowering.hessians.terms import Block, second_blocks
 from bilevelpy.lowering.programs.memory import widest
 from bilevelpy.lowering.programs.named import NamedPrograms
 
@@ -112,8 +113,14 @@ class KnownStructure(NamedPrograms):
             or self.dtype is not torch.float64
         ):
             return None
-        form = quadratic_form(self, self.f_expr)
+        form = (
+            None if self._curvature_terms is None else quadratic_form(self, self._curvature_terms)
+        )
         return None if form is None else QuadraticHessian(self, form)
+
+    @cached_property
+    def _curvature_terms(self) -> list[Block] | None:
+        return second_blocks(self, self.f_expr)
 
     @cached_property
     def expanded(self) -> Expanded | None:
@@ -172,7 +179,11 @@ class KnownStructure(NamedPrograms):
         """f_yy from its terms, where it has none of these forms."""
         if self.quadratic is not None or self.structured is not None or self.blocks is not None:
             return None
-        return assembled_hessian(self)
+        return (
+            None
+            if self._curvature_terms is None
+            else assembled_hessian(self, self._curvature_terms)
+        )
 
     def moved_hessian(self, H: Vec, start: tuple[Vec, Vec], end: tuple[Vec, Vec]) -> Vec | None:
         """f_yy of one point (x, y) with the elementwise terms of another, where that costs less

@@ -8,7 +8,7 @@ evaluation touches the data again. What does not have this form gives None.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from bilevelpy.ir import expr as ir
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.walk import variables
-from bilevelpy.lowering.hessians.terms import Block, second_blocks
+from bilevelpy.lowering.hessians.terms import Block
 from bilevelpy.lowering.programs.slots import sparse_node
 from bilevelpy.lowering.programs.splitting import several
 
@@ -42,15 +42,12 @@ class Form:
     reads_y: bool
 
 
-def quadratic_form(oracle: Programs, objective: Expr) -> Form | None:
-    """The form of an objective's second derivative in y, None where it has another one."""
+def quadratic_form(oracle: Programs, terms: Sequence[Block]) -> Form | None:
+    """The form of a second derivative in y by its terms, None where it has another one."""
     builder = oracle.bound.program.builder
-    found = second_blocks(oracle, objective)
-    if found is None:
-        return None
     blocks: list[Block] = []
     diagonal: list[tuple[ir.VarRef, Expr]] = []
-    for block in found:
+    for block in terms:
         if all(builder.is_data(node) for node, _ in block.factors):
             blocks.append(block)
         elif block.is_diagonal:
