@@ -243,10 +243,10 @@ def solve(
         named_values(start), callback, progress, checkpoint, resume, verify,
         names_of(watch, "watch"), stop_by, patience,
     )  # fmt: skip
-    # Another device, and single precision, are torch's.
-    alone = settings.device == "cpu" and settings.dtype == "float64"
     keep_freed()
-    with few_threads(bound.bound) if alone else nullcontext(), bound.alone() as model:
+    # Another device, and single precision, are torch's.
+    threads = nullcontext() if settings.is_elsewhere else few_threads(bound.bound)
+    with threads, bound.alone() as model:
         return run(model, settings, request, began)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any
 
@@ -86,6 +86,15 @@ class SolveOptions:
             raise UsageError(f"max_iter must not be negative, found {self.max_iter!r}")
         if not self.time_limit > 0:
             raise UsageError(f"time_limit must be positive (seconds), found {self.time_limit!r}")
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether more than float64 on the CPU is asked for."""
+        return self.device != "cpu" or self.dtype != "float64"
+
+    def within(self, seconds: float) -> SolveOptions:
+        """The same with ``time_limit = seconds``."""
+        return self if seconds == self.time_limit else replace(self, time_limit=seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,7 +72,8 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
     clock, doing = Clock(began), "compiled"
     check_device(options.device)  # also where the method has no use for one
     check_unchanged(model)
-    request = replace(request, start=given_start(model.bound, request.start))
+    if request.start:
+        request = replace(request, start=given_start(model.bound, request.start))
     try:
         with until(max(began + options.time_limit, time.perf_counter() + LEAST)):
             with contextlib.suppress(BackendError):
@@ -90,9 +91,8 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
     if course.note is not None:
         decision = decision.noted(course.note)
     # The backend's own defaults < what the dispatcher chose for this model < what the user says.
-    settings = replace(
-        options, backend_options={**decision.options, **dict(options.backend_options)}
-    )
+    both = {**decision.options, **options.backend_options}
+    settings = replace(options, backend_options=both) if decision.options else options
     # A run that a report may end has its end there: nothing follows it.
     goes_on = options.backend == "auto" and request.verify and request.stop_by is None
     tried, results = [decision.chosen], list[Result]()
@@ -100,9 +100,10 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
     if following is not None:
         left = options.time_limit - clock.elapsed()
         share = ALONE if math.isinf(left) else (1.0 - LEFT) * left
-        settings = replace(settings, time_limit=clock.elapsed() + share)
+        settings = settings.within(clock.elapsed() + share)
     while not results:
-        name, asked = tried[-1], replace(request, followed=following is not None)
+        name = tried[-1]
+        asked = request if following is None else replace(request, followed=True)
         try:
             results.append(_attempt(model, name, facts, decision, settings, asked, clock, course))
         except MissingEngine:  # the user installs it, or names another backend
@@ -134,20 +135,9 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
         name, note = after
         tried.append(name)
         decision = decision.noted(note)
-        settings = replace(options, backend_options={})
+        settings, asked = replace(options, backend_options={}), _from_there(request, kept)
         try:
-            results.append(
-                _attempt(
-                    model,
-                    name,
-                    facts,
-                    decision,
-                    settings,
-                    _from_there(request, kept),
-                    clock,
-                    course,
-                )
-            )
+            results.append(_attempt(model, name, facts, decision, settings, asked, clock, course))
         except (BackendError, ExportError) as error:  # what was found before is not lost
             decision = decision.noted(f"`{name}`: {_said(error)}")
     kept = _kept(results, sign)

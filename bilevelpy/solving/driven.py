@@ -96,12 +96,12 @@ def solve_driven(
         if spent:
             left = replace(options, max_iter=max(0, options.max_iter - spent))
         first: RunResult | None = None
-        if stage != MAIN:
-            settings = replace(left, time_limit=judge.run_limit())
+        if stage != MAIN and options.is_elsewhere:
+            limited = left.within(judge.run_limit())
             first = begun_elsewhere(
-                functions, method, facts, settings, callback, start, keep, carried
+                functions, method, facts, limited, callback, start, keep, carried
             )
-            if first is not None and usable(first):
+            if usable(first):
                 start = (first.x, first.y)
         halted = first is not None and first.status is Status.INTERRUPTED
         if keeper is not None and not halted:
@@ -112,9 +112,8 @@ def solve_driven(
                 functions,
                 method,
                 facts,
-                replace(
-                    left if stage == MAIN else options,
-                    time_limit=AT_ONCE if halted else judge.run_limit(),
+                (left if stage == MAIN else options).within(
+                    AT_ONCE if halted else judge.run_limit()
                 ),
                 callback=callback,
                 progress=line,

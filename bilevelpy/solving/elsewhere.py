@@ -42,9 +42,8 @@ def begun_elsewhere(
     start: Start,
     keep: Keep | None = None,
     carried: Carried | None = None,
-) -> RunResult | None:
-    """The run by evaluations elsewhere, to the tolerance that they allow; None where nothing else
-    than float64 on the CPU is asked for.
+) -> RunResult:
+    """The run by evaluations elsewhere, to the tolerance that they allow.
 
     Raises
     ------
@@ -52,8 +51,6 @@ def begun_elsewhere(
         Where the device is not there, the data is not in memory, or the method has no accuracy to
         lose.
     """
-    if options.device == "cpu" and options.dtype == "float64":
-        return None
     if type(functions) is not TorchOracle:
         raise UsageError(
             "`device` and `dtype` are for data in the memory of one process: leave them out where "

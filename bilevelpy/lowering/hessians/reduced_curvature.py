@@ -117,7 +117,7 @@ class ReducedCurvature:
     def __init__(self, oracle: Programs, *, rows: bool = False) -> None:
         self.oracle, self.rows = oracle, rows
 
-    @property
+    @cached_property
     def passes(self) -> float:
         """What the second derivatives at a point cost beside f_yy, in passes over the data."""
         made = self._derived

@@ -212,8 +212,10 @@ class Response:
 
     def polish(self, point: Point) -> Point:
         """The point with its lower level solved beyond the floor of the accuracy; same adjoint."""
-        keep = self.accuracy
-        self.accuracy = Accuracy(1e-2 * keep.floor, 1.0, 1e-2 * keep.floor)
+        keep, floor = self.accuracy, 1e-2 * self.accuracy.floor
+        if point.lower.ended == "reached" and point.lower.residual <= floor * self.scale:
+            return point
+        self.accuracy = Accuracy(floor, 1.0, floor)
         new = self.evaluate(point.x, point, point.y)
         self.accuracy = keep
         if not self.finite(new) or point.adjoint is None:

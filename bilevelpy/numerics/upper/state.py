@@ -193,10 +193,8 @@ class UpperState:
 def first_length(state: UpperState) -> float:
     """Length of the very first trial step; only a guess, which the search then corrects."""
     domain = state.response.oracle.domain_x
-    x = state.point.x
-    width = (domain.upper - domain.lower).clamp(max=1e300)
-    widths = width[width < 1e300]
-    lengths = [0.1 * norm(x)] if norm(x) > 0 else []
-    if widths.numel() == x.numel():
-        lengths.append(0.1 * norm(widths))
-    return max(lengths) if lengths else 1.0
+    length = norm(state.point.x)
+    if not domain.is_free:
+        width = norm(domain.upper - domain.lower)
+        length = max(length, width) if width < math.inf else length
+    return 0.1 * length or 1.0
