@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.linalg.lapack import dpotrf
 
 from bilevelpy.numerics.qp.working_set import Program, WorkingSet
 from bilevelpy.numerics.quasi_newton import CURVATURE, updated
@@ -149,6 +150,11 @@ def definite(H: Array, flat: float) -> Array | None:
     """
     if not np.isfinite(H).all():
         return None
+    # The trace is not below the largest eigenvalue where none is negative.
+    least = H.copy()
+    least.reshape(-1)[:: len(H) + 1] -= flat * float(H.trace())
+    if len(H) and not dpotrf(least, lower=1, clean=0, overwrite_a=1)[1]:
+        return H
     values, vectors = np.linalg.eigh(H)
     sizes = np.abs(values)
     top = float(sizes.max(initial=0.0))
