@@ -60,8 +60,10 @@ def _sum_of_squares(x: Any) -> Any:
     return flat.dot(flat)
 
 
-def _permute(x: Any, order: tuple[int, ...]) -> Any:
-    return np.transpose(x, order)
+def _unsqueeze(x: Any, dim: int) -> Any:
+    # As `np.expand_dims`, in a tenth of its time.
+    whole = slice(None)
+    return x[(whole,) * dim + (None,) if dim >= 0 else (..., None) + (whole,) * (-1 - dim)]
 
 
 def _select(x: Any, dim: int, index: int) -> Any:
@@ -72,17 +74,13 @@ def _index_select(x: Any, dim: int, index: Array) -> Any:
     return x.take(index, dim)
 
 
-def _squeeze(x: Any, dims: Any) -> Any:
-    return np.squeeze(x, dims)
-
-
 def _where(condition: Any, yes: Any, no: Any) -> Any:
     return np.where(condition if np.asarray(condition).dtype == bool else condition != 0, yes, no)
 
 
 def _take(x: Any, dims: tuple[int, ...], *index: Any) -> Any:
     if len(dims) > 1 or dims[0] != 0:
-        x = np.moveaxis(x, dims, tuple(range(len(dims))))
+        x = x.transpose(*dims, *(d for d in range(x.ndim) if d not in dims))
     return x[index]
 
 
@@ -182,10 +180,10 @@ COUNTERPARTS: dict[Any, Function | str] = {
     torch.mm: "{0}.dot({1})",
     torch.matmul: np.matmul,
     torch.t: "{0}.T",
-    torch.permute: _permute,
+    torch.permute: "{0}.transpose({1})",
     torch.movedim: np.moveaxis,
-    torch.unsqueeze: np.expand_dims,
-    torch.squeeze: _squeeze,
+    torch.unsqueeze: _unsqueeze,
+    torch.squeeze: "{0}.squeeze({1})",
     torch.select: _select,
     torch.index_select: _index_select,
     torch.diagonal: np.diagonal,

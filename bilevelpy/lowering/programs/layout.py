@@ -105,7 +105,7 @@ class Layout:
         if len(self.pieces) == 1:
             array = np.array(parts[0], dtype=np.float64).ravel()
         elif self.pieces:
-            array = np.concatenate([np.ravel(part) for part in parts], dtype=np.float64)
+            array = np.concatenate([np.asarray(p).reshape(-1) for p in parts], dtype=np.float64)
         else:
             array = np.zeros(0)
         return torch.from_numpy(array)
