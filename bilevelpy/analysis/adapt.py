@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,6 +45,15 @@ class TensorProbe:
         found = _array(self.oracle.hessian(self._tensor(x), self._tensor(y)))
         matrices = self.oracle.domain_y.matrices
         return symmetrised(found, matrices) if matrices else found
+
+    def lowest_x(self) -> tuple[Vec, Mapping[str, Any]] | None:
+        """The upper variables at their lower bounds, in one vector and by name; None where some
+        have none.
+        """
+        low = self.oracle.domain_x.lower
+        if not self.n or not bool(low.isfinite().all()):
+            return None
+        return _array(low), self.oracle.unflatten_x(low)
 
     def sample_x(self, rng: np.random.Generator) -> Vec:
         """An upper point: even on bounded boxes, around the start elsewhere."""

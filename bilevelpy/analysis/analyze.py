@@ -8,6 +8,7 @@ import numpy as np
 
 from bilevelpy.analysis.adapt import as_probe
 from bilevelpy.analysis.convexity import Judge
+from bilevelpy.analysis.corner import is_least
 from bilevelpy.analysis.curvature import STRONGLY, LevelVerdict, combine, judge_level
 from bilevelpy.analysis.declared import declared_facts, negative, refute
 from bilevelpy.analysis.epigraphs import epigraphs_fact
@@ -38,7 +39,7 @@ from bilevelpy.ir.mapped import budget, streamed_bytes
 from bilevelpy.ir.walk import place, postorder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from bilevelpy.ir.program import BoundProgram, Level
     from bilevelpy.ir.types import Axis
@@ -110,16 +111,19 @@ def analyze(
         rng = np.random.default_rng(seed)
         bands = None if tags else _bands_fact(made)
         with as_probe(made) as functions:
+            settled = all(
+                v.kind == STRONGLY and v.evidence is Evidence.PROVED and not v.declared
+                for v in levels
+            )
+            wanted = quadratic and bool(smooth.value) and not constant and not settled
             seen = probe(
                 functions,
                 rng,
                 constant=constant and smooth.value,
                 curvature=smooth.value,
-                settled=all(
-                    v.kind == STRONGLY and v.evidence is Evidence.PROVED and not v.declared
-                    for v in levels
-                ),
+                settled=settled,
                 quadratic=quadratic,
+                corner=_corner(functions, low, signs, levels) if wanted else None,
             )
         _refute(bound, levels, seen, constant)
     curvature = combine(levels, seen, constant, quadratic, is_analytic(smooth))
@@ -278,6 +282,20 @@ def _statistics_fact(oracle: Any) -> Fact[int] | None:
         f"passes; the rows at two points differ from them by {summary.error:.0e}"
     )
     return Fact(summary.numbers, Evidence.OBSERVED, reason)
+
+
+def _corner(
+    functions: Any, forms: Forms, signs: Signs, levels: Sequence[LevelVerdict]
+) -> np.ndarray | None:
+    """The upper variables where f_yy is least, if that is at their lower bounds; assumptions are
+    to be tried at points.
+    """
+    if len(levels) != 1 or levels[0].declared or not hasattr(functions, "lowest_x"):
+        return None
+    found = functions.lowest_x()
+    if found is None or not is_least(forms.scope, signs.measured, levels[0].verdicts, found[1]):
+        return None
+    return np.asarray(found[0])
 
 
 def _refute(bound: BoundProgram, levels: list[LevelVerdict], seen: Probe, constant: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bilevelpy.analysis.convexity import Judge, Verdict
 from bilevelpy.analysis.declared import Declared
 from bilevelpy.analysis.modulus import proved_modulus, shares
-from bilevelpy.analysis.probe import SINGULAR, Probe
+from bilevelpy.analysis.probe import ROUNDING, SINGULAR, Probe
 from bilevelpy.analysis.relative_entropy import convex_together
 from bilevelpy.analysis.scope import text_at
 from bilevelpy.analysis.structure import Evidence, Fact
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 STRONGLY, CONVEX, NONCONVEX, UNKNOWN = "strongly convex", "convex", "nonconvex", "unknown"
 _RANK = {NONCONVEX: 0, UNKNOWN: 1, CONVEX: 2, STRONGLY: 3}
 _SURE = {Evidence.OBSERVED: 0, Evidence.DECLARED: 1, Evidence.PROVED: 2}
-# Eigenvalues of a decomposed Hessian are exact to this times its size and norm.
-ROUNDING = 1e-13
 # The part of what a penalty bends that has to be seen where the other terms are not proved convex.
 KEPT = 0.5
 
@@ -184,6 +182,16 @@ def _seen(
     ridge: float,
 ) -> tuple[Fact[str], Fact[float | None]]:
     """Refine what the text says by curvatures at points."""
+    if probe.least is not None:
+        low, high = probe.least.low, probe.least.high
+        words = (
+            "f_yy is least where the upper variables are at their lower bounds: eigenvalues "
+            f"{low:.3g} to {high:.3g} there with this data"
+        )
+        return (
+            Fact(STRONGLY, Evidence.PROVED, words, convexity.span),
+            Fact(low, Evidence.PROVED, words, convexity.span),
+        )
     low, high = probe.low or 0.0, probe.high or 0.0
     size = max(abs(low), abs(high))
     if exact:

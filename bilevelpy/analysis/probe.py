@@ -30,6 +30,8 @@ RANDOM_POINTS = 3
 PAIRS = 12
 # Ritz values above -SINGULAR * L and below SINGULAR * L count as zero.
 SINGULAR = 1e-6
+# Eigenvalues of a decomposed Hessian are exact to this times its size and norm.
+ROUNDING = 1e-13
 # Relative rounding of a difference of gradients.
 NOISE = 1e-9
 
@@ -99,13 +101,15 @@ class Witness:
 @dataclass(frozen=True, slots=True)
 class Probe:
     """Everything that was seen: ``spectra`` (the start first), the pair of points with the lowest
-    slope, and the number of flat directions of f, where F is flat along all of them.
+    slope, the number of flat directions of f, where F is flat along all of them, and the curvatures
+    where f_yy is ``least``, if they are a modulus.
     """
 
     spectra: tuple[Spectrum, ...]
     witness: Witness | None
     steepest: float
     hidden: int = 0
+    least: Spectrum | None = None
 
     @property
     def low(self) -> float | None:
@@ -225,6 +229,7 @@ def probe(
     curvature: bool,
     settled: bool = False,
     quadratic: bool = False,
+    corner: Vec | None = None,
 ) -> Probe:
     """Look at the start and at random points.
 
@@ -232,9 +237,17 @@ def probe(
     gradients are used; ``quadratic`` says that f_yy does not move with y, so that each of its
     matrices is that of a whole lower problem; ``settled`` says that the text answers everything but
     the condition number, for which the start is enough: on large data each product counts.
+    So it is where f_yy is definite at the ``corner``, where it is least.
     """
     if oracle.m == 0:
         return Probe((), None, 0.0)
+    least = None
+    if corner is not None and oracle.m <= FACTOR:
+        least = spectrum(oracle, corner, oracle.y0, rng, dense=oracle.m <= DENSE, factor=True)
+        if least is not None and least.exact and least.low > ROUNDING * oracle.m * least.high:
+            settled = True
+        else:
+            least = None
     points = [(oracle.x0, oracle.y0)]
     if not constant and not settled:
         for _ in range(RANDOM_POINTS):
@@ -261,7 +274,8 @@ def probe(
         hidden = hidden_directions(oracle.hessian(start.x, start.y), slope, points)
     negative = large and Probe(tuple(found), None, 0.0).negative
     if settled or (constant and found) or negative:
-        return Probe(tuple(found), None, max((s.high for s in found), default=0.0), hidden)
+        steepest = max((s.high for s in found), default=0.0)
+        return Probe(tuple(found), None, steepest, hidden, least)
     witness, steepest = _monotonicity(oracle, rng)
     return Probe(tuple(found), witness, steepest, hidden)
 
