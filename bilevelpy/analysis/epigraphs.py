@@ -106,7 +106,8 @@ class _Finder:
         top = node.operand if isinstance(node, ir.Reduce) else node
         parts = tuple(self._parts(top, least))
         for part, _ in parts:
-            if not all(map(self.forms.is_affine, self.open(part, sign))):
+            # An absolute value of what is no affine function is the greatest of itself alone.
+            if part is node or not all(map(self.forms.is_affine, self.open(part, sign))):
                 raise _NotOne
         self.found[node] = Epigraph(node, sign, parts)
 

@@ -189,6 +189,8 @@ HINGE = "sum(max(0, 1 - s[i] * (X[i, :] @ w)) for i in n)"
         (f"{HINGE} + exp(t) * sumsq(w)", "sumsq(w)", "subject to c: sum(w) <= t;", 80, "exact"),
         (f"{HINGE} + exp(t) * sumsq(w)", "sumsq(w)", "subject to c: sum(w) <= t;", 160, "kkt"),
         ("mean(logistic(X @ w)) + sum(abs(X @ w)) + exp(t)*sumsq(w)", "sumsq(w)", "", 40, "kkt"),
+        # The absolute value of a kink is no maximum of affine functions.
+        ("max(abs(min(w[1] - t, 2 - w[2])), w[3]) + sumsq(w)", "sumsq(w)", "", 10, "exact"),
     ],
 )
 def test_kinks_that_epigraphs_stand_for(lower, upper, rows, n, chosen) -> None:
