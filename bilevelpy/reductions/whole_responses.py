@@ -53,7 +53,7 @@ def whole_responses(system: System, k: int, foreign: Array) -> Multiples | None:
     mine = np.flatnonzero(rows.follower == k + 1)
     if not own.size or bool(foreign[own].any()):
         return None
-    if not _is_linear_follower(system, k, own) or not _picks(system, own):
+    if not _is_linear_follower(system, k, own) or not picks(system, own):
         return None
     functions = rows.functions
     if any(r in functions.quadratic or r in functions.trees for r in mine.tolist()):
@@ -62,7 +62,7 @@ def whole_responses(system: System, k: int, foreign: Array) -> Multiples | None:
     matrix = sp.csr_array(whole[:, own])
     if (whole != 0).sum() != (matrix != 0).sum():
         return None  # a row moves with the variables of others
-    scaled = _unit_rows(matrix)
+    scaled = unit_rows(matrix)
     if scaled is None:
         return None
     matrix, size = scaled
@@ -105,7 +105,7 @@ def read_by_others(system: System) -> Array:
     return found
 
 
-def _picks(system: System, own: Array) -> bool:
+def picks(system: System, own: Array) -> bool:
     """Whether F is linear in ``own`` for fixed others."""
     if system.objective.trees:
         return False
@@ -113,7 +113,7 @@ def _picks(system: System, own: Array) -> bool:
     return q is None or not q[own][:, own].nnz
 
 
-def _unit_rows(matrix: Any) -> tuple[Any, Array] | None:
+def unit_rows(matrix: Any) -> tuple[Any, Array] | None:
     """Rows divided by the size of their entries, and these sizes; None where a row has several."""
     count = matrix.shape[0]
     matrix = sp.csr_array(matrix)

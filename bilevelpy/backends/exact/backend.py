@@ -19,7 +19,7 @@ LARGEST = 20_000
 # Variables of both levels up to which followers are settled by cuts.
 SMALL = 60
 # The same where followers are linear or quadratic with linear rows, and decide whole numbers.
-WHOLE = 600
+WHOLE = 2_000
 # Entries of matrices and other variables of models of one level.
 ENTRIES = 5_000
 # Whole numbers of a leader who may try all her choices, and is answered by convex programs.

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 
 from bilevelpy.backends.exact.logarithms import LEAST
 from bilevelpy.reductions import scalar as sc
+from bilevelpy.reductions.choice_rows import with_choice_rows
 from bilevelpy.reductions.conditions import KKT
 from bilevelpy.reductions.intervals import column_ranges, tree_range
 from bilevelpy.reductions.kkt import kkt
@@ -122,11 +123,12 @@ def _has_steep_logarithm(
 
 
 def high_point(system: System) -> KKT:
-    """Rows and bounds of both levels: the leader chooses for everybody."""
+    """Rows and bounds of both levels: the leader chooses for everybody, within rankings."""
     parts = [system.upper_rows, system.lower_rows]
     rows = join_rows(parts, system.columns.count)
     kinds = ("upper",) * parts[0].count + ("lower",) * parts[1].count
-    return KKT(system, system.columns, system.objective, rows, kinds, (), ())
+    program = KKT(system, system.columns, system.objective, rows, kinds, (), ())
+    return with_choice_rows(program)
 
 
 def fritz_john(program: KKT) -> KKT:

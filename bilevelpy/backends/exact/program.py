@@ -11,6 +11,7 @@ from bilevelpy.backends.exact.necessary import necessary, rows_are_affine
 from bilevelpy.backends.exact.relax import Relaxed
 from bilevelpy.ir.walk import duals
 from bilevelpy.numerics.programs.response_bounds import response_bounds
+from bilevelpy.reductions.choice_rows import with_choice_rows
 from bilevelpy.reductions.conditions import KKT
 from bilevelpy.reductions.convex_objective import convex_objective
 from bilevelpy.reductions.kkt import kkt
@@ -30,7 +31,8 @@ def conditions(model: System) -> tuple[KKT, bool]:
     # Cuts know of no multipliers. Where a follower has none, there is no price to read.
     prices = bool((model.columns.owner == -1).any()) or bool(duals(reports))
     try:
-        program = _bounded(kkt(model, "the backend `exact`", optimistic=True, norms=True))
+        made = kkt(model, "the backend `exact`", optimistic=True, norms=True)
+        program = with_choice_rows(_bounded(made))
         if games or prices or rows_are_affine(model):
             return program, True
     except Refused:

@@ -9,22 +9,26 @@ import numpy as np
 
 from bilevelpy.backends.exact.enumerate import MOST, few_choices
 from bilevelpy.backends.exact.expressions import engine
+from bilevelpy.backends.exact.necessary import high_point
 from bilevelpy.backends.exact.program import conditions, sharper
 from bilevelpy.backends.exact.ties import require_sharp
 from bilevelpy.backends.whole import with_start
 from bilevelpy.errors import BackendError
 from bilevelpy.ir.types import Stance
 from bilevelpy.ir.walk import duals
+from bilevelpy.reductions.choice_rows import choice_rows
 from bilevelpy.reductions.fractional import without_quotients
 from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.multiplier_bounds import with_multiplier_bounds
 from bilevelpy.reductions.normalize import normalize
 from bilevelpy.reductions.pessimistic import Unfit, Worst, worst_responses
+from bilevelpy.reductions.real_responses import in_real_numbers
 from bilevelpy.reductions.refusal import Refused, refuse
 from bilevelpy.reductions.rows import system
 from bilevelpy.reductions.separate import separate
 from bilevelpy.reductions.validity import is_definite
 from bilevelpy.reductions.whole_duality import Whole, whole_duality
+from bilevelpy.reductions.whole_products import Products
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram
@@ -34,9 +38,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 class Programs:
     """``stated`` and ``given`` are the rows in the units of the model, ``system`` those in
-    ``units``; ``program`` has the followers' conditions in place of them, and is the problem itself
-    where ``settled``. Pessimistic leaders have ``choices`` to try, or a program of the ``worst``
-    responses.
+    ``units``, with real numbers for whole responses where that makes no difference; ``program``
+    has the followers' conditions in place of them, and is the problem itself where ``settled``.
+    Pessimistic leaders have ``choices`` to try, or a program of the ``worst`` responses.
 
     Raises
     ------
@@ -57,7 +61,7 @@ class Programs:
             self.stated = separate(stated)
             self.given = with_start(separate(made), start)
             self.units = normalize(self.given)
-            self.system = self.units.system
+            self.system = in_real_numbers(self.units.system)
             self.program, self.settled = conditions(self.system)
             # Linear followers by strong duality, where binaries make its products linear.
             self.whole = self._whole(bound) if self.settled else None
@@ -82,11 +86,16 @@ class Programs:
             raise BackendError(str(said)) from error
 
     def _whole(self, bound: BoundProgram) -> Whole | None:
-        """Strong duality, where products with multipliers have whole numbers in them with the ends
-        that basic ones have, unless somebody reads them: ends make special ordered sets no faster.
+        """Rankings, where followers have nothing else. Else strong duality, where products with
+        multipliers have whole numbers in them with the ends that basic ones have, unless somebody
+        reads them: ends make special ordered sets no faster.
         """
         read = bool((self.system.columns.owner == -1).any())
         if not read and not duals([r.value for r in bound.program.reports.values()]):
+            ranked = choice_rows(self.system)
+            if ranked is not None and ranked.complete:
+                rows = high_point(self.system)
+                return Whole(rows, Products(rows.columns), {}, rows.columns.count)
             found = whole_duality(with_multiplier_bounds(self.program))
             if found is not None:
                 return found

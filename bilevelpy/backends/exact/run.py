@@ -73,6 +73,7 @@ class Run(Ways):
                 v, beside = points_beside(
                     self.system, v, self.options.seed, self.began + self.seconds - BESIDE
                 )
+            v = self._in_whole_numbers(v)
             if self.verify:
                 ties = self.settings.ties and not self.told and found.status != "hopeless"
                 certificate = self._proof(ties).certificate(self._at(v, found), moved, beside)

@@ -17,7 +17,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from bilevelpy.reductions.rows import System
 
 Array = np.ndarray[Any, np.dtype[Any]]
+T = TypeVar("T")
 
 # Rows are added where points are off by this part of what f is worth.
 SHARP = 1e-2
@@ -182,11 +183,7 @@ class Tree:
         not wait.
         """
         v = self._values(solution)
-        try:
-            return self._accepts(v)
-        except BaseException as error:  # SCIP prints and forgets it
-            self.raised = error
-            return self._fail()
+        return self._guarded(lambda: self._accepts(v), False)
 
     def _values(self, solution: Any = None) -> Array:
         """The columns at a point of SCIP."""
@@ -218,10 +215,11 @@ class Tree:
         for one in new:
             self._cut.add((one.follower, key))
             cut = self.run.cut(one.follower, one.response)
-            self._leave_out(cut)
             row = linear_cut(self.pool, cut, v) if self._binary else None
             if row is not None:
                 self._waiting.append(row)
+            if row is None or self._links is None:
+                self._leave_out(cut)
         if new:
             self._keep(judgement)
         return False
@@ -311,7 +309,7 @@ class Tree:
             return "none"
         return self._guarded(lambda: self._outside.split(self._values(), CLEARLY), "none")
 
-    def _guarded(self, answer: Callable[[], str], otherwise: str) -> str:
+    def _guarded(self, answer: Callable[[], T], otherwise: T) -> T:
         """An answer to SCIP, which prints errors and forgets them."""
         try:
             return answer()

@@ -29,6 +29,7 @@ from bilevelpy.backends.exact.search import search_on
 from bilevelpy.backends.exact.status import is_close
 from bilevelpy.backends.exact.tree import solve_by_tree
 from bilevelpy.backends.exact.tried import best_of_tried, choices_to_try
+from bilevelpy.backends.exact.whole_answer import in_whole_numbers
 from bilevelpy.backends.exact.zero_sum import ZeroSum, is_zero_sum
 from bilevelpy.backends.whole import Hooks
 from bilevelpy.ir.walk import duals
@@ -130,8 +131,22 @@ class Ways(Programs):
         seconds = time.perf_counter() - self.began
         unit = self.units.upper
         return self.hooks.observe(
-            self.given, self.units.given(values), unit * objective, unit * bound, seconds
+            self.given,
+            self.units.given(self._in_whole_numbers(values)),
+            unit * objective,
+            unit * bound,
+            seconds,
         )
+
+    def _in_whole_numbers(self, v: Array) -> Array:
+        """The point with whole responses, where the model asks for them and they were found in real
+        numbers.
+        """
+        if self.system is self.units.system:
+            return v
+        limits = replace(self.limits(0.5), feasible=FEASIBLE)
+        run = Followers(self.units.system, lambda: limits)
+        return in_whole_numbers(run, v, -1.0 if self.pessimistic else 1.0)
 
     def _by_conditions(self) -> Outcome:
         """SCIP, with local solutions on the way; where a small problem is not solved in time, a
@@ -175,7 +190,7 @@ class Ways(Programs):
             ),
         )
         if whole is not None and found.values is not None:
-            found = replace(found, values=found.values[: self.program.columns.count])
+            found = replace(found, values=self._with_multipliers(found.values))
         if state.best is not None and state.objective < found.objective:
             found = replace(found, values=state.best, objective=state.objective)
         if found.values is not None:
@@ -190,6 +205,17 @@ class Ways(Programs):
         if not limit or not limited or state.stopped:
             return found
         return self._search(found, state, [])
+
+    def _with_multipliers(self, v: Array) -> Array:
+        """The columns of the conditions at a point of the program without some pairs: multipliers
+        that it has not are found beside the responses.
+        """
+        count = self.program.columns.count
+        if v.size >= count or self.state.stopped:
+            return v[:count]
+        fixed = {j: float(v[j]) for j in range(self.system.columns.count)}
+        found = Relaxed(self.program, fixed).solve(self.limits(START))
+        return v if found.values is None else found.values
 
     def _pace(self) -> Pace | None:
         """What ends a proof early: where another method goes on, and the problem is not small."""
