@@ -27,8 +27,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 BEST = 2e-7
 # Rows may be off by this only: what a response gains by it changes F by as much as its square root.
 FEASIBLE = 1e-8
-# The same at points that others have found, on the edge of what rows allow.
-EDGE = 1e-6
+# The same at points that others have found, on the edge of what rows allow; and what is rounding.
+EDGE, ROUNDING = 1e-6, 1e-12
 # x avoids a response by nothing where its rows are broken by this at most (relative to their
 # terms), and it would be better by so much (relative).
 HIDDEN, FALL = 2e-7, 1e-3
@@ -105,8 +105,9 @@ class Followers:
         edge of what the follower can meet.
         """
         rows = self.system.lower_rows.take(self._rows(k))
-        off = rows.violation(v)
-        off = np.where(off <= EDGE * row_scales(rows, v), 1.01 * off, 0.0)
+        off, scales = rows.violation(v), row_scales(rows, v)
+        # Equations that rounding alone makes wider are called infeasible by SCIP now and then.
+        off = np.where((off > ROUNDING * scales) & (off <= EDGE * scales), 1.01 * off, 0.0)
         return replace(rows, lower=rows.lower - off, upper=rows.upper + off)
 
     def _rows(self, k: int) -> Array:

@@ -129,17 +129,21 @@ class Search:
     def _improve(self, at: Array, whole: Array) -> None:
         """The first exchange that helps, until none does."""
         value = self._value(at)
-        eye = np.eye(whole.size)
-        single = [s * e for e in eye for s in (1.0, -1.0)]
-        pairs = [a - b for i, a in enumerate(eye) for j, b in enumerate(eye) if i != j]
+        n = whole.size
         better = True
         while better and self._time():
             better = False
-            steps = [single[k] for k in self.rng.permutation(len(single))]
-            steps += [pairs[k] for k in self.rng.permutation(len(pairs))[:PAIRS]]
+            single = self.rng.permutation(2 * n).tolist()
+            pairs = self.rng.choice(n * (n - 1), min(PAIRS, n * (n - 1)), replace=False).tolist()
+            steps: list[tuple[tuple[int, float], ...]] = []
+            steps += [((k // 2, 1.0 - 2.0 * (k % 2)),) for k in single]
+            # The second of a pair is one of the others.
+            ends = [(k // (n - 1), k % (n - 1)) for k in pairs]
+            steps += [((i, 1.0), (j + (j >= i), -1.0)) for i, j in ends]
             for step in steps:
                 trial = at.copy()
-                trial[whole] += step
+                for i, by in step:
+                    trial[whole[i]] += by
                 if not self._time():
                     return
                 if not self._is_allowed(trial):

@@ -51,7 +51,7 @@ SHARE = 0.75
 # The same where every choice of the leader may be tried afterwards.
 TRIED = 0.25
 # Share of the time for cuts of adversaries.
-ADVERSARIES = 0.5
+ADVERSARIES = SHARE
 # Local solutions may take this share of the time, so many seconds, and so many starts.
 LOCAL, LOCAL_SECONDS = 0.3, 60.0
 # The same where another method follows, which looks for nothing else.
@@ -121,6 +121,9 @@ class Ways(Programs):
             self.solved = self.state.solved
             if found.status in ("optimal", "infeasible") or self.state.stopped:
                 return found
+            if found.status == "time_limit" and self.limits(until=end).seconds <= LEAST:
+                # Cuts of another kind would begin without a bound.
+                return self._search(found, self.state, [])
             self.state.bound = -math.inf  # a bound beside that of cuts would contradict them
         return self._by_cuts()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -44,3 +45,26 @@ def test_exchanges_of_whole_numbers_lead_to_the_optimum(seed: int) -> None:
     x = state.best[program.upper_columns]
     assert float(x @ v) <= 16.0
     assert pytest.approx(least, abs=1e-6) == state.objective
+
+
+def test_pairs_of_many_whole_numbers_are_drawn_not_made() -> None:
+    """900,000 pairs of 950 numbers as vectors are seven gigabytes."""
+    n = 950
+    text = """
+    dim n;
+    param c[n];
+    upper { var x[n] in binary; minimize sum(c * x) + y; subject to some: sum(x) >= 3; }
+    lower f { var y in integers(0, 3); minimize y; subject to least: y >= x[1]; }
+    """
+    made = system(bl.parse(text, c=np.ones(n)).bound)
+    run = Followers(made, Limits)
+    state, rng = Progress(), np.random.default_rng(0)
+    start = np.zeros(n + 1)
+    start[:3] = start[n] = 1.0
+    state.keep(start, 4.0, {0: 1.0})
+    tracemalloc.start()
+    try:
+        Search(run, state, time.perf_counter() + 0.3, rng).run([])
+        assert tracemalloc.get_traced_memory()[1] < 1e8
+    finally:
+        tracemalloc.stop()
