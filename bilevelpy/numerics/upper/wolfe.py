@@ -27,6 +27,9 @@ VAGUE = 10.0
 REACH = 1.5
 # An expansion must be promised by the decrease so far, this fraction of the linear prediction.
 PROMISE = 0.5
+# A rise above what is known nearby that so many times the slope does not explain is a jump of the
+# response: no shorter bracket holds a minimiser of it.
+CLIFF = 30.0
 # So must be what twice its length would gain by the slope there: the same on a free line, where it
 # is 0.9, and nothing at the corner of a box.
 AHEAD = 3e-3
@@ -61,6 +64,7 @@ def search(
     low, high = 0.0, math.inf
     best: Point | None = None
     last: tuple[float, Vec] | None = None
+    above = math.inf  # Phi at the upper end of the bracket
     t, length = 1.0, norm(d)
     noise = NOISE * abs(start.value)
     shortest = max(SHORTEST * max(extent, length), 4e-16 * norm(start.x))
@@ -102,13 +106,18 @@ def search(
             if steep:
                 low, best = t, trial
             else:
-                high = t
+                high, above = t, trial.value
         else:
-            high = t
-        if math.isfinite(change):
+            high, above = t, trial.value
+        # From a response of another valley the next one would be one of that valley, too.
+        if math.isfinite(change) and (good or not response.curved):
             last = (t, trial.y)
         if (high - low) * length <= shortest:
             break
+        if best is not None and response.curved and high < math.inf:
+            smooth = CLIFF * abs(dot(start.g, d)) * (high - low)
+            if above - best.value > smooth:
+                return Found(best, False, start)
         t = _next(low, high, t, slope, end_slope, change)
     stuck = best is None or high < math.inf
     return Found(best, stuck, start)

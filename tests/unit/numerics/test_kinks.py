@@ -8,8 +8,10 @@ import pytest
 import torch
 
 import bilevelpy as bl
+from bilevelpy.backends.implicit.aid import AID, AIDOptions
 from bilevelpy.numerics.certificate.examine import certify
 from bilevelpy.numerics.lower.krylov import newton_cg
+from bilevelpy.numerics.upper.wolfe import search
 from bilevelpy.options import SolveOptions
 from bilevelpy.solving import oracle
 from tests.oracles import AutoOracle, box
@@ -117,3 +119,25 @@ def test_a_wrong_hypergradient_is_not_taken_for_a_kink() -> None:
     found = certify(o, x, y, None, SolveOptions(), rng)
     assert found.kind == "none"
     assert any("contradicts the hypergradient" in r for r in found.reasons), found.reasons
+
+
+def test_searches_end_before_a_response_that_jumps() -> None:
+    # The minimiser near -1 of y^4/4 - y^2/2 - xy is gone beyond x = 2 / sqrt(27), and the other one
+    # is worse to the leader: no bracket that is shorter holds a minimiser of F.
+    o = AutoOracle(
+        lambda x, y: -x.sum() + 4.0 * (1.0 + torch.tanh(20.0 * y)).sum(),
+        lambda x, y: (y**4 / 4 - y**2 / 2).sum() - x @ y,
+        torch.tensor([0.1], dtype=torch.float64),
+        torch.tensor([-1.0], dtype=torch.float64),
+    )
+    response = AID().response(o, AIDOptions())
+    response.curved = True
+    start = response.differentiate(response.evaluate(o.x0, None, o.y0), None)
+    solves = o.counts.lower_solves
+    way = torch.ones(1, dtype=torch.float64)
+    found = search(response, start, way, extent=1.0, remember=lambda _: None)
+    assert found.point is not None
+    assert not found.stuck
+    assert 0.15 < float(found.point.x) < 2 / np.sqrt(27)
+    assert float(found.point.y) < -0.5
+    assert o.counts.lower_solves - solves <= 8
