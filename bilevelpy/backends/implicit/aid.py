@@ -29,6 +29,7 @@ from bilevelpy.numerics.linear_solve import (
 from bilevelpy.numerics.lower.hypergradient import Adjoint, krylov_adjoint
 from bilevelpy.numerics.lower.krylov import gradient_descent, lbfgs, newton_cg, offered, on_face
 from bilevelpy.numerics.lower.preconditioner import PairPreconditioner
+from bilevelpy.numerics.lower.rented import RentedInverse
 from bilevelpy.numerics.lower.response import Accuracy, Point, Response
 from bilevelpy.numerics.lower.solve import LowerSolution
 from bilevelpy.numerics.quasi_newton import BFGS
@@ -138,15 +139,24 @@ class StepLength:
     given: float = 0.0
     rng: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
     pairs: PairPreconditioner = field(default_factory=PairPreconditioner)
+    inverse: RentedInverse = field(default_factory=RentedInverse)
     memory: BFGS = field(default_factory=lambda: BFGS(1.0))
     known: Operator | None = None
 
     def prepare(self, oracle: Oracle, x: Vec, y: Vec) -> PairPreconditioner | None:
         """The preconditioner that f's form gives at a point goes into ``known``; where it gives
-        none, pairs of earlier runs serve.
+        none, a dense inverse that has paid, and until then pairs of earlier runs.
         """
         self.known = offered(oracle, x, y)
+        if self.known is None and self.inverse.matrix is not None:
+            self.known = self.inverse
         return self.pairs if self.known is None else None
+
+    def renew(self, oracle: Oracle, x: Vec, y: Vec) -> None:
+        """At a response, a dense inverse in the place of pairs or of an older one."""
+        if self.known is None or self.known is self.inverse:
+            self.inverse.settle(oracle, x, y)
+            self.known = None if self.inverse.matrix is None else self.inverse
 
     def at(self, oracle: Oracle, x: Vec, y: Vec, *, renew: bool = False) -> float:
         """The step length."""
@@ -197,6 +207,7 @@ class AIDMethod:
         limit = o.lower_steps or (200 if o.lower == "newton-cg" else 5000)
         if o.lower == "newton-cg":
             shared = self.steps.prepare(oracle, x, y)
+            products = oracle.counts.hvp
             found = newton_cg(
                 oracle,
                 x,
@@ -207,6 +218,7 @@ class AIDMethod:
                 shared=shared,
                 preconditioner=self.steps.known,
             )
+            self.steps.inverse.rent += oracle.counts.hvp - products
             return found, start
         if o.lower == "lbfgs":
             memory = self.steps.memory = BFGS(0.0, SHARED, rescale=True)
@@ -229,9 +241,11 @@ class AIDMethod:
         self.solves += 1
         if o.variant in ("cg", "hoag"):
             change = 0.0 if o.adjoint_steps else accuracy.change
+            if not o.adjoint_steps:
+                self.steps.renew(oracle, x, y)
             known = None if o.adjoint_steps else self.steps.known
             pairs = self.steps.pairs if known is None else None
-            return krylov_adjoint(
+            adjoint = krylov_adjoint(
                 oracle,
                 x,
                 y,
@@ -244,6 +258,8 @@ class AIDMethod:
                 preconditioner=known or (identity if o.adjoint_steps else None),
                 max_iter=limit,
             )
+            self.steps.inverse.rent += adjoint.products
+            return adjoint
         d = face.project(point.gF_y)
         H = on_face(oracle.hvp(x, y), face)
         found = self._iterate(
