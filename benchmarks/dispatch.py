@@ -7,7 +7,7 @@ already, certificate included; a fixed backend has :data:`ROOM` times the CPU se
 at least :data:`LEAST` and at most :data:`MOST`.
 
 Runs are kept in ``bench-output/dispatch.json`` and not repeated: ``--again NAME`` forgets those of
-a model or a backend. ``--write FILE`` puts the tables into a page, after its mark.
+a model or a backend. ``--write`` puts the tables into the documentation, between their marks.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from bilevelpy.backends import registry
 from bilevelpy.backends.base import Accept
 
 STORE = ROOT / "bench-output" / "dispatch.json"
+TABLE, MEASURED = (ROOT / "docs" / name for name in ("dispatcher.md", "dispatch_measured.md"))
 ROOM, LEAST, MOST = 3.0, 0.75, 6.0
 # Wall seconds for one CPU second at most: the machine may have other work.
 SLOWER = 12.0
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--backends", default="", metavar="A,B", help="only these, beside auto")
     parser.add_argument("--again", action="append", default=[], metavar="NAME")
     parser.add_argument("--report", action="store_true", help="only show what is stored")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into this file")
+    parser.add_argument("--write", action="store_true", help="put the tables into the pages")
     options = parser.parse_args()
     torch.set_num_threads(1)
     runs = _read()
@@ -70,8 +71,8 @@ def main() -> None:
     text = f"{machine()}\n\n{report(entries, runs)}"
     print(text)
     if options.write:
-        put(options.write, "rules", rules())
-        put(options.write, "measured", text)
+        put(TABLE, "rules", rules())
+        put(MEASURED, "measured", text)
 
 
 def put(path: Path, mark: str, text: str) -> None:

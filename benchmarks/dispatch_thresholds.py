@@ -1,8 +1,8 @@
 """Where the thresholds of the decision table lie: ``python -m benchmarks.dispatch_thresholds``.
 
 Each family of models grows in one size; two or more backends solve every member. The threshold is
-where their CPU times cross. Results are kept in ``bench-output/thresholds.json``; ``--write FILE``
-puts the table into a page, after its second mark.
+where their CPU times cross. Results are kept in ``bench-output/thresholds.json``; ``--write``
+puts the table into ``docs/dispatch_measured.md``, between its marks.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import argparse
 import json
 import math
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
 import bilevelpy as bl
-from benchmarks.dispatch import measured, put
+from benchmarks.dispatch import MEASURED, measured, put
 from benchmarks.dispatch_families import FAMILIES, Family
 from benchmarks.dispatch_models import Entry
 from benchmarks.measure import ROOT
@@ -29,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.dispatch_thresholds")
     parser.add_argument("names", nargs="*", metavar="FAMILY", help="only those that start so")
     parser.add_argument("--report", action="store_true", help="only show what is stored")
-    parser.add_argument("--write", type=Path, metavar="FILE")
+    parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     stored: dict[str, Any] = json.loads(STORE.read_text("utf-8")) if STORE.exists() else {}
@@ -58,7 +57,7 @@ def main() -> None:
     text = table(stored)
     print(text)
     if options.write:
-        put(options.write, "thresholds", text)
+        put(MEASURED, "thresholds", text)
 
 
 def _same(model: bl.Model) -> bl.Model:

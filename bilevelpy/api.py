@@ -60,6 +60,11 @@ def analyze(model: Model | str | Path, *, seed: int = 0) -> Structure:
     """The facts that decide how the model is solved, each with its evidence and reason.
 
     ``seed`` chooses the points at which what cannot be proved is observed.
+
+    Raises
+    ------
+    ModelError
+        One of its assumptions is refuted (BLV0504); of a path also what :func:`load` raises.
     """
     from bilevelpy.solving import check_unchanged, structure
 
@@ -74,8 +79,13 @@ def dispatch(
     """Which backend is to solve a model of this structure (of a model: :func:`analyze` finds it),
     and why not the others.
 
-    ``backend`` asks for one by name; where it rejects the model this raises ``BackendError``,
-    unless ``force`` is set.
+    ``backend`` asks for one by name.
+
+    Raises
+    ------
+    BackendError
+        No backend takes the model (BLV0601), or the one asked for rejects it (BLV0602) and
+        ``force`` is not set.
     """
     from bilevelpy.analysis.structure import Structure
     from bilevelpy.dispatcher import dispatch as decide

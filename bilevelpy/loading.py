@@ -47,7 +47,7 @@ def load(
 def parse(
     text: str, *, data: Any = None, externs: Mapping[str, Any] | None = None, **keywords: Any
 ) -> Model:
-    """Check and bind a model given as text; otherwise as :func:`load`."""
+    """Check and bind a model given as text; parameters and errors are those of :func:`load`."""
     if not isinstance(text, str):
         raise UsageError(f"parse takes the text of a model, found {text!r:.80}")
     return build(Source(TEXT, text), _given(data, externs, keywords))

@@ -209,7 +209,13 @@ class Result:
         return pd.DataFrame(rows)
 
     def dual(self, name: str) -> np.ndarray:
-        """The multipliers of a lower constraint, ``"fit.cap"``."""
+        """The multipliers of a lower constraint, ``"fit.cap"``.
+
+        Raises
+        ------
+        KeyError
+            The backend found none of that name.
+        """
         if name not in self.duals:
             raise KeyError(
                 f"no multipliers of `{name}`; there are: {', '.join(self.duals) or 'none'}; "
@@ -247,6 +253,11 @@ class Result:
         ``load_result`` reads both.
 
         The file is complete or absent: it is written beside its place and moved there.
+
+        Raises
+        ------
+        UsageError
+            The name ends otherwise, or the file cannot be written.
         """
         suffix = storage.path_given(path, "save").suffix.lower()
         if suffix == ".json":
@@ -286,6 +297,11 @@ class Result:
         ``kind`` "convergence" shows the run against time and evaluations. The other kinds need the
         ``model`` that was solved: "landscape", "response" (``along="lam"``), "network", "images",
         "values"; :meth:`Model.picture` documents them.
+
+        Raises
+        ------
+        UsageError
+            The kind needs a model, or the model has no such picture.
         """
         if kind != "convergence":
             if model is None:

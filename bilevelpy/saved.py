@@ -14,7 +14,13 @@ from bilevelpy.result import Certificate, Record, Result, Status
 
 
 def load_result(path: str | Path) -> Result:
-    """Read a result that :meth:`Result.save` wrote. Its ``decision`` is a plain mapping."""
+    """Read a result that :meth:`Result.save` wrote. Its ``decision`` is a plain mapping.
+
+    Raises
+    ------
+    UsageError
+        There is no such file, or it holds no saved result.
+    """
     arrays: dict[str, np.ndarray] = {}
     if storage.path_given(path, "load_result").suffix.lower() == ".npz":
         arrays, content = storage.read_npz(path)

@@ -104,7 +104,13 @@ class Sweep:
         return {**found, "unfinished": self.unfinished} if self.interrupted else found
 
     def save(self, path: str | Path) -> None:
-        """Write the table: ``.csv``, or ``.json``. The file is complete or absent."""
+        """Write the table: ``.csv``, or ``.json``. The file is complete or absent.
+
+        Raises
+        ------
+        UsageError
+            The name ends otherwise, or the file cannot be written.
+        """
         suffix = storage.path_given(path, "save").suffix.lower()
         if suffix == ".json":
             storage.write_json(path, self.as_dict())

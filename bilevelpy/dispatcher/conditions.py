@@ -1,7 +1,7 @@
 """What the rows of the decision table ask of a structure: named tests, for rules and for readers.
 
-The thresholds are measured by ``python -m benchmarks.dispatch``; ``docs/dispatcher.md`` shows the
-figures behind each.
+The thresholds are measured by ``python -m benchmarks.dispatch_thresholds``;
+``docs/dispatch_measured.md`` shows the figures behind each.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "dispatcher.md"
 
 
 def test_the_page_shows_the_table_of_the_package() -> None:
-    """`python -m benchmarks.dispatch --report --write docs/dispatcher.md` renews it."""
+    """`python -m benchmarks.dispatch --report --write` renews it."""
     assert rules() in PAGE.read_text("utf-8")
 
 
