@@ -25,17 +25,13 @@ NEITHER = frozenset({"sin", "cos", "tan", "atan", "tanh", "sinh", "sigmoid", "so
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a term is convex; where not, the smallest offending node and the reason in words.
-
-    ``concave`` says that the term is known to be concave (and not affine).
-    """
+    """Whether a term is convex; where not, the smallest offending node and the reason in words."""
 
     term: Term
     convex: bool
     evidence: Evidence = Evidence.PROVED
     node: ir.Expr | None = None
     why: str = ""
-    concave: bool = False
     affine: bool = False
 
 
@@ -112,7 +108,7 @@ class Judge:
 
 def _concave(term: Term, what: str) -> Verdict:
     why = f"{what}, so this term is concave" if what != "concave" else "this term is concave"
-    return Verdict(term, False, node=term.root, why=why, concave=True)
+    return Verdict(term, False, node=term.root, why=why)
 
 
 def _coefficient_sign(signs: Signs, term: Term) -> str:

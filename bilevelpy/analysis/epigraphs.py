@@ -72,14 +72,11 @@ class _NotOne(Exception):
 
 
 class _Finder:
-    """Collects the epigraphs of one level, those inside of others first; ``rest`` is what else its
-    objective consists of.
-    """
+    """Collects the epigraphs of one level, those inside of others first."""
 
     def __init__(self, forms: Forms, signs: Signs, level: Level) -> None:
         self.forms, self.signs, self.level = forms, signs, level
         self.found: dict[ir.Expr, Epigraph] = {}
-        self.rest: list[ir.Expr] = []
 
     def open(self, root: ir.Expr, sign: float) -> list[ir.Expr]:
         """Take the kinks of an expression that is to be small (``sign`` 1) or large (-1); what is

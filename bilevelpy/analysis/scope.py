@@ -21,15 +21,12 @@ Names = frozenset[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Expressions with the variables that count as moving (``own``).
-
-    ``moving`` holds the nodes that depend on them, ``shifting`` those that depend on variables held
-    fixed. Shadow prices count as moving. ``eigenvalues`` keeps the least eigenvalue of matrices
-    that were factorised.
+    """Expressions of a level: ``moving`` are the nodes that depend on its own variables or on
+    shadow prices, ``shifting`` those that depend on variables held fixed. ``eigenvalues`` keeps the
+    least eigenvalue of matrices that were factorised.
     """
 
     bound: BoundProgram
-    own: Names
     moving: frozenset[Expr]
     shifting: frozenset[Expr]
     eigenvalues: dict[Expr, float] = field(default_factory=dict, compare=False, repr=False)
@@ -68,14 +65,12 @@ def dependents(roots: Iterable[Expr], names: Names, duals: bool = False) -> froz
 def make_scope(bound: BoundProgram, roots: Iterable[Expr], own: Names, other: Names) -> Scope:
     """The scope of some expressions."""
     nodes = list(roots)
-    return Scope(bound, own, dependents(nodes, own, duals=True), dependents(nodes, other))
+    return Scope(bound, dependents(nodes, own, duals=True), dependents(nodes, other))
 
 
-def text_at(program: Program, span: Span | None, limit: int = 60) -> str:
-    """The source text under a span on one line, cut at ``limit`` characters; empty where there is
-    none.
-    """
+def text_at(program: Program, span: Span | None) -> str:
+    """The source text under a span on one line, cut at 60 characters; empty where there is none."""
     if span is None or span.file not in program.sources:
         return ""
     text = " ".join(program.sources[span.file].text[span.start : span.end].split())
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    return text if len(text) <= 60 else text[:57] + "..."

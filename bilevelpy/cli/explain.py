@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -82,7 +84,6 @@ def _evaluated(model: Model) -> BoundProgram:
 def _explain_code(code: str, as_json: bool) -> int:
     """The page about ``code``."""
     from bilevelpy.diagnostics import CATALOG
-    from bilevelpy.resources import error_page
 
     entry = CATALOG.get(code)
     if entry is None:
@@ -95,3 +96,14 @@ def _explain_code(code: str, as_json: bool) -> int:
     else:
         print(page if page is not None else f"{entry.severity}[{code}]: {entry.template}")
     return DONE
+
+
+def error_page(code: str) -> str | None:
+    """The page about a diagnostic code (Markdown), or None where there is none."""
+    name = f"{code}.md"
+    packaged = files("bilevelpy") / "docs_errors" / name
+    if packaged.is_file():
+        return packaged.read_text(encoding="utf-8")
+    # An editable install and a checkout have the pages where they are edited.
+    page = Path(__file__).parents[2] / "docs" / "errors" / name
+    return page.read_text(encoding="utf-8") if page.is_file() else None

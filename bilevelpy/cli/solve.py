@@ -139,7 +139,7 @@ def solve(
         print_json(result.as_dict())
     else:
         from bilevelpy.cli.tables import console, result_table
-        from bilevelpy.reductions.labels import labels_of
+        from bilevelpy.reductions.columns import labels_of
 
         console(errors=False).print(result_table(result, labels_of(loaded.bound)))
     if result.success:

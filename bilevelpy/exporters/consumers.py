@@ -44,10 +44,10 @@ class Outcome:
     is_global: bool = True
 
 
-def need(package: str, install: str | None = None) -> None:
+def need(package: str) -> None:
     """Raise :class:`Missing` where a package is not there."""
     if importlib.util.find_spec(package) is None:
-        raise Missing(f"pip install {install or package}")
+        raise Missing(f"pip install {package}")
 
 
 def scip(path: Path) -> Outcome:

@@ -14,7 +14,6 @@ class Text:
     """A file to import, as lines with their places; ``marked`` where a byte order mark began it."""
 
     def __init__(self, path: str | Path, text: str | None = None) -> None:
-        self.path = Path(path)
         content = open_text(path, "file") if text is None else text
         self.marked = content.startswith("\ufeff")
         self.source = Source(str(path), content.removeprefix("\ufeff"))
@@ -39,9 +38,9 @@ class Text:
         found = diagnostic("BLV0720", self.span(line), hint=hint, reason=reason)
         return ModelError([found], {self.source.name: self.source})
 
-    def foreign(self, line: int, what: str, reason: str, hint: str | None = None) -> ModelError:
+    def foreign(self, line: int, what: str, reason: str) -> ModelError:
         """The error of a line that means something which this language does not have."""
-        found = diagnostic("BLV0721", self.span(line), reason, hint=hint, what=what)
+        found = diagnostic("BLV0721", self.span(line), reason, what=what)
         return ModelError([found], {self.source.name: self.source})
 
 

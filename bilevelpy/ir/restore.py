@@ -10,7 +10,6 @@ import numpy as np
 from bilevelpy.diagnostics import Source, Span
 from bilevelpy.errors import UsageError
 from bilevelpy.ir.build import Builder
-from bilevelpy.ir.damage import Damage, told
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.program import (
     Assumption,
@@ -41,6 +40,21 @@ from bilevelpy.ir.types import (
     Stance,
 )
 from bilevelpy.storage import number
+
+
+class Damage(ValueError):
+    """What a document says that cannot be."""
+
+
+def _told(error: Exception) -> str:
+    """An exception of reading as a phrase; Python's words about its own types help nobody."""
+    if isinstance(error, Damage):
+        return str(error)
+    if isinstance(error, KeyError):
+        return f"an entry has no `{error.args[0]}`"
+    if isinstance(error, RecursionError):
+        return "its expressions are nested too deeply"
+    return "a value is not of the kind that belongs there"
 
 
 def decode(
@@ -79,7 +93,7 @@ def decode(
         OverflowError,
         RecursionError,
     ) as error:
-        raise UsageError(f"this model is damaged: {told(error)}") from error
+        raise UsageError(f"this model is damaged: {_told(error)}") from error
     if found != content.get("digest"):
         raise UsageError("this model is damaged: its content does not fit its `digest`")
     return bound
@@ -107,7 +121,7 @@ class _Reader:
                     self._axis(entry) if "axis" in entry and "kind" in entry else self._node(entry)
                 )
             except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-                raise Damage(f"object {place}: {told(error)}") from error
+                raise Damage(f"object {place}: {_told(error)}") from error
         program = self._program(self.content["program"])
         return BoundProgram(program, self._data(self.content["data"], externs))
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 WIDTH = 80
 
 
-def lines(rows: Iterable[tuple[str, str]], indent: str = "  ") -> str:
+def lines(rows: Iterable[tuple[str, str]]) -> str:
     """Names, and texts in a column of their own."""
     pairs = [(name, text) for name, text in rows if text]
     wide = max((len(name) for name, _ in pairs), default=0) + 2
@@ -25,8 +25,8 @@ def lines(rows: Iterable[tuple[str, str]], indent: str = "  ") -> str:
         textwrap.fill(
             text,
             max(WIDTH, wide + 40),
-            initial_indent=f"{indent}{name:<{wide}}",
-            subsequent_indent=f"{indent}{'':<{wide}}",
+            initial_indent=f"  {name:<{wide}}",
+            subsequent_indent=f"  {'':<{wide}}",
             break_long_words=False,
             break_on_hyphens=False,
         )

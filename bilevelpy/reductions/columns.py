@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 UPPER = 0
 """Owner of the upper variables; shadow prices are nobody's choice and have the owner -1."""
 PRICE = -1
+# Entries of one variable up to which their names are looked up.
+MAX_ENTRIES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,6 @@ class Block:
 
     level: str
     name: str
-    axes: Axes
     shape: tuple[int, ...]
     offset: int
     is_dual: bool = False
@@ -109,13 +111,23 @@ def entry_names(bound: BoundProgram, name: str, axes: Axes) -> list[str]:
     return [name + label_text(bound, axes, place) for place in np.ndindex(*shape)]
 
 
-def followers(bound: BoundProgram) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """(level, place in its family) of every follower."""
-    found: list[tuple[str, tuple[int, ...]]] = []
-    for level in bound.program.lowers:
-        shape = tuple(bound.data.sizes[a] for a in level.family)
-        found += [(level.name, place) for place in np.ndindex(*shape)]
-    return tuple(found)
+def labels_of(bound: BoundProgram) -> dict[str, list[str]]:
+    """``level.variable`` (``variable`` above) -> the names of its entries, row by row.
+
+    Variables over dims and ranges are left out: their entries are counted from 1, which everybody
+    can do.
+    """
+    found: dict[str, list[str]] = {}
+    for level in bound.program.levels:
+        prefix = "" if level is bound.program.upper else f"{level.name}."
+        for v in level.variables:
+            size = prod(bound.data.sizes[a] for a in v.axes)
+            if not v.axes or size > MAX_ENTRIES:
+                continue
+            names = [n.strip("[]") for n in entry_names(bound, "", v.axes)]
+            if any(not c.isdigit() for name in names for c in name.replace(",", "")):
+                found[prefix + v.name] = names
+    return found
 
 
 def make_columns(bound: BoundProgram, *, matrices: bool = False) -> Columns:
@@ -133,9 +145,7 @@ def make_columns(bound: BoundProgram, *, matrices: bool = False) -> Columns:
         members = int(np.prod([bound.data.sizes[a] for a in level.family], dtype=np.int64))
         for variable in level.variables:
             shape = tuple(bound.data.sizes[a] for a in variable.axes)
-            block = Block(
-                level.name, variable.name, variable.axes, shape, offset, span=variable.span
-            )
+            block = Block(level.name, variable.name, shape, offset, span=variable.span)
             below = level is not program.upper
             shown = f"{level.name}." if below and taken[variable.name] > 1 else ""
             names += entry_names(bound, f"{shown}{variable.name}", variable.axes)
@@ -151,7 +161,7 @@ def make_columns(bound: BoundProgram, *, matrices: bool = False) -> Columns:
         level = program.level(level_name)
         found = next(c for c in level.constraints if c.name == constraint)
         shape = tuple(bound.data.sizes[a] for a in found.axes)
-        block = Block(level_name, constraint, found.axes, shape, offset, True, found.span)
+        block = Block(level_name, constraint, shape, offset, True, found.span)
         names += entry_names(bound, f"dual.{level_name}.{constraint}", found.axes)
         low, high = _price_bounds(bound, level_name, constraint, block.size)
         zero = np.clip(np.zeros(block.size), low, high)

@@ -96,7 +96,7 @@ def worst_responses(system: System) -> Worst:
     own = join_rows([copied, _same_value(system, to, width)], width)
     own = replace(own, follower=np.ones(own.count, dtype=np.int64))
     leader = system.bound.program.upper
-    follower = Follower(leader.name, (), "worst", 1.0, False, leader.span)
+    follower = Follower(leader.name, "worst", 1.0, False, leader.span)
     upper = replace(rows, follower=np.zeros(rows.count, dtype=np.int64))
     second = kkt(
         System(

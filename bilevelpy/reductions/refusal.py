@@ -27,10 +27,9 @@ def refuse(
     span: Span | None,
     label: str = "",
     *,
-    notes: tuple[str, ...] = (),
     hint: str | None = None,
     **values: str,
 ) -> Refused:
     """The error of that code, to be raised by the caller."""
-    found = diagnostic(code, span, label, notes=notes, hint=hint, **cast("dict[str, Any]", values))
+    found = diagnostic(code, span, label, hint=hint, **cast("dict[str, Any]", values))
     return Refused(found, program)

@@ -16,7 +16,7 @@ from bilevelpy.ir.evaluate import evaluate
 from bilevelpy.ir.types import DomainKind, Relation, Sense
 from bilevelpy.ir.walk import place
 from bilevelpy.reductions import scalar as sc
-from bilevelpy.reductions.columns import entry_names, followers, make_columns
+from bilevelpy.reductions.columns import entry_names, make_columns
 from bilevelpy.reductions.expand.expander import Expander
 from bilevelpy.reductions.polynomial import Form, apply_linear, plus, spread
 from bilevelpy.reductions.tables import (
@@ -67,18 +67,13 @@ def system(bound: BoundProgram, *, objective: bool = True, matrices: bool = Fals
     objectives: list[Functions] = []
     lower_rows: list[Rows] = []
     first = 1
-    places = followers(bound)
     for level in program.lowers:
-        own = [place for name, place in places if name == level.name]
         sign = -1.0 if level.sense is Sense.MAXIMIZE else 1.0
         names = entry_names(bound, level.name, level.family)
-        made += [
-            Follower(level.name, place, name, sign, level.nash, level.span)
-            for place, name in zip(own, names, strict=True)
-        ]
-        objectives.append(_functions(run, level.objective, len(own)).scaled(sign))
-        lower_rows.append(_level_rows(run, level, first, len(own)))
-        first += len(own)
+        made += [Follower(level.name, name, sign, level.nash, level.span) for name in names]
+        objectives.append(_functions(run, level.objective, len(names)).scaled(sign))
+        lower_rows.append(_level_rows(run, level, first, len(names)))
+        first += len(names)
     sign = -1.0 if program.upper.sense is Sense.MAXIMIZE else 1.0
     above = Functions(np.zeros(1), sp.csr_array((1, columns.count)))
     if objective:

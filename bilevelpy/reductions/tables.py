@@ -203,12 +203,11 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Follower:
-    """One follower: its level, its place in the family, and its objective (a row of
-    ``System.lower_objectives``); ``sign`` is -1 where the model maximises.
+    """One follower of a level, in the order of ``System.lower_objectives``; ``sign`` is -1 where
+    the model maximises.
     """
 
     level: str
-    place: tuple[int, ...]
     name: str
     sign: float
     nash: bool

@@ -13,7 +13,7 @@ from bilevelpy.exporters.latex.model import latex
 from bilevelpy.markup import fragments
 from bilevelpy.markup.html import Raw, escape, figure, items, number, table, words
 from bilevelpy.markup.mathml import mathml
-from bilevelpy.reductions.labels import labels_of
+from bilevelpy.reductions.columns import labels_of
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure

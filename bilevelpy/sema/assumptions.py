@@ -7,9 +7,8 @@ from bilevelpy.ir.program import MODULI, Assumption
 from bilevelpy.sema.domains import domain_of
 from bilevelpy.sema.duals import dual_target
 from bilevelpy.sema.elaborate import evaluate
-from bilevelpy.sema.frames import Frame
 from bilevelpy.sema.lookup import axes_text
-from bilevelpy.sema.scope import UPPER, Declaration, State, closest
+from bilevelpy.sema.scope import UPPER, Declaration, Frame, State, closest
 from bilevelpy.syntax import ast
 
 FACTS = {"convex": 0, "strongly_convex": 1, "smooth": 1, "unique": 0, "licq": 0, "steps": 2}

@@ -34,7 +34,6 @@ def bind(
     keywords: Mapping[str, Any] | None = None,
     files: Sequence[tuple[str | None, Path]] = (),
     externs: Mapping[str, Callable[..., Any]] | None = None,
-    base: Path | None = None,
 ) -> BoundProgram:
     """Give every param its array and every axis its size.
 
@@ -51,8 +50,6 @@ def bind(
         ``(name, path)`` for a file that holds one name, ``(None, path)`` for one with several.
     externs
         Name -> function.
-    base
-        Folder that paths in a model without a file of its own are relative to.
 
     Returns
     -------
@@ -65,7 +62,7 @@ def bind(
         With every independent error.
     """
     state = State(program)
-    collect(state, caller_sources(state, keywords or {}, data, files), base)
+    collect(state, caller_sources(state, keywords or {}, data, files))
     bind_externs(state, externs or {})
     used = set(program_axes(program))
     check_ranks(state)

@@ -13,11 +13,19 @@ from bilevelpy.ir.types import Stance
 from bilevelpy.sema.collect import Outline, collect
 from bilevelpy.sema.declare import declare
 from bilevelpy.sema.elaborate import evaluate
-from bilevelpy.sema.frames import Frame
 from bilevelpy.sema.include import read_all
 from bilevelpy.sema.levels import let, level, open_level, shapes
 from bilevelpy.sema.order import in_order
-from bilevelpy.sema.scope import DATA_KINDS, REPORTS, UPPER, Context, Declaration, Kind, State
+from bilevelpy.sema.scope import (
+    DATA_KINDS,
+    REPORTS,
+    UPPER,
+    Context,
+    Declaration,
+    Frame,
+    Kind,
+    State,
+)
 from bilevelpy.sema.warnings import warn
 from bilevelpy.syntax import ast
 

@@ -14,9 +14,8 @@ from bilevelpy.sema.axes import axes_of
 from bilevelpy.sema.binders import Bound, bind
 from bilevelpy.sema.domains import domain_of, fitted
 from bilevelpy.sema.elaborate import drive, evaluate
-from bilevelpy.sema.frames import Frame
 from bilevelpy.sema.lookup import axes_text
-from bilevelpy.sema.scope import UPPER, Context, Declaration, Kind, State
+from bilevelpy.sema.scope import UPPER, Context, Declaration, Frame, Kind, State
 from bilevelpy.sema.values import Value, shape, spread, union
 from bilevelpy.syntax import ast
 

@@ -100,6 +100,17 @@ class Context:
         return replace(self, names={**self.names, **names})
 
 
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A level while it is elaborated: its block, its context, its family."""
+
+    name: str
+    block: ast.Upper | ast.Lower
+    context: Context
+    family: Axes
+    iters: Iterators
+
+
 Request = tuple[ast.Expr, Context]
 Steps = Generator[Request, "Value | None", "Value | None"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,9 @@ from bilevelpy.errors import UsageError
 from bilevelpy.expectations import environment
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.ir.walk import duals as prices_read
+from bilevelpy.lowering.oracle import TorchOracle
+from bilevelpy.lowering.sums.nonfinite import culprit
+from bilevelpy.lowering.sums.sharded import ShardedOracle
 from bilevelpy.lowering.sums.streaming import is_streamed
 from bilevelpy.model import Model
 from bilevelpy.numerics.driver.carried import Carried, Damaged
@@ -30,7 +34,6 @@ from bilevelpy.result import Certificate, Record, Result, Status
 from bilevelpy.solving.elsewhere import ALONE, begun_elsewhere, continued, going_on, usable
 from bilevelpy.solving.facts import hashes, units
 from bilevelpy.solving.judge import Judge
-from bilevelpy.solving.located import located
 from bilevelpy.solving.posed import Posed, posed
 from bilevelpy.solving.prices import prices_at, told, unknown
 from bilevelpy.solving.starts import moved, start_vectors
@@ -132,7 +135,7 @@ def solve_driven(
         if first is not None:
             raw = continued(first, raw)
         if raw.status is Status.DIVERGED:
-            raw = located(functions, raw)
+            raw = _located(functions, raw)
     except Damaged as error:
         assert keeper is not None
         raise UsageError(f"cannot resume from {keeper.path}: it is damaged ({error})") from error
@@ -274,3 +277,24 @@ def _packed(
         duals=duals,
         warnings=(*decision.warnings, *final.warnings, *told(model, duals)),
     )
+
+
+def _located(functions: TorchOracle, run: RunResult) -> RunResult:
+    """The run with the element of the data named at which an objective stops to be finite; as it is
+    where both are finite at its point, or no single sum shows it.
+    """
+    x, y = run.x, run.y
+    for lower in (True, False):
+        value = functions.f(x, y) if lower else functions.F(x, y)
+        if math.isfinite(value):
+            continue
+        if isinstance(functions, ShardedOracle):
+            where = functions.culprit(x, y, lower=lower)
+        else:
+            objective = functions.f_expr if lower else functions.F_expr
+            variables = [*functions.upper.split(x), *functions.lower.split(y)]
+            where = culprit(functions, objective, variables)
+        if where is not None:
+            level = "lower" if lower else "upper"
+            return replace(run, message=f"{run.message} (in the {level} objective {where} is not)")
+    return run

@@ -259,12 +259,10 @@ class ExpressionBuilder:
         )
 
     def sum(self, children: Children) -> ast.Sum:
-        operators = children[1::2]
         return ast.Sum(
             self._span(children),
             tuple(self._value(c) for c in children[::2]),
-            tuple(str(c) for c in operators),
-            tuple(self._at(c) for c in operators),
+            tuple(str(c) for c in children[1::2]),
         )
 
     def product(self, children: Children) -> ast.Product:

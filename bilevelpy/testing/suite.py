@@ -27,8 +27,7 @@ from bilevelpy.options import SolveOptions
 from bilevelpy.result import Certificate, Status
 from bilevelpy.solving.posed import posed
 from bilevelpy.testing.cases import CASES, Case
-from bilevelpy.testing.judged import error_of, judged
-from bilevelpy.testing.outcomes import Outcome, Report
+from bilevelpy.testing.outcomes import Outcome, Report, error_of, judged
 
 __all__ = ["CASES", "Case", "Outcome", "Report", "check_backend"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import bilevelpy
-from bilevelpy.resources import error_page
+from bilevelpy.cli.explain import error_page
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "cvxpy", "sympy", "matplotlib", "scipy", "pandas", "rich")

@@ -42,13 +42,12 @@ if TYPE_CHECKING:
 class Compiled:
     """A graph of some expressions of a text: valid for all data of that text.
 
-    Its inputs are the values of ``slots``, then those of ``variables``; it returns the value of the
+    Its inputs are the values of ``slots``, then the variables; it returns the value of the
     one expression or a tuple of them. ``code`` is its readable source.
     """
 
     graph: fx.Graph
     slots: tuple[Slot, ...]
-    variables: Variables
 
     @cached_property
     def module(self) -> fx.GraphModule:
@@ -100,7 +99,7 @@ class _Lowering(Recorder):
         # Parts that were fused away leave nodes and inputs without users.
         self.graph.eliminate_dead_code()
         slots = tuple(slot for slot, _ in self.slots.values())
-        return Compiled(self.graph, slots, self.variables)
+        return Compiled(self.graph, slots)
 
     # --- order ------------------------------------------------------------------------------------
 

@@ -33,13 +33,10 @@ ARRAYS = 4
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Bytes: of the bound data, of one evaluation of both objectives with their gradients, and of
-    the largest single intermediate result.
-    """
+    """Bytes: of the bound data, and of one evaluation of both objectives with their gradients."""
 
     data: int
     evaluation: int
-    largest: int
 
 
 def widest(bound: BoundProgram, roots: Sequence[Expr]) -> tuple[int, Expr | None]:
@@ -76,7 +73,7 @@ def forecast(bound: BoundProgram) -> Forecast:
     if streamed:
         block = min(streamed, long_block())
         evaluation = 2 * block + evaluation * block // streamed
-    return Forecast(data, evaluation, 8 * widest(bound, objectives)[0])
+    return Forecast(data, evaluation)
 
 
 def long_block() -> int:

@@ -137,9 +137,9 @@ class GroupedOracle:
     def _rows(self, a: Vec) -> Vec:
         return self.parts.spread(a)
 
-    def weak(self, x: Vec, y: Vec, s_y: Vec, tol: float = WEAK) -> int:
-        """How many zeros are held by less than ``tol`` of the slopes: kinks of the response."""
-        groups, entries = self._weakly_held(x, y, s_y, tol)
+    def weak(self, x: Vec, y: Vec, s_y: Vec) -> int:
+        """How many zeros are held by less than ``WEAK`` of the slopes: kinks of the response."""
+        groups, entries = self._weakly_held(x, y, s_y, WEAK)
         return int(groups.sum()) + int(entries.sum())
 
     def _weakly_held(self, x: Vec, y: Vec, s_y: Vec, tol: float) -> tuple[Vec, Vec]:

@@ -74,7 +74,6 @@ class Local:
     objective: float
     violation: float
     converged: bool
-    iterations: int
     acceptable: bool = False
 
     @property
@@ -191,7 +190,6 @@ class InteriorPoint:
             objective,
             math.inf if np.isnan(off).any() else float(off.max(initial=0.0)),
             bool(stats["success"]),
-            int(stats["iter_count"]),
             stats["return_status"] == "Solved_To_Acceptable_Level",
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from bilevelpy.sema.binding.textfiles import frame_table
 MAX_NAMES = 8
 
 
-def collect(state: State, sources: Sequence[Source], base: str | PathLike[str] | None) -> None:
+def collect(state: State, sources: Sequence[Source]) -> None:
     """Fill ``given`` and ``given_axes``; report what is unknown, missing or unreadable."""
     program = state.program
     known = {*program.params, *named_axes(program)}
@@ -41,7 +40,7 @@ def collect(state: State, sources: Sequence[Source], base: str | PathLike[str] |
         holder = _holder(sources, param.name)
         if holder is not None:
             _take(state, param, holder)
-        elif not _default(state, param, base):
+        elif not _default(state, param):
             missing.append(param)
     for axis in named_axes(program).values():
         holder = _holder(sources, axis.name)
@@ -160,12 +159,12 @@ def not_numbers(state: State, param: Param, found: str) -> None:
     )
 
 
-def _default(state: State, param: Param, base: str | PathLike[str] | None) -> bool:
+def _default(state: State, param: Param) -> bool:
     """Take the model's default; whether there is one."""
     default = param.default
     if isinstance(default, Read):
         try:
-            state.given[param.name] = read_default(default, param, base)
+            state.given[param.name] = read_default(default, param)
         except NotNumbers as problem:
             not_numbers(state, param, str(problem))
         except ReadProblem as problem:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from os import PathLike
 from pathlib import Path
 
 from bilevelpy.ir.program import Param, Read
 from bilevelpy.sema.binding.convert import convert
 from bilevelpy.sema.binding.npz import FileProblem, Npz, read_npy
-from bilevelpy.sema.binding.paths import Forbidden, inside
 from bilevelpy.sema.binding.raw import Given, Grid, Long
 from bilevelpy.sema.binding.sources import MODEL_LIMIT, TEXT_LIMIT, column, whole
 from bilevelpy.sema.binding.state import close_to
 from bilevelpy.sema.binding.textfiles import read_csv, read_json
+from bilevelpy.sema.paths import Forbidden, inside
 
 
 class ReadProblem(Exception):
@@ -23,9 +22,9 @@ class ReadProblem(Exception):
         super().__init__(code)
 
 
-def read_default(read: Read, param: Param, base: str | PathLike[str] | None) -> Given:
+def read_default(read: Read, param: Param) -> Given:
     """The value that ``file``, ``csv`` or ``json`` of a model means."""
-    folder = read.folder if read.folder is not None else base if base is not None else "."
+    folder = read.folder if read.folder is not None else "."
     try:
         path = inside(folder, read.path)
     except Forbidden as why:

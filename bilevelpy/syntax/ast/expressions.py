@@ -61,7 +61,6 @@ class Sum(Expr):
 
     terms: tuple[Expr, ...]
     operators: tuple[str, ...]
-    operator_spans: tuple[Span, ...]
 
 
 @dataclass(frozen=True, slots=True)

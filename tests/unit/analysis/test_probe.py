@@ -47,15 +47,14 @@ def test_lanczos_is_exact_in_few_dimensions():
     values = np.array([-1.0, 2.0, 3.0, 10.0])
     q, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((4, 4)))
     H = q @ np.diag(values) @ q.T
-    low, high, direction, exact = lanczos(lambda v: H @ v, 4, np.random.default_rng(1))
+    low, high, exact = lanczos(lambda v: H @ v, 4, np.random.default_rng(1))
     assert exact
     assert (low, high) == pytest.approx((-1.0, 10.0))
-    assert abs(direction @ H @ direction + 1.0) < 1e-9
 
 
 def test_lanczos_stays_inside_the_spectrum():
     values = np.geomspace(1, 1e4, 300)
-    low, high, _, exact = lanczos(lambda v: values * v, 300, np.random.default_rng(1))
+    low, high, exact = lanczos(lambda v: values * v, 300, np.random.default_rng(1))
     assert not exact
     assert 1 - 1e-9 <= low <= high <= 1e4 * (1 + 1e-9)
     assert high > 0.9e4
@@ -208,7 +207,6 @@ def test_variables_without_curvature_are_seen_beyond_dense_sizes():
     seen = probe(curved, np.random.default_rng(0), constant=False, curvature=True)
     assert seen.low == 0.0
     assert seen.singular
-    assert seen.lowest.direction @ curved.H @ seen.lowest.direction == 0.0
 
 
 def test_matrices_that_only_x_moves_are_decomposed_or_bounded():

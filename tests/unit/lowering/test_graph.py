@@ -12,7 +12,7 @@ from bilevelpy.ir.program import Data
 from bilevelpy.ir.types import Axis, AxisKind
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.lowering.programs.graph import compile_expressions
-from bilevelpy.lowering.programs.memory import forecast
+from bilevelpy.lowering.programs.memory import widest
 from bilevelpy.lowering.programs.slots import DataTensors
 from bilevelpy.sema.bind import bind
 from tests.unit.lowering.programs import (
@@ -97,7 +97,8 @@ def test_odd_names_are_usable():
 
 
 def test_memory_guard_sees_the_largest_result():
-    assert forecast(bound(RIDGE, **ridge_data(n=300, p=4))).largest == 8 * 300
+    b = bound(RIDGE, **ridge_data(n=300, p=4))
+    assert widest(b, [v.objective for v in b.program.levels])[0] == 300
 
 
 class Setting:
