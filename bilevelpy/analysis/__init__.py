@@ -1,4 +1,15 @@
-"""Structure analysis: facts about a bound model, each with its evidence, reason and place."""
+"""Structure analysis: facts about a bound model, each with its evidence, reason and place.
+
+``analyze`` makes the ``structure`` of a program. What it asks:
+
+- Is a level convex? ``terms`` splits objectives, ``convexity`` judges the terms by ``stand_ins``;
+  ``quadratic``, ``norms``, ``log_convex``, ``relative_entropy``, ``rising`` and ``plain`` know
+  forms that those rules miss, ``curvature`` puts the verdicts together.
+- How strongly? ``modulus`` and ``eigenvalues``, with bounds by ``ranges``, ``signs`` and ``least``.
+- What shape has it? ``form`` (degrees), ``smooth`` and ``epigraphs`` (kinks), ``separable``
+  (blocks, sums), ``predictors``, ``banded``.
+- What do points show? ``probe``, against what ``declared`` holds of ``assume``.
+"""
 
 from bilevelpy.analysis.analyze import analyze
 from bilevelpy.analysis.explain import describe, to_json

@@ -1,5 +1,10 @@
 """Models in the formats of other systems, one target a file.
 
+Targets are the modules that ``registry`` names; ``*_loops`` and ``*_tables`` hold what a target
+writes of large models. Shared: ``parts`` and ``conditions`` (what a text consists of), ``families``
+and ``loops`` (rows of one shape), ``expressions``, ``naming``, ``header``; ``write`` puts files on
+the disk, ``verify`` and ``consumers`` read them back.
+
 The package is callable: ``bilevelpy.exporters()`` lists the names, while
 ``bilevelpy.exporters.base`` is what the writer of an exporter imports.
 """

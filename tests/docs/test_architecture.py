@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -37,6 +38,13 @@ def test_folders_of_the_larger_packages_are_in_their_tables(layer: str) -> None:
     table = INSIDE.split(FOLDERS)[1].split(f"| `{layer}` |")[1].split("\n\n")[0]
     folders = {p.name for p in (PACKAGE / layer).iterdir() if (p / "__init__.py").exists()}
     assert folders <= set(_named(table)) <= _parts(PACKAGE / layer)
+
+
+def test_guides_in_packages_name_modules_that_exist() -> None:
+    for init in PACKAGE.rglob("__init__.py"):
+        said = ast.get_docstring(ast.parse(init.read_text("utf-8"))) or ""
+        if "\n\n" in said:
+            assert set(re.findall(r"``([a-z]\w+)``", said)) - {"assume"} <= _parts(init.parent)
 
 
 @pytest.mark.parametrize("text", [INSIDE, ADDING], ids=["architecture", "contributing"])
