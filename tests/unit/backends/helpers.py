@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
+from bilevelpy.lowering.domains.product import project_simplex
 from bilevelpy.numerics.certificate.examine import certify, settle
 from bilevelpy.numerics.driver.loop import RunResult, run
 from bilevelpy.options import SolveOptions
-from tests.oracles import HandOracle, Quadratic, toy
+from tests.oracles import HandOracle, Quadratic, toy, vec
 
 Vec = torch.Tensor
 
@@ -51,6 +53,24 @@ def to_goal(
     return run(o, backend, None, settings, callback=reached)
 
 
+def counter_example() -> Quadratic:
+    """F = |x - y2|^2/2 + |y1 - 1|^2/2, f = y1^2/2 - x y1; start 0.01."""
+    one, zero = torch.ones(1, 1, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    return Quadratic(
+        torch.diag(vec(1.0, 0.0)),
+        -torch.tensor([[1.0, 0.0]], dtype=torch.float64),
+        zero,
+        torch.eye(2, dtype=torch.float64),
+        one,
+        -torch.tensor([[0.0, 1.0]], dtype=torch.float64),
+        vec(-1.0, 0.0),
+        vec(0.0),
+        vec(0.01),
+        vec(0.01, 0.01),
+        offset=0.5,
+    )
+
+
 def solve(
     backend: Any, oracle: HandOracle, tol: float = 1e-6, max_iter: int = 500, **options: Any
 ) -> RunResult:
@@ -63,3 +83,16 @@ def solve(
 
 def relative_error(found: Vec, exact: Vec) -> float:
     return float((found - exact).norm() / exact.norm())
+
+
+def symmetric(rng: np.random.Generator, n: int) -> np.ndarray:
+    """A random symmetric matrix."""
+    a = rng.standard_normal((n, n))
+    return (a + a.T) / 2
+
+
+def with_trace(a: np.ndarray, trace: float) -> np.ndarray:
+    """The nearest positive semidefinite matrix of that trace."""
+    values, vectors = np.linalg.eigh(a)
+    near = trace * project_simplex(torch.from_numpy(values[None] / trace))[0].numpy()
+    return (vectors * near) @ vectors.T

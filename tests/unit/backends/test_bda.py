@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 import bilevelpy as bl
 from bilevelpy.backends.unrolled.bda import BDA
 from bilevelpy.errors import UsageError
 from bilevelpy.result import Status
-from tests.oracles import Quadratic, toy, vec
-from tests.unit.backends.helpers import relative_error, solve
+from tests.oracles import toy
+from tests.unit.backends.helpers import counter_example, relative_error, solve
 
 
 def test_it_finds_the_optimistic_solution_of_a_merely_convex_lower_level() -> None:
-    one, zero = torch.ones(1, 1, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
-    o = Quadratic(
-        torch.diag(vec(1.0, 0.0)),
-        -torch.tensor([[1.0, 0.0]], dtype=torch.float64),
-        zero,
-        torch.eye(2, dtype=torch.float64),
-        one,
-        -torch.tensor([[0.0, 1.0]], dtype=torch.float64),
-        vec(-1.0, 0.0),
-        vec(0.0),
-        vec(0.01),
-        vec(0.01, 0.01),
-        offset=0.5,
-    )
-    found = solve(BDA(), o, max_iter=60)
+    found = solve(BDA(), counter_example(), max_iter=60)
     assert found.x == pytest.approx([1.0], abs=1e-5)
     assert found.y == pytest.approx([1.0, 1.0], abs=1e-5)
 

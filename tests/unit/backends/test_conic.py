@@ -12,24 +12,13 @@ import pytest
 import torch
 
 import bilevelpy as bl
-from bilevelpy.lowering.domains.product import project_simplex
 from bilevelpy.lowering.sums.streaming import make_oracle
 from bilevelpy.numerics.certificate.conic import ConicCheck
 from bilevelpy.numerics.cones.response import conic_adjoint, solve_conic
 from bilevelpy.options import SolveOptions
+from tests.unit.backends.helpers import symmetric, with_trace
 
 Array = np.ndarray
-
-
-def symmetric(rng: np.random.Generator, n: int) -> Array:
-    a = rng.standard_normal((n, n))
-    return (a + a.T) / 2
-
-
-def with_trace(a: Array, trace: float) -> Array:
-    values, vectors = np.linalg.eigh(a)
-    near = trace * project_simplex(torch.from_numpy(values[None] / trace))[0].numpy()
-    return (vectors * near) @ vectors.T
 
 
 def gradient(text: str, x: Array, **data: Array) -> tuple[float, Array]:

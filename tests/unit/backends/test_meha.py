@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from bilevelpy.backends.value_function.meha import MEHA
 from bilevelpy.errors import UsageError
 from bilevelpy.numerics.driver.loop import run
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Status
-from tests.oracles import Quadratic, toy, vec
-from tests.unit.backends.helpers import relative_error, solve
-
-
-def counter_example() -> Quadratic:
-    one, zero = torch.ones(1, 1, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
-    return Quadratic(
-        torch.diag(vec(1.0, 0.0)),
-        -torch.tensor([[1.0, 0.0]], dtype=torch.float64),
-        zero,
-        torch.eye(2, dtype=torch.float64),
-        one,
-        -torch.tensor([[0.0, 1.0]], dtype=torch.float64),
-        vec(-1.0, 0.0),
-        vec(0.0),
-        vec(0.01),
-        vec(0.01, 0.01),
-        offset=0.5,
-    )
+from tests.oracles import toy
+from tests.unit.backends.helpers import counter_example, relative_error, solve
 
 
 @pytest.mark.parametrize(("iterations", "error"), [(1000, 4.4e-2), (5000, 9.7e-7)])

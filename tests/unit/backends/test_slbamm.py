@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from bilevelpy.backends.implicit.slbamm import SLBAMM
 from bilevelpy.errors import UsageError
 from bilevelpy.numerics.driver.loop import run
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Status
-from tests.oracles import AutoOracle, Quadratic, merely_convex, toy, vec
-from tests.unit.backends.helpers import relative_error, solve
-
-
-def counter_example() -> Quadratic:
-    """F = |x - y2|^2/2 + |y1 - 1|^2/2, f = y1^2/2 - x y1; start 0.01."""
-    one, zero = torch.ones(1, 1, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
-    return Quadratic(
-        torch.diag(vec(1.0, 0.0)),
-        -torch.tensor([[1.0, 0.0]], dtype=torch.float64),
-        zero,
-        torch.eye(2, dtype=torch.float64),
-        one,
-        -torch.tensor([[0.0, 1.0]], dtype=torch.float64),
-        vec(-1.0, 0.0),
-        vec(0.0),
-        vec(0.01),
-        vec(0.01, 0.01),
-        offset=0.5,
-    )
+from tests.oracles import AutoOracle, merely_convex, toy, vec
+from tests.unit.backends.helpers import counter_example, relative_error, solve
 
 
 def test_reference_trajectory_of_the_single_loop() -> None:
