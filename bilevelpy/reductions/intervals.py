@@ -21,6 +21,8 @@ Range = tuple[float, float]
 ANY: Range = (-math.inf, math.inf)
 # Ends of linear programs that are 0, relative to coefficients.
 ZERO = 1e-9
+# Passes over the rows; each carries a bound one row further.
+PASSES = 5
 
 
 def column_ranges(system: System, leader: bool = True) -> tuple[Array, Array]:
@@ -68,12 +70,12 @@ def affine_range(system: System, terms: dict[tuple[int, ...], float]) -> tuple[f
     return low, high
 
 
-def propagated(system: System, passes: int = 5) -> tuple[Array, Array]:
+def propagated(system: System) -> tuple[Array, Array]:
     """Bounds of all columns that linear rows of both levels imply, by a few passes over them: where
     points of the program can lie.
     """
     low, high = column_ranges(system)
-    for _ in range(passes):
+    for _ in range(PASSES):
         before = (low.copy(), high.copy())
         for rows in (system.upper_rows, system.lower_rows):
             for r in range(rows.count):

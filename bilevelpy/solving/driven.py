@@ -156,7 +156,7 @@ def solve_driven(
     within = judge.seconds  # certificates of points from which the run went on, and of the last
     final, certificate = judge.verdict(raw)
     clock.lap("verify")
-    clock.move(within, "solve", "verify")
+    clock.to_verify(within)
     return _packed(model, taken, name, final, certificate, decision, clock, earlier, options)
 
 

@@ -77,7 +77,7 @@ def solve_whole(
         if keeper is not None:
             keeper.write()
     clock.lap("solve")
-    clock.move(clock.phases["solve"] - answer.seconds, "solve", "verify")
+    clock.to_verify(clock.phases["solve"] - answer.seconds)
     upper, lower = answer.variables()
     F, objectives = answer.objectives()
     program, reports, history = model.program, {}, []

@@ -112,10 +112,3 @@ class HyperCleaning:
         """Share of right answers on other images."""
         Z = X @ self.W[:-1] + self.W[-1]
         return float(np.mean(Z.argmax(axis=1) == labels))
-
-
-def f1_of_found(x: Array, wrong: NDArray[np.bool_]) -> float:
-    """F1 score of `weight below one half` as the sign of a wrong label."""
-    found = x < 0
-    hits = np.sum(found & wrong)
-    return float(2 * hits / (np.sum(found) + np.sum(wrong)))

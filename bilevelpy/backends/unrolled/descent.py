@@ -103,16 +103,12 @@ def interior(domain: ProductSet, y: Vec) -> Vec | None:
     return ((y > domain.lower) & (y < domain.upper)).to(y.dtype)
 
 
-def extend(oracle: Oracle, x: Vec, path: Path, steps: int, tol: float = 0.0) -> float:
-    """Append up to ``steps`` iterates; returns the last projected gradient norm seen. One gradient
-    each.
-    """
+def extend(oracle: Oracle, x: Vec, path: Path, steps: int) -> float:
+    """Append ``steps`` iterates, one gradient each; the last projected gradient norm seen."""
     domain, residual = oracle.domain_y, math.inf
     for _ in range(steps):
         g = oracle.grad_f(x, path.end)
         residual = domain.projected_gradient_norm(path.end, g)
-        if tol > 0.0 and residual <= tol:
-            break
         path.append(domain.project(path.end - path.step * g))
     return residual
 

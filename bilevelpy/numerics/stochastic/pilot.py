@@ -109,13 +109,11 @@ def curvature_range(
     return max(1.02 * top - shifted, 0.0), max(tops)
 
 
-def _largest(
-    metric: Operator, H: Operator, m: int, rng: torch.Generator, *, steps: int = 12
-) -> float:
-    """Largest eigenvalue of ``M H`` by power iteration."""
+def _largest(metric: Operator, H: Operator, m: int, rng: torch.Generator) -> float:
+    """Largest eigenvalue of ``M H`` by twelve steps of power iteration."""
     v = torch.randn(m, generator=rng, dtype=torch.float64)
     size = 0.0
-    for _ in range(steps):
+    for _ in range(12):
         v = v / max(norm(v), 1e-300)
         v = metric(H(v))
         size = norm(v)

@@ -12,7 +12,6 @@ from bilevelpy.ir import atoms, functions
 from bilevelpy.lowering.programs import kernels
 
 POSITIVE = {"log", "sqrt", "entr", "recip"}
-CONDITIONS = {"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "select"}
 
 
 def sample(name: str, *shape: int) -> torch.Tensor:
