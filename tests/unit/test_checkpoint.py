@@ -163,6 +163,40 @@ def test_starts_that_are_behind_are_not_made_again(
         assert list(dict.fromkeys(r.F for r in again.history)) == better
 
 
+SMALL = """\
+upper { var x[2] in [-400, 400] start 50; minimize sum((x / 100 - 1)^2) + sumsq(y); }
+lower g { var y[2] in [-1, 2]; minimize sum((y - x / 50)^2) + 0.1 * sum(y)^2; ROWS }
+"""
+
+
+@pytest.mark.parametrize(
+    ("backend", "rows", "options"),
+    [
+        ("bome", "", {"first": 20}),
+        ("bvfsm", "", {"smallest": 0.1}),
+        ("lvhba", "subject to room: sum(y) <= 1;", {"first": 20, "stride": 10}),
+    ],
+)
+def test_penalties_that_follow_a_loop_go_on(
+    backend: str, rows: str, options: dict[str, Any], every: list[Path], tmp_path: Path
+) -> None:
+    """Before the penalty, at its beginning and within; x in other units than y."""
+    text = SMALL.replace("ROWS", rows)
+    asked: dict[str, Any] = {
+        "backend": backend, "options": options, "verify": False, "max_iter": 20,
+    }  # fmt: skip
+    whole = bl.solve(bl.parse(text), checkpoint=tmp_path / "run.ckpt", **asked)
+    moments = list(every)
+    trees = [storage.read_npz(m)[1].get("carried", {}).get("tree", {}) for m in moments]
+    first = ["later" in tree for tree in trees].index(True)
+    assert 0 < first < len(moments) - 3
+    for k in (first - 1, first, len(moments) - 3):
+        again = bl.solve(bl.parse(text), checkpoint=moments[k], resume=True, **asked)
+        assert np.array_equal(again["x"], whole["x"])
+        assert [r.F for r in again.history] == [r.F for r in whole.history]
+        assert again.warnings == whole.warnings
+
+
 def test_a_run_ended_by_a_report_from_every_moment(every: list[Path], tmp_path: Path) -> None:
     asked: dict[str, Any] = {"stop_by": "min held_out", "patience": 3}
     whole = bl.solve(bl.parse(MODEL), checkpoint=tmp_path / "run.ckpt", **asked)

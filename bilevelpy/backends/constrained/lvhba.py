@@ -191,6 +191,10 @@ class LVHBA(Continued):
         """The gap function as a penalty, from point, multipliers and weight of the loop."""
         if state.finish is None and state.k < options.first:
             return None
+        return self.later(oracle, state, options)
+
+    def later(self, oracle: Oracle, state: LoopState, options: LVHBAOptions) -> UpperState:
+        """The penalty from where the loop is."""
         s: Loop = state.sync
         c = options.c * (state.k + 1) ** options.power
         constants = s.gamma1, s.gamma2, s.bound

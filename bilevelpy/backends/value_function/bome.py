@@ -153,6 +153,11 @@ class BOME(Continued):
         slow = norm(state.x - before) <= SLOW * norm(state.x - loop.start)
         if state.finish is None and state.k < options.first and not slow:
             return None
+        return self.later(oracle, state, options)
+
+    def later(self, oracle: Oracle, state: LoopState, options: BOMEOptions) -> UpperState:
+        """The penalty from where the loop is."""
+        loop: Loop = state.sync
         x, y = (state.x, state.y) if state.best is None else state.best[1:3]
         return start_joint(
             oracle, x, y, options.tol, loop.rng, weight=loop.weight, gamma=0.0, fixed=False

@@ -129,9 +129,14 @@ class BVFSM:
         state = _tightened(advance(state), options)
         if state.finish is None and (response.size > options.smallest or _is_open(state)):
             return state
-        x, y = state.point.x, state.point.y
         if not math.isfinite(state.point.value) or not response.weight > 0.0:
             return state
+        return self.later(oracle, state, options)
+
+    def later(self, oracle: Oracle, state: UpperState, options: BVFSMOptions) -> UpperState:
+        """The penalty from the lower solution at the point of a stage."""
+        response, (x, y) = state.response, (state.point.x, state.point.y)
+        assert isinstance(response, Barrier)
         found = response.reached(x, y)
         y = found.y if found.usable else y
         return start_joint(

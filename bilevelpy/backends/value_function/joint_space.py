@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -29,15 +31,29 @@ class Joint:
     """
 
     def __init__(self, oracle: Oracle, more: ProductSet | None = None, unit: float = 1.0) -> None:
-        self.oracle, self.unit = oracle, unit
-        upper = scaled_set(oracle.domain_x, torch.full((oracle.n,), unit, dtype=torch.float64))
-        self.domain_x = product_set(upper, oracle.domain_y)
-        if more is not None:
-            self.domain_x = product_set(self.domain_x, more)
+        self.oracle, self.more, self.unit = oracle, more, unit
+        self.domain_x = self._domain()
         self.n, self.m = self.domain_x.dim, oracle.m
         self.domain_y = oracle.domain_y
         self.counts: Counts = oracle.counts
         self.F_sign, self.f_sign = oracle.F_sign, oracle.f_sign
+
+    def _domain(self) -> ProductSet:
+        size = torch.full((self.oracle.n,), self.unit, dtype=torch.float64)
+        both = product_set(scaled_set(self.oracle.domain_x, size), self.oracle.domain_y)
+        return both if self.more is None else product_set(both, self.more)
+
+    def carried(self) -> dict[str, Any]:
+        """The unit, which is of the point where the penalty began."""
+        return {"unit": self.unit}
+
+    def restore(self, known: Mapping[str, Any], oracle: Any) -> None:
+        """The set is one of that unit."""
+        unit = known["unit"]
+        if not isinstance(unit, float) or not 0.0 < unit < math.inf:
+            raise ValueError("a unit is a positive number")
+        self.unit = unit
+        self.domain_x = self._domain()
 
     def f(self, w: Vec, y: Vec) -> float:
         """The lower objective."""

@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bilevelpy.numerics.driver.carried import Carried, Damaged, InStep, NotCarried, Reader, taken
-from bilevelpy.numerics.driver.measure import Finish, Measure
+from bilevelpy.numerics.driver.carried import (
+    Carried,
+    Damaged,
+    InStep,
+    NotCarried,
+    Reader,
+    taken,
+    wiring,
+)
+from bilevelpy.numerics.driver.measure import Finish, Measure, Scales
 from bilevelpy.numerics.driver.runs import (
     PATH,
     Callback,
@@ -42,25 +50,6 @@ LEADING = 0.5
 Keep = Callable[[Record, Measure, Callable[[], Carried | None]], None]
 
 
-class _Scales:
-    """Fallback scales for measures that bring none: the largest values seen in the run."""
-
-    def __init__(self) -> None:
-        self.gradient = 0.0
-        self.residual = 0.0
-
-    def relative(self, m: Measure) -> tuple[float, float]:
-        self.gradient = max(self.gradient, m.hypergradient_norm)
-        self.residual = max(self.residual, m.lower_residual)
-        upper = m.stationarity
-        if upper is None:
-            upper = m.hypergradient_norm / self.gradient if self.gradient > 0 else 0.0
-        lower = m.lower_accuracy
-        if lower is None:
-            lower = m.lower_residual / self.residual if self.residual > 0 else 0.0
-        return upper, lower
-
-
 class Loop:
     """The bookkeeping of one run."""
 
@@ -84,6 +73,7 @@ class Loop:
         self.origin: tuple[Vec, ...] = ()
         self.measured: Any = None
         self.wired: tuple[type, ...] = ()
+        self.has_later = False
         self.stepping = False
         self.kept = 0
         self.reached: dict[str, int] = {}
@@ -96,7 +86,7 @@ class Loop:
         self.first = 0.0
         self.sane: Measure | None = None
         self.stationarity = math.inf
-        self.scales = _Scales()
+        self.scales = Scales()
         self.warnings: dict[str, None] = {}
         self.candidate = False
         self.again = math.inf  # the hypergradient where the run has last gone on from where it was
@@ -131,11 +121,13 @@ class Loop:
         earlier, self.state = self.state, backend.init(seen, x, y, settings, rng)
         if hasattr(self.state, "inherit"):
             self.state.inherit(earlier)
-        self.wired = _wiring(self.state)
-        if reader is None:
+        self.wired, self.has_later = wiring(self.state), hasattr(backend, "later")
+        if reader is None or carried is None:
             self.measured = backend.measure(seen, self.state)
             return
         try:
+            if "later" in carried.tree:  # of what follows upon the first states
+                self.state = backend.later(seen, self.state, settings)
             self._fill(reader, seen, rng)
         except (NotCarried, Damaged):
             raise
@@ -170,7 +162,8 @@ class Loop:
         """
         if self.stepping:
             raise InStep
-        if _wiring(self.state) != self.wired:  # some methods go on by others
+        later = wiring(self.state) != self.wired  # some methods go on by others
+        if later and not self.has_later:
             return None
         return taken(
             {
@@ -182,6 +175,7 @@ class Loop:
                 "scales": vars(self.scales),
                 "restarts": self.restarts,
                 "again": self.again,
+                **({"later": True} if later else {}),
             }
         )
 
@@ -342,9 +336,3 @@ class Loop:
 def _is_finite(v: Vec) -> bool:
     """Whether all entries are finite; one inner product tells unless it overflows."""
     return math.isfinite(torch.dot(v, v).item()) or bool(torch.isfinite(v).all())
-
-
-def _wiring(state: Any) -> tuple[type, ...]:
-    """The classes that say what a state works with."""
-    inner = getattr(state, "inner", state)
-    return type(state), type(inner), type(getattr(inner, "response", None))

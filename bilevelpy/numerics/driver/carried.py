@@ -12,6 +12,9 @@ class says what is by two methods::
     def carried(self) -> dict[str, Any]: ...
     def restore(self, known: Mapping[str, Any], oracle: Any) -> None: ...
 
+A method that goes on by states with other wiring, once it has come to them, makes one of them from
+its first state in ``later(oracle, state, options)``, for the data to be put into.
+
 A file may be anybody's: no code comes out of it. Objects are of classes of this package that are
 loaded already, their attributes those that the class has, vectors as long as in the new state.
 """
@@ -263,6 +266,12 @@ class Reader:
                 raise Damaged(f"`{kind.__name__}` has no `{name}`")
             object.__setattr__(target, name, value)
         return target
+
+
+def wiring(state: Any) -> tuple[type, ...]:
+    """The classes that say what a state works with."""
+    inner = getattr(state, "inner", state)
+    return type(state), type(inner), type(getattr(inner, "response", None))
 
 
 def is_state(kind: type) -> bool:

@@ -43,3 +43,23 @@ class Measure:
     warnings: tuple[str, ...] = ()
     rival: Measure | None = None
     goes_on: bool = False
+
+
+class Scales:
+    """Fallback scales for measures that bring none: the largest values seen in the run."""
+
+    def __init__(self) -> None:
+        self.gradient = 0.0
+        self.residual = 0.0
+
+    def relative(self, m: Measure) -> tuple[float, float]:
+        """Stationarity of the upper level and accuracy of the lower one."""
+        self.gradient = max(self.gradient, m.hypergradient_norm)
+        self.residual = max(self.residual, m.lower_residual)
+        upper = m.stationarity
+        if upper is None:
+            upper = m.hypergradient_norm / self.gradient if self.gradient > 0 else 0.0
+        lower = m.lower_accuracy
+        if lower is None:
+            lower = m.lower_residual / self.residual if self.residual > 0 else 0.0
+        return upper, lower
