@@ -26,6 +26,10 @@ from bilevelpy.result import Result, Status
 
 # Beyond this many runs a grid is a mistake of typing rather than a wish.
 MOST_RUNS = 100_000
+# What a run says that was under way where a process was killed. So many pools in a row that end so
+# before a run is complete, and none is begun again.
+LOST = "a process of the sweep was ended from outside (out of memory?): fewer `jobs`"
+MOST_IN_VAIN = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,20 +228,25 @@ def _one_by_one(
     import joblib
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    # joblib gives every process its share of the cores; a context of the caller's (Ray's) is kept.
-    together = joblib.Parallel(n_jobs=count, return_as="generator_unordered")
-    left = set(range(len(grid)))
-    try:
-        for k, done in together(
-            joblib.delayed(_run_apart)(source, model.given, k, job, options)
-            for k, job in enumerate(grid)
-        ):
-            left.remove(k)
-            yield k, done
-    except TerminatedWorkerError:
-        lost = "a process of the sweep was ended from outside (out of memory?): fewer `jobs`"
-        for k in sorted(left):
-            yield k, Run(grid[k], None, lost)
+    left, in_vain = list(range(len(grid))), 0
+    while left:
+        before = len(left)
+        # joblib gives every process its share of the cores; a context of the caller's (Ray's) is
+        # kept. Runs are handed out one by one, in order.
+        together = joblib.Parallel(n_jobs=count, return_as="generator_unordered", batch_size=1)
+        try:
+            for k, done in together(
+                joblib.delayed(_run_apart)(source, model.given, k, grid[k], options)
+                for k in tuple(left)
+            ):
+                left.remove(k)
+                yield k, done
+        except TerminatedWorkerError:
+            # The first ones were under way, and which it was is not known. The others go on.
+            in_vain = in_vain + 1 if len(left) == before else 0
+            for k in left[:count] if in_vain < MOST_IN_VAIN else left[:]:
+                left.remove(k)
+                yield k, Run(grid[k], None, LOST)
 
 
 def _processes(jobs: int | None, runs: int) -> int:

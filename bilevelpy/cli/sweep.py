@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from bilevelpy.cli import arguments
 from bilevelpy.cli.console import print_json, say
 from bilevelpy.cli.guard import DONE, INTERRUPTED, UNSOLVED
 from bilevelpy.errors import UsageError
+from bilevelpy.storage import JsonProblem, loads, written_number
 
 
 def sweep(
@@ -91,12 +91,16 @@ def _grid(texts: Sequence[str] | None) -> dict[str, list[Any]]:
         if name in grid:
             raise UsageError(f"--param gives `{name}` twice")
         try:
-            values = json.loads(f"[{value}]")
-        except (ValueError, RecursionError):
-            raise UsageError(
-                f"--param {name} takes values in JSON with commas between, found `{value}`"
-            ) from None
-        grid[name] = values
+            grid[name] = loads(f"[{value}]")
+        except JsonProblem as error:
+            raise UsageError(f"--param {name}: {error}") from None
+        except ValueError:
+            numbers = [written_number(part.strip()) for part in value.split(",")]  # JSON has no inf
+            if None in numbers:
+                raise UsageError(
+                    f"--param {name} takes values in JSON with commas between, found `{value}`"
+                ) from None
+            grid[name] = numbers
     return grid
 
 

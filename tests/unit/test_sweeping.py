@@ -87,25 +87,35 @@ def test_an_internal_error_of_one_run_is_a_row(monkeypatch: pytest.MonkeyPatch) 
 def test_runs_of_a_process_that_was_killed_are_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """joblib gives up the pool of a killed process: what was complete is kept."""
+    """joblib gives up the pool of a killed process: what was complete is kept, what was under way
+    is lost, and the others go on in a new pool.
+    """
     joblib = pytest.importorskip("joblib")
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     class Dying:
+        pools = 0
+
         def __init__(self, **options: object) -> None:
-            pass
+            Dying.pools += 1
 
         def __call__(self, tasks: Iterator[tuple[Any, Any, Any]]) -> Iterator[Any]:
-            function, arguments, keywords = list(tasks)[1]
-            yield function(*arguments, **keywords)
+            handed = list(tasks)
+            complete = {1: handed[1:2], 2: handed[:1]}.get(Dying.pools, [])
+            for function, arguments, keywords in complete:
+                yield function(*arguments, **keywords)
             raise TerminatedWorkerError
 
     monkeypatch.setattr(joblib, "Parallel", Dying)
     path = tmp_path / "swept.blv"
     path.write_text(MODEL)
-    table = bl.sweep(path, params={"a": [1.0, 2.0, 3.0]}, jobs=2)
-    assert [row["status"] for row in table.rows()] == ["refused", "converged", "refused"]
+    table = bl.sweep(path, params={"a": [float(k) for k in range(11)]}, jobs=2)
+    # Two pools complete a run each and lose two, the third one two and nothing more is tried after
+    # the fourth.
+    done = [k for k, row in enumerate(table.rows()) if row["status"] == "converged"]
+    assert (done, Dying.pools) == ([1, 3], 4)
     assert "ended from outside" in table.rows()[0]["message"]
+    assert len(table.rows()) == 11
 
 
 def test_ctrl_c_keeps_the_runs_that_were_complete(
@@ -207,3 +217,15 @@ def test_a_table_of_long_vectors_fits_a_terminal() -> None:
     table = bl.sweep(bl.parse(text), params={"w": [list(range(40)), [1.0] * 40]}, jobs=1)
     assert max(map(len, repr(table).splitlines())) <= 80
     assert "[0, 1, 2, 3, ..." in repr(table) or "[0, 1, 2, 3 ..." in repr(table)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [("a=1,inf", [1, math.inf]), ("a=-inf, 2.5", [-math.inf, 2.5]), ('a=1,"inf"', [1, "inf"])],
+)
+def test_infinite_values_on_the_command_line(text: str, values: list[Any]) -> None:
+    from bilevelpy.cli.sweep import _grid
+
+    assert _grid([text]) == {"a": values}
+    with pytest.raises(bl.UsageError, match="found `1,x`"):
+        _grid(["a=1,x"])

@@ -49,6 +49,7 @@ class Expanded:
         self._at_zero = several(builder, oracle.program, roots, oracle.program_variables)
         self._held: tuple[torch.Tensor, float, Array, Array | None] | None = None
 
+    @np.errstate(over="ignore", invalid="ignore")  # of points far off, whose value tells
     def value_gradient(self, x: torch.Tensor, y: torch.Tensor) -> tuple[float, torch.Tensor]:
         """f and df/dy."""
         c, slope, d = self.at(x)

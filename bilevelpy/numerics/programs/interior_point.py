@@ -105,6 +105,8 @@ class InteriorPoint:
             "print_time": False,
             "show_eval_warnings": False,
             "error_on_fail": False,
+            # That of `factor`: nobody reads it, and CasADi says so where it is no number.
+            "calc_lam_p": False,
             "ipopt.print_level": 0,
             "ipopt.sb": "yes",
             "ipopt.max_iter": iterations,
