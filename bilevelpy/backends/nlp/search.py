@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -121,7 +122,7 @@ class Search:
         self.deadline = self.quick.deadline = end
         kind = None
         if self.joint is None and self.best is None and self.settings.form == "auto":
-            kind = reducible(self.system)
+            kind = self._kind
         if kind is not None and not self.stopped and time.perf_counter() < self.deadline:
             # Conditions with many rows fail, or take long to compile; responses may still be had.
             self.cut, self.joint = False, kind(self.system)
@@ -162,19 +163,24 @@ class Search:
             self.course,
         )
 
+    @cached_property
+    def _kind(self) -> type[JointResponse] | None:
+        """The kind of reduced form that there is."""
+        return reducible(self.system)
+
     def _has_other_form(self) -> bool:
         """Whether both forms are affordable, and the caller has chosen none."""
         if self.settings.form != "auto" or self.joined or is_linear(self.system):
             return False
         if self.joint is None:
-            return reducible(self.system) is not None
+            return self._kind is not None
         return self.system.columns.count + self.system.lower_rows.count <= WRITABLE
 
     def _other_form(self, spent: float) -> None:
         """The form that was not the first one, for as long as that took: conditions find ties that
         F along the responses steps over, and lose their way where rows are degenerate.
         """
-        kind = reducible(self.system)
+        kind = self._kind
         over = self.stopped or self.boundless is not None or self.best is None
         late = time.perf_counter() > self.deadline
         if over or late or kind is None or not self._has_other_form():

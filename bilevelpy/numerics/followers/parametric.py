@@ -66,7 +66,10 @@ class ParametricResponse(JointResponse):
         total = ca.sum1(expressions(system.lower_objectives, v, entries))
         body = expressions(system.lower_rows.functions, v, entries)
         constant = [ca.vec(ca.hessian(total, own)[0])]
-        constant += [ca.vec(ca.jacobian(body, own))] if system.lower_rows.count else []
+        if system.lower_rows.count:
+            # One pass backwards, where a Jacobian takes one for every row.
+            weights = ca.SX.sym("w", system.lower_rows.count)
+            constant.append(ca.gradient(ca.dot(weights, body), own))
         return not any(ca.depends_on(part, own) for part in constant)
 
     def slope(self, v: Array) -> Array:

@@ -133,3 +133,23 @@ def test_a_response_is_exact_where_its_rows_are_known() -> None:
     exact = sharpened(eye, cost, rows, low, high, found)
     assert exact.values == pytest.approx([2.0, 0.0], abs=1e-14)
     assert exact.multipliers == pytest.approx([1.5, 0.0, -0.5], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("objective", "row", "fits"),
+    [
+        ("exp(x[1]) * sumsq(y)", "x[1] * y[1] + sum(y) <= exp(x[2])", True),
+        ("sumsq(y - x)", "x[1]^2 <= 4", True),
+        ("sumsq(y - x)", "y[1]^2 <= 4", False),
+        ("sumsq(y - x)", "y[1] * y[2] <= 2", False),
+        ("exp(y[1]) + sumsq(y)", "sum(y) <= 1", False),
+    ],
+)
+def test_rows_are_affine_and_curvature_is_constant_in_the_lower_variables(
+    objective: str, row: str, fits: bool
+) -> None:
+    text = f"""
+    upper {{ var x[2] in [-4, 4]; minimize sum(x) + sum(y); }}
+    lower g {{ var y[2] in [-5, 5]; minimize {objective}; subject to r: {row}; q: y[1] <= x[1]; }}
+    """
+    assert ParametricResponse.fits(separate(lift(system(bl.parse(text).bound)))) is fits
