@@ -6,7 +6,7 @@ Objects of other libraries are recognised by what they can do, so that none is i
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterator, Mapping, MappingView
+from collections.abc import Iterable, Iterator, Mapping, MappingView, Sequence
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -15,20 +15,22 @@ import numpy as np
 
 from bilevelpy.ir.mapped import is_mapped
 from bilevelpy.ir.sparse import is_sparse
-from bilevelpy.ir.types import Label
+from bilevelpy.ir.types import Axis, Label
 from bilevelpy.sema.binding.raw import Array, Grid, Long, NotNumbers
+from bilevelpy.sema.binding.shapes import components
 
 LARGEST_LABEL = 2**53
 """Whole numbers up to here are exact in float64."""
 
 
-def convert(value: Any, *, words: bool = False) -> Grid | Long:
+def convert(value: Any, *, words: bool = False, axes: Sequence[Axis] = ()) -> Grid | Long:
     """A caller's value as a grid or as values by key.
 
     ``words``: read None as nan and "inf", "-inf", "nan" as numbers, as JSON files write them.
+    ``axes``: those of the value, by whose names labelled dimensions are put in order.
     """
     try:
-        return _convert(value, words)
+        return _convert(_turned(value, axes), words)
     except NotNumbers:
         raise
     except Exception as error:  # objects of other libraries may raise anything
@@ -255,6 +257,29 @@ def _pandas(value: Any) -> Grid | Long:
         return Grid(array, (index,), loose=True)
     columns = index_labels(value.columns)
     return Grid(array, (index, columns), loose=True)
+
+
+def _turned(value: Any, axes: Sequence[Axis]) -> Any:
+    """A labelled value whose dimensions bear the names of ``axes`` in another order, in theirs: a
+    transposed table has the same labels, and would be taken for another one.
+    """
+    names = tuple(axis.name for axis in axes)
+    if _is_xarray(value):
+        other = _is_other_order(getattr(value, "dims", ()), names)
+        return value.transpose(*names) if other else value
+    if not is_pandas(value):
+        return value
+    if hasattr(value, "columns"):
+        given = (value.index.name, value.columns.name)
+        return value.T if _is_other_order(given, names) else value
+    names = tuple(axis.name for axis in components(tuple(axes)))
+    other = _is_other_order(value.index.names, names)
+    return value.reorder_levels(list(names)) if other else value
+
+
+def _is_other_order(given: Iterable[Any], names: tuple[str, ...]) -> bool:
+    found = tuple(given)
+    return found != names and len(set(names)) == len(found) and set(found) == set(names)
 
 
 def index_labels(index: Any) -> tuple[Label, ...] | None:

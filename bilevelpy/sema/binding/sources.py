@@ -58,9 +58,8 @@ class Values:
         return [str(n) for n in self.values]
 
     def param(self, param: Param) -> Given:  # noqa: D102
-        return Given(
-            convert(self.values[param.name], words=self.words), self.origin.format(name=param.name)
-        )
+        value = convert(self.values[param.name], words=self.words, axes=param.axes)
+        return Given(value, self.origin.format(name=param.name))
 
     def axis(self, axis: Axis) -> tuple[Any, str]:  # noqa: D102
         return elements(self.values[axis.name]), self.origin.format(name=axis.name)

@@ -32,7 +32,7 @@ def start_array(bound: BoundProgram, name: str, variable: Variable, value: Any) 
         For labels that do not fit.
     """
     try:
-        given = convert(value)
+        given = convert(value, axes=variable.axes)
     except NotNumbers as problem:
         raise UsageError(f"start: `{name}` takes numbers, found {problem}") from None
     shape = tuple(bound.data.sizes[a] for a in variable.axes)

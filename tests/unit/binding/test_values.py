@@ -1,8 +1,11 @@
 """What may be bound: numbers, lists, arrays, sparse matrices, tensors, pandas, dicts."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
 
@@ -13,6 +16,7 @@ import scipy.sparse
 import torch
 
 import bilevelpy as bl
+from bilevelpy.sema.binding.starts import start_array
 
 MATRIX = "dim n, p; param X[n, p];"
 FIRMS = 'set FIRM = {"a", "b", "c"}; param c[FIRM];'
@@ -357,6 +361,48 @@ def test_numbers_of_other_libraries(text: str, value: object, wanted: object) ->
     upper = "upper { var x in [0, 1]; minimize x + sum(X); }"
     found = bl.parse(f"model m; {text} {upper}", X=value).bound.data.arrays["X"]
     assert np.array_equal(found.toarray() if scipy.sparse.issparse(found) else found, wanted)
+
+
+class Dimensions:
+    """A matrix of xarray."""
+
+    __module__ = "xarray.core.dataarray"
+    ndim = 2
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.frame, self.dims = frame, (frame.index.name, frame.columns.name)
+
+    def transpose(self, *names: str) -> Dimensions:
+        assert names == self.dims[::-1]
+        return Dimensions(self.frame.T)
+
+    def to_pandas(self) -> pd.DataFrame:
+        return self.frame
+
+
+FRAME = pd.DataFrame([[1.0, 2.0], [3.0, 4.0]], index=["u", "v"], columns=["u", "v"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "wanted"),
+    [
+        ("C", "D", [[1, 2], [3, 4]]),
+        ("D", "C", [[1, 3], [2, 4]]),
+        (None, None, [[1, 2], [3, 4]]),
+        ("D", None, [[1, 2], [3, 4]]),
+    ],
+)
+@pytest.mark.parametrize("made", [lambda f: f, lambda f: f.stack(), Dimensions])
+def test_dimensions_that_bear_the_names_of_sets(
+    made: Callable[[pd.DataFrame], object], rows: str | None, columns: str | None, wanted: object
+) -> None:
+    """The labels are the same either way, the names tell: values and starts."""
+    value = made(FRAME.rename_axis(index=rows, columns=columns))
+    text = 'set C = {"u", "v"}; set D = {"u", "v"}; param X[C, D];'
+    model = bl.parse(f"model m; {text} upper {{ var x[C, D]; minimize sumsq(x - X); }}", X=value)
+    assert np.array_equal(model.bound.data.arrays["X"], wanted)
+    (x,) = model.program.upper.variables
+    assert np.array_equal(start_array(model.bound, "x", x, value), wanted)
 
 
 def test_a_generator_is_to_become_a_list() -> None:
