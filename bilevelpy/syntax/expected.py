@@ -60,6 +60,8 @@ def _help(f: Failure) -> tuple[str | None, Fix | None]:
         return "name the range first: `set T = 1..24;`", None
     if kind == "IN" and "WHERE" in {f.tokens[k].type for k in range(f.start, f.at)}:
         return "restrict the set of the iterator instead: `i in I inter A`", None
+    if kind == "LBRACE" and f.symbol == "constraint" and f.at == f.start:
+        return "constraints have no braces around them: `subject to name: left <= right;`", None
     if kind == "IN" and f.symbol == "constraint":
         return (
             "write bounds as `name: low <= expression <= high;`, or as the domain of a variable",
@@ -112,6 +114,8 @@ def _declaration_help(f: Failure) -> tuple[str | None, Fix | None]:
         return "whole numbers are a domain of their own: `in integers(low, high)`", None
     if kind == "LSQB" and f.kind(-1) == "RSQB":
         return "all axes stand in one pair of brackets: `name[n, m]`", None
+    if kind == "LBRACE" and [f.text(f.at + k) for k in range(1, 5)] == ["0", ",", "1", "}"]:
+        return None, Fix("replace `{0, 1}` with `binary`", f.span(f.at, f.at + 4), "binary")
     if (kind == "LBRACE" and f.kind(-1) == "IN") or kind == "NUMBER":
         return (
             "domains: `[low, high]`, `binary`, `integers(low, high)`, `simplex`, `ball(r)`, `psd`",

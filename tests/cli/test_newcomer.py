@@ -43,6 +43,8 @@ SLIPS = {
     "minimize if y > 0 then x else y": ("minimize x + y", "a condition reads data only"),
     "var x in [0, 1] integer start 0;": ("var x in [0, 1] start 0;", "`in integers(low, high)`"),
     "var x in integer[0, 1] start 0;": ("var x in [0, 1] start 0;", "stand in parentheses"),
+    "var x in {0, 1} start 0;": ("var x in [0, 1] start 0;", "replace `{0, 1}` with `binary`"),
+    "minimize x + y; subject to { a: x <= 1; }": ("minimize x + y;", "have no braces around them"),
     "var in ": ("var x ", "`in` is a reserved word"),
 }
 
