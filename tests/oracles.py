@@ -357,15 +357,26 @@ class Cleaning(HandOracle):
         return torch.zeros_like(x), (self.V.T @ R).flatten()
 
     def hvp(self, x, y):
-        P = torch.softmax(self._logits(self.X, y), 1)
-        w = (torch.sigmoid(x) / x.numel())[:, None]
+        multiply = self._products(x, y)
 
         def product(v: Vec) -> Vec:
             self.counts.hvp += 1
+            return multiply(v)
+
+        return product
+
+    def _hv(self, x, y, v):
+        return self._products(x, y)(v)
+
+    def _products(self, x: Vec, y: Vec) -> Callable[[Vec], Vec]:
+        P = torch.softmax(self._logits(self.X, y), 1)
+        w = (torch.sigmoid(x) / x.numel())[:, None]
+
+        def multiply(v: Vec) -> Vec:
             PA = P * self._logits(self.X, v)
             return (self.X.T @ (w * (PA - P * PA.sum(1, keepdim=True)))).flatten() + self.ridge * v
 
-        return product
+        return multiply
 
     def _jv(self, x, y, v):
         s = torch.sigmoid(x)

@@ -86,8 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A terminal that cannot show a character gets a substitute, not a crash.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    if arguments is None:
-        seldom()  # the process is ours alone
+    if arguments is None:  # the process is ours alone
+        seldom()
+        _own_output()
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         if given[:1] == ["check"] and len(given) > 1 and not any(a[:1] == "-" for a in given):
@@ -109,6 +110,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _forget()
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     return code if isinstance(code, int) else 0
+
+
+def _own_output() -> None:
+    """Standard output for results alone, by a descriptor of its own: what solvers print there
+    themselves (HiGHS does, from C, whatever it is told) goes to standard error.
+    """
+    shown = sys.stdout
+    try:
+        if shown.fileno() != 1:
+            return
+        own = os.fdopen(
+            os.dup(1), "w", 1 if shown.isatty() else -1, encoding=shown.encoding, errors="replace"
+        )
+        os.dup2(2, 1)
+        sys.stdout = own
+    except OSError:  # one of the two is closed
+        return
 
 
 def _cut_short() -> int:

@@ -227,6 +227,27 @@ def test_who_does_not_read_changes_no_exit_code(end: str) -> None:
     assert "internal error" not in done.stderr
 
 
+def test_what_solvers_print_themselves_is_no_result() -> None:
+    code = """
+import os, runpy, sys
+import bilevelpy.numerics.driver.loop as loop
+began = loop.Loop.begin
+def noisy(self, *arguments):
+    os.write(1, b"from C")
+    return began(self, *arguments)
+loop.Loop.begin = noisy
+sys.argv[1:] = ["solve", "good.blv", "--json"]
+runpy.run_module("bilevelpy", run_name="__main__")
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["status"] == "converged"
+    assert "from C" in done.stderr
+
+
 def test_a_file_that_cannot_be_read_hides_no_other(capsys: Capture) -> None:
     Path("binary.blv").write_bytes(b"\x00\xff")
     assert main(["check", "binary.blv", "bad.blv", "missing.blv", "--format", "concise"]) == 2

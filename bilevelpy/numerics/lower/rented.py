@@ -51,9 +51,9 @@ class RentedInverse:
 
     def settle(self, oracle: Oracle, x: Vec, y: Vec) -> None:
         """Make it at (x, y), a response of a free lower level, if products have paid for it."""
-        if oracle.m > LARGEST or self.rent < PRICE * oracle.m or not oracle.domain_y.is_free:
-            return
-        self._make(oracle, x, y)
+        paid = self.rent >= PRICE * oracle.m and 0 < oracle.m <= LARGEST
+        if paid and oracle.domain_y.is_free:
+            self._make(oracle, x, y)
 
     def _make(self, oracle: Oracle, x: Vec, y: Vec) -> None:
         H = oracle.hessian(x, y)

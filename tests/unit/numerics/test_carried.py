@@ -149,11 +149,14 @@ def test_further_forms_of_methods(name: str, case: str, options: dict[str, Any])
     check(name, case, **options)
 
 
-def test_a_method_that_goes_on_by_another_one_is_not_carried() -> None:
+def test_a_method_that_goes_on_by_another_one_says_so() -> None:
     """The loop of ``bome`` is followed by a penalty, which a new run does not begin with."""
     seen = drive("bome", "ridge", 4, first=20)
-    assert seen[1].carried is not None
-    assert seen[-1].carried is None
+    first, last = seen[1].carried, seen[-1].carried
+    assert first is not None
+    assert "later" not in first.tree
+    assert last is not None
+    assert "later" in last.tree
 
 
 def test_nothing_is_taken_in_the_middle_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
