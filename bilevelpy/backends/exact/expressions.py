@@ -11,6 +11,9 @@ from bilevelpy.backends.exact.size import check_size
 from bilevelpy.errors import BackendError, MissingEngine
 from bilevelpy.reductions import scalar as sc
 
+# SCIP reads numbers from here on as infinite.
+INFINITE = 1e20
+
 
 def engine() -> Any:
     """The module ``pyscipopt``.

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilevelpy.backends.exact.cones import with_cones
-from bilevelpy.backends.exact.expressions import constant, engine, moves
-from bilevelpy.backends.exact.outcome import Interlude, Limits, Outcome, Watcher
-from bilevelpy.interruption import unlost
+from bilevelpy.backends.exact.events import watch
+from bilevelpy.backends.exact.expressions import INFINITE, constant, engine, moves
+from bilevelpy.backends.exact.outcome import Interlude, Limits, Outcome
+from bilevelpy.interruption import as_interrupt, has_handler, unlost
 from bilevelpy.patience import TooLong
 from bilevelpy.reductions.trees import linear_terms, quadratic_terms
 
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# SCIP reads numbers from here on as infinite.
-INFINITE = 1e20
 # Values from which on rounding is more than what rows may be off by.
 LOST = 1e13
 # Points that are kept beside the best one.
@@ -206,11 +205,12 @@ class Model:
         scip.setParam("randomization/randomseedshift", int(limits.seed) % 2_000_000_000)
         watcher = None if interlude is None else interlude.watcher
         if watcher is not None:
-            self._watch(watcher)
+            watch(self, watcher)
         status = "trouble"
         try:
-            with _silent(), contextlib.suppress(Exception), unlost():  # SCIP's errors have no class
-                scip.optimize()
+            # SCIP's errors have no class.
+            with _silent(), contextlib.suppress(Exception), unlost():
+                self._optimize()
                 stopped = ""
                 if interlude is not None and long and scip.getStatus() == "timelimit":
                     stopped = self._go_on(limits, interlude)
@@ -247,31 +247,15 @@ class Model:
             np.array([self.scip.getSolVal(point, v) for v in self.variables]) for point in found
         )
 
-    def _watch(self, watcher: Watcher) -> None:
-        """Show every better point, and stop where that is wanted."""
-        scip, variables, made = self.scip, self.variables, self
-        module = engine()
-
-        class Seen(module.Eventhdlr):  # type: ignore[misc, name-defined]
-            def eventinit(self) -> None:
-                self.model.catchEvent(module.SCIP_EVENTTYPE.BESTSOLFOUND, self)
-
-            def eventexit(self) -> None:
-                self.model.dropEvent(module.SCIP_EVENTTYPE.BESTSOLFOUND, self)
-
-            def eventexec(self, event: Any) -> None:
-                best = self.model.getBestSol()
-                values = np.array([self.model.getSolVal(best, v) for v in variables])
-                bound = float(self.model.getDualbound())
-                bound = -math.inf if abs(bound) >= INFINITE else bound
-                try:
-                    stopped = watcher.seen(values, float(self.model.getSolObjVal(best)), bound)
-                except BaseException as error:
-                    made.raised, stopped = made.raised or error, True
-                if stopped:
-                    made.halt()
-
-        scip.includeEventhdlr(Seen(), "better points", "shows every better point")
+    def _optimize(self) -> None:
+        """Run SCIP, which ends by the signal INT alone; others come as that where Python waits for
+        them.
+        """
+        if not has_handler():
+            self.scip.optimize()
+            return
+        with as_interrupt():
+            self.scip.optimizeNogil()
 
     def halt(self) -> None:
         """Stop SCIP as soon as may be: for callbacks inside of its run."""
@@ -300,7 +284,7 @@ class Model:
             left = limits.seconds - spent
             slice_ = left if pace is None else min(left, max(SLICE, SLICE_PART * spent))
             scip.setParam("limits/time", min(scip.getSolvingTime() + slice_, INFINITE))
-            scip.optimize()
+            self._optimize()
             if pace is None or scip.getStatus() != "timelimit":
                 break
             spent = interlude.after + (time.perf_counter() - began)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilevelpy.backends.exact.enumerate import without_pairs
+from bilevelpy.backends.exact.expressions import INFINITE
 from bilevelpy.backends.exact.followers import Followers, is_sharp
 from bilevelpy.backends.exact.leader import leaders_best
 from bilevelpy.backends.exact.relax import Relaxed
-from bilevelpy.backends.exact.scip import INFINITE
 from bilevelpy.numerics.certificate.constrained import Ties
 from bilevelpy.numerics.programs.smooth import Program
 from bilevelpy.reductions.pessimistic import Unfit
