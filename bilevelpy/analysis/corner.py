@@ -36,11 +36,10 @@ def is_least(
             moving = [o for o in core.operands if o in scope.moving]
             factors = (*factors, *(o for o in core.operands if o not in scope.moving))
         shifting = [c for c in factors if c in scope.shifting]
-        if v.affine or not (shifting or any(o in scope.shifting for o in moving)):
+        inside = any(o in scope.shifting for o in moving)
+        if v.affine or not (shifting or inside):
             continue
-        if not v.convex or v.evidence is not Evidence.PROVED:
-            return False
-        if any(o in scope.shifting for o in moving):
+        if inside or not v.convex or v.evidence is not Evidence.PROVED:
             return False
         for c in shifting:
             least = ranges.bounds(c)[0]
