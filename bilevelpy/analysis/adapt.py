@@ -48,10 +48,11 @@ class TensorProbe:
 
     def lowest_x(self) -> tuple[Vec, Mapping[str, Any]] | None:
         """The upper variables at their lower bounds, in one vector and by name; None where some
-        have none.
+        have none, or the oracle has them in units of its own.
         """
         low = self.oracle.domain_x.lower
-        if not self.n or not bool(low.isfinite().all()):
+        named = hasattr(self.oracle, "unflatten_x")
+        if not (named and self.n and bool(low.isfinite().all())):
             return None
         return _array(low), self.oracle.unflatten_x(low)
 

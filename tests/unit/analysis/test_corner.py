@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from bilevelpy.analysis import analyze
 from bilevelpy.analysis.structure import Evidence
-from tests.unit.analysis.models import facts
+from bilevelpy.lowering.oracle import TorchOracle
+from bilevelpy.numerics.scaled import ScaledOracle, Units
+from tests.unit.analysis.models import bound, facts
 
 TEXT = """
 model m; dim n = 8, p = 3;
@@ -61,6 +65,13 @@ def test_the_least_hessian_proves_a_modulus(f, low, at):
 def test_nothing_is_proved_elsewhere(f, low, data):
     s = judged(f, low, **data)
     assert s.modulus.evidence is not Evidence.PROVED or s.modulus.value is None
+
+
+def test_levels_in_other_units_are_looked_at_elsewhere():
+    made = bound(TEXT.format(f=f"{FIT} + a * sumsq(w)", low=0), **DATA)
+    units = Units(2 * torch.ones(4, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
+    s = analyze(made, ScaledOracle(TorchOracle(made), units))
+    assert (s.convexity.value, s.convexity.evidence) == ("strongly convex", Evidence.OBSERVED)
 
 
 def test_no_upper_point_has_less():
