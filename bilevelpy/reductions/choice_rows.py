@@ -56,7 +56,9 @@ def choice_rows(system: System) -> Choices | None:
         complete &= bool(found)
         entries += sum(len(terms) for _, terms, _, _ in found)
         rows += found
-    if not rows or entries > ENTRIES:
+        if entries > ENTRIES:
+            return None
+    if not rows:
         return None
     names, terms, low, high = (list(part) for part in zip(*rows, strict=True))
     made = terms_rows(tuple(names), terms, low, high, system.columns.count)
@@ -116,7 +118,7 @@ def _rows_of(system: System, k: int, mine: list[int]) -> list[tuple[str, Terms, 
         if not exactly and c[j] >= 0.0:
             continue  # nothing at all is as good
         level = c[j] + ROUNDING * abs(float(c[j]))
-        row: Terms = {(int(i),): 1.0 for i in own if c[i] <= level}
+        row: Terms = {(i,): 1.0 for i in own[c[own] <= level].tolist()}
         for key, value in there[j].items():
             row[key] = row.get(key, 0.0) - D * value
         made.append((f"choice.{columns.names[j]}", row, 0.0, math.inf))
