@@ -19,6 +19,7 @@ _HOME = {
     "dispatch": "bilevelpy.api",
     "compile": "bilevelpy.api",
     "solve": "bilevelpy.api",
+    "certify": "bilevelpy.api",
     "compare": "bilevelpy.many",
     "sweep": "bilevelpy.many",
     "export": "bilevelpy.api",
@@ -50,6 +51,7 @@ __all__ = [  # noqa: RUF022 - in the order of docs/api.md
     "dispatch",
     "compile",
     "solve",
+    "certify",
     "compare",
     "sweep",
     "backends",
@@ -81,7 +83,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from bilevelpy.analysis.structure import Structure
-    from bilevelpy.api import analyze, compile, dispatch, export, solve
+    from bilevelpy.api import analyze, certify, compile, dispatch, export, solve
     from bilevelpy.comparison import Comparison
     from bilevelpy.compiled import Oracle
     from bilevelpy.dispatcher import Decision

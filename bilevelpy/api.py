@@ -260,6 +260,67 @@ def solve(
         return run(model, settings, request, began)
 
 
+def certify(
+    model: Model | str | Path,
+    answer: Mapping[str, Any] | Result | str | Path,
+    *,
+    data: Any = None,
+    externs: Mapping[str, Any] | None = None,
+    tol: float = 1e-6,
+    time_limit: float | None = None,
+    seed: int = 0,
+    **keywords: Any,
+) -> Result:
+    """Examine a point from elsewhere: another solver's, a paper's, code of one's own.
+
+    The point comes back as it is, with its objectives and its certificate: whether y is the
+    follower's best answer to x, and whether x is stationary (``kind`` "local"), or the best there
+    is ("global") where a global search would be chosen for the model: that search begins with the
+    point, and ends with it or with a better one (in ``certificate.details``, "better").
+
+    Parameters
+    ----------
+    model, data, externs, keywords
+        As in :func:`solve`.
+    answer
+        Values of variables by name (``"w"``, or ``"fit.w"`` where levels share it), a result, or a
+        file with either (.json, .npz), or the solution that another solver has printed for an
+        exported model (.sol). Without the followers' values their best response to x is computed.
+    tol, seed
+        As in :func:`solve`.
+    time_limit
+        Seconds of wall time.
+
+    Returns
+    -------
+    Result
+        With ``status`` "converged" where the certificate holds, else "stalled"; ``backend`` is the
+        method whose checks were made.
+
+    Raises
+    ------
+    ModelError, DataError, UsageError
+        The model, its data, or the answer is wrong: unknown names, shapes, variables that lack.
+    BackendError
+        No method takes the model.
+    """
+    with undisturbed():
+        from bilevelpy.lowering.programs.threads import few_threads
+        from bilevelpy.solving.given import certify as examined
+
+    began = time.perf_counter()
+    limit = float("inf") if time_limit is None else time_limit
+    settings = SolveOptions(tol=tol, time_limit=limit, seed=seed)
+    with reading(began, limit):
+        bound = given_model(model, data, externs, keywords)
+    if isinstance(answer, str | Path):
+        from bilevelpy.saved import values_in
+
+        answer = values_in(Path(answer), bound.bound, "answer")
+    with few_threads(bound.bound), bound.alone() as own:
+        return examined(own, answer, settings, began)
+
+
 # What `solve` takes besides data; for suggestions where a keyword is unknown.
 SOLVE_OPTIONS = [
     p.name for p in inspect.signature(solve).parameters.values() if p.kind is p.KEYWORD_ONLY

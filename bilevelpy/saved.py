@@ -1,16 +1,19 @@
-"""Results read back from what ``Result.save`` wrote. NumPy only."""
+"""Results read back from what ``Result.save`` wrote, and values of variables from files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bilevelpy import storage
 from bilevelpy.errors import UsageError
 from bilevelpy.result import Certificate, Record, Result, Status
+
+if TYPE_CHECKING:
+    from bilevelpy.ir.program import BoundProgram
 
 
 def load_result(path: str | Path) -> Result:
@@ -30,6 +33,51 @@ def load_result(path: str | Path) -> Result:
         return result_of(content, arrays)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"cannot read {path}: it does not hold a saved result") from error
+
+
+def values_in(path: Path, bound: BoundProgram, option: str) -> dict[str, Any]:
+    """Values of variables by name: of a saved result, of names and values in .npz or .json, or of
+    a solution (.sol, .txt) that another solver has printed.
+
+    Raises
+    ------
+    UsageError
+        Where the file cannot be read, or is of another kind; ``option`` says what it was given for.
+    """
+    kind = path.suffix.lower()
+    if kind == ".json":
+        return _flat(storage.read_json(path))
+    if kind in (".sol", ".txt"):
+        from bilevelpy.importers.solution import read_solution
+
+        return dict(read_solution(path, bound))
+    if kind != ".npz":
+        raise UsageError(f"{option} takes a .npz, .json or .sol file, found `{path.name}`")
+    try:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as content:
+            values = {name: content[name] for name in content.files if name != storage.META}
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or 'not an .npz file'}") from error
+    except Exception as error:
+        raise UsageError(
+            f"cannot read {path}: it is damaged, or not an .npz file of numbers"
+        ) from error
+    # A saved result has `upper/lam` and `lower/fit/w`, and prices, with which nothing starts.
+    return {
+        name.removeprefix("upper/").removeprefix("lower/").replace("/", "."): v
+        for name, v in values.items()
+        if not name.startswith("duals/")
+    }
+
+
+def _flat(content: dict[str, Any]) -> dict[str, Any]:
+    """Names and values; those of a saved result have a level around them."""
+    if not {"upper", "lower", "status"} <= content.keys():
+        return content
+    values = dict(content["upper"])
+    for follower, variables in content["lower"].items():
+        values |= {f"{follower}.{name}": value for name, value in variables.items()}
+    return values
 
 
 def result_of(content: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Result:

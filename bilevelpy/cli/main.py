@@ -13,6 +13,7 @@ import typer
 from bilevelpy import __version__
 from bilevelpy.cli import (
     backends,
+    certify,
     check,
     compare,
     explain,
@@ -60,6 +61,7 @@ def _root(
 
 
 app.command("solve")(guarded(solve.solve))
+app.command("certify")(guarded(certify.certify))
 app.command("check")(guarded(check.check))
 app.command("explain")(guarded(explain.explain))
 app.command("compare")(guarded(compare.compare))

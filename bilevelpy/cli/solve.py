@@ -17,7 +17,7 @@ from bilevelpy.cli import arguments
 from bilevelpy.cli.console import print_diagnostics, print_json, say
 from bilevelpy.cli.guard import DONE, INTERRUPTED, UNSOLVED
 from bilevelpy.cli.ranks import rank, world
-from bilevelpy.cli.sources import load, start_values
+from bilevelpy.cli.sources import load
 from bilevelpy.errors import UsageError
 from bilevelpy.options import SolveOptions
 from bilevelpy.patience import reading
@@ -42,7 +42,9 @@ def solve(
     seed: arguments.Seed = 0,
     start: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Values to start from: .npz, .json, or a saved result."),
+        typer.Option(
+            metavar="FILE", help="Values to start from: .npz, .json, .sol, a saved result."
+        ),
     ] = None,
     option: arguments.OptionOption = None,
     force: Annotated[
@@ -121,7 +123,7 @@ def solve(
             loaded.bound, plot_kind, plot_along
         )  # a picture that cannot be drawn is said before the solve
     request = Request(
-        start=start_values(start),
+        start={} if start is None else _values(start, loaded),
         progress=False if quiet else None,
         checkpoint=checkpoint,
         resume=resume,
@@ -145,6 +147,12 @@ def solve(
     if result.success:
         return DONE
     return INTERRUPTED if result.status == "interrupted" else UNSOLVED
+
+
+def _values(path: Path, loaded: Model) -> dict[str, Any]:
+    from bilevelpy.saved import values_in
+
+    return values_in(path, loaded.bound, "--start")
 
 
 def _run(loaded: Model, options: SolveOptions, request: Request, began: float) -> Result | None:

@@ -40,7 +40,7 @@ from bilevelpy.solving.facts import check_unchanged, chosen, oracle, structure
 from bilevelpy.solving.posed import posed
 from bilevelpy.solving.request import Clock, Request
 from bilevelpy.solving.scout import better_elsewhere, is_small
-from bilevelpy.solving.starts import given_start, start_at, start_vectors
+from bilevelpy.solving.starts import given_values, start_at, start_vectors
 from bilevelpy.solving.unbegun import unbegun
 from bilevelpy.solving.whole import solve_whole
 
@@ -73,7 +73,7 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
     check_device(options.device)  # also where the method has no use for one
     check_unchanged(model)
     if request.start:
-        request = replace(request, start=given_start(model.bound, request.start))
+        request = replace(request, start=given_values(model.bound, request.start))
     try:
         with until(max(began + options.time_limit, time.perf_counter() + LEAST)):
             with contextlib.suppress(BackendError):

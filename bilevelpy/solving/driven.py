@@ -157,7 +157,7 @@ def solve_driven(
     final, certificate = judge.verdict(raw)
     clock.lap("verify")
     clock.to_verify(within)
-    return _packed(model, taken, name, final, certificate, decision, clock, earlier, options)
+    return packed(model, taken, name, final, certificate, decision, clock, earlier, options)
 
 
 def _callback(
@@ -224,7 +224,7 @@ def _reports(
     return call
 
 
-def _packed(
+def packed(
     model: Model,
     taken: Posed,
     name: str,

@@ -34,8 +34,11 @@ def named_values(start: Mapping[str, Any] | Result | None) -> Any:
     return {} if start is None else start
 
 
-def given_start(bound: BoundProgram, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Named start values as arrays in the shapes of their variables, whatever they came as.
+def given_values(
+    bound: BoundProgram, values: Mapping[str, Any], what: str = "start"
+) -> dict[str, Any]:
+    """Named values, for a start or ``what`` else, as arrays in the shapes of their variables,
+    whatever they came as.
 
     Raises
     ------
@@ -52,15 +55,15 @@ def given_start(bound: BoundProgram, values: Mapping[str, Any]) -> dict[str, Any
         meant = known.get(name, [])
         if len(meant) != 1:
             problem = "several variables are called" if meant else "there is no variable"
-            raise UsageError(f"start: {problem} `{name}`{did_you_mean(name, list(known))}")
-        found[name] = start_array(bound, name, meant[0], value)
+            raise UsageError(f"{what}: {problem} `{name}`{did_you_mean(name, list(known))}")
+        found[name] = start_array(bound, name, meant[0], value, what)
     return found
 
 
 def start_vectors(
     functions: TorchOracle, values: Mapping[str, Any], earlier: Saved | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where to start: named values (see :func:`given_start`) replace parts of the default, a
+    """Where to start: named values (see :func:`given_values`) replace parts of the default, a
     checkpoint all of it.
     """
     x, y = functions.x0.clone(), functions.y0.clone()

@@ -99,31 +99,13 @@ class Proof:
             upper_unit=unit,
             convex=self.settled,
         )
-        upper, lower = self._violations(self.units.given(v))
+        upper, lower = violations(self.given, self.units.given(v))
         return replace(made, upper_feasibility=upper, lower_feasibility=lower)
 
     @staticmethod
     def _below(bound: float, F: float) -> float:
         """How far F lies below a bound, as a gap."""
         return max(bound - F, 0.0) / max(1.0, abs(F)) if math.isfinite(bound) else 0.0
-
-    def _violations(self, v: Array) -> tuple[float, float]:
-        """How far rows and bounds of the leader and of the followers are off, in the units of the
-        model.
-        """
-        columns = self.given.columns
-        off = np.maximum(np.maximum(columns.lower - v, v - columns.upper), 0.0)
-        off = np.where(columns.integer, np.maximum(off, np.abs(v - np.round(v))), off)
-
-        def worst(rows: Rows, own: Array) -> float:
-            inside = float(off[own].max(initial=0.0))
-            return max(float(rows.violation(v).max(initial=0.0)), inside)
-
-        given = self.given
-        return (
-            worst(given.upper_rows, given.upper_columns),
-            worst(given.lower_rows, given.lower_columns),
-        )
 
     def _is_small(self, gap: float, F: float) -> bool:
         """Whether a gap (relative to ``max(1, |F|)``) is one that a claim may name: about that of
@@ -172,3 +154,19 @@ class Proof:
             found = ties_by_values(inner, v[: self.system.columns.count], self.solved or {}, limits)
         unit = self.units.upper
         return found and Ties(unit * found.optimistic, unit * found.pessimistic)
+
+
+def violations(system: System, v: Array) -> tuple[float, float]:
+    """How far rows and bounds of the leader and of the followers are off at a point."""
+    columns = system.columns
+    off = np.maximum(np.maximum(columns.lower - v, v - columns.upper), 0.0)
+    off = np.where(columns.integer, np.maximum(off, np.abs(v - np.round(v))), off)
+
+    def worst(rows: Rows, own: Array) -> float:
+        inside = float(off[own].max(initial=0.0))
+        return max(float(rows.violation(v).max(initial=0.0)), inside)
+
+    return (
+        worst(system.upper_rows, system.upper_columns),
+        worst(system.lower_rows, system.lower_columns),
+    )

@@ -103,6 +103,19 @@ def examine(
     return certificate, None
 
 
+def best_response(oracle: Oracle, x: Vec, y: Vec, rng: torch.Generator) -> Vec | None:
+    """A minimiser of f(x, .) without rows, descended to from y; None where no finite one is."""
+    grouped = _grouped(oracle)
+    split = split_oracle(oracle, x, rng) if grouped is None else None
+    oracle = oracle if grouped is None else grouped
+    if split is not None:
+        oracle, y = split, halves(y)
+    found = Resolver(oracle, x, y, rng).solved(x, y)
+    if found is None:
+        return None
+    return joined(found.y) if is_split(oracle) else found.y
+
+
 def settle(run: RunResult, certificate: Certificate) -> RunResult:
     """The run with its final status: "converged" only where the certificate supports it."""
     local = certificate.kind in ("local", "global")

@@ -30,6 +30,8 @@ APART = 1e-3
 OUTWARD = 2.0
 # Differences of f that are rounding of its differences elsewhere.
 RESOLVED = 1e-15
+# Where the least f is small beside what f falls by from the start, so much of that is its scale.
+BEYOND = 1e-2
 # Differences of F between responses that count as none, relative to the size of F.
 SAME = 1e-6
 # Entries of semidefinite lower variables up to which a conic solver is affordable.
@@ -141,7 +143,8 @@ class LowerCheck:
         case.found.details["lower_solves"] = float(len(self.found))
         rounding = ROUNDING * self._response_size
         noise = max(1e-13 * abs(best), self.solver.bend * rounding * rounding)
-        if gap > max(case.tol * 1e-2 * spread, noise):
+        allowed = 1e-2 * case.tol * max(abs(best), BEYOND * spread)
+        if gap > max(allowed, noise):
             case.fail(
                 f"the lower objective still {case.lower_words.falls} by {gap:.2e} when the lower "
                 "level is re-solved"
@@ -246,7 +249,8 @@ class LowerCheck:
         # across the extent would change is the scale.
         moved = base.by_y * self._response_size
         moved = min(moved, scale * case.extent if math.isfinite(scale) else 0.0)
-        if abs(here - base.F) > case.tol * max(abs(base.F), abs(here), moved, 1e-300):
+        size = max(abs(base.F), abs(here), 0.1 * moved, 1e-300)
+        if abs(here - base.F) > case.tol * size:
             case.fail(
                 f"F changes from {o.F_sign * here:.6g} to {o.F_sign * base.F:.6g} when the lower "
                 "level is re-solved"

@@ -18,11 +18,13 @@ from bilevelpy.sema.binding.state import Setter, State
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def start_array(bound: BoundProgram, name: str, variable: Variable, value: Any) -> Array:
+def start_array(
+    bound: BoundProgram, name: str, variable: Variable, value: Any, what: str = "start"
+) -> Array:
     """The value as a finite array in the variable's shape; a number goes for all entries.
 
     Tables of pandas and mappings are aligned by label, as data is; all else goes by position.
-    ``name`` is what the caller calls the variable.
+    ``name`` is what the caller calls the variable, ``what`` what the value is for.
 
     Raises
     ------
@@ -34,7 +36,7 @@ def start_array(bound: BoundProgram, name: str, variable: Variable, value: Any) 
     try:
         given = convert(value, axes=variable.axes)
     except NotNumbers as problem:
-        raise UsageError(f"start: `{name}` takes numbers, found {problem}") from None
+        raise UsageError(f"{what}: `{name}` takes numbers, found {problem}") from None
     shape = tuple(bound.data.sizes[a] for a in variable.axes)
     labelled = isinstance(given, Long) or (given.loose and given.array.ndim)
     array: Any
@@ -44,12 +46,12 @@ def start_array(bound: BoundProgram, name: str, variable: Variable, value: Any) 
         array = given.values if isinstance(given, Long) else given.array
         array = array.toarray() if hasattr(array, "toarray") else array
         if array.shape not in ((), shape):
-            raise UsageError(f"start: `{name}` has shape {shape}, found {array.shape}")
+            raise UsageError(f"{what}: `{name}` has shape {shape}, found {array.shape}")
     if not np.isfinite(array).all():
         place = tuple(int(i) for i in np.argwhere(~np.isfinite(np.atleast_1d(array)))[0])
         where = f" at index {list(place)}" if array.ndim else ""
         bad = np.atleast_1d(array)[place]
-        raise UsageError(f"start: `{name}` must be finite, found {bad}{where}")
+        raise UsageError(f"{what}: `{name}` must be finite, found {bad}{where}")
     return np.array(np.broadcast_to(array, shape), dtype=np.float64)
 
 

@@ -1,0 +1,218 @@
+"""A point that the caller gives, as an answer of ``exact``: is it feasible, and is it the best one?
+
+Followers are solved to their global optima at x, and compared with the responses of the point. What
+stands is then given to a solve as its start: that ends where it finds something better, or proves
+that there is nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bilevelpy.backends.exact.backend import Exact
+from bilevelpy.backends.exact.followers import FEASIBLE, Followers
+from bilevelpy.backends.exact.leader import leaders_best
+from bilevelpy.backends.exact.outcome import Limits
+from bilevelpy.backends.exact.proof import violations
+from bilevelpy.backends.exact.resolve import resolved
+from bilevelpy.backends.exact.ties import ties_by_values
+from bilevelpy.backends.whole import Hooks, ProgramAnswer, parts_of, start_from, writing
+from bilevelpy.errors import BackendError, UsageError
+from bilevelpy.ir.types import Stance
+from bilevelpy.numerics.certificate.constrained import Claim, Ties, certify_rows
+from bilevelpy.numerics.wording import wording
+from bilevelpy.reductions.normalize import normalize
+from bilevelpy.reductions.refusal import Refused
+from bilevelpy.reductions.rows import system
+from bilevelpy.result import Certificate, Status
+
+if TYPE_CHECKING:
+    from bilevelpy.backends.exact.options import ExactOptions
+    from bilevelpy.backends.exact.outcome import Outcome
+    from bilevelpy.ir.program import BoundProgram
+    from bilevelpy.options import SolveOptions
+    from bilevelpy.reductions.rows import System
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Share of a time limit for followers at the point, and seconds of each where there is no limit.
+SHARE, EACH = 0.3, 60.0
+# F better by more than this (relative) refutes a point; so far rows and gaps of engines reach.
+BETTER = 1e-5
+# Numbers up to which a better point is told.
+SHOWN = 200
+# Seconds that the search gets however late it is.
+LEAST = 0.1
+
+NOTHING = Claim(False, -math.inf, math.inf)
+
+
+class Given:
+    """``solve`` answers with the values in ``hooks.start``, which have to be those of all
+    variables, and the certificate that they deserve.
+
+    ``responds``: those of the followers are not given; the best responses to x take their place,
+    the one that the leader's stance picks where they tie. ``searches`` is False where no global
+    search takes the model: then nothing is proved beside feasibility. ``convex``: the followers
+    are known to be, so that a local method solves them.
+    """
+
+    def __init__(self, *, searches: bool, responds: bool, convex: bool) -> None:
+        self.searches, self.responds, self.convex = searches, responds, convex
+
+    def solve(
+        self,
+        bound: BoundProgram,
+        options: SolveOptions,
+        settings: ExactOptions,
+        verify: bool,
+        hooks: Hooks | None = None,
+    ) -> ProgramAnswer:
+        """The answer that is given.
+
+        Raises
+        ------
+        BackendError
+            Where the model has no scalar rows, or reads shadow prices: they are no part of a point.
+        UsageError
+            Where there is no best response to the leader's values.
+        """
+        began = time.perf_counter()
+        hooks = hooks or Hooks()
+        try:
+            with writing("exact", options.time_limit):
+                stated = system(bound)
+                units = normalize(stated)
+        except Refused as error:
+            raise BackendError(str(error)) from error
+        if bool((stated.columns.owner < 0).any()):
+            raise BackendError(
+                "the leader reads shadow prices, which are no part of a point: `solve` with the "
+                "point as its start"
+            )
+        v = _placed(stated, hooks.start) / units.columns
+        pessimistic = bound.program.stance is Stance.PESSIMISTIC
+        followers = Followers(units.system, lambda: _limits(options, began))
+        if self.responds:
+            v = _responded(followers, v, pessimistic)
+        solved = {k: a.objective for k, a in _answers(followers, v) if a.status == "optimal"}
+        ties: Ties | None = None
+        if len(solved) == len(stated.followers):
+            ties = ties_by_values(followers, v, solved, _limits(options, began))
+            ties = ties and Ties(units.upper * ties.optimistic, units.upper * ties.pessimistic)
+        point = units.given(v)
+        above, below = violations(stated, point)
+
+        def checked(claim: Claim) -> Certificate:
+            made = certify_rows(
+                units.told(), v, claim, ties=ties, solved=solved, seed=options.seed,
+                pessimistic=pessimistic, deadline=began + options.time_limit, units=units.lower,
+                upper_unit=units.upper, convex=self.convex,
+            )  # fmt: skip
+            return replace(made, upper_feasibility=above, lower_feasibility=below)
+
+        # Whether anything speaks against the point itself shows where all else is granted.
+        certificate = checked(Claim(True, float(stated.objective.value(point)[0]), 0.0))
+        iterations = 0
+        if certificate.kind == "global":
+            claim, better = NOTHING, dict[str, Any]()
+            if self.searches:
+                left = max(options.time_limit - (time.perf_counter() - began), LEAST)
+                asked = replace(options, time_limit=left)
+                claim, iterations, better = _compared(bound, stated, point, asked, settings)
+            certificate = checked(claim)
+            certificate = replace(certificate, details={**certificate.details, **better})
+        done = certificate.kind == "global"
+        said = "no other point is better"
+        if not done:
+            said = f"the point is not certified: {'; '.join(certificate.reasons[:1])}"
+        return ProgramAnswer(
+            stated, point, {}, Status.CONVERGED if done else Status.STALLED, said, certificate,
+            iterations, (), time.perf_counter() - began,
+        )  # fmt: skip
+
+
+def _limits(options: SolveOptions, began: float) -> Limits:
+    left = SHARE * options.time_limit - (time.perf_counter() - began)
+    return Limits(min(max(left, LEAST), EACH), options.tol, options.seed, feasible=FEASIBLE)
+
+
+def _placed(s: System, values: Mapping[str, Any]) -> Array:
+    """Values of the columns by name, where they are: also outside of bounds."""
+    v = s.columns.start.copy()
+    for block in s.columns.blocks:
+        value = values.get(f"{block.level}.{block.name}", values.get(block.name))
+        if value is not None:
+            v[block.offset : block.offset + block.size] = np.reshape(value, -1)
+    return v
+
+
+def _answers(followers: Followers, v: Array) -> list[tuple[int, Outcome]]:
+    """The best response of every follower to the rest of the point."""
+    return [(k, followers.solve(k, v)) for k in range(len(followers.system.followers))]
+
+
+def _responded(followers: Followers, v: Array, pessimistic: bool) -> Array:
+    """The point with best responses to the leader's values."""
+    s, full = followers.system, v.copy()
+    if any(f.nash for f in s.followers):
+        raise UsageError(
+            "answer: it lacks variables of followers who play a game, whose equilibrium is not "
+            "computed: give all of them"
+        )
+    solved = {}
+    for k, found in _answers(followers, v):
+        if found.status != "optimal" or found.values is None:
+            raise UsageError(
+                f"answer: `{s.followers[k].name}` has no best response to it that was found: "
+                f"{found.status}"
+            )
+        own = np.flatnonzero(s.columns.owner == k + 1)
+        full[own], solved[k] = found.values[own], found.objective
+    picked = leaders_best(followers, full, solved, sign=-1.0 if pessimistic else 1.0)
+    return resolved(s, full if picked.values is None else picked.values[: full.size])[0]
+
+
+def _compared(
+    bound: BoundProgram, s: System, v: Array, options: SolveOptions, settings: ExactOptions
+) -> tuple[Claim, int, dict[str, Any]]:
+    """What a solve from the point says of it (F is minimised): the claim, nodes, and a better
+    point.
+    """
+    F = float(s.objective.value(v)[0])
+    margin, says = BETTER * max(1.0, abs(F)), wording(s.sign)
+
+    def observe(_s: System, _v: Array, objective: float, _bound: float, _seconds: float) -> bool:
+        return objective < F - margin
+
+    start = start_from(s.columns.blocks, *parts_of(s.columns.blocks, v))
+    found = Exact().solve(bound, options, settings, True, Hooks(start, observe))
+    known = found.certificate
+    if found.status is Status.UNBOUNDED:
+        doubt = f"F {says.falls} without bound"
+        return replace(NOTHING, doubts=(doubt,)), found.iterations, {}
+    proved = known is not None and known.kind == "global" and found.has_point
+    ended = -math.inf if known is None else s.sign * known.details.get("bound", -s.sign * math.inf)
+    claim = Claim(proved, ended, max(F - ended, 0.0) / max(1.0, abs(F)))
+    least = s.sign * found.objectives()[0] if found.has_point else math.nan
+    if least < F - margin:
+        upper, lower = found.variables()
+        better: dict[str, Any] = {"better_F": s.sign * least}
+        if found.values.size <= SHOWN:
+            named = {**upper, **{f"{k}.{n}": y for k, ys in lower.items() for n, y in ys.items()}}
+            better["better"] = {name: value.tolist() for name, value in named.items()}
+        doubt = f"another point has F = {s.sign * least:.6g} instead of {s.sign * F:.6g}"
+        return replace(claim, proved=False, doubts=(doubt,)), found.iterations, better
+    if proved and ended - margin > F:
+        doubt = (
+            f"F is {says.better} than {s.sign * ended:.6g}, which is proved for all points: this "
+            "one is feasible within tolerances only"
+        )
+        claim = replace(claim, doubts=(doubt,))
+    return claim, found.iterations, {}
