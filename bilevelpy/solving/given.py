@@ -22,7 +22,6 @@ from bilevelpy.numerics.certificate.conic import applies
 from bilevelpy.numerics.certificate.examine import best_response
 from bilevelpy.numerics.driver.loop import RunResult
 from bilevelpy.numerics.driver.loop import run as drive
-from bilevelpy.numerics.rows.priced import reads_prices
 from bilevelpy.patience import LEAST, TooLong, until
 from bilevelpy.result import Result, Status
 from bilevelpy.solving.driven import packed
@@ -78,8 +77,7 @@ def certify(model: Model, answer: Any, options: SolveOptions, began: float) -> R
     if above:
         raise UsageError(f"answer: it lacks {', '.join(above)} of the leader")
     driven = [n for n in decision.ranked if not takes_programs(registry.get(n))]
-    searched = decision.chosen == "exact" and not reads_prices(model.program)
-    if driven and not searched:
+    if driven and decision.chosen != "exact":
         return _driven(model, driven[0], facts, values, not below, decision, options, clock)
     lower = facts.lower
     smooth = lower.constraints.value in CONVEX_ROWS and not lower.discrete.value

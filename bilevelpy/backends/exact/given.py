@@ -15,17 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bilevelpy.backends.exact.at_point import by_conditions
 from bilevelpy.backends.exact.backend import Exact
 from bilevelpy.backends.exact.followers import FEASIBLE, Followers
 from bilevelpy.backends.exact.leader import leaders_best
 from bilevelpy.backends.exact.outcome import Limits
+from bilevelpy.backends.exact.prices import check_prices
 from bilevelpy.backends.exact.proof import violations
 from bilevelpy.backends.exact.resolve import resolved
 from bilevelpy.backends.exact.ties import ties_by_values
 from bilevelpy.backends.whole import Hooks, ProgramAnswer, parts_of, start_from, writing
 from bilevelpy.errors import BackendError, UsageError
 from bilevelpy.ir.types import Stance
-from bilevelpy.numerics.certificate.constrained import Claim, Ties, certify_rows
+from bilevelpy.numerics.certificate.constrained import (
+    Claim,
+    Ties,
+    certify_rows,
+    without_point,
+)
 from bilevelpy.numerics.wording import wording
 from bilevelpy.reductions.normalize import normalize
 from bilevelpy.reductions.refusal import Refused
@@ -79,7 +86,7 @@ class Given:
         Raises
         ------
         BackendError
-            Where the model has no scalar rows, or reads shadow prices: they are no part of a point.
+            Where the model has no scalar rows, or its followers no shadow prices that it reads.
         UsageError
             Where there is no best response to the leader's values.
         """
@@ -91,15 +98,27 @@ class Given:
                 units = normalize(stated)
         except Refused as error:
             raise BackendError(str(error)) from error
-        if bool((stated.columns.owner < 0).any()):
-            raise BackendError(
-                "the leader reads shadow prices, which are no part of a point: `solve` with the "
-                "point as its start"
-            )
         v = _placed(stated, hooks.start) / units.columns
         pessimistic = bound.program.stance is Stance.PESSIMISTIC
+        limits = _limits(options, began)
         followers = Followers(units.system, lambda: _limits(options, began))
-        if self.responds:
+        notes: tuple[str, ...] = ()
+        doubts: tuple[str, ...] = ()
+        priced = bool((stated.columns.owner < 0).any())
+        if priced or (self.responds and any(f.nash for f in stated.followers)):
+            try:
+                known = by_conditions(
+                    units.system, v, limits, responds=self.responds, pessimistic=pessimistic
+                )
+            except Refused as error:
+                raise BackendError(str(error)) from error
+            if known is None:
+                return self._without_prices(stated, units.given(v), began)
+            program, values = known
+            v = values[: v.size]
+            if priced:
+                notes, doubts = check_prices(program, values, limits, units)
+        elif self.responds:
             v = _responded(followers, v, pessimistic)
         solved = {k: a.objective for k, a in _answers(followers, v) if a.status == "optimal"}
         ties: Ties | None = None
@@ -110,6 +129,7 @@ class Given:
         above, below = violations(stated, point)
 
         def checked(claim: Claim) -> Certificate:
+            claim = replace(claim, notes=notes, doubts=(*doubts, *claim.doubts))
             made = certify_rows(
                 units.told(), v, claim, ties=ties, solved=solved, seed=options.seed,
                 pessimistic=pessimistic, deadline=began + options.time_limit, units=units.lower,
@@ -137,6 +157,24 @@ class Given:
             iterations, (), time.perf_counter() - began,
         )  # fmt: skip
 
+    def _without_prices(self, stated: System, point: Array, began: float) -> ProgramAnswer:
+        """The answer where the followers' conditions have no solution at the point."""
+        why = "no shadow prices belong to the point: the responses in it are no best ones"
+        columns, own = stated.columns, stated.upper_columns
+        inside = np.clip(point, columns.lower, columns.upper)
+        inside = np.where(columns.integer, np.round(inside), inside)
+        off = np.abs(inside - point)[own]
+        if off.max(initial=0.0) > BETTER:
+            worst = int(np.argmax(off))
+            why = f"`{columns.names[own[worst]]}` leaves its domain by {off[worst]:.1e}"
+        elif self.responds:
+            raise UsageError("answer: the followers have no best response to it that was found")
+        v = np.where(stated.columns.owner < 0, math.nan, point)
+        return ProgramAnswer(
+            stated, v, {}, Status.STALLED, f"the point is not certified: {why}",
+            without_point(why, {}, False), 0, (), time.perf_counter() - began,
+        )  # fmt: skip
+
 
 def _limits(options: SolveOptions, began: float) -> Limits:
     left = SHARE * options.time_limit - (time.perf_counter() - began)
@@ -160,13 +198,7 @@ def _answers(followers: Followers, v: Array) -> list[tuple[int, Outcome]]:
 
 def _responded(followers: Followers, v: Array, pessimistic: bool) -> Array:
     """The point with best responses to the leader's values."""
-    s, full = followers.system, v.copy()
-    if any(f.nash for f in s.followers):
-        raise UsageError(
-            "answer: it lacks variables of followers who play a game, whose equilibrium is not "
-            "computed: give all of them"
-        )
-    solved = {}
+    s, full, solved = followers.system, v.copy(), {}
     for k, found in _answers(followers, v):
         if found.status != "optimal" or found.values is None:
             raise UsageError(
