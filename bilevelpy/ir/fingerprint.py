@@ -1,6 +1,6 @@
 """Numbers that tell a changed array from what it was, in the time of two passes over its memory.
 
-With the words of an array in rows of 4,096, and odd random weights, the number is the weighted sum
+With the words of a long array in rows of 4,096, and odd random weights, the number is the weighted sum
 of the sums of its rows and columns, in whole numbers modulo 2^64: the same in every order of
 addition, so with any number of threads. It is no hash; whoever looks for it finds another array
 of the same number.
@@ -19,6 +19,8 @@ from bilevelpy.ir.mapped import is_mapped
 Array = np.ndarray[Any, np.dtype[Any]]
 
 WIDTH = 4096
+# Arrays up to so many words are weighted word by word, in fewer calls.
+SHORT = 4 * WIDTH
 
 
 def fingerprints(arrays: Mapping[str, Any]) -> dict[str, tuple[bytes, ...]]:
@@ -40,6 +42,8 @@ def fingerprints(arrays: Mapping[str, Any]) -> dict[str, tuple[bytes, ...]]:
 def _number(array: Array) -> bytes:
     flat = np.ascontiguousarray(array if array.flags.c_contiguous else array.T).reshape(-1)
     words = flat.view(np.dtype(f"u{flat.itemsize}"))
+    if words.size <= SHORT:
+        return np.uint64(np.add.reduce(words * _weights(0, words.size), dtype=np.uint64)).tobytes()
     rows = words.size // WIDTH
     end = rows * WIDTH
     across, rest = _weights(0, WIDTH), words[end:]
