@@ -52,7 +52,6 @@ class Cost:
     products: float
     flops: float = 0.0
     memory: float = 0.0
-    note: str = ""
 
 
 class Backend(Protocol[State]):

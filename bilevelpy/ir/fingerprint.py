@@ -1,7 +1,7 @@
 """Numbers that tell a changed array from what it was, in the time of two passes over its memory.
 
-With the words of a long array in rows of 4,096, and odd random weights, the number is the weighted sum
-of the sums of its rows and columns, in whole numbers modulo 2^64: the same in every order of
+With the words of a long array in rows of 4,096, and odd random weights, the number is the weighted
+sum of the sums of its rows and columns, in whole numbers modulo 2^64: the same in every order of
 addition, so with any number of threads. It is no hash; whoever looks for it finds another array
 of the same number.
 """

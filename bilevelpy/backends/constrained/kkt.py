@@ -160,7 +160,6 @@ class KKT:
             products=2.0 * structure.dim_y + 2.0,
             flops=2.0 * size**3,
             memory=40.0 * size**2,
-            note="a few dense systems of lower variables and rows per upper step",
         )
 
     def init(

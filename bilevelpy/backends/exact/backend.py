@@ -129,7 +129,7 @@ class Exact:
     def cost(self, structure: Structure) -> Cost:
         """Exponential in the number of constraints in the worst case."""
         pairs = structure.lower_constraints + structure.dim_y
-        return Cost(gradients=1e3, products=0.0, flops=1e4 * (1.0 + pairs) ** 2, note="a tree")
+        return Cost(gradients=1e3, products=0.0, flops=1e4 * (1.0 + pairs) ** 2)
 
     def solve(
         self,

@@ -126,7 +126,6 @@ class Direct(Implicit):
                 products=q + 2.0,
                 flops=m * q * (2.0 + q / 3),
                 memory=24.0 * m * q,
-                note=f"{structure.blocks:,} independent blocks, factorised as one batch",
             )
         once = structure.lower_hessian.value == "constant"
         if structure.bands is not None and banded(structure):
@@ -136,14 +135,12 @@ class Direct(Implicit):
                 products=2.0 if once else products + 2.0,
                 flops=float(m) * (width + 1.0) * (2.0 if once else width + 3.0),
                 memory=24.0 * m * (width + 1.0),
-                note=f"a band of {width + 1:,} diagonals, factorised as such",
             )
         return Cost(
             gradients=3.0,
             products=2.0 if once else 2.0 * m + 2.0,
             flops=2.0 * m**2 + (0.0 if once else m**3 / 3),
             memory=24.0 * m**2,
-            note="one factor in the whole run" if once else "about one factor per upper step",
         )
 
     def step(self, oracle: Oracle, state: UpperState, options: DirectOptions) -> UpperState:

@@ -81,7 +81,7 @@ class NLP:
     def cost(self, structure: Structure) -> Cost:
         """A sparse factor of the conditions, for some hundred iterations."""
         size = structure.dim_x + structure.dim_y + structure.lower_constraints
-        return Cost(gradients=1e2, products=0.0, flops=1e3 * (1.0 + size), note="per start")
+        return Cost(gradients=1e2, products=0.0, flops=1e3 * (1.0 + size))
 
     def solve(
         self,
