@@ -20,6 +20,7 @@ from bilevelpy.backends.whole import takes_programs
 from bilevelpy.errors import BackendError, UsageError
 from bilevelpy.numerics.certificate.conic import applies
 from bilevelpy.numerics.certificate.examine import best_response
+from bilevelpy.numerics.certificate.steps import Replay
 from bilevelpy.numerics.driver.loop import RunResult
 from bilevelpy.numerics.driver.loop import run as drive
 from bilevelpy.patience import LEAST, TooLong, until
@@ -133,12 +134,14 @@ def _driven(
 
 
 def _response(taken: Posed, backend: Any, x: Tensor, y: Tensor, options: SolveOptions) -> Tensor:
-    """The follower's response to x: with rows or written steps as a run begins with it."""
+    """The follower's response to x: with rows as a run begins with it."""
     functions, facts = taken.functions, taken.facts
-    if facts.steps is None and not applies(functions) and not functions.g.size:
-        rng = torch.Generator().manual_seed(options.seed)
+    rng = torch.Generator().manual_seed(options.seed)
+    if facts.steps is not None:
+        return Replay(functions, x, y, rng, facts.steps.value).path(x)[-1]
+    if not applies(functions) and not functions.g.size:
         with until(time.perf_counter() + options.time_limit):
-            found = best_response(functions, x, y, rng)
+            found = best_response(functions, x, y, facts, options, rng)
         if found is None:
             raise UsageError("answer: the followers have no finite best response to it")
         return found

@@ -123,6 +123,43 @@ def test_a_start_far_away_makes_no_response_good(part: float) -> None:
     assert bl.certify(model, found).success
 
 
+KINDS = {
+    # The leader has y[2], which the follower does not care about, at 1.
+    "ties": (
+        "upper { var x in [-1, 1]; minimize sumsq(x - 0.5) + sumsq(y[2] - 1); }"
+        " lower f { var y[n] in [-2, 2]; minimize (y[1] - x)^2; }",
+        [0.5, 1.0],
+    ),
+    "kinks": (
+        "upper { var x in [0, 1]; minimize (x - 0.25)^2 + (y[1] - 1.75)^2; }"
+        " lower f { var y[n]; minimize sumsq(y - [2, 0.1]) / 2 + x * sum(abs(y)); }",
+        [1.75, 0.0],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_several_responses_the_leaders_is_computed(kind: str) -> None:
+    text, wanted = KINDS[kind]
+    model = bl.parse(f"model m; dim n = 2; {text}".replace("[2, 0.1]", "c").replace(
+        "dim n = 2;", "dim n = 2; param c[n] = [2, 0.1];"))  # fmt: skip
+    x = 0.5 if kind == "ties" else 0.25
+    found = bl.certify(model, {"x": x}, time_limit=20)
+    assert found.success
+    assert found["y"] == pytest.approx(wanted, abs=1e-5)
+    assert pytest.approx(0, abs=1e-8) == found.F
+
+
+def test_written_steps_are_taken() -> None:
+    model = bl.parse(
+        "model s; upper { var x start 0; minimize (y - 1)^2; }"
+        " lower f { var y start 0; minimize (y - x)^2 / 2; assume steps(3, 0.5); }"
+    )
+    assert bl.certify(model, {"x": 8 / 7})["y"] == pytest.approx(1)
+    assert bl.certify(model, {"x": 8 / 7}).success
+    assert not bl.certify(model, {"x": 8 / 7, "y": 8 / 7}).success
+
+
 def test_whole_numbers_are_compared_with_all_others(packing: bl.Model) -> None:
     every = answered()
     least = min(value for value, _ in every.values())

@@ -18,6 +18,7 @@ import numpy as np
 from bilevelpy.backends.exact.at_point import by_conditions
 from bilevelpy.backends.exact.backend import Exact
 from bilevelpy.backends.exact.followers import FEASIBLE, Followers
+from bilevelpy.backends.exact.kinks import kink_columns
 from bilevelpy.backends.exact.leader import leaders_best
 from bilevelpy.backends.exact.outcome import Limits
 from bilevelpy.backends.exact.prices import check_prices
@@ -33,7 +34,9 @@ from bilevelpy.numerics.certificate.constrained import (
     certify_rows,
     without_point,
 )
+from bilevelpy.numerics.programs.follower import follower_program
 from bilevelpy.numerics.wording import wording
+from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.normalize import normalize
 from bilevelpy.reductions.refusal import Refused
 from bilevelpy.reductions.rows import system
@@ -41,7 +44,6 @@ from bilevelpy.result import Certificate, Status
 
 if TYPE_CHECKING:
     from bilevelpy.backends.exact.options import ExactOptions
-    from bilevelpy.backends.exact.outcome import Outcome
     from bilevelpy.ir.program import BoundProgram
     from bilevelpy.options import SolveOptions
     from bilevelpy.reductions.rows import System
@@ -94,7 +96,7 @@ class Given:
         hooks = hooks or Hooks()
         try:
             with writing("exact", options.time_limit):
-                stated = system(bound)
+                stated = lift(system(bound))
                 units = normalize(stated)
         except Refused as error:
             raise BackendError(str(error)) from error
@@ -119,8 +121,11 @@ class Given:
             if priced:
                 notes, doubts = check_prices(program, values, limits, units)
         elif self.responds:
-            v = _responded(followers, v, pessimistic)
-        solved = {k: a.objective for k, a in _answers(followers, v) if a.status == "optimal"}
+            v = _responded(followers, v, pessimistic, self.convex)
+        else:
+            v = _with_heights(units.system, v)
+        found = [_answer(followers, k, v, self.convex) for k in range(len(stated.followers))]
+        solved = {k: f[1] for k, f in enumerate(found) if not isinstance(f, str)}
         ties: Ties | None = None
         if len(solved) == len(stated.followers):
             ties = ties_by_values(followers, v, solved, _limits(options, began))
@@ -191,22 +196,42 @@ def _placed(s: System, values: Mapping[str, Any]) -> Array:
     return v
 
 
-def _answers(followers: Followers, v: Array) -> list[tuple[int, Outcome]]:
-    """The best response of every follower to the rest of the point."""
-    return [(k, followers.solve(k, v)) for k in range(len(followers.system.followers))]
+def _with_heights(s: System, v: Array) -> Array:
+    """The point with epigraphs of kinks as low as they may be: they are no part of an answer."""
+    kinks, full = kink_columns(s), v.copy()
+    for k in range(len(s.followers)):
+        own = np.flatnonzero(kinks & (s.columns.owner == k + 1))
+        found = replace(follower_program(s, k, full), free=own).solve() if own.size else None
+        if found is not None and found.values is not None:
+            full[own] = found.values[own]
+    return full
 
 
-def _responded(followers: Followers, v: Array, pessimistic: bool) -> Array:
+def _answer(followers: Followers, k: int, v: Array, convex: bool) -> tuple[Array, float] | str:
+    """The best response of follower k to the rest of the point, and its objective; else how the
+    search for it ended.
+    """
+    if convex:  # engines for all programs are slow to tell the last digits of these
+        found = follower_program(followers.system, k, v).solve(convex=True, sharp=True)
+        if found.status == "optimal" and found.values is not None:
+            return found.values, found.objective
+    answer = followers.solve(k, v)
+    if answer.status != "optimal" or answer.values is None:
+        return answer.status
+    return answer.values, answer.objective
+
+
+def _responded(followers: Followers, v: Array, pessimistic: bool, convex: bool) -> Array:
     """The point with best responses to the leader's values."""
     s, full, solved = followers.system, v.copy(), {}
-    for k, found in _answers(followers, v):
-        if found.status != "optimal" or found.values is None:
+    for k, follower in enumerate(s.followers):
+        found = _answer(followers, k, v, convex)
+        if isinstance(found, str):
             raise UsageError(
-                f"answer: `{s.followers[k].name}` has no best response to it that was found: "
-                f"{found.status}"
+                f"answer: `{follower.name}` has no best response to it that was found: {found}"
             )
         own = np.flatnonzero(s.columns.owner == k + 1)
-        full[own], solved[k] = found.values[own], found.objective
+        full[own], solved[k] = found[0][own], found[1]
     picked = leaders_best(followers, full, solved, sign=-1.0 if pessimistic else 1.0)
     return resolved(s, full if picked.values is None else picked.values[: full.size])[0]
 

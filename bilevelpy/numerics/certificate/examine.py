@@ -103,17 +103,32 @@ def examine(
     return certificate, None
 
 
-def best_response(oracle: Oracle, x: Vec, y: Vec, rng: torch.Generator) -> Vec | None:
-    """A minimiser of f(x, .) without rows, descended to from y; None where no finite one is."""
-    grouped = _grouped(oracle)
-    split = split_oracle(oracle, x, rng) if grouped is None else None
-    oracle = oracle if grouped is None else grouped
-    if split is not None:
-        oracle, y = split, halves(y)
-    found = Resolver(oracle, x, y, rng).solved(x, y)
-    if found is None:
+def best_response(
+    oracle: Oracle,
+    x: Vec,
+    y: Vec,
+    structure: Structure | None,
+    options: SolveOptions,
+    rng: torch.Generator,
+) -> Vec | None:
+    """The minimiser of f(x, .) without rows that the re-solves of a certificate from y and from
+    other starts find, the optimistic one where they tie; None where no finite one is.
+    """
+    oracle, y = _on_support(oracle, x, y, rng)
+    case = make_case(oracle, x, y, structure, options, rng, True)
+    solver = Resolver(oracle, x, y, rng)
+    base = solver.answer(x, y)
+    if base is None:
         return None
-    return joined(found.y) if is_split(oracle) else found.y
+    check = LowerCheck(case, solver, base, base.lower.f)
+    check.search()
+    least = min(check.found, key=lambda s: s.f)
+    if least.f < base.lower.f and (better := solver.answer(x, least.y)) is not None:
+        check = LowerCheck(case, solver, better, better.lower.f)
+        check.search()
+    check.ties()
+    found = check.base.lower.y
+    return joined(found) if is_split(oracle) else found
 
 
 def settle(run: RunResult, certificate: Certificate) -> RunResult:
@@ -145,11 +160,7 @@ def _certified(
     seconds: float,
     patience: float,
 ) -> tuple[Certificate, Case]:
-    grouped = _grouped(oracle)
-    split = split_oracle(oracle, x, rng) if grouped is None else None
-    oracle = oracle if grouped is None else grouped
-    if split is not None:
-        oracle, y = split, halves(y)
+    oracle, y = _on_support(oracle, x, y, rng)
     timed = None
     if math.isfinite(min(seconds, patience)):
         timed = DeadlineOracle(oracle, time.perf_counter() + seconds)
@@ -165,6 +176,15 @@ def _certified(
             f"{seconds:.2g} s that were left"
         )
     return check.certificate(), case
+
+
+def _on_support(oracle: Oracle, x: Vec, y: Vec, rng: torch.Generator) -> tuple[Oracle, Vec]:
+    """The problem by the support of groups, or with absolute values split into halves."""
+    grouped = _grouped(oracle)
+    if grouped is not None:
+        return grouped, y
+    split = split_oracle(oracle, x, rng)
+    return (oracle, y) if split is None else (split, halves(y))
 
 
 def _grouped(oracle: Oracle) -> Oracle | None:
