@@ -54,8 +54,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 SHARE, EACH = 0.3, 60.0
 # F better by more than this (relative) refutes a point; so far rows and gaps of engines reach.
 BETTER = 1e-5
-# Numbers up to which a better point is told.
-SHOWN = 200
+# Numbers up to which a better point is told, and its leader's part in words.
+SHOWN, FEW = 200, 10
 # Seconds that the search gets however late it is.
 LEAST = 0.1
 
@@ -264,7 +264,14 @@ def _compared(
         if found.values.size <= SHOWN:
             named = {**upper, **{f"{k}.{n}": y for k, ys in lower.items() for n, y in ys.items()}}
             better["better"] = {name: value.tolist() for name, value in named.items()}
-        doubt = f"another point has F = {s.sign * least:.6g} instead of {s.sign * F:.6g}"
+        where = ""
+        if sum(x.size for x in upper.values()) <= FEW:
+            told = (
+                f"{name} = {', '.join(f'{x:.6g}' for x in value.reshape(-1))}"
+                for name, value in upper.items()
+            )
+            where = f" ({'; '.join(told)})"
+        doubt = f"another point{where} has F = {s.sign * least:.6g} instead of {s.sign * F:.6g}"
         return replace(claim, proved=False, doubts=(doubt,)), found.iterations, better
     if proved and ended - margin > F:
         doubt = (
