@@ -103,7 +103,7 @@ class DenseSolver:
         """Adjoint at the point, by the factor of its last Newton step; where that may be an old
         one, from the adjoint of the point before.
         """
-        tol = min(max(1e-11, 0.1 * accuracy.level), 1e-4)
+        tol = max(1e-11, 0.1 * accuracy.level)
         dear = getattr(oracle, "hessian_price", 0.0) >= DEAR
         return dense_adjoint(
             oracle,
