@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,6 +60,16 @@ SHOWN, FEW = 200, 10
 LEAST = 0.1
 
 NOTHING = Claim(False, -math.inf, math.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a search from a point claims of it, its nodes, and a ``better`` point."""
+
+    claim: Claim
+    nodes: int
+    better: Mapping[str, Any] = field(default_factory=dict)
+    interrupted: bool = False
 
 
 class Given:
@@ -144,22 +154,24 @@ class Given:
 
         # Whether anything speaks against the point itself shows where all else is granted.
         certificate = checked(Claim(True, float(stated.objective.value(point)[0]), 0.0))
-        iterations = 0
+        seen = Compared(NOTHING, 0)
         if certificate.kind == "global":
-            claim, better = NOTHING, dict[str, Any]()
             if self.searches:
                 left = max(options.time_limit - (time.perf_counter() - began), LEAST)
                 asked = replace(options, time_limit=left)
-                claim, iterations, better = _compared(bound, stated, point, asked, settings)
-            certificate = checked(claim)
-            certificate = replace(certificate, details={**certificate.details, **better})
-        done = certificate.kind == "global"
-        said = "no other point is better"
-        if not done:
+                seen = _compared(bound, stated, point, asked, settings)
+            certificate = checked(seen.claim)
+            details = {**certificate.details, **seen.better}
+        else:
+            details = {k: d for k, d in certificate.details.items() if k not in ("bound", "gap")}
+        certificate = replace(certificate, details=details)
+        status, said = Status.CONVERGED, "no other point is better"
+        if certificate.kind != "global":
+            status = Status.INTERRUPTED if seen.interrupted else Status.STALLED
             said = f"the point is not certified: {'; '.join(certificate.reasons[:1])}"
         return ProgramAnswer(
-            stated, point, {}, Status.CONVERGED if done else Status.STALLED, said, certificate,
-            iterations, (), time.perf_counter() - began,
+            stated, point, {}, status, said, certificate, seen.nodes, (),
+            time.perf_counter() - began,
         )  # fmt: skip
 
     def _without_prices(self, stated: System, point: Array, began: float) -> ProgramAnswer:
@@ -238,10 +250,8 @@ def _responded(followers: Followers, v: Array, pessimistic: bool, convex: bool) 
 
 def _compared(
     bound: BoundProgram, s: System, v: Array, options: SolveOptions, settings: ExactOptions
-) -> tuple[Claim, int, dict[str, Any]]:
-    """What a solve from the point says of it (F is minimised): the claim, nodes, and a better
-    point.
-    """
+) -> Compared:
+    """What a solve from the point says of it (F is minimised)."""
     F = float(s.objective.value(v)[0])
     margin, says = BETTER * max(1.0, abs(F)), wording(s.sign)
 
@@ -250,33 +260,37 @@ def _compared(
 
     start = start_from(s.columns.blocks, *parts_of(s.columns.blocks, v))
     found = Exact().solve(bound, options, settings, True, Hooks(start, observe))
-    known = found.certificate
+    nodes, known = found.iterations, found.certificate
     if found.status is Status.UNBOUNDED:
-        doubt = f"F {says.falls} without bound"
-        return replace(NOTHING, doubts=(doubt,)), found.iterations, {}
-    proved = known is not None and known.kind == "global" and found.has_point
-    ended = -math.inf if known is None else s.sign * known.details.get("bound", -s.sign * math.inf)
+        return Compared(replace(NOTHING, doubts=(f"F {says.falls} without bound",)), nodes)
+    if known is None or not found.has_point:
+        return Compared(NOTHING, nodes, interrupted=found.status is Status.INTERRUPTED)
+    ended = s.sign * known.details.get("bound", -s.sign * math.inf)
+    proved = known.kind == "global"
     claim = Claim(proved, ended, max(F - ended, 0.0) / max(1.0, abs(F)))
-    least = s.sign * found.objectives()[0] if found.has_point else math.nan
-    if least < F - margin:
-        upper, lower = found.variables()
-        better: dict[str, Any] = {"better_F": s.sign * least}
-        if found.values.size <= SHOWN:
-            named = {**upper, **{f"{k}.{n}": y for k, ys in lower.items() for n, y in ys.items()}}
-            better["better"] = {name: value.tolist() for name, value in named.items()}
-        where = ""
-        if sum(x.size for x in upper.values()) <= FEW:
-            told = (
-                f"{name} = {', '.join(f'{x:.6g}' for x in value.reshape(-1))}"
-                for name, value in upper.items()
-            )
-            where = f" ({'; '.join(told)})"
-        doubt = f"another point{where} has F = {s.sign * least:.6g} instead of {s.sign * F:.6g}"
-        return replace(claim, proved=False, doubts=(doubt,)), found.iterations, better
+    off = max(known.lower_gap_relative, known.lower_feasibility, known.upper_feasibility)
+    if s.sign * found.objectives()[0] < F - margin and off <= BETTER:
+        doubt, better = _told(found, s.sign * F)
+        return Compared(replace(claim, proved=False, doubts=(doubt,)), nodes, better)
     if proved and ended - margin > F:
         doubt = (
             f"F is {says.better} than {s.sign * ended:.6g}, which is proved for all points: this "
             "one is feasible within tolerances only"
         )
         claim = replace(claim, doubts=(doubt,))
-    return claim, found.iterations, {}
+    return Compared(claim, nodes, interrupted=found.status is Status.INTERRUPTED)
+
+
+def _told(found: ProgramAnswer, F: float) -> tuple[str, dict[str, Any]]:
+    """A better point than one with ``F``, in words and for the details of a certificate."""
+    upper, lower = found.variables()
+    there = found.objectives()[0]
+    details: dict[str, Any] = {"better_F": there}
+    if found.values.size <= SHOWN:
+        named = {**upper, **{f"{k}.{n}": y for k, ys in lower.items() for n, y in ys.items()}}
+        details["better"] = {name: value.tolist() for name, value in named.items()}
+    where = ""
+    if sum(x.size for x in upper.values()) <= FEW:
+        texts = {n: ", ".join(f"{x:.6g}" for x in value.reshape(-1)) for n, value in upper.items()}
+        where = f" ({'; '.join(f'{name} = {text}' for name, text in texts.items())})"
+    return f"another point{where} has F = {there:.6g} instead of {F:.6g}", details
