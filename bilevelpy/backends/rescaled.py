@@ -28,6 +28,11 @@ class RescaledState:
     inner: Any
     oracle: ScaledOracle
 
+    def inherit(self, earlier: object) -> None:
+        """As the state inside."""
+        if isinstance(earlier, RescaledState) and hasattr(self.inner, "inherit"):
+            self.inner.inherit(earlier.inner)
+
 
 class Rescaled:
     """``backend``, one of :data:`SCALABLE`, on the problem in ``units``; points and norms are given
@@ -69,4 +74,9 @@ class Rescaled:
             pg = inner.projected_gradient
             if pg.numel() == self.units.x.numel():  # else it is that of x and y together
                 size = norm(pg / self.units.x)
-        return replace(m, x=self.units.x * m.x, y=self.units.y * m.y, hypergradient_norm=size)
+        return replace(self._placed(m), hypergradient_norm=size)
+
+    def _placed(self, m: Measure) -> Measure:
+        """The same with its points in the units of the model."""
+        rival = None if m.rival is None else self._placed(m.rival)
+        return replace(m, x=self.units.x * m.x, y=self.units.y * m.y, rival=rival)

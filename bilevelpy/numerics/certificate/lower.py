@@ -92,6 +92,9 @@ class LowerCheck:
         if place is not None:
             self.far = finish(o.domain_y, place, *o.value_grad_f(case.x, place), 0, "limit")
             self.found.append(self.far)
+            beyond = self.solver.respond(case.x, place, NEARLY)
+            if beyond.usable and beyond.f <= best:
+                self.found.append(beyond)
 
     def _look_outward(self) -> None:
         """A point beyond the response, as seen from the start, with the same f: the least value of

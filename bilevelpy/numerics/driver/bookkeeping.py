@@ -29,6 +29,7 @@ from bilevelpy.numerics.driver.runs import (
     Report,
     RunResult,
     is_end,
+    is_known,
     is_same,
 )
 from bilevelpy.options import SolveOptions
@@ -43,6 +44,7 @@ Vec = torch.Tensor
 EXPLODED = 1e6
 LIMITS = (Status.TIME_LIMIT, Status.ITERATION_LIMIT, Status.INTERRUPTED)
 UNFINISHED = (*LIMITS, Status.STALLED)
+LED_BACK = "a better response led back to an end that it refutes: the best point before is kept"
 # A run goes on from an end once more where its hypergradient is this part of that at the last one.
 LEADING = 0.5
 # What is told of an iteration that a checkpoint may hold: its record, its measure, and a function
@@ -89,6 +91,8 @@ class Loop:
         self.scales = Scales()
         self.warnings: dict[str, None] = {}
         self.candidate = False
+        self.ends: list[tuple[float, float]] = []  # F and f of those that it has gone on from
+        self.led_back = False  # to one of them
         self.again = math.inf  # the hypergradient where the run has last gone on from where it was
         self.in_user_code = False
 
@@ -147,6 +151,7 @@ class Loop:
         for name, scale in reader.read("scales", vars(self.scales)).items():
             setattr(self.scales, name, float(scale))
         self.restarts, self.again = reader.read("restarts", 0), reader.read("again", math.inf)
+        self.ends = [(float(F), float(f)) for F, f in reader.read("ends", self.ends)]
         # Some methods weigh what they have spent; this run counts what was spent in it.
         for name in spent:
             setattr(self.oracle.counts, name, then[name])
@@ -175,6 +180,7 @@ class Loop:
                 "scales": vars(self.scales),
                 "restarts": self.restarts,
                 "again": self.again,
+                "ends": self.ends,
                 **({"later": True} if later else {}),
             }
         )
@@ -213,6 +219,8 @@ class Loop:
         if self.callback is not None and is_end(self.callback(IterationState.of(record, m))):
             return Finish(Status.INTERRUPTED, "stopped by the callback")
         self.in_user_code = False
+        if self.led_back:
+            return Finish(Status.STALLED, LED_BACK)
         if m.finish is not None:
             self.candidate = m.finish.status is Status.CONVERGED
             return m.finish
@@ -240,7 +248,7 @@ class Loop:
         meets one that seeks a better end than it has, that end.
         """
         last, sane = self.last, self.sane
-        if finish.status not in LIMITS or last is None:
+        if (finish.status not in LIMITS and not self.led_back) or last is None:
             return finish
         rival = last.rival
         if rival is not None and rival.F <= last.F:
@@ -288,11 +296,11 @@ class Loop:
             self._record(0, self.last)
 
     def onward(self, finish: Finish, search: Onward | None) -> tuple[Vec, Vec] | None:
-        """Where to go on from, if the end is one of the mathematics and there is lower ground.
-
-        What the search costs is not the run's.
+        """Where to go on from, if the end is one of the mathematics and there is lower ground; to
+        the last step from an end that was met before, if that has a better response. What the
+        search costs is not the run's.
         """
-        if search is None or self.last is None:
+        if search is None or self.last is None or self.led_back:
             return None
         if finish.status not in (Status.CONVERGED, Status.STALLED):
             return None
@@ -306,8 +314,12 @@ class Loop:
             if not size < LEADING * self.again or finish.status is not Status.CONVERGED:
                 return None
             self.again = size
-        elif place is not None and self.restarts and is_same(place, self.origin[1:]):
-            return None  # from there it was led here already
+        elif place is not None:
+            end = (self.last.F, self.last.f)
+            if is_known(end, self.ends) or (self.restarts and is_same(place, self.origin[1:])):
+                self.led_back = is_same((place[0], self.last.y), (self.last.x, self.last.y))
+                return place if self.led_back else None
+            self.ends.append(end)
         return place
 
     def result(self, finish: Finish) -> RunResult:

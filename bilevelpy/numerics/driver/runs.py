@@ -19,6 +19,8 @@ Vec = torch.Tensor
 PATH = 2
 # Relative distances of x and of y within which a run goes the same way.
 SAME_UPPER, SAME_LOWER = 1e-6, 1e-3
+# Relative difference of the values of one end.
+SAME_VALUE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,16 @@ def is_end(answer: Any) -> bool:
             f"callback returns whether to stop, found {found}, which is neither true nor false; "
             "return one value (`.any()`, `.all()`)"
         ) from None
+
+
+def is_known(end: tuple[float, float], ends: Sequence[tuple[float, float]]) -> bool:
+    """Whether an end has the F and f of an earlier one: responses of networks are the same up to
+    the order of their units, x may be one of many.
+    """
+    return any(
+        all(abs(a - b) <= SAME_VALUE * abs(b) for a, b in zip(end, other, strict=True))
+        for other in ends
+    )
 
 
 def is_same(place: Sequence[Vec], other: Sequence[Vec]) -> bool:

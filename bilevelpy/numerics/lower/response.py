@@ -20,6 +20,8 @@ Vec = torch.Tensor
 NO_SOLUTION = ("nonfinite", "unbounded", "infeasible")
 # So much finer at most a response is solved again at once, for a value that is to be compared.
 LEAP = 1e-3
+# A minimum is another, lower one where f is lower by this part of itself.
+BELOW = 1e-6
 # Accuracies where the lower level curves downwards on the way to its minima.
 SETTLED, FOLLOWED = 1e-6, 1e-2
 
@@ -209,6 +211,25 @@ class Response:
             new = self.differentiate(new, point)
         self.accuracy.change = change
         return new
+
+    def lower_from(self, point: Point, y: Vec) -> LowerSolution | None:
+        """The minimum of f(x, .) that is reached from y, if f is lower there than at the point."""
+        accuracy = replace(self.accuracy, change=1.0)
+        lower, _ = self.method.solve_lower(self.oracle, point.x, y, accuracy, self.scale)
+        return lower if lower.usable and self.is_below(lower, point) else None
+
+    def is_below(self, lower: LowerSolution, point: Point) -> bool:
+        """Whether a minimum is lower than that of a point with the same x, and not the same one."""
+        return lower.f < point.lower.f - BELOW * abs(point.lower.f)
+
+    def better(self, point: Point, y: Vec) -> Point | None:
+        """The same as a point with its hypergradient."""
+        lower = self.lower_from(point, y)
+        if lower is None:
+            return None
+        F, gF_x, gF_y = self.oracle.value_grad_F(point.x, lower.y)
+        new = Point(point.x, lower, F, F, gF_x, gF_y)
+        return self.differentiate(new, None) if self.finite(new) else None
 
     def polish(self, point: Point) -> Point:
         """The point with its lower level solved beyond the floor of the accuracy; same adjoint."""

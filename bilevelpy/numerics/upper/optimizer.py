@@ -20,6 +20,7 @@ from bilevelpy.numerics.upper.state import (
     UpperState,
     first_length,
 )
+from bilevelpy.numerics.upper.valleys import change, keep
 from bilevelpy.numerics.upper.wolfe import search
 from bilevelpy.numerics.wording import wording
 from bilevelpy.result import Status
@@ -114,6 +115,10 @@ def advance(state: UpperState) -> UpperState:
         )
         state.forget()
     state.point = found.start
+    if found.better is not None:
+        change(state, found.point or found.start, found.better)
+        _note(state)
+        return state
     if found.point is not None and _explodes(state, found.point):
         state.point = found.point
         says = wording(state.response.oracle.F_sign)
@@ -135,7 +140,21 @@ def advance(state: UpperState) -> UpperState:
 
 
 def measure(state: UpperState) -> Measure:
-    """The state in the driver's terms."""
+    """The state in the driver's terms, with the point that it keeps."""
+    found, here = _measured(state), state.point
+    if state.refuge is None or state.refuge is here:
+        return found
+    state.point = state.refuge
+    kept = replace(_measured(state), finish=None)
+    state.point = here
+    if kept.F < found.F and (found.stationarity or 0.0) <= state.tol:
+        says = wording(state.response.oracle.F_sign)
+        text = f"F was {says.sign * kept.F:.6g} beside a jump to a better response, with no slope 0"
+        found = replace(found, warnings=(*found.warnings, text))
+    return replace(found, rival=kept)
+
+
+def _measured(state: UpperState) -> Measure:
     p = state.point
     scale = state.response.scale
     residual = p.lower.residual
@@ -217,6 +236,7 @@ def _note(state: UpperState) -> None:
     state.norms.append(state.gradient_norm)
     state.values.append(state.point.value)
     state.recent.append((state.point.x, state.point.g))
+    keep(state)
 
 
 def _confirm(state: UpperState) -> None:

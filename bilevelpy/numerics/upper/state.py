@@ -14,6 +14,7 @@ from bilevelpy.numerics.extent import extent_of
 from bilevelpy.numerics.linear_solve import dot, norm
 from bilevelpy.numerics.lower.response import Point, Response
 from bilevelpy.numerics.quasi_newton import BFGS
+from bilevelpy.numerics.upper.valleys import inherit
 
 Vec = torch.Tensor
 
@@ -58,6 +59,13 @@ class UpperState:
     pending: Finish | None = None
     rival: Rival | None = None
     warnings: tuple[str, ...] = ()
+    # Where the lower level has several minima: the points along the present one, the best point
+    # that no known one refutes, the next one with what refutes it, and how many better responses in
+    # turn have led to no better point.
+    trail: list[Point] = field(default_factory=list)
+    refuge: Point | None = None
+    edge: tuple[Point, Vec] | None = None
+    fruitless: int = 0
 
     _seen: tuple[Point, Vec, float] | None = None
     _held: tuple[Point, Face] | None = None
@@ -117,7 +125,8 @@ class UpperState:
         """
         if isinstance(earlier, UpperState):
             self.norms[:0] = earlier.norms
-            if torch.equal(earlier.point.x, self.start.x):
+            changed = inherit(self, earlier)
+            if torch.equal(earlier.point.x, self.start.x) and not changed:
                 self.small = STRICTER * earlier.small
 
     def newton_step(self) -> Vec | None:

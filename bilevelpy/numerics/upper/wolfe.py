@@ -30,6 +30,9 @@ PROMISE = 0.5
 # A rise above what is known nearby that so many times the slope does not explain is a jump of the
 # response: no shorter bracket holds a minimiser of it.
 CLIFF = 30.0
+# With no better point yet it is a jump where that holds still in this part of the bracket, with
+# this part of the rise.
+NARROW, STAYS = 0.3, 0.5
 # So must be what twice its length would gain by the slope there: the same on a free line, where it
 # is 0.9, and nothing at the corner of a box.
 AHEAD = 3e-3
@@ -38,12 +41,14 @@ AHEAD = 3e-3
 @dataclass(frozen=True, slots=True)
 class Found:
     """A point with gradient, or None; ``stuck`` says that the bracket closed without a Wolfe point
-    in it. ``start`` is where the search began, perhaps solved anew.
+    in it. ``start`` is where the search began, perhaps solved anew. ``better`` is a better response
+    to x of the point (of the start, if there is none), of which F may be higher.
     """
 
     point: Point | None
     stuck: bool
     start: Point
+    better: Point | None = None
 
 
 def search(
@@ -65,6 +70,10 @@ def search(
     best: Point | None = None
     last: tuple[float, Vec] | None = None
     above = math.inf  # Phi at the upper end of the bracket
+    # The response there; the first bracket that a jump seemed to end, and how much Phi rose in it.
+    beyond: Vec | None = None
+    first: tuple[float, float] | None = None
+    looked = False
     t, length = 1.0, norm(d)
     noise = NOISE * abs(start.value)
     shortest = max(SHORTEST * max(extent, length), 4e-16 * norm(start.x))
@@ -109,14 +118,23 @@ def search(
                 high, above = t, trial.value
         else:
             high, above = t, trial.value
+            beyond = trial.y if trial.lower.usable and not looked else None
         # From a response of another valley the next one would be one of that valley, too.
         if math.isfinite(change) and (good or not response.curved):
             last = (t, trial.y)
         if (high - low) * length <= shortest:
             break
-        if best is not None and response.curved and high < math.inf:
-            smooth = CLIFF * abs(dot(start.g, d)) * (high - low)
-            if above - best.value > smooth:
+        base = start if best is None else best
+        rise = above - base.value
+        if response.curved and rise > CLIFF * abs(dot(start.g, d)) * (high - low) > 0.0:
+            first = first or (high, rise)
+            narrow = high <= NARROW * first[0] and rise > STAYS * first[1]
+            if beyond is not None and (best is not None or narrow):
+                # Where a valley ends f falls to another one, which is often lower here, too.
+                better, beyond, looked = response.better(base, beyond), None, True
+                if better is not None:
+                    return Found(best, False, start, better)
+            if best is not None:
                 return Found(best, False, start)
         t = _next(low, high, t, slope, end_slope, change)
     stuck = best is None or high < math.inf
