@@ -40,6 +40,8 @@ MANY_LOWER = 5000
 MANY_FOREIGN = 200
 # The same below few upper variables: their few, accurate steps are worth longer solves.
 TRAINED = 10_000
+# Terms of a sum up to which gradients of all of them are ahead of batches above such levels.
+SHORT_SUM = 1000
 # Lower variables and rows (complementarity pairs) up to which branch and bound ends within seconds.
 PAIRS = 150
 # Entries of semidefinite matrices, whose faces are dense projectors: products beyond.
@@ -251,6 +253,11 @@ MANY_LOWERS = Condition(
     f"at least {MANY_LOWER:,} lower variables ({MANY_FOREIGN} where a function is `extern`; "
     f"{TRAINED:,} below {FEW_UPPER} upper ones or fewer)",
     lambda s: s.dim_y >= _trained(s),
+)
+FEW_TERMS = Condition(
+    f"sums of at most {SHORT_SUM:,} terms without `extern` functions; more than {FEW_UPPER} upper "
+    "variables",
+    lambda s: s.longest_sum <= SHORT_SUM and not s.externs.value and s.dim_x > FEW_UPPER,
 )
 STEPS = Condition("the answer below is what some steps reach", lambda s: s.steps is not None)
 STREAMED = Condition(

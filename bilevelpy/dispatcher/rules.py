@@ -100,6 +100,10 @@ RULES: tuple[Rule, ...] = (
          (c.NOT_CONVEX, c.FINITE_SUM, c.NONSMOOTH, c.FREE_BELOW),
          "a sum over data with kinks that is not known to be convex: slopes of batches; nothing "
          "is claimed beyond the certificate"),
+    Rule(13, "finite sum of few terms, not convex, large", "pbgd",
+         (c.NOT_CONVEX, c.MANY_LOWERS, c.FEW_TERMS, c.FINITE_SUM, c.SMOOTH, c.FREE_BELOW),
+         "{m} lower variables, a sum over few data that is not known to be convex: a penalty on "
+         "its value, where no lower solve would end in time; claims are local"),
     Rule(16, "finite sum, not convex, large", "f2sa",
          (c.NOT_CONVEX, c.MANY_LOWERS, c.FINITE_SUM, c.SMOOTH, c.FREE_BELOW),
          "{m} lower variables, a sum over data that is not known to be convex: both levels move "

@@ -83,7 +83,10 @@ def test_sums_that_are_not_convex_leave_one_stochastic_method() -> None:
     assert not {"saba", "soba", "srba", "stocbio", "pzobo_s"} & set(decision.ranked)
     trained = replace(seen, dim_y=c.MANY_LOWER)
     assert dispatch(trained).row == 13  # few upper variables: accurate steps
-    for large in (replace(trained, dim_x=c.FEW_UPPER + 1), replace(seen, dim_y=c.TRAINED)):
+    few = replace(trained, dim_x=c.FEW_UPPER + 1)
+    assert (dispatch(few).row, dispatch(few).chosen) == (13, "pbgd")
+    assert dispatch(few).ranked[1] == "f2sa"
+    for large in (replace(few, longest_sum=c.SHORT_SUM + 1), replace(seen, dim_y=c.TRAINED)):
         assert (dispatch(large).row, dispatch(large).chosen) == (16, "f2sa")
     wide = replace(seen, dim_y=c.MANY_FOREIGN, dim_x=c.FEW_UPPER + 1)
     assert dispatch(wide).row == 13
