@@ -40,8 +40,9 @@ MANY_LOWER = 5000
 MANY_FOREIGN = 200
 # The same below few upper variables: their few, accurate steps are worth longer solves.
 TRAINED = 10_000
-# Terms of a sum up to which gradients of all of them are ahead of batches above such levels.
-SHORT_SUM = 1000
+# Terms of a sum up to which gradients of all of them are ahead of those of batches, and lower
+# variables from which such a sum is a trained model.
+SHORT_SUM, MANY_SHORT = 1000, 8000
 # Lower variables and rows (complementarity pairs) up to which branch and bound ends within seconds.
 PAIRS = 150
 # Entries of semidefinite matrices, whose faces are dense projectors: products beyond.
@@ -88,7 +89,9 @@ def _trained(s: Structure) -> int:
     """Lower variables from which a sum that is not convex is a trained model."""
     if s.dim_x <= FEW_UPPER:
         return TRAINED
-    return MANY_FOREIGN if s.externs.value else MANY_LOWER
+    if s.externs.value:
+        return MANY_FOREIGN
+    return MANY_SHORT if s.longest_sum <= SHORT_SUM else MANY_LOWER
 
 
 def _form(s: Structure) -> str:
@@ -250,8 +253,9 @@ NOT_CONVEX = Condition(
     ),
 )
 MANY_LOWERS = Condition(
-    f"at least {MANY_LOWER:,} lower variables ({MANY_FOREIGN} where a function is `extern`; "
-    f"{TRAINED:,} below {FEW_UPPER} upper ones or fewer)",
+    f"at least {MANY_LOWER:,} lower variables ({MANY_FOREIGN} where a function is `extern`, "
+    f"{MANY_SHORT:,} where no sum has more than {SHORT_SUM:,} terms; {TRAINED:,} below {FEW_UPPER} "
+    "upper ones or fewer)",
     lambda s: s.dim_y >= _trained(s),
 )
 FEW_TERMS = Condition(

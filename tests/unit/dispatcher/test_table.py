@@ -81,12 +81,14 @@ def test_sums_that_are_not_convex_leave_one_stochastic_method() -> None:
     assert decision.row == 13
     assert "f2sa" in decision.ranked
     assert not {"saba", "soba", "srba", "stocbio", "pzobo_s"} & set(decision.ranked)
-    trained = replace(seen, dim_y=c.MANY_LOWER)
+    trained = replace(seen, dim_y=c.MANY_LOWER, longest_sum=c.SHORT_SUM + 1)
     assert dispatch(trained).row == 13  # few upper variables: accurate steps
-    few = replace(trained, dim_x=c.FEW_UPPER + 1)
+    many = replace(trained, dim_x=c.FEW_UPPER + 1)
+    few = replace(many, dim_y=c.MANY_SHORT, longest_sum=c.SHORT_SUM)
+    assert dispatch(replace(few, dim_y=c.MANY_LOWER)).row == 13
     assert (dispatch(few).row, dispatch(few).chosen) == (13, "pbgd")
     assert dispatch(few).ranked[1] == "f2sa"
-    for large in (replace(few, longest_sum=c.SHORT_SUM + 1), replace(seen, dim_y=c.TRAINED)):
+    for large in (many, replace(seen, dim_y=c.TRAINED)):
         assert (dispatch(large).row, dispatch(large).chosen) == (16, "f2sa")
     wide = replace(seen, dim_y=c.MANY_FOREIGN, dim_x=c.FEW_UPPER + 1)
     assert dispatch(wide).row == 13
