@@ -35,6 +35,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Values from which on rounding is more than what rows may be off by.
 LOST = 1e13
+# Values that SCIP takes for equal.
+EQUAL = 1e-9
 # Points that are kept beside the best one.
 OTHERS = 12
 # Seconds that a solve gets however late it is.
@@ -63,9 +65,10 @@ class Model:
         self.scip.hideOutput()
         for j, name in enumerate(self.columns.names):
             low, high = float(self.columns.lower[j]), float(self.columns.upper[j])
+            # Ends of whole numbers are rounded by SCIP, apart where they are not whole.
+            whole = bool(self.columns.integer[j]) and j not in self.fixed
             if j in self.fixed:
                 low = high = float(self.fixed[j])
-            whole = bool(self.columns.integer[j])
             kind = "B" if whole and low >= 0 and high <= 1 else "I" if whole else "C"
             self.variables.append(self.scip.addVar(name, kind, lb=_end(low), ub=_end(high)))
 
@@ -173,7 +176,13 @@ class Model:
         return bool(self.scip.addSol(self._filled(self.scip.createOrigSol(), values)))
 
     def try_point(self, values: Array, finder: Any = None) -> bool:
-        """Give SCIP a point while it solves (``finder`` is its heuristic); whether it was taken."""
+        """Give SCIP a point while it solves (``finder`` is its heuristic); whether it was taken.
+        One that SCIP has left out by now, with ends for all nodes, is an error to it.
+        """
+        for variable, value in zip(self.variables, values, strict=True):
+            x = self.scip.getTransformedVar(variable)
+            if not x.getLbGlobal() - EQUAL <= value <= x.getUbGlobal() + EQUAL:
+                return False
         return bool(self.scip.trySol(self._filled(self.scip.createSol(finder), values)))
 
     def _filled(self, point: Any, values: Array) -> Any:

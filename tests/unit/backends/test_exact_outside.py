@@ -66,8 +66,9 @@ def least(data: dict) -> float:
     return best
 
 
-# The last ones have nodes whose fixed columns cuts must not take for fixed everywhere.
-@pytest.mark.parametrize("seed", [*range(9), 166, 302, 328])
+# Of the last ones, nodes have fixed columns that cuts must not take for fixed everywhere, or the
+# best point was left out by ends that SCIP had found since (247).
+@pytest.mark.parametrize("seed", [*range(9), 166, 247, 302, 328])
 def test_trees_end_at_the_optimum(seed: int) -> None:
     data = instance(seed)
     made = lift(system(bl.parse(MODEL, data=data).bound))

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
+import numpy as np
 import pytest
 
 import bilevelpy as bl
+from bilevelpy.backends.exact.outcome import Limits
+from bilevelpy.backends.exact.scip import Model
+from bilevelpy.reductions.lift import lift
+from bilevelpy.reductions.rows import system
 
 pytest.importorskip("pyscipopt")
 
@@ -143,3 +151,40 @@ def test_whole_followers_whose_objective_falls_for_ever(follower: str, status: s
     found = bl.solve(bl.parse(text), time_limit=10, progress=False)
     assert found.status == status
     assert (status == "infeasible") == ("`f` is unbounded at every x" in found.message)
+
+
+def test_items_taken_away_beside_one_that_stands_alone() -> None:
+    """Nodes of a graph are taken away, the follower keeps an independent set of most weight. The
+    fifth has no neighbour, so it is a follower in real numbers, whole but for rounding.
+    """
+    model = """
+    dim n, e;
+    param D[e, n], p[n];
+    upper { var x[n] in binary; minimize dot(p, y); subject to few: sum(x) <= 1; }
+    lower f {
+      var y[n] in binary;
+      maximize dot(p, y);
+      subject to edge[k in e]: sum(D[k, i] * y[i] for i in n) <= 1; off[i in n]: y[i] <= 1 - x[i];
+    }
+    """
+    edges = np.array([(0, 2), (1, 2), (0, 3), (0, 5), (2, 6), (3, 6), (5, 6), (1, 7), (2, 7)])
+    D = np.zeros((9, 8))
+    D[np.arange(9)[:, None], edges] = 1.0
+    p = np.array([18.0, 3.0, 18.0, 15.0, 1.0, 11.0, 19.0, 18.0])
+    y = np.array(list(itertools.product((0, 1), repeat=8)))
+    y = y[(y @ D.T <= 1).all(axis=1)]
+    least = min((y @ p)[(y <= 1 - x).all(axis=1)].max() for x in (*np.eye(8), np.zeros(8)))
+    found = bl.solve(bl.parse(model, data={"D": D, "p": p}), backend="exact", time_limit=30.0)
+    assert found.certificate.kind == "global"
+    assert pytest.approx(least, abs=1e-6) == found.F
+
+
+def test_fixed_whole_numbers_keep_their_values() -> None:
+    """SCIP would round the ends of 1 - 4e-8 apart, and call nothing the optimum."""
+    columns = lift(system(bl.parse("upper { var a in binary, b in binary; minimize -a; }").bound))
+    model = Model(columns.columns, {0: 1.0 - 4e-8})
+    model.row(model.variables[0] + model.variables[1], -math.inf, 2.0)
+    model.scip.setObjective(-model.variables[1], "minimize")
+    found = model.solve(Limits(10.0, feasible=1e-8))
+    assert found.objective == pytest.approx(-1.0)
+    assert found.values == pytest.approx([1.0 - 4e-8, 1.0], abs=1e-12)
