@@ -20,6 +20,8 @@ from bilevelpy.backends.exact.linking import has_tree, is_linked
 from bilevelpy.backends.exact.local import LocalPhase, confirm, first_look
 from bilevelpy.backends.exact.outcome import Interlude, Limits, Outcome
 from bilevelpy.backends.exact.pace import Pace
+from bilevelpy.backends.exact.packing import Packing
+from bilevelpy.backends.exact.packing_tree import PackingTree
 from bilevelpy.backends.exact.pessimistic import Pessimist
 from bilevelpy.backends.exact.price_bounds import with_price_bounds
 from bilevelpy.backends.exact.programs import Programs
@@ -115,6 +117,9 @@ class Ways(Programs):
             return Outcome("infeasible", None, math.inf, math.inf, 0, 0.0)
         if self.settled:
             return self._by_conditions()
+        packing = Packing.of(self.system)
+        if packing is not None:
+            return self._by_stages(packing)
         if is_zero_sum(self.system):
             end, rng = ADVERSARIES * self.seconds, np.random.default_rng(self.options.seed)
             found = ZeroSum(self.system, lambda: self.limits(until=end), self.state, rng).solve()
@@ -126,6 +131,14 @@ class Ways(Programs):
                 return self._search(found, self.state, [])
             self.state.bound = -math.inf  # a bound beside that of cuts would contradict them
         return self._by_cuts()
+
+    def _by_stages(self, packing: Packing) -> Outcome:
+        """A tree over stages, and a search where it does not end."""
+        end, state = ADVERSARIES * self.seconds, self.state
+        found = PackingTree(self.system, packing, lambda: self.limits(until=end), state).solve()
+        self.solved = state.solved
+        ended = found.status in ("optimal", "infeasible") or state.stopped
+        return found if ended else self._search(found, state, [])
 
     def _observe(self, values: Array, objective: float, bound: float) -> bool:
         """A better point: whoever watches may stop the run."""
