@@ -46,6 +46,13 @@ class Choices:
 
 def choice_rows(system: System) -> Choices | None:
     """The rows over the columns of a system; None where there is none, or too much of them."""
+    if "choices" not in system.derived:
+        system.derived["choices"] = _made(system)
+    found: Choices | None = system.derived["choices"]
+    return found
+
+
+def _made(system: System) -> Choices | None:
     rows: list[tuple[str, Terms, float, float]] = []
     of: dict[int, list[int]] = {}
     for r, follower in enumerate(system.lower_rows.follower.tolist()):

@@ -231,6 +231,8 @@ class System:
     followers: tuple[Follower, ...]
     lower_objectives: Functions
     lower_rows: Rows
+    # What has been derived from it, by name: made once, and anew where something is replaced.
+    derived: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     @property
     def upper_columns(self) -> Array:

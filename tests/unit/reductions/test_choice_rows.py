@@ -36,6 +36,7 @@ def test_the_rows_are_the_best_responses(sign: str, seed: int) -> None:
     stated, c = made(sign, seed)
     found = choice_rows(stated)
     assert found is not None
+    assert choice_rows(stated) is found
     assert found.complete
     ys = np.array(list(itertools.product(range(3), repeat=4)))
     for x in itertools.product((0, 1), repeat=4):
