@@ -27,6 +27,7 @@ from bilevelpy.backends.exact.followers import FEASIBLE, Followers, Progress
 from bilevelpy.backends.exact.judge import answers, judged
 from bilevelpy.backends.exact.outcome import Limits, Outcome
 from bilevelpy.backends.exact.scip import LEAST
+from bilevelpy.patience import check
 from bilevelpy.reductions.whole_responses import common_unit
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # Entries of the table that are kept, of one of its layers, and how many are computed in a second.
-KEPT, LAYER, PACE = 100_000_000, 50_000_000, 2_000_000_000
+KEPT, LAYER, PACE = 100_000_000, 30_000_000, 2_000_000_000
 # Units of a budget; real numbers have no other ones.
 UNITS = 10_000
 # Part of the time for the table, and the most seconds.
@@ -59,8 +60,8 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Layers of ``W_g(b, k)`` at some budgets, and at every so manieth k from C down; which budget
-    stands for another one; what options cost, and the whole budget.
+    """Layers of ``W_g(b, k)`` at some budgets, and at every ``stride``-th k from C down; which
+    budget stands for another one; what options cost, and the whole budget.
     """
 
     values: Array
@@ -239,6 +240,7 @@ class PackingTree:
         layer = np.zeros((most + 1, width), dtype=np.int16 if short else np.int32)
         values = np.zeros((len(stages) + 1, kept.size, -(-width // stride)), dtype=layer.dtype)
         for g in range(len(stages) - 1, -1, -1):
+            check()
             made: Array | None = None
             # The option without costs is one at every budget.
             for option, cost in sorted(zip(stages[g].options, costs[g], strict=True), key=_cost):

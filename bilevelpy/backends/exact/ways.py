@@ -117,6 +117,10 @@ class Ways(Programs):
             return Outcome("infeasible", None, math.inf, math.inf, 0, 0.0)
         if self.settled:
             return self._by_conditions()
+        if self.hooks.start:
+            limits = replace(self.limits(START), feasible=FEASIBLE)
+            inner = Followers(self.system, lambda: limits)
+            confirm(inner, self.system.columns.start, self.state, self.began + limits.seconds)
         packing = Packing.of(self.system)
         if packing is not None:
             return self._by_stages(packing)
@@ -288,10 +292,6 @@ class Ways(Programs):
         few = choices_to_try(self.system)
         until = self.seconds * (TRIED if few is not None else SHARE if limited else 1.0)
         relaxed: list[Array] = []
-        if self.hooks.start:
-            limits = replace(self.limits(START), feasible=FEASIBLE)
-            inner = Followers(self.system, lambda: limits)
-            confirm(inner, self.system.columns.start, self.state, self.began + limits.seconds)
         state = self.state
         found = self._by_tree(until, relaxed)
         if found is None:

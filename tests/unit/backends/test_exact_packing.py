@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from bilevelpy.backends.exact.followers import Progress
 from bilevelpy.backends.exact.outcome import Limits
 from bilevelpy.backends.exact.packing import Packing
 from bilevelpy.backends.exact.packing_tree import PackingTree
+from bilevelpy.patience import TooLong, until
 from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.rows import system
 from bilevelpy.reductions.separate import separate
@@ -127,3 +129,20 @@ def test_other_models_are_left_to_others(change: tuple[str, str]) -> None:
     assert text != KNAPSACK
     made = separate(lift(system(bl.parse(text, data=data).bound)))
     assert Packing.of(made) is None
+
+
+def test_trees_begin_with_the_start_and_end_in_time() -> None:
+    """Nothing is taken away at the start: the follower packs 2 and 3. A table has a time limit."""
+    data = {"w": [2, 3, 4], "p": [3, 4, 6], "c": [1, 1, 1], "b": 1, "room": 5}
+    model, seen = bl.parse(KNAPSACK, data=data), []
+    found = bl.solve(
+        model, backend="exact", start={"x": np.zeros(3)}, callback=lambda s: seen.append(s.F)
+    )
+    assert seen[0] == pytest.approx(7.0)
+    assert found.certificate.kind == "global"
+    assert pytest.approx(6.0, abs=1e-6) == found.F
+    made = separate(lift(system(model.bound)))
+    packing = Packing.of(made)
+    assert packing is not None
+    with until(time.perf_counter() - 1.0), pytest.raises(TooLong):
+        PackingTree(made, packing, lambda: Limits(30.0), Progress()).solve()
