@@ -55,9 +55,11 @@ def leaders_best(
     room: float = 0.0,
     sign: float = 1.0,
     fixed: Array | None = None,
+    below: float = math.inf,
 ) -> Outcome:
     """The leader's best (for ``sign`` -1: worst) among the responses with values ``solved``, to
     within ``room``; of what she decides, the columns ``fixed`` (given: all) are those of ``v``.
+    Only values ``below`` some count: without one it is "infeasible", which is soon found out.
     """
     system = run.system
     fixed = np.flatnonzero(system.columns.owner <= 0) if fixed is None else fixed
@@ -75,4 +77,6 @@ def leaders_best(
         least += max(0.2 * BEST * size, ROOM if is_sharp(system, k, v) else 0.0)
         model.row(value, -math.inf, least + room)
     model.minimize(system.objective, sign)
+    if math.isfinite(below):
+        model.scip.setObjlimit(below)
     return model.solve(run.limits())

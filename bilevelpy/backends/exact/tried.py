@@ -3,7 +3,8 @@
 Cuts exclude responses one by one, and where each is best at a few x only, they come to all of them.
 A leader who decides whole numbers in finite ranges has finitely many x. At each one the least F
 under the rows of all is a bound; where that is not below the best point, the followers are solved
-to global optimality, and F is least among their best responses by value (``exact_leader``).
+to global optimality, and F is least among their best responses by value (``leader``), where it is
+less than at the best point: that it is not is found out sooner than what it is.
 """
 
 from __future__ import annotations
@@ -79,11 +80,17 @@ def best_of_tried(
             continue
         if status != "optimal":
             return ended("time_limit", -np.inf)
-        for edge, room in ((0.0, 0.0), (EDGE, 10.0 * FEASIBLE)):
-            found = leaders_best(followers, at, solved, edge, room)
+        below = state.objective - room
+        found = leaders_best(followers, at, solved, below=below)
+        state.nodes += found.nodes
+        if found.status == "infeasible":
+            wide = EDGE, 10.0 * FEASIBLE
+            found = leaders_best(followers, at, solved, *wide, below=below)
             state.nodes += found.nodes
-            if found.status != "infeasible":
-                break
+            if found.values is not None:
+                # What only wider rows make better than the best point is not.
+                strict = leaders_best(followers, at, solved)
+                found = found if strict.status == "infeasible" else strict
         if found.status == "infeasible":
             continue
         if found.status != "optimal" or found.values is None:

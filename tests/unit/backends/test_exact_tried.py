@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.backends.exact.followers import Progress
+from bilevelpy.backends.exact.followers import Followers, Progress
+from bilevelpy.backends.exact.leader import leaders_best
 from bilevelpy.backends.exact.outcome import Limits
 from bilevelpy.backends.exact.tried import best_of_tried, choices_to_try
 from bilevelpy.reductions.rows import system
@@ -87,3 +88,18 @@ def test_flat_followers_are_not_told_by_value() -> None:
     lower f { var y in [0, 3], z in binary; minimize (y - x)^2 * (1 + z); }
     """
     assert choices_to_try(system(bl.parse(text).bound)) is None
+
+
+def test_the_leaders_best_is_looked_for_below_a_value_only() -> None:
+    """Both responses are best ones, worth -2 to the leader at best."""
+    text = """
+    upper { var x in binary; minimize x - 2 * y; }
+    lower f { var y in binary; minimize 0 * y; }
+    """
+    made = system(bl.parse(text).bound)
+    run = Followers(made, lambda: Limits(10.0, feasible=1e-8))
+    v = np.zeros(2)
+    for below, status in ((-1.5, "optimal"), (-2.5, "infeasible"), (np.inf, "optimal")):
+        found = leaders_best(run, v, {0: 0.0}, below=below)
+        assert found.status == status
+        assert found.values is None or found.objective == pytest.approx(-2.0)
