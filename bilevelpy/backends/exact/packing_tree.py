@@ -15,10 +15,9 @@ budget, rounded in her favour where its units are too many; all her rows are loo
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +25,7 @@ import numpy as np
 from bilevelpy.backends.exact.followers import FEASIBLE, Followers, Progress
 from bilevelpy.backends.exact.judge import answers, judged
 from bilevelpy.backends.exact.outcome import Limits, Outcome
+from bilevelpy.backends.exact.packing_nodes import LeaderRows, Node, Open
 from bilevelpy.backends.exact.scip import LEAST
 from bilevelpy.patience import check
 from bilevelpy.reductions.whole_responses import common_unit
@@ -96,8 +96,8 @@ class PackingTree:
         run = Followers(self.system, lambda: replace(self.limits(), feasible=FEASIBLE))
         nothing = np.zeros(self.packing.capacity + 1, dtype=table.values.dtype)
         root = table.bound(0, table.most, nothing)
-        open_ = _Open(
-            [_Node(root, 0, table.most, nothing, 0, rows.start, ())], WORTHS // nothing.nbytes
+        open_ = Open(
+            [Node(root, 0, table.most, nothing, 0, rows.start, ())], WORTHS // nothing.nbytes
         )
         count, status = 0, "optimal"
         state.bound = max(state.bound, self._value(root))
@@ -128,7 +128,7 @@ class PackingTree:
                 bound = loss + table.bound(g, left, worth)
                 bound, chosen = max(bound, node.bound), (*node.chosen, n)
                 if not self._is_settled(bound):
-                    children.append(_Node(bound, g, left, worth, loss, activity, chosen))
+                    children.append(Node(bound, g, left, worth, loss, activity, chosen))
             open_.put(children)
         state.nodes += count
         if status == "optimal" and state.best is None:
@@ -261,7 +261,7 @@ class PackingTree:
 
     # --- points ---------------------------------------------------------------------------------
 
-    def _rows(self) -> _Rows:
+    def _rows(self) -> LeaderRows:
         rows, A = self.system.upper_rows, self._slopes()
         moves = [
             [A[:, g] * option.value for option in stage.options]
@@ -274,9 +274,9 @@ class PackingTree:
             most[g] = most[g + 1] + np.max(moves[g], axis=0)
         start = rows.functions.constant.copy()
         room = ROUNDING * np.maximum(1.0, np.abs(A).sum(axis=1))
-        return _Rows(moves, start, least, most, rows.lower - room, rows.upper + room)
+        return LeaderRows(moves, start, least, most, rows.lower - room, rows.upper + room)
 
-    def _confirm(self, run: Followers, node: _Node) -> bool:
+    def _confirm(self, run: Followers, node: Node) -> bool:
         """The point of a node without stages left, with best responses; whether they were found."""
         columns = self.system.columns
         v = np.clip(columns.start, columns.lower, columns.upper)
@@ -295,70 +295,3 @@ class PackingTree:
 
 def _cost(one: tuple[Option, int]) -> int:
     return one[1]
-
-
-@dataclass(frozen=True, slots=True)
-class _Node:
-    """Decided stages: ``worth`` of their items in every capacity, ``loss`` of the leader alone."""
-
-    bound: int
-    stage: int
-    left: int
-    worth: Array
-    loss: int
-    activity: Array
-    chosen: tuple[int, ...]
-
-
-@dataclass(slots=True)
-class _Open:
-    """Nodes that are left: the best child of the last one, else that with the least bound. From so
-    many on, those that come go first: each has an array.
-    """
-
-    waiting: list[_Node]
-    most: int
-    _heap: list[tuple[int, int, int, _Node]] = field(default_factory=list)
-    _count: int = 0
-
-    def __bool__(self) -> bool:
-        return bool(self.waiting or self._heap)
-
-    @property
-    def least(self) -> int:
-        """The least bound."""
-        bounds = [node.bound for node in self.waiting]
-        return min(bounds + [entry[0] for entry in self._heap[:1]])
-
-    def put(self, nodes: list[_Node]) -> None:
-        """The children of a node."""
-        nodes.sort(key=lambda node: -node.bound)
-        if len(self._heap) < self.most:
-            for node in nodes[:-1]:
-                self._count += 1
-                heapq.heappush(self._heap, (node.bound, -node.stage, self._count, node))
-            nodes = nodes[-1:]
-        self.waiting += nodes
-
-    def take(self) -> _Node:
-        """The next one."""
-        return self.waiting.pop() if self.waiting else heapq.heappop(self._heap)[3]
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """The leader's rows: what options move them by, and how far they may still go from a stage."""
-
-    moves: list[list[Array]]
-    start: Array
-    least: Array
-    most: Array
-    lower: Array
-    upper: Array
-
-    def allow(self, stage: int, activity: Array) -> bool:
-        """Whether all of them may still hold."""
-        return bool(
-            (activity + self.least[stage] <= self.upper).all()
-            and (activity + self.most[stage] >= self.lower).all()
-        )
