@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilevelpy.backends.exact.followers import FEASIBLE, Followers, Progress
-from bilevelpy.backends.exact.judge import answers, judged
+from bilevelpy.backends.exact.judge import answers
 from bilevelpy.backends.exact.outcome import Limits, Outcome
 from bilevelpy.backends.exact.packing_nodes import LeaderRows, Node, Open
 from bilevelpy.backends.exact.scip import LEAST
@@ -286,10 +286,13 @@ class PackingTree:
         found = answers(run, v, self.state)
         if found is None:
             return False
-        judgement = judged(run, v, found)
-        best, whole = judgement.responses.copy(), columns.integer
-        best[whole] = np.round(best[whole])
-        self.state.keep(best, float(self.system.objective.value(best)[0]), judgement.solved)
+        for k, answer in enumerate(found):
+            assert answer.values is not None
+            own = columns.owner == k + 1
+            v[own] = answer.values[own]
+        v[columns.integer] = np.round(v[columns.integer])
+        solved = {k: answer.objective for k, answer in enumerate(found)}
+        self.state.keep(v, float(self.system.objective.value(v)[0]), solved)
         return True
 
 

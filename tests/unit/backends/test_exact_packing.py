@@ -141,6 +141,9 @@ def test_trees_begin_with_the_start_and_end_in_time() -> None:
     assert seen[0] == pytest.approx(7.0)
     assert found.certificate.kind == "global"
     assert pytest.approx(6.0, abs=1e-6) == found.F
+    # What is packed at the start says nothing of what is worth packing elsewhere.
+    start = {"x": np.zeros(3), "y": np.array([1, 1, 0])}
+    assert bl.solve(model, backend="exact", start=start).certificate.kind == "global"
     made = separate(lift(system(model.bound)))
     packing = Packing.of(made)
     assert packing is not None
