@@ -19,10 +19,13 @@ from bilevelpy.numerics.certificate.case import axes_and_diagonals, tolerance
 from bilevelpy.numerics.certificate.constrained import FEASIBLE, Claim, certify_rows
 from bilevelpy.numerics.certificate.followers import Followers
 from bilevelpy.numerics.certificate.other_responses import along_others
+from bilevelpy.numerics.certificate.plateau import UNDERFLOW, Plateau
+from bilevelpy.numerics.certificate.prices import refused_prices
 from bilevelpy.numerics.certificate.upper_rows import RowsCheck
 from bilevelpy.numerics.cones.meeting import derivatives
-from bilevelpy.numerics.cones.sample import kinds, names
+from bilevelpy.numerics.cones.sample import kinds
 from bilevelpy.numerics.cones.sequential import Sample
+from bilevelpy.numerics.extent import HARDLY, extent_of, shows_no_scale
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.rows.fitted_adjoint import ACTIVE, FittedAdjoint
 from bilevelpy.numerics.rows.meeting_cuts import Cut, cut_at
@@ -102,7 +105,7 @@ class _Check:
         self.complete = True
         # Rows in x that the lower rows imply, which hold x.
         self.cuts: list[Cut] = []
-        self.extent = max(norm(x - oracle.x0), 0.1 * norm(x)) or 1.0
+        self.extent = extent_of(oracle, x)
 
     def run(self) -> tuple[Certificate, Vec | None]:
         """All checks, the cheap ones first."""
@@ -116,21 +119,26 @@ class _Check:
         if base.kind != "global" or solved is None:
             why = base.reasons if base.kind != "global" else ("the followers have no solution",)
             return replace(base, kind="none", reasons=why, details={}), None
-        tied = self._prices()
+        tied = refused_prices(self.oracle, self.x, self.y)
         if tied:
             return replace(base, kind="none", reasons=tied, details={}), None
         if self.oracle.G.size:
             return self._within_rows(base)
         reasons, says = list[str](), wording(self.oracle.F_sign)
+        F = self.oracle.F(self.x, self.followers.lower(solved))
+        if self.extent < HARDLY and shows_no_scale(
+            F, self._along(self.oracle.domain_x.project(self.oracle.x0))
+        ):
+            self.extent = 1.0
         h, size, weak = self._hypergradient(self.x, self.y)
-        size = max(size, self._elsewhere())
+        flat, size = size <= UNDERFLOW, max(size, self._elsewhere())
         pg = norm(self.oracle.domain_x.projected_gradient(self.x, h))
         relative = pg / size if size > 0 else 0.0
         if relative > self.tol and (self.kinked or self._edges()):
             return self._within_rows(base)
-        F = self.oracle.F(self.x, self.followers.lower(solved))
-        # On a plateau a slope of rounding is all that there is, here and at the start.
-        stationary = relative <= self.tol or pg * self.extent <= NOISE * abs(F)
+        # On a plateau a slope of rounding is all that there is, here and at the start; over a short
+        # way, so is any slope beside a large constant in F.
+        stationary = relative <= self.tol or pg * max(self.extent, 1.0) <= NOISE * abs(F)
         fall, place = self._probe(h, size, F)
         if not stationary and not weak:
             reasons.append(f"the hypergradient is {pg:.2e}, {relative:.0e} of its parts")
@@ -138,6 +146,8 @@ class _Check:
         reasons += refused
         if place is not None:
             reasons.append(f"not locally optimal: F(x, y(x)) {says.falls} by {fall:.2e} beside x")
+        elif flat:
+            place = self._far(F, reasons)
         notes = []
         if weak:
             notes.append(
@@ -150,28 +160,6 @@ class _Check:
         found = self._told(base, reasons, [*notes, *several], pg, details)
         return found, place if place is not None and len(reasons) == 1 else None
 
-    def _prices(self) -> tuple[str, ...]:
-        """What is wrong with the shadow prices that the leader reads, and the rows that read
-        them.
-        """
-        o = self.oracle
-        are_unique = getattr(o, "are_unique", None)
-        if are_unique is None:
-            return ()
-        if not are_unique(self.x, self.y):
-            return (
-                "the shadow prices that the leader reads are not unique at the response: several "
-                "multipliers are valid, and this method does not choose among them; `nlp` does",
-            )
-        off, size = o.G.violation(self.x, self.y), 1e-3
-        if o.G.size:
-            _, C_x, C_y = derivatives(o.G, self.x, self.y)
-            size = max(1e-3, float((C_x.abs() @ self.x.abs() + C_y.abs() @ self.y.abs()).max()))
-        if o.G.size and float(off.max()) > FEASIBLE * size:
-            worst = names(o)[int(off.argmax())]
-            return (f"upper constraint `{worst}` is violated by {float(off.max()):.1e}",)
-        return ()
-
     def _within_rows(self, base: Certificate) -> tuple[Certificate, Vec | None]:
         """Optimality within the rows of the upper level, and within those that the lower rows imply
         where x lies on the edge of what followers can meet.
@@ -182,6 +170,8 @@ class _Check:
             why = "the lower level could not be solved again at the returned x"
             return self._told(base, [why], [], math.nan, {}), None
         seen.run(self.tol, self.until)
+        if seen.here.parts <= UNDERFLOW and not seen.failures:
+            seen.place = self._far(seen.here.F, seen.failures)
         refused, several = self._alone()
         slope = seen.stationarity * seen.units.parts
         found = self._told(
@@ -258,6 +248,18 @@ class _Check:
             return None
         return along_others(self.oracle, self.x, self.y, np.random.default_rng(self.seed))
 
+    def _far(self, F: float, failures: list[str]) -> Vec | None:
+        """A point far away with a lower F, which is a failure of one on a plateau."""
+        seen = Plateau(self.oracle, self.x, F, self.extent)
+        seen.look(lambda x: self._along(x) if time.perf_counter() < self.until else None, self.rng)
+        if seen.place is None or seen.lowest >= F - NOISE * abs(F):
+            return None
+        failures.append(
+            "the hypergradient vanishes at x (a plateau), and F(x, y(x)) is "
+            f"{wording(self.oracle.F_sign).better} at a distance of {norm(seen.place - self.x):.1e}"
+        )
+        return seen.place
+
     def _elsewhere(self) -> float:
         """What a hypergradient that is not small looks like: at the start, or, where that is the
         point itself, at a distance that it vanishes along.
@@ -267,6 +269,13 @@ class _Check:
             return self._slope(domain.project(start))
         d = torch.randn(self.x.numel(), generator=self.rng, dtype=torch.float64)
         return self._slope(domain.project(self.x + NEAR * self.extent * d / norm(d))) / NEAR
+
+    def _along(self, x: Vec) -> float | None:
+        """F(x, y(x)) at another point; None where no response meets the rows of the upper level."""
+        found = self.followers.respond(self.followers.columns(x, self.y))
+        y = self.y if found is None else self.followers.lower(found)
+        off = self.oracle.G.violation(x, y).max() if self.oracle.G.size else 0.0
+        return None if found is None or off > FEASIBLE else self.oracle.F(x, y)
 
     def _slope(self, x: Vec) -> float:
         """The length of the projected hypergradient at another point; 0 where it is not known."""
@@ -328,14 +337,10 @@ class _Check:
                     return worst, place
                 x = domain.project(self.x + sign * radius * self.extent * d)
                 length = norm(x - self.x)
-                found = (
-                    self.followers.respond(self.followers.columns(x, self.y))
-                    if length > 0
-                    else None
-                )
-                if found is None:
+                there = self._along(x) if length > 0 else None
+                if there is None:
                     continue
-                fall = F - self.oracle.F(x, self.followers.lower(found))
+                fall = F - there
                 least = 2 * self.tol * size * length + NOISE * max(abs(F), 1e-300)
                 if fall > max(min(least, clear), worst):
                     worst, place = fall, x

@@ -9,8 +9,9 @@ import torch
 
 from bilevelpy.numerics.certificate.case import Case, axes_and_diagonals
 from bilevelpy.numerics.certificate.difference import MISMATCH, PROBE, Difference
+from bilevelpy.numerics.certificate.plateau import UNDERFLOW, Plateau
 from bilevelpy.numerics.certificate.resolve import Answer, Resolver
-from bilevelpy.numerics.extent import extent_of
+from bilevelpy.numerics.extent import HARDLY, extent_of, shows_no_scale
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.upper.kink import shortest_in_hull
 
@@ -24,12 +25,6 @@ NEAR, TINY = 1e-2, 1e-6
 JUMP = 0.01
 # Gradients a tiny step apart that agree to this fraction belong to a smooth point.
 SMOOTH = 0.01
-# Derivatives below this are what saturation leaves: they point nowhere.
-UNDERFLOW = 1e-200
-# Distances, in extents, at which a plateau is left.
-FAR = (1.0, 10.0, 100.0)
-# Parts of the way to the bounds at which one is left too.
-PARTS = (0.01, 0.03, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 
 
 class UpperCheck:
@@ -58,6 +53,10 @@ class UpperCheck:
         if not math.isfinite(self.pg):
             return
         case, o, base = self.case, self.oracle, self.base
+        if case.extent < HARDLY and shows_no_scale(
+            base.value, self.solver.value(o.domain_x.project(o.x0), base)
+        ):
+            case.extent = 1.0
         beside = self._displaced(NEAR * case.extent)
         nearby = (
             self.solver.answer(beside, base.lower.y, base, rough=True)
@@ -108,30 +107,19 @@ class UpperCheck:
         finite = [s for s in self._sizes if math.isfinite(s)]
         if not self.oracle.n or not finite or max(finite) > UNDERFLOW:
             return
-        lowest, highest, place = base.value, base.value, None
-        noise = 1e-10 * abs(base.value) + 1e-300
+        seen = Plateau(self.oracle, case.x, base.value, case.extent)
         words = "the hypergradient vanishes on a whole neighbourhood of x (a plateau)"
         better = case.upper_words.better
         try:
-            for way in self._far():
-                met = False
-                for x in way:
-                    value = self.solver.value(x, base)
-                    if value is None or not math.isfinite(value):
-                        continue
-                    highest = max(highest, value)
-                    if value < lowest - noise:
-                        lowest, place, met = value, x, True
-                    elif met:  # beyond the lowest point of this way
-                        break
+            seen.look(lambda x: self.solver.value(x, base), case.rng)
         finally:  # what was found counts where the time is up
-            if place is not None:
-                distance = norm(self.units * (place - case.x))
+            if seen.place is not None:
+                distance = norm(self.units * (seen.place - case.x))
                 case.fail(f"{words}, and F(x, y(x)) is {better} at a distance of {distance:.1e}")
-                case.found.downhill = place
-        if place is not None:
+                case.found.downhill = seen.place
+        if seen.place is not None:
             return
-        if highest - base.value > noise:
+        if seen.rises:
             case.note(f"{words}; F(x, y(x)) is {better} nowhere that was tried")
         else:
             case.fail(
@@ -228,23 +216,6 @@ class UpperCheck:
             size = norm(torch.where(free, base.gradient, 0.0) + cross) + norm(cross)
             trials.append((x, size * norm(x - case.x)))
         return trials
-
-    def _far(self) -> list[list[Vec]]:
-        """The start, ways to the corners of all lower and all upper bounds (beyond some size of a
-        penalty every response is 0, and what matters lies between there and the bound), and points
-        far away on both sides of random lines.
-        """
-        o, case = self.oracle, self.case
-        ways = [[o.domain_x.project(o.x0)]]
-        for corner in (o.domain_x.lower, o.domain_x.upper):
-            way = torch.where(corner.abs() < math.inf, corner - case.x, 0.0)
-            ways.append([o.domain_x.project(case.x + part * way) for part in PARTS])
-        for reach in FAR:
-            v = torch.randn(o.n, generator=case.rng, dtype=torch.float64)
-            v *= reach * case.extent / norm(v)
-            ways += [[o.domain_x.project(case.x + v)], [o.domain_x.project(case.x - v)]]
-        near = NEAR * case.extent
-        return [[x for x in way if norm(x - case.x) > near] for way in ways]
 
     def _is_kink(self) -> bool:
         """Whether 0 lies (almost) in the hull of the hypergradients around the point."""

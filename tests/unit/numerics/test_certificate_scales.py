@@ -1,0 +1,94 @@
+"""Certificates of points that no scale is known of: hardly off a start at 0, and on plateaus."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import bilevelpy as bl
+from bilevelpy.lowering.oracle import TorchOracle
+from bilevelpy.numerics.certificate.coupled import examine_rows
+from bilevelpy.numerics.certificate.examine import certify
+from bilevelpy.options import SolveOptions
+
+# F(x, y(x)) = (x - 3)^2 + x^2 + c near 0, with and without a row below.
+QUADRATIC = """
+model quadratic;
+param c;
+upper { var x start 0; minimize (x - 3)^2 + y^2 + c; }
+lower follower { var y; minimize (y - x)^2; %s }
+"""
+# Toy of BLOCC, min over all x: F falls at 0 on either side of the kink of the response.
+KINK = """
+model kink;
+upper { var x start 0; minimize exp(2 - y) / (2 + cos(6 * x)) + log((4 * x - 2)^2 + 1) / 2; }
+lower follower { var y; minimize (y - 2 * x)^2; subject to cap: y <= x; }
+"""
+# y = clip((x - 1)^3, -1, 1), F = y^2: flat beyond 2, 0 at 1.
+CLIPPED = """
+model clipped;
+upper { var x in [-9, 9] start 0; minimize y^2; }
+lower follower { var y; minimize (y - (x - 1)^3)^2; subject to cap: -1 <= y <= 1; }
+"""
+
+
+def judged(model: bl.Model, x: float, y: float) -> tuple[bl.Certificate, torch.Tensor | None]:
+    o, facts = TorchOracle(model.bound), bl.analyze(model)
+    at = [torch.tensor([v], dtype=torch.float64) for v in (x, y)]
+    rng = torch.Generator().manual_seed(0)
+    if o.g.size:
+        return examine_rows(o, *at, facts, SolveOptions(), rng)
+    return certify(o, *at, facts, SolveOptions(), rng), None
+
+
+@pytest.mark.parametrize("row", ["", "subject to cap: y <= 100;"])
+@pytest.mark.parametrize("c", [0.0, 1e6])
+@pytest.mark.parametrize("x", [0.0, 1e-8, -1e-12])
+def test_hardly_off_the_start(row: str, c: float, x: float) -> None:
+    model = bl.parse(QUADRATIC % row, data={"c": c})
+    assert judged(model, x, x)[0].kind == "none"
+    assert judged(model, 1.5, 1.5)[0].kind == "local"
+
+
+@pytest.mark.parametrize("x", [5.6e-8, 1e-8, -1e-8])
+def test_hardly_off_a_start_at_a_kink(x: float) -> None:
+    assert judged(bl.parse(KINK), x, min(x, 2 * x))[0].kind == "none"
+
+
+def test_small_units_are_scales() -> None:
+    text = "model nano; upper { var x start 0; minimize 1e18 * ((x - 3e-9)^2 + y^2); }"
+    text += "lower follower { var y; minimize (y - x)^2; subject to cap: y <= 1; }"
+    assert judged(bl.parse(text), 1.5e-9, 1.5e-9)[0].kind == "local"
+    assert judged(bl.parse(text), 1.4e-9, 1.4e-9)[0].kind == "none"
+
+
+def test_rows_below_may_leave_a_plateau() -> None:
+    found, place = judged(bl.parse(CLIPPED), 4.0, 1.0)
+    assert found.kind == "none"
+    assert "plateau" in found.reasons[0]
+    assert place is not None
+    assert abs(float(place[0]) - 1.0) < 1.0
+    flat = CLIPPED.replace("minimize y^2", "minimize -y^2")
+    assert judged(bl.parse(flat), 4.0, 1.0)[0].kind == "local"  # nothing is lower
+
+
+# Drivers leave the road beyond a toll of 4.
+TOLL = """
+model toll;
+upper { var t in [0, 9] start 9; maximize t * a; %s }
+lower way {
+  var a in [0, inf], b in [0, inf];
+  minimize (1 + t) * a + 5 * b;
+  subject to all: a + b == 1;
+}
+"""
+
+
+@pytest.mark.parametrize("row", ["", "subject to cap: t + a <= 20;"])
+def test_a_toll_that_nobody_pays_is_no_optimum(row: str) -> None:
+    model = bl.parse(TOLL % row)
+    o, facts = TorchOracle(model.bound), bl.analyze(model)
+    x, y = torch.tensor([9.0], dtype=torch.float64), torch.tensor([0.0, 1.0], dtype=torch.float64)
+    found = examine_rows(o, x, y, facts, SolveOptions(), torch.Generator().manual_seed(0))[0]
+    assert found.kind == "none"
+    assert "(a plateau), and F(x, y(x)) is higher" in found.reasons[0]
