@@ -27,8 +27,21 @@ def _parted(root: ir.Expr) -> tuple[list[ir.Expr], list[ir.Expr]]:
     terms: Sequence[ir.Expr] = [root]
     if isinstance(root, ir.Apply) and root.function == "add":
         terms = root.operands
-    kinked = [t for t in terms if any(_has_kink(n) for n in postorder([t]))]
+    kinked = [t for t in terms if shows_kinks(t)]
     return [t for t in terms if t not in kinked], kinked
+
+
+def shows_kinks(term: ir.Expr) -> bool:
+    """Whether an expression has atoms with kinks; squares of hinges have one derivative."""
+    nodes = list(postorder([term]))
+    squared = {n.operands[0] for n in nodes if isinstance(n, ir.Apply) and _is_square(n)}
+    return any(_has_kink(n) and n not in squared for n in nodes)
+
+
+def _is_square(node: ir.Apply) -> bool:
+    if node.function == "pow":
+        return isinstance(node.operands[1], ir.Const) and node.operands[1].value >= 2
+    return node.function == "square"
 
 
 def _has_kink(node: ir.Expr) -> bool:

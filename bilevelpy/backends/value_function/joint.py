@@ -12,7 +12,7 @@ import torch
 
 from bilevelpy.backends.value_function.extrapolated import Limit
 from bilevelpy.backends.value_function.joint_space import Joint, upper_unit
-from bilevelpy.backends.value_function.weighted import Inner
+from bilevelpy.backends.value_function.weighted import FINEST, Inner
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.driver.measure import Finish, Measure
 from bilevelpy.numerics.linear_solve import norm
@@ -30,6 +30,9 @@ _UNUSED: Any = None
 RAISE, RAISES = 4.0, 15
 # Accuracy of lower values at first; it follows the progress.
 ROUGH = 1e-2
+# A lower value counts by what f at y is more: its residual is this part of that at y. Otherwise
+# the penalty is 0 wherever y itself is as accurate as was asked for.
+PART = 0.1
 # The first weight makes y differ from the lower solution by about this fraction.
 APART = 0.1
 # A larger weight that leaves this fraction of the distance between y and the lower solution shows a
@@ -86,9 +89,9 @@ class JointPenalty(Response):
     def below(self, problem: Any, u: Vec, y: Vec) -> LowerSolution:
         """The minimiser of a lower objective at ``x = u``, from y."""
         if self.inner is None:
-            self.inner = Inner(y, self.rng)
+            self.inner = Inner(y, self.rng, part=PART)
         self.inner.y = y
-        level = max(self.accuracy.level / max(self.weight, 1.0), 1e-14)
+        level = max(self.accuracy.level / max(self.weight, 1.0), FINEST)
         lower = self.inner.solve(problem, u, 1.0, 0.0, level)
         self.scale = max(self.scale, self.inner.scale)
         return lower

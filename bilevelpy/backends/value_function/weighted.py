@@ -20,6 +20,8 @@ Vec = torch.Tensor
 
 # Iterations of a solve: one for every part of the accuracy that is asked for, within these bounds.
 LEAST, MOST = 100, 3000
+# Residuals below this part of the largest one are rounding.
+FINEST = 1e-14
 
 
 class Weighted:
@@ -55,10 +57,12 @@ class Inner:
     rng: torch.Generator
     memory: BFGS = field(default_factory=lambda: BFGS(0.0, 20, rescale=True))
     scale: float = 0.0
+    part: float = math.inf
 
     def solve(self, oracle: Oracle, x: Vec, a: float, b: float, level: float) -> LowerSolution:
-        """Minimise from the last minimiser until the residual is ``level`` of the largest one
-        seen; rough solves end early on hard problems, at the point that they have reached.
+        """Minimise from the last minimiser until the residual is ``level`` of the largest one seen,
+        and ``part`` of that at the start, if that is less; rough solves end early on hard problems,
+        at the point that they have reached.
         """
         problem = cast(Oracle, Weighted(oracle, a, b))
         f, g = problem.value_grad_f(x, self.y)
@@ -67,7 +71,9 @@ class Inner:
         if self.memory.scale == 0.0:
             top = power_iteration(lambda z: problem.grad_f(x, z), self.y, self.rng)
             self.memory.scale = 1.0 / top if top > 0 else 1.0
-        self.scale = max(self.scale, oracle.domain_y.projected_gradient_norm(self.y, g))
+        first = oracle.domain_y.projected_gradient_norm(self.y, g)
+        self.scale = max(self.scale, first)
+        level = max(min(level, self.part * first / self.scale), FINEST) if self.scale > 0 else level
         found = lbfgs(
             problem,
             x,

@@ -15,6 +15,8 @@ from bilevelpy.backends.acceptance import refuse_any_function, refuse_choice, wi
 from bilevelpy.backends.base import Accept, Cost, Reject
 from bilevelpy.backends.implicit.base import DenseSolver
 from bilevelpy.backends.loop import LoopState, check_choices, check_range, guard, measure_loop
+from bilevelpy.ir import expr as ir
+from bilevelpy.lowering.absolute import shows_kinks
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.driver.measure import Measure
 from bilevelpy.numerics.linear_solve import norm
@@ -128,7 +130,8 @@ class ZO:
         kinks = options.loop == "nested" or (
             options.loop == "auto"
             and (
-                has_kink(lambda z: oracle.f(x, z), y, oracle.domain_y)
+                _shows_kinks(oracle)
+                or has_kink(lambda z: oracle.f(x, z), y, oracle.domain_y)
                 or has_kink(lambda z: oracle.F(x, z), y, oracle.domain_y)
             )
         )
@@ -257,3 +260,9 @@ class Nested(Response):
                 break
             size = max(10.0 * moved, 1e-6) if moved < size else size
         return domain.project(torch.from_numpy(best.copy()))
+
+
+def _shows_kinks(oracle: Oracle) -> bool:
+    """Whether the text of the lower objective has kinks: at the start they may be elsewhere."""
+    root = getattr(oracle, "f_expr", None)
+    return isinstance(root, ir.Expr) and shows_kinks(root)

@@ -187,13 +187,18 @@ class UpperCheck:
         return self.oracle.domain_x.projected_gradient(x, gradient)
 
     def _displaced(self, length: float) -> Vec | None:
-        """A feasible point at about this distance in a random direction."""
+        """A feasible point at about this distance in a random direction, or against it where that
+        leads out of the domain.
+        """
         o, case = self.oracle, self.case
         if not o.n:
             return None
         v = torch.randn(o.n, generator=case.rng, dtype=torch.float64)
-        x = o.domain_x.project(case.x + (length / norm(v)) * v)
-        return x if bool((x != case.x).any()) else None
+        for way in (v, -v):
+            x = o.domain_x.project(case.x + (length / norm(v)) * way)
+            if bool((x != case.x).any()):
+                return x
+        return None
 
     def _trials_by_unit(self) -> list[tuple[Vec, float]]:
         """Where the problem is a scaled one, points down the hypergradient of the variables of one

@@ -28,6 +28,7 @@ from bilevelpy.numerics.cones.sequential import (
     step_program,
     units_of,
 )
+from bilevelpy.numerics.extent import HARDLY, shows_no_scale
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.wording import wording
 
@@ -84,6 +85,10 @@ class RowsCheck:
         if here is None:
             return None
         units = units_of(here, oracle.domain_x, oracle.x0)
+        if units.extent < HARDLY:
+            start = sampler(oracle, oracle.domain_x.project(oracle.x0), y)
+            if shows_no_scale(here.F, None if start is None else start.F):
+                units = replace(units, extent=1.0)
         return cls(oracle, here, known or kinds(oracle), units, rng, sampler, here.weak)
 
     def run(self, tol: float, until: float) -> None:

@@ -122,7 +122,8 @@ def _iterate(
                 p = corrected
             else:
                 curvature.refresh(oracle, x, y)
-                curvature.settle(domain.face(y, g))
+                if not curvature.settle(domain.face(y, g)):
+                    return finish(domain, y, f, g, iteration, "nonfinite")
                 fresh = True
                 p = -curvature.solve(g)
             trusted, size = True, norm(p)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import bilevelpy as bl
 from bilevelpy.backends.value_function.meha import MEHA
 from bilevelpy.errors import UsageError
 from bilevelpy.numerics.driver.loop import run
@@ -41,3 +42,11 @@ def test_defaults_solve_the_toy_without_products(kappa: float) -> None:
 def test_options_out_of_range_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="meha"):
         MEHA().options.from_mapping(bad, "meha")
+
+
+def test_squared_hinges_are_no_kinks() -> None:
+    text = "model hinge; upper { var c in [0.1, 9] start 1; minimize (w - 0.5)^2; }"
+    text += "lower fit { var w; minimize w^2 / 2 + c * relu(1 - w)^2 / 2; }"
+    found = bl.solve(bl.parse(text), backend="meha")
+    assert found.success
+    assert found["c"] == pytest.approx(1.0, abs=1e-4)

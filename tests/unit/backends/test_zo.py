@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import bilevelpy as bl
 from bilevelpy import analyze
 from bilevelpy import parse as parse_model
 from bilevelpy.backends.zeroth_order.zo import ZO
@@ -98,3 +99,22 @@ def test_nonsmooth_functions_are_taken() -> None:
 def test_options_out_of_range_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="zo"):
         ZO().options.from_mapping(bad, "zo")
+
+
+HINGES = """
+model hinges;
+dim n = 6, p = 2;
+param X[n, p] = [[2, 1], [1, 2], [-0.2, 0.4], [-2, -1], [-1, -2], [0.5, 0.6]];
+param y[n] = [1, 1, 1, -1, -1, -1];
+upper { var c in [0.01, 10] start 1; minimize mean(relu(1 - y * (X @ w + b))); }
+lower fit {
+  var w[p], b;
+  minimize sumsq(w) / 2 + 1e-4 * b^2 + c * sum(relu(1 - y * (X @ w + b)));
+}
+"""
+
+
+def test_kinks_that_are_not_at_the_start_are_read_from_the_text() -> None:
+    found = bl.solve(bl.parse(HINGES), backend="zo", max_iter=5)
+    assert found.certificate is not None
+    assert found.certificate.lower_gap < 1e-6

@@ -92,3 +92,18 @@ def test_a_toll_that_nobody_pays_is_no_optimum(row: str) -> None:
     found = examine_rows(o, x, y, facts, SolveOptions(), torch.Generator().manual_seed(0))[0]
     assert found.kind == "none"
     assert "(a plateau), and F(x, y(x)) is higher" in found.reasons[0]
+
+
+def test_a_row_above_beside_the_start() -> None:
+    text = "model above; upper { var x start 1.5e-11; minimize (x - 3)^2 + y; "
+    text += "subject to r: y <= 2; }"
+    text += "lower follower { var y; minimize (y - x^2)^2; subject to q: y >= x; }"
+    assert judged(bl.parse(text), 0.0, 0.0)[0].kind == "none"
+
+
+def test_a_start_at_a_bound_where_the_response_begins_to_move() -> None:
+    text = "model agent; upper { var b in [0, 1]; maximize 2 * e - e^2 / 2 - b^2 / 2; }"
+    text += "lower effort { var e in [0, 0.4]; maximize b * e - e^2 / 2; }"
+    found = bl.solve(bl.parse(text), backend="direct")
+    assert found.success
+    assert abs(found.F - 0.64) < 1e-8
