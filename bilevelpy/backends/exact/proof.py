@@ -71,6 +71,10 @@ class Proof:
         if proved:
             attained = self._worst_attained if self.pessimistic else self._attained
             doubts = (*doubts, *attained(found.values))
+            if self.pessimistic and found.gap > 2 * self.limits(1.0).gap:
+                sign, bound = self.system.sign, self.units.upper * found.bound
+                limit = f"{wording(sign).limit} of {sign * bound:.6g}"
+                notes = (*notes, f"the value may be {limit} that no point attains")
         if not self._is_small(moved, found.objective):
             doubts = (
                 *doubts,
