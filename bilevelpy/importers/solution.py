@@ -8,6 +8,7 @@ which hold reduced costs.
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,8 @@ def read_solution(path: str | Path, bound: BoundProgram) -> dict[str, Array]:
     Raises
     ------
     UsageError
-        Where no line names a variable of the model, or the file cannot be read.
+        Where no line names a variable of the model, one has no finite value, or the file cannot be
+        read.
     """
     columns = make_columns(bound)
     own = [j for j in range(columns.count) if columns.owner[j] >= 0]
@@ -44,11 +46,20 @@ def read_solution(path: str | Path, bound: BoundProgram) -> dict[str, Array]:
         key = _key(columns.names[j])
         loose[key] = None if key in loose else j
     values, known = np.zeros(columns.count), set[int]()
+    waiting: int | None = None
     for line in Text(path).lines:
-        found = _entry(line.split(), exact, loose)
-        if found is not None and found[0] not in known:
-            known.add(found[0])
-            values[found[0]] = found[1]
+        words = line.split()
+        column, rest = _entry(words, exact, loose)
+        if column is None and waiting is not None:
+            column, rest = waiting, words
+        waiting = column if not rest else None
+        if column is None or column in known or not rest:
+            continue
+        value = next((n for n in map(written_number, rest) if n is not None), None)
+        if value is None or not math.isfinite(value):
+            raise UsageError(f"{path}: `{columns.names[column]}` has no finite value: `{line}`")
+        known.add(column)
+        values[column] = value
     if not known:
         shown = ", ".join(f"`{name}`" for name in [*exact][:3])
         raise UsageError(
@@ -69,17 +80,15 @@ def _key(name: str) -> str:
 
 def _entry(
     words: list[str], exact: dict[str, int], loose: dict[str, int | None]
-) -> tuple[int, float] | None:
-    """Column and value of a line; None where it names no column, or gives it no number."""
-    if words[:1] in (["#"], ["*"]):
-        return None
-    for k, word in enumerate(words):
-        column = exact.get(word)
-        if column is None:
-            column = loose.get(_key(word)) if not word[:1].isdigit() else None
-        if column is None:
-            continue
-        numbers = (written_number(w) for w in words[k + 1 :])
-        value = next((float(n) for n in numbers if n is not None), None)
-        return None if value is None else (column, value)
-    return None
+) -> tuple[int | None, list[str]]:
+    """The column that a line names, and the words after it: none where GLPK has broken the line
+    after a long name.
+    """
+    if words[:1] not in (["#"], ["*"]):
+        for k, word in enumerate(words):
+            column = exact.get(word)
+            if column is None and not word[:1].isdigit():
+                column = loose.get(_key(word))
+            if column is not None:
+                return column, words[k + 1 :]
+    return None, []

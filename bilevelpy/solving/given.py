@@ -70,9 +70,7 @@ def certify(model: Model, answer: Any, options: SolveOptions, began: float) -> R
             facts = structure(model, options.seed)
             decision = chosen(model, options)
     except TooLong:
-        raise UsageError(
-            f"the time limit of {options.time_limit:g} s was over before the point was looked at"
-        ) from None
+        raise _late(options) from None
     clock.lap("analyze")
     above, below = _missing(model, values)
     if above:
@@ -120,7 +118,7 @@ def _driven(
     judge = Judge(taken, scaling, options, True, clock)
     y, message = taken.widened(x, y), "the point as it was given"
     if not complete:
-        y = _response(taken, backend, x, y, options.within(judge.run_limit()))
+        y = _response(taken, backend, x, y, options, judge.run_limit())
         message = f"{message}, with the response that was computed"
     clock.lap("solve")
     o = taken.functions
@@ -133,16 +131,28 @@ def _driven(
     return packed(model, taken, name, final, certificate, decision, clock, None, options)
 
 
-def _response(taken: Posed, backend: Any, x: Tensor, y: Tensor, options: SolveOptions) -> Tensor:
+def _response(
+    taken: Posed, backend: Any, x: Tensor, y: Tensor, options: SolveOptions, seconds: float
+) -> Tensor:
     """The follower's response to x: with rows as a run begins with it."""
     functions, facts = taken.functions, taken.facts
     rng = torch.Generator().manual_seed(options.seed)
     if facts.steps is not None:
         return Replay(functions, x, y, rng, facts.steps.value).path(x)[-1]
     if not applies(functions) and not functions.g.size:
-        with until(time.perf_counter() + options.time_limit):
-            found = best_response(functions, x, y, facts, options, rng)
+        try:
+            with until(time.perf_counter() + seconds):
+                found = best_response(functions, x, y, facts, options, rng)
+        except TooLong:
+            raise _late(options) from None
         if found is None:
             raise UsageError("answer: the followers have no finite best response to it")
         return found
-    return drive(functions, backend, facts, replace(options, max_iter=0), start=(x, y)).y
+    at_start = replace(options, max_iter=0, time_limit=seconds)
+    return drive(functions, backend, facts, at_start, start=(x, y)).y
+
+
+def _late(options: SolveOptions) -> UsageError:
+    return UsageError(
+        f"the time limit of {options.time_limit:g} s was over before the point could be looked at"
+    )

@@ -293,7 +293,8 @@ CBC = """Optimal - objective value -6.00000000
 GLPK = """   No. Column name  St   Activity     Lower bound   Upper bound
 ------ ------------ -- ------------- ------------- -------------
      1 halves[1,2]  *              2             0             4
-     4 halves[2,4]  *              2             0             4
+     4 halves[2,4]
+                    *              2             0             4
      5 halves[3,4]  *              4             0             4
      6 flow[1,2]    B              2             0
      7 flow[1,3]    B              1             0
@@ -313,6 +314,19 @@ def test_solutions_of_other_solvers_are_read(text: str, tmp_path: Path) -> None:
     found = bl.certify(model, path)
     assert found.success
     assert pytest.approx(6) == found.F
+
+
+def test_values_that_are_none_are_told(tmp_path: Path, quadratic: bl.Model) -> None:
+    path = tmp_path / "x.sol"
+    path.write_text("x[1] 1\nx[2] nan\n", "utf-8")
+    with pytest.raises(bl.UsageError, match=r"`x\[2\]` has no finite value"):
+        bl.certify(quadratic, path)
+
+
+def test_time_that_is_up_is_told() -> None:
+    fresh = bl.parse(QUADRATIC, A=A, z=Z)  # its derivatives are written out on the way
+    with pytest.raises(bl.UsageError, match="the time limit of 1e-09 s was over"):
+        bl.certify(fresh, {"x": X}, time_limit=1e-9)
 
 
 def test_a_solution_of_another_model_is_none(tmp_path: Path, quadratic: bl.Model) -> None:
