@@ -209,6 +209,18 @@ def test_ties_are_for_the_stance_to_settle(stance: str, good: float) -> None:
     assert "response" in other.message
 
 
+def test_a_response_that_is_almost_best_has_another_f() -> None:
+    # f is off by 3e-7 where F is off by 8e-4.
+    model = bl.parse(
+        "model r; upper { var x in integers(0, 3); minimize (x - 1)^2 + y; }"
+        " lower f { var y; minimize (y - x)^2 / 2; }"
+    )
+    assert bl.certify(model, {"x": 1, "y": 1}).certificate.kind == "global"
+    off = bl.certify(model, {"x": 1, "y": 1.0008})
+    assert not off.success
+    assert "F moves by 8.0e-04" in off.message
+
+
 def test_a_game_is_in_equilibrium_or_not() -> None:
     model = bl.load(MODELS / "applications" / "nash_cournot.blv")
     assert bl.certify(model, {"Q": 6, "q": [2, 2]}).success

@@ -54,6 +54,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 SHARE, EACH = 0.3, 60.0
 # F better by more than this (relative) refutes a point; so far rows and gaps of engines reach.
 BETTER = 1e-5
+# What F may move by (relative) with the responses solved again.
+SETTLED = 1e-4
 # Numbers up to which a better point is told, and its leader's part in words.
 SHOWN, FEW = 200, 10
 # Seconds that the search gets however late it is.
@@ -134,6 +136,7 @@ class Given:
             v = _responded(followers, v, pessimistic, self.convex)
         else:
             v = _with_heights(units.system, v)
+            doubts = _moved(units.system, v)
         found = [_answer(followers, k, v, self.convex) for k in range(len(stated.followers))]
         solved = {k: f[1] for k, f in enumerate(found) if not isinstance(f, str)}
         ties: Ties | None = None
@@ -217,6 +220,15 @@ def _with_heights(s: System, v: Array) -> Array:
         if found is not None and found.values is not None:
             full[own] = found.values[own]
     return full
+
+
+def _moved(s: System, v: Array) -> tuple[str, ...]:
+    """A doubt where the least that responses are off by is worth much to the leader."""
+    here = float(s.objective.value(v)[0])
+    moved = abs(resolved(s, v)[1] - here) / max(1.0, abs(here))
+    if moved <= SETTLED:
+        return ()
+    return (f"F moves by {moved:.1e} (relative) where the responses are solved again",)
 
 
 def _answer(followers: Followers, k: int, v: Array, convex: bool) -> tuple[Array, float] | str:
