@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 
 from bilevelpy.cli import arguments
-from bilevelpy.cli.console import print_json
-from bilevelpy.cli.guard import DONE, INTERRUPTED, UNSOLVED
+from bilevelpy.cli.solve import shown
 from bilevelpy.cli.sources import load
 from bilevelpy.options import SolveOptions
 from bilevelpy.patience import reading
@@ -54,13 +53,4 @@ def certify(
 
     values = values_in(answer, loaded.bound, "ANSWER")
     result = examined(loaded, values, options, began)
-    if as_json:
-        print_json(result.as_dict())
-    else:
-        from bilevelpy.cli.tables import console, result_table
-        from bilevelpy.reductions.columns import labels_of
-
-        console(errors=False).print(result_table(result, labels_of(loaded.bound)))
-    if result.success:
-        return DONE
-    return INTERRUPTED if result.status == "interrupted" else UNSOLVED
+    return shown(result, loaded, as_json)

@@ -137,6 +137,11 @@ def solve(
         return DONE
     draw = partial(result.plot, kind=plot_kind, model=loaded, **along)
     _save([(out, result.save), (plot, draw)], quiet)
+    return shown(result, loaded, as_json)
+
+
+def shown(result: Result, loaded: Model, as_json: bool) -> int:
+    """Print a result; the exit code that it deserves."""
     if as_json:
         print_json(result.as_dict())
     else:
