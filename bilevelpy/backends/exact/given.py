@@ -31,7 +31,8 @@ from bilevelpy.ir.types import Stance
 from bilevelpy.numerics.certificate.constrained import (
     Claim,
     Ties,
-    certify_rows,
+    examine_point,
+    verdict,
     without_point,
 )
 from bilevelpy.numerics.programs.follower import follower_program
@@ -40,7 +41,7 @@ from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.normalize import normalize
 from bilevelpy.reductions.refusal import Refused
 from bilevelpy.reductions.rows import system
-from bilevelpy.result import Certificate, Status
+from bilevelpy.result import Status
 
 if TYPE_CHECKING:
     from bilevelpy.backends.exact.options import ExactOptions
@@ -146,34 +147,33 @@ class Given:
         point = units.given(v)
         above, below = violations(stated, point)
 
-        def checked(claim: Claim) -> Certificate:
-            claim = replace(claim, notes=notes, doubts=(*doubts, *claim.doubts))
-            made = certify_rows(
-                units.told(), v, claim, ties=ties, solved=solved, seed=options.seed,
-                pessimistic=pessimistic, deadline=began + options.time_limit, units=units.lower,
-                upper_unit=units.upper, convex=self.convex,
-            )  # fmt: skip
-            return replace(made, upper_feasibility=above, lower_feasibility=below)
-
-        # Whether anything speaks against the point itself shows where all else is granted.
-        certificate = checked(Claim(True, float(stated.objective.value(point)[0]), 0.0))
-        seen = Compared(NOTHING, 0)
-        if certificate.kind == "global":
-            if self.searches:
-                left = max(options.time_limit - (time.perf_counter() - began), LEAST)
-                asked = replace(options, time_limit=left)
-                seen = _compared(bound, stated, point, asked, settings)
-            certificate = checked(seen.claim)
-            details = {**certificate.details, **seen.better}
-        else:
-            details = {k: d for k, d in certificate.details.items() if k not in ("bound", "gap")}
-        certificate = replace(certificate, details=details)
+        told = units.told()
+        seen = examine_point(
+            told, v, ties=ties, solved=solved, seed=options.seed, pessimistic=pessimistic,
+            deadline=began + options.time_limit, units=units.lower, upper_unit=units.upper,
+            convex=self.convex,
+        )  # fmt: skip
+        stands = seen.stands and not doubts
+        searched = Compared(NOTHING, 0)
+        if stands and self.searches:
+            left = max(options.time_limit - (time.perf_counter() - began), LEAST)
+            asked = replace(options, time_limit=left)
+            searched = _compared(bound, stated, point, asked, settings)
+        # What refutes a point has nothing to do with how good it is.
+        claim = searched.claim if stands else Claim(True, math.nan, 0.0)
+        claim = replace(claim, notes=notes, doubts=(*doubts, *claim.doubts))
+        made = verdict(told, claim, seen)
+        details = {k: d for k, d in made.details.items() if stands or k not in ("bound", "gap")}
+        certificate = replace(
+            made, upper_feasibility=above, lower_feasibility=below,
+            details={**details, **searched.better},
+        )  # fmt: skip
         status, said = Status.CONVERGED, "no other point is better"
         if certificate.kind != "global":
-            status = Status.INTERRUPTED if seen.interrupted else Status.STALLED
+            status = Status.INTERRUPTED if searched.interrupted else Status.STALLED
             said = f"the point is not certified: {'; '.join(certificate.reasons[:1])}"
         return ProgramAnswer(
-            stated, point, {}, status, said, certificate, seen.nodes, (),
+            stated, point, {}, status, said, certificate, searched.nodes, (),
             time.perf_counter() - began,
         )  # fmt: skip
 

@@ -22,7 +22,12 @@ import torch
 from bilevelpy.backends.whole import ProgramAnswer
 from bilevelpy.errors import BackendError
 from bilevelpy.lowering.programs.layout import domain, layout
-from bilevelpy.numerics.certificate.constrained import Claim, certify_rows, without_point
+from bilevelpy.numerics.certificate.constrained import (
+    Claim,
+    examine_point,
+    verdict,
+    without_point,
+)
 from bilevelpy.numerics.cones.program import ConeAnswer, ConeProgram
 from bilevelpy.numerics.cones.semidefinite import cone_rows
 from bilevelpy.reductions.fixing import polynomial
@@ -94,7 +99,8 @@ def _answer(
     proved = found.outside <= INSIDE and gap <= CLOSE * options.tol
     if verify:
         claim = Claim(proved, value + constant - found.gap, gap)
-        certificate = _with_domains(certify_rows(stated, v, claim), blocks, v)
+        certified = verdict(stated, claim, examine_point(stated, v))
+        certificate = _with_domains(certified, blocks, v)
     if found.status == "time_limit":
         status, message = Status.TIME_LIMIT, "the point that Clarabel had when the time was up"
     elif certificate is not None and certificate.kind == "global":

@@ -14,7 +14,7 @@ from bilevelpy.backends.exact.followers import BEST, FEASIBLE, Followers
 from bilevelpy.backends.exact.local import JUMP, is_attained
 from bilevelpy.backends.exact.prices import check_prices
 from bilevelpy.backends.exact.ties import ties_by_conditions, ties_by_values, worst_within
-from bilevelpy.numerics.certificate.constrained import Claim, Ties, certify_rows
+from bilevelpy.numerics.certificate.constrained import Claim, Ties, examine_point, verdict
 from bilevelpy.numerics.wording import wording
 
 if TYPE_CHECKING:
@@ -90,10 +90,10 @@ class Proof:
         unit = self.units.upper
         claim = Claim(proved, unit * found.bound, found.gap, notes, doubts, beside)
         v = found.values[: self.system.columns.count]
-        made = certify_rows(
-            self.units.told(),
+        told = self.units.told()
+        seen = examine_point(
+            told,
             v,
-            claim,
             ties=self._ties(found.values),
             solved=self.solved,
             seed=self.options.seed,
@@ -103,6 +103,7 @@ class Proof:
             upper_unit=unit,
             convex=self.settled,
         )
+        made = verdict(told, claim, seen)
         upper, lower = violations(self.given, self.units.given(v))
         return replace(made, upper_feasibility=upper, lower_feasibility=lower)
 

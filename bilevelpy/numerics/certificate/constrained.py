@@ -70,11 +70,15 @@ class Findings:
     lower_feasibility: float = 0.0
     upper_feasibility: float = 0.0
 
+    @property
+    def stands(self) -> bool:
+        """Whether nothing speaks against the point, and every follower's optimum is proved."""
+        return not self.failures and not self.details.get("not_proved")
 
-def certify_rows(
+
+def examine_point(
     system: System,
     v: Array,
-    claim: Claim,
     *,
     ties: Ties | None = None,
     solved: Mapping[int, float] | None = None,
@@ -84,13 +88,12 @@ def certify_rows(
     units: Array | None = None,
     upper_unit: float = 1.0,
     convex: bool = False,
-) -> Certificate:
-    """Check the point ``v`` (values of ``system.columns``) of a program in scalar rows.
+) -> Findings:
+    """What is found at the point ``v`` (values of ``system.columns``) of a program in scalar rows,
+    whatever is claimed of it.
 
     Parameters
     ----------
-    claim
-        What the engine proved.
     ties
         F over all best responses, where it was computed.
     solved
@@ -122,7 +125,7 @@ def certify_rows(
         _ties(system, v, ties, found, pessimistic, upper_unit)
     elif pessimistic:
         found.failures.append("the worst of the best responses at x was not found in time")
-    return _verdict(system, claim, found)
+    return found
 
 
 def check_upper(system: System, v: Array, found: Findings) -> None:
@@ -261,7 +264,8 @@ def _ties(
         )
 
 
-def _verdict(system: System, claim: Claim, found: Findings) -> Certificate:
+def verdict(system: System, claim: Claim, found: Findings) -> Certificate:
+    """The certificate of a point with what was found there and what is claimed of it."""
     unproved = found.details.pop("not_proved", [])
     failures = [*found.failures, *claim.doubts]
     if unproved:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from bilevelpy.numerics.certificate.case import axes_and_diagonals, tolerance
-from bilevelpy.numerics.certificate.constrained import FEASIBLE, Claim, certify_rows
+from bilevelpy.numerics.certificate.constrained import FEASIBLE, Claim, examine_point, verdict
 from bilevelpy.numerics.certificate.followers import Followers
 from bilevelpy.numerics.certificate.other_responses import along_others
 from bilevelpy.numerics.certificate.plateau import UNDERFLOW, Plateau
@@ -115,7 +115,8 @@ class _Check:
         if solved is not None and self.convex:  # a local solution of a convex program is global
             known = {k: float(f) for k, f in enumerate(self.rows.lower_objectives.value(solved))}
         claim = Claim(True, math.nan, 0.0)
-        base = certify_rows(self.rows, v, claim, solved=known, seed=self.seed, convex=self.convex)
+        seen = examine_point(self.rows, v, solved=known, seed=self.seed, convex=self.convex)
+        base = verdict(self.rows, claim, seen)
         if base.kind != "global" or solved is None:
             why = base.reasons if base.kind != "global" else ("the followers have no solution",)
             return replace(base, kind="none", reasons=why, details={}), None

@@ -206,24 +206,25 @@ def test_the_missing_engine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_point_that_is_no_best_response_gets_no_certificate() -> None:
-    from bilevelpy.numerics.certificate.constrained import Claim, certify_rows
+    from bilevelpy.numerics.certificate.constrained import Claim, examine_point, verdict
     from bilevelpy.reductions.rows import system
 
     made = system(bl.parse(bard()).bound)
     high_point = np.array([3.0, 6.0])  # rows hold, F = -21, and the follower would leave it
     claim = Claim(True, -21.0, 0.0)
-    found = certify_rows(made, high_point, claim)
+    found = verdict(made, claim, examine_point(made, high_point))
     assert found.kind == "none"
     assert found.lower_gap == pytest.approx(3.5)
     assert "falls by" in found.reasons[0]
 
 
 def test_a_violated_upper_row_gets_no_certificate() -> None:
-    from bilevelpy.numerics.certificate.constrained import Claim, certify_rows
+    from bilevelpy.numerics.certificate.constrained import Claim, examine_point, verdict
     from bilevelpy.reductions.rows import system
 
     made = system(bl.parse(bard("subject to u: x + y <= 7;")).bound)
-    found = certify_rows(made, np.array([4.0, 4.0]), Claim(True, -12.0, 0.0))
+    seen = examine_point(made, np.array([4.0, 4.0]))
+    found = verdict(made, Claim(True, -12.0, 0.0), seen)
     assert found.kind == "none"
     assert found.upper_feasibility == pytest.approx(1.0)
     assert any("`u`" in r for r in found.reasons)
