@@ -61,7 +61,12 @@ def certify(model: Model, answer: Any, options: SolveOptions, began: float) -> R
     """
     clock = Clock(began)
     check_unchanged(model)
-    values = given_values(model.bound, named_values(answer), "answer")
+    named = named_values(answer)
+    if not isinstance(named, Mapping):
+        raise UsageError(
+            f"answer takes a mapping of variables to values, a result or a file, found {named!r}"
+        )
+    values = given_values(model.bound, named, "answer")
     try:
         with until(max(began + options.time_limit, time.perf_counter() + LEAST)):
             with contextlib.suppress(BackendError):
@@ -75,6 +80,11 @@ def certify(model: Model, answer: Any, options: SolveOptions, began: float) -> R
     above, below = _missing(model, values)
     if above:
         raise UsageError(f"answer: it lacks {', '.join(above)} of the leader")
+    if below and len(below) < sum(len(level.variables) for level in model.program.lowers):
+        raise UsageError(
+            f"answer: it lacks {', '.join(below)} of the followers, and has others of theirs: give "
+            "all of them, or none, and their best response is computed"
+        )
     driven = [n for n in decision.ranked if not takes_programs(registry.get(n))]
     if driven and decision.chosen != "exact":
         return _driven(model, driven[0], facts, values, not below, decision, options, clock)

@@ -209,6 +209,15 @@ def test_ties_are_for_the_stance_to_settle(stance: str, good: float) -> None:
     assert "response" in other.message
 
 
+def test_a_part_of_a_response_is_none() -> None:
+    model = bl.parse(
+        "model p; upper { var x in [0, 1]; minimize (x - y)^2 + z; }"
+        " lower f { var y, z; minimize (y - x)^2 + (z - 1)^2; }"
+    )
+    with pytest.raises(bl.UsageError, match=r"lacks `f.z` of the followers, and has others"):
+        bl.certify(model, {"x": 1, "y": 1})
+
+
 def test_a_response_that_is_almost_best_has_another_f() -> None:
     # f is off by 3e-7 where F is off by 8e-4.
     model = bl.parse(
@@ -235,6 +244,7 @@ def test_a_game_is_in_equilibrium_or_not() -> None:
         ({"x": X, "w": 1.0}, r"answer: there is no variable `w`"),
         ({"x": X[:3]}, r"answer: `x` has shape \(4,\), found \(3,\)"),
         ({"x": X * np.nan}, r"answer: `x` must be finite"),
+        ([1.0, 2.0], "answer takes a mapping of variables to values"),
         ("nowhere.json", "nowhere.json"),
         ("answer.csv", r"takes a .npz, .json or .sol file"),
     ],
