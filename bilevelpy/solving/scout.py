@@ -18,19 +18,24 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
+from bilevelpy.backends.implicit.base import DenseSolver
 from bilevelpy.errors import BackendError
 from bilevelpy.lowering.hessians.expansion import entries
 from bilevelpy.numerics.certificate.conic import applies
 from bilevelpy.numerics.certificate.resolve import Resolver
 from bilevelpy.numerics.cones.response import ConicResolver
+from bilevelpy.numerics.lower.block_curvature import curvature_of
 from bilevelpy.numerics.lower.grouped import grouped_oracle
 from bilevelpy.numerics.lower.halves import halves, joined, split_oracle
+from bilevelpy.numerics.lower.quadratic import quadratic_lower
+from bilevelpy.numerics.lower.response import Accuracy, Point, Response
 from bilevelpy.numerics.rows.resolver import RowsResolver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bilevelpy.lowering.oracle import TorchOracle
+    from bilevelpy.numerics.lower.solve import LowerSolution
 
 Vec = torch.Tensor
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -61,6 +66,8 @@ STARTS_KINKED, STEPS_KINKED = 6, 60
 MOST, SHARE, MOST_CONIC, MOST_KINKED = 0.5, 0.5, 3.0, 2.5
 # F has to be lower by this, relative to its size at both points.
 CLEARLY = 1e-3
+# Newton steps of responses, relative to y, times ten.
+LEVEL = 1e-7
 
 
 def is_small(oracle: Any, *, affine: bool) -> bool:
@@ -96,7 +103,7 @@ def better_elsewhere(
     most = MOST_CONIC if applies(oracle) else MOST_KINKED if kinked else MOST
     until = time.perf_counter() + min(max(most, SHARE * spent), seconds)
     seeable, split = _without_kinks(oracle, x)
-    scout = _Scout(seeable, x, halves(y) if split else y, until, rows=bool(oracle.g.size))
+    scout = _Scout(seeable, halves(y) if split else y, until, rows=bool(oracle.g.size))
     here = scout.value(x)
     if here is None:
         return None
@@ -141,15 +148,15 @@ def _without_kinks(oracle: TorchOracle, x: Vec) -> tuple[Any, bool]:
 class _Scout:
     """Values of Phi at points far from each other, until a deadline."""
 
-    def __init__(self, oracle: Any, x: Vec, y: Vec, deadline: float, *, rows: bool) -> None:
+    def __init__(self, oracle: Any, y: Vec, deadline: float, *, rows: bool) -> None:
         self.oracle, self.y, self.deadline = oracle, y, deadline
-        self.solver: Resolver | ConicResolver | RowsResolver
+        self.solver: ConicResolver | RowsResolver | _Responses
         if applies(oracle):
             self.solver = ConicResolver(oracle)
         elif rows:
             self.solver = RowsResolver(oracle)
         else:
-            self.solver = Resolver(oracle, x, y, torch.Generator().manual_seed(0))
+            self.solver = _Responses(oracle)
 
     @property
     def is_late(self) -> bool:
@@ -198,6 +205,31 @@ class _Scout:
             options={"maxiter": steps, "maxfun": steps + 4},
         )
         return best
+
+
+class _Responses:
+    """Responses without rows: exact ones by one factor where f is quadratic in y, else by Newton's
+    method, as good as a comparison needs. The certificate has others.
+    """
+
+    def __init__(self, oracle: Any) -> None:
+        solver = DenseSolver(curvature_of(oracle))
+        method = quadratic_lower(oracle, solver) or solver
+        self.response = Response(oracle, method, Accuracy(LEVEL, 1.0, LEVEL), correct=False)
+        self.near: Vec | None = None
+
+    def solved(self, x: Vec, y: Vec) -> LowerSolution:
+        """The response to x from y."""
+        r = self.response
+        return r.method.solve_lower(r.oracle, x, y, r.accuracy, r.scale)[0]
+
+    def answer(self, x: Vec, y: Vec) -> Point | None:
+        """The same with F and the hypergradient, from the one before; None where there is none."""
+        point = self.response.evaluate(x, None, y if self.near is None else self.near)
+        if not self.response.finite(point):
+            return None
+        self.near = point.y
+        return self.response.differentiate(point, None)
 
 
 def _points(oracle: TorchOracle, x: Vec, rng: np.random.Generator, *, rows: bool) -> Iterator[Vec]:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import bilevelpy as bl
+from bilevelpy.numerics.certificate.resolve import Resolver
+from bilevelpy.solving.facts import oracle
+from bilevelpy.solving.scout import _Responses
 
 # An agent with the return b log(1 + e) for the effort e at the cost e: e = b - 1 from b = 1 on. The
 # principal earns 3 - b a unit: (b - 1) (3 - b) has its maximum 1 at b = 2. Below b = 1 the effort
@@ -143,3 +147,27 @@ def test_a_better_point_that_is_not_for_the_method_is_handed_on() -> None:
     assert found.success
     assert pytest.approx(other.F, abs=1e-5) == found.F
     assert "`kkt` came to no certified end" in " ".join(found.decision.notes)
+
+
+@pytest.mark.parametrize("term", ["", " + sum(sqrt(1 + y^2))"], ids=["quadratic", "curved"])
+def test_responses_are_those_of_the_certificate(term: str) -> None:
+    text = """
+dim n = 6, k = 4;
+param M[n, n], t[n], C[n, k];
+upper { var x[k] in [-2, 2]; minimize sumsq(y - t) + sumsq(x) / 9; }
+lower shares { var y[n] in simplex; minimize sumsq(M @ y) + sumsq(y) / 5 - y @ (C @ x)TERM; }
+"""
+    rng = np.random.default_rng(4)
+    data = {"M": rng.standard_normal((6, 6)), "t": rng.random(6), "C": rng.standard_normal((6, 4))}
+    functions = oracle(bl.parse(text.replace("TERM", term), data=data))
+    quick = _Responses(functions)
+    y = functions.y0
+    for _ in range(20):
+        x = torch.from_numpy(rng.uniform(-2, 2, 4))
+        exact = Resolver(functions, x, y, torch.Generator().manual_seed(0)).answer(x, y)
+        found = quick.answer(x, y)
+        assert exact is not None
+        assert found is not None
+        assert torch.allclose(quick.solved(x, y).y, exact.lower.y, atol=1e-7)
+        assert pytest.approx(exact.F, rel=1e-7) == found.F
+        assert torch.allclose(found.g, exact.gradient, rtol=1e-5, atol=1e-6)

@@ -11,8 +11,8 @@ import scipy.sparse as sp
 from torch import Tensor
 
 # Entries of the stacked right-hand side of one assembly product (32 MB), or one pair's where that
-# is more.
-_STACK = 4_000_000
+# is more; those that stay in the cache between their making and their use.
+_STACK, _NEAR = 4_000_000, 100_000
 # Multiplications a second of sparse matrix products, and of dense ones: one core, measured.
 SPARSE, DENSE = 2e8, 2e10
 
@@ -72,11 +72,14 @@ class Diagonal:
 @dataclass(frozen=True, slots=True)
 class Stack:
     """All blocks of a predictor side by side: ``columns`` (N, Q), each with C classes at the
-    positions ``where`` (Q C, class by class).
+    positions ``where`` (C Q, variable by variable within a class). Where these fill a ``window`` of
+    y, ``order`` sorts them (None: they are).
     """
 
     columns: np.ndarray
-    where: slice | np.ndarray
+    where: np.ndarray
+    window: slice | None
+    order: np.ndarray | None
 
     @classmethod
     def of(cls, blocks: Sequence[Block]) -> Stack | None:
@@ -86,26 +89,31 @@ class Stack:
             return None
         if len(blocks) > 1 and sum(b.coefficient.numel() for b in blocks) > _STACK:
             return None
-        index = np.concatenate([b.index.reshape(-1).numpy() for b in blocks])
-        if len(np.unique(index)) < index.size:
+        where = np.concatenate([b.index[0].numpy() for b in blocks]).T.reshape(-1)
+        order = np.argsort(where)
+        ranked = where[order]
+        if (ranked[1:] == ranked[:-1]).any():
             return None
-        if first.index.shape[2] > 1 and index.size**2 > 4 * _STACK:
+        if first.index.shape[2] > 1 and where.size**2 > 4 * _STACK:
             return None
-        low = int(index[0]) if index.size else 0
-        ordered = bool((index == np.arange(low, low + index.size)).all())
+        low, high = (int(ranked[0]), int(ranked[-1]) + 1) if where.size else (0, 0)
+        window = slice(low, high) if high - low == where.size else None
+        ordered = bool((where == ranked).all())
         parts = [b.coefficient[0].numpy() for b in blocks]
         columns = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        return cls(columns, slice(low, low + index.size) if ordered else index)
+        return cls(columns, where, window, None if ordered else order)
 
     def add(self, H: np.ndarray, G: Tensor) -> None:
         """Add ``A' G A``."""
-        weights = G[0].numpy()
+        weights, order = G[0].numpy(), self.order
         total = self._plain(weights[:, 0]) if G.shape[-1] == 1 else self._classes(weights)
-        where = self.where
-        if isinstance(where, slice):
-            H[where, where] += total
-        else:
-            H[np.ix_(where, where)] += total
+        if self.window is None:
+            H[np.ix_(self.where, self.where)] += total
+            return
+        if order is not None:
+            total = total.take(order, axis=0)
+            total = total.take(order, axis=1)
+        H[self.window, self.window] += total
 
     def _plain(self, weights: np.ndarray) -> Any:
         """One class; where no weight (N, 1) is negative as ``Z' Z``, half the work."""
@@ -123,22 +131,25 @@ class Stack:
     def _classes(self, weights: np.ndarray) -> np.ndarray:
         """Blocks (N, C, C), which are symmetric: a product for each class with those from it on."""
         count, width = weights.shape[1], self.columns.shape[1]
-        out = np.empty((width, count, width, count))
+        out = np.empty((count, width, count, width))
         for c in range(count):
             total: Any = 0.0
             for rows in self._chunks(count - c):
                 part = self.columns[rows]
                 weighted = weights[rows, c, c:, None] * part[:, None, :]
                 total = total + part.T @ weighted.reshape(len(part), -1)
-            products = np.reshape(total, (width, count - c, width))
-            out[:, c, :, c:] = products.transpose(0, 2, 1)
-            out[:, c + 1 :, :, c] = products[:, 1:]
-        return out.reshape(width * count, -1)
+            out[c, :, c:] = np.reshape(total, (width, count - c, width))
+            for d in range(c + 1, count):
+                out[d, :, c] = out[c, :, d].T
+        return out.reshape(count * width, -1)
 
     def _chunks(self, copies: int) -> list[slice]:
-        """Rows at a time, for so many weighted copies of the columns."""
+        """Rows at a time, for so many weighted copies of the columns: what stays in the cache, but
+        not so few that adding up the products costs as much as they do.
+        """
         rows, columns = self.columns.shape
-        height = max(1, _STACK // max(columns * copies, 1))
+        width = max(columns * copies, 1)
+        height = max(1, min(max(_NEAR // width, 2 * columns), _STACK // width))
         return [slice(low, low + height) for low in range(0, rows, height)]
 
 

@@ -122,3 +122,32 @@ def test_family_of_followers_is_block_diagonal(rng):
         return torch.cosh(z).sum(), [z]
 
     compare(curvature, f_of_y, normal(rng, B * P).requires_grad_())
+
+
+@pytest.mark.parametrize("near", [1, assembly._NEAR])
+@pytest.mark.parametrize(
+    "places",
+    [range(12), [3, 4, 5, 0, 1, 2, 6, 7, 8, 9, 10, 11], range(2, 14), [13, 1, 2, *range(4, 13)]],
+    ids=["all", "intercepts first", "behind others", "apart"],
+)
+def test_classes_are_added_where_they_belong(rng, places, near, monkeypatch):
+    """Weights of 3 features and an intercept for each of 3 classes, wherever they stand in y."""
+    monkeypatch.setattr(assembly, "_NEAR", near)
+    N, C = 30, 3
+    index = torch.tensor(list(places)).reshape(4, C)
+    data, ones = normal(rng, N, 3), torch.ones(N, 1, dtype=torch.float64)
+    blocks = [
+        assembly.Block(data[None], index[None, :3]),
+        assembly.Block(ones[None], index[None, 3:]),
+    ]
+    G = normal(rng, N, C, C)
+    G = G + G.transpose(1, 2)
+    H = torch.full((15, 15), 0.5, dtype=torch.float64)
+    stack = assembly.Stack.of(blocks)
+    assert stack is not None
+    stack.add(H.numpy(), G[None])
+    A = torch.cat([data, ones], 1)
+    flat = index.reshape(-1)
+    exact = torch.full_like(H, 0.5)
+    exact[flat[:, None], flat] += torch.einsum("np,ncd,nq->pcqd", A, G, A).reshape(12, 12)
+    assert (H - exact).abs().max() < 1e-12 * exact.abs().max()
