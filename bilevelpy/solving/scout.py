@@ -58,8 +58,9 @@ LINE_ROWS, CLOUD_ROWS = 129, 64
 WORK = 50_000
 # Starts of descents, and their steps.
 STARTS, STEPS = 2, 8
-# The same beside rows and bounds, where F has kinks on the way.
-STARTS_KINKED, STEPS_KINKED = 6, 60
+# The same beside rows and bounds, where F has kinks on the way; starts where each response takes
+# one factor at most.
+STARTS_KINKED, STEPS_KINKED, STARTS_EXACT = 6, 60, 24
 # Seconds at most, or the part of the time of the run: numbers decide before, so that runs repeat.
 # Conic solves take ten times as long as Newton's method, those with rows five times; above kinks
 # there are more of them.
@@ -117,10 +118,11 @@ def better_elsewhere(
     seen.sort(key=lambda pair: pair[0])
     best = seen[0] if seen else (math.inf, x)
     if oracle.domain_x.is_box:
-        for _, start in seen[: STARTS_KINKED if kinked else STARTS]:
+        starts, steps = (STARTS_KINKED, STEPS_KINKED) if kinked else (STARTS, STEPS)
+        for _, start in seen[: STARTS_EXACT if kinked and scout.is_exact else starts]:
             if scout.is_late:
                 break
-            end = scout.descend(start, STEPS_KINKED if kinked else STEPS)
+            end = scout.descend(start, steps)
             best = min(best, end, key=lambda pair: pair[0])
     size = max(abs(here), abs(best[0]) if math.isfinite(best[0]) else 0.0)
     if not best[0] < here - CLEARLY * size:
@@ -161,6 +163,11 @@ class _Scout:
     @property
     def is_late(self) -> bool:
         return time.perf_counter() > self.deadline
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether responses come from factors, without iterations."""
+        return isinstance(self.solver, _Responses) and self.solver.is_exact
 
     def response(self, x: Vec) -> Vec | None:
         """The response to x; None after the deadline."""
@@ -214,7 +221,8 @@ class _Responses:
 
     def __init__(self, oracle: Any) -> None:
         solver = DenseSolver(curvature_of(oracle))
-        method = quadratic_lower(oracle, solver) or solver
+        exact = quadratic_lower(oracle, solver)
+        method, self.is_exact = exact or solver, exact is not None
         self.response = Response(oracle, method, Accuracy(LEVEL, 1.0, LEVEL), correct=False)
         self.near: Vec | None = None
 
