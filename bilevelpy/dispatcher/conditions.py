@@ -110,6 +110,10 @@ def _kinks(s: Structure) -> int | None:
 # of the response end lower, and dense systems with what holds it take no longer.
 BOXED, BOXED_UPPER = (20, 200), (2, 100)
 
+# Lower variables of simplices, and upper ones, up to which a search by continuation follows the end
+# of a descent.
+SHARES, SHARERS = 600, 200
+
 # What only a backend that takes a program as a whole can solve.
 _WHOLE = frozenset({"duals", "reported_duals", "nash", "discrete", "moving_bounds"})
 _CONSTRAINED = frozenset({"lower_constraints", "upper_constraints", "coupling"})
@@ -173,6 +177,19 @@ MANY_BOUNDS = Condition(
         and s.lower.domains.value <= {"free", "box"}
         and BOXED[0] <= s.dim_y <= BOXED[1]
         and BOXED_UPPER[0] <= s.dim_x <= BOXED_UPPER[1]
+        and s.blocks <= 1
+        and not s.externs.value
+    ),
+)
+SHARED = Condition(
+    f"at most {SHARES} lower variables, simplices among them, with a constant Hessian, and at most "
+    f"{SHARERS} upper ones",
+    lambda s: (
+        s.lower.constraints.value == "bounds"
+        and s.lower_hessian.value == "constant"
+        and "simplex" in s.lower.domains.value <= {"free", "box", "simplex"}
+        and s.dim_y <= SHARES
+        and 0 < s.dim_x <= SHARERS
         and s.blocks <= 1
         and not s.externs.value
     ),

@@ -10,22 +10,12 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bilevelpy.backends import registry
-from bilevelpy.backends.base import Accept
 from bilevelpy.backends.whole import GIVEN_UP, takes_programs
 from bilevelpy.checkpoint import add_counts
 from bilevelpy.dispatcher import successor
-from bilevelpy.dispatcher.conditions import (
-    ABSOLUTE_VALUES,
-    GROUP_NORMS,
-    MERELY_CONVEX,
-    POLYNOMIAL,
-    SMOOTH,
-    TINY,
-    UNIQUE,
-)
 from bilevelpy.errors import BackendError, ExportError, MissingEngine
 from bilevelpy.ir.types import Sense
 from bilevelpy.lowering.elsewhere import check_device
@@ -33,14 +23,12 @@ from bilevelpy.model import Model
 from bilevelpy.options import SolveOptions
 from bilevelpy.patience import LEAST, TooLong, until
 from bilevelpy.result import Record, Result, Status
-from bilevelpy.solving.awake import awake
+from bilevelpy.solving.beyond import Beyond, Start, is_point, time_is_left
 from bilevelpy.solving.course import Course, from_saved
 from bilevelpy.solving.driven import solve_driven
 from bilevelpy.solving.facts import check_unchanged, chosen, oracle, structure
-from bilevelpy.solving.posed import posed
 from bilevelpy.solving.request import Clock, Request
-from bilevelpy.solving.scout import better_elsewhere, is_small
-from bilevelpy.solving.starts import given_values, start_at, start_vectors
+from bilevelpy.solving.starts import given_values, start_at
 from bilevelpy.solving.unbegun import unbegun
 from bilevelpy.solving.whole import solve_whole
 
@@ -50,15 +38,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Clock", "Request", "check_unchanged", "oracle", "run", "structure"]
 
-# A further backend is tried only where this part of the time limit is left.
-WORTHWHILE = 0.05
 # Where one of these could follow it, a search for the global optimum leaves it this part of a time
 # limit, or goes on for so many seconds without one: it may end without any answer.
 FOLLOWING, LEFT, ALONE = ("direct", "aid", "kkt", "nlp"), 0.25, 60.0
-# How far a point may be off to count as bilevel feasible, and by how much F has to be better.
-FEASIBLE, BETTER = 1e-5, 1e-3
-# Differences of F that count as none, and seconds of a global search that checks a local end.
-SAME, CHECK = 1e-6, 10.0
+# By how much F has to be better to outweigh a local claim.
+BETTER = 1e-3
 
 
 def run(model: Model, options: SolveOptions, request: Request, began: float) -> Result:
@@ -110,7 +94,7 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
             raise
         except (BackendError, ExportError) as error:  # a model that it accepted, but cannot take
             others = [n for n in decision.ranked if n not in tried]
-            if options.backend == "auto" and not _time_is_left(options, clock):
+            if options.backend == "auto" and not time_is_left(options, clock):
                 return unbegun(model, options, request, clock, f"written out for `{name}`")
             if options.backend != "auto" or not others:
                 raise
@@ -118,7 +102,7 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
             decision = decision.noted(f"`{name}`: {_said(error)}; went on with `{others[0]}`")
             settings, following = replace(options, backend_options={}), None
     sign = -1.0 if model.program.upper.sense is Sense.MAXIMIZE else 1.0
-    while goes_on and _time_is_left(options, clock):
+    while goes_on and time_is_left(options, clock):
         # A certified end that is worse than what a failed run has reached is no end.
         kept = _kept(results, sign)
         seen = kept if results[-1].success and not kept.success else results[-1]
@@ -141,30 +125,14 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
         except (BackendError, ExportError) as error:  # what was found before is not lost
             decision = decision.noted(f"`{name}`: {_said(error)}")
     kept = _kept(results, sign)
-    following_up = goes_on and kept.success and not request.start and course.note is None
-    if following_up and _time_is_left(options, clock):
-        elsewhere = _elsewhere(model, facts, kept, options, clock, course.following())
-        if elsewhere is not None:
-            name, start, limited = elsewhere
+    if goes_on and kept.success and not request.start and course.note is None:
+
+        def attempt(name: str, start: Start, noted: Decision, options: SolveOptions) -> Result:
             asked = replace(request, start=start)
-            again = _attempt(model, name, facts, decision, limited, asked, clock, course)
-            better = sign * again.F < sign * kept.F - SAME * max(1.0, abs(kept.F))
-            after = successor(facts, again, tried) if better and _is_point(again) else None
-            if after is not None and _time_is_left(options, clock):
-                # Lower, and not a local optimum to this method: several responses, kinks.
-                name, asked = after[0], replace(request, start=start_at(again.upper, again.lower))
-                decision = decision.noted(after[1])
-                plain = replace(options, backend_options={})
-                with contextlib.suppress(BackendError, ExportError):
-                    again = _attempt(model, name, facts, decision, plain, asked, clock, course)
-                better = sign * again.F < sign * kept.F - SAME * max(1.0, abs(kept.F))
-            if better and (again.success or again.status is Status.UNBOUNDED):
-                found = "a better one" if again.success else "that F has no bound"
-                decision = decision.noted(
-                    f"F = {kept.F:.6g} was a local optimum of `{kept.backend}`: `{name}` found "
-                    f"{found} elsewhere in the upper set"
-                )
-                results, kept = [*results, again], again
+            return _attempt(model, name, facts, noted, options, asked, clock, course)
+
+        beyond = Beyond(model, facts, options, clock, course, attempt)
+        results, kept, decision = beyond.look(results, kept, decision, tried)
     best = _of_all(results, kept, decision, clock)
     # A run may have had a part of the time only; to do it again takes what was asked for.
     known = best.provenance
@@ -206,12 +174,8 @@ def _attempt(
         result = solve_whole(model, name, backend, decision, options, asked, clock, earlier, keeper)
     else:
         result = solve_driven(model, name, facts, decision, options, asked, clock, earlier, keeper)
-    course.end(result, _time_is_left(options, clock))
+    course.end(result, time_is_left(options, clock))
     return result
-
-
-def _time_is_left(options: SolveOptions, clock: Clock) -> bool:
-    return options.time_limit - clock.elapsed() > WORTHWHILE * min(options.time_limit, 1e9)
 
 
 def _of_all(results: list[Result], best: Result, decision: Decision, clock: Clock) -> Result:
@@ -243,7 +207,7 @@ def _kept(results: list[Result], sign: float) -> Result:
     best = min(results, key=_badness)
     for result in results:
         gain = sign * (best.F - result.F)
-        if _is_point(result) and gain > BETTER * max(1.0, abs(best.F)):
+        if is_point(result) and gain > BETTER * max(1.0, abs(best.F)):
             best = result
     return best
 
@@ -252,53 +216,9 @@ def _from_there(request: Request, kept: Result) -> Request:
     """The request, to start from the point of a global search that could not be certified: a local
     method brings it to its digits. Where a local method has failed, the next one starts anew.
     """
-    if not takes_programs(registry.get(kept.backend)) or not _is_point(kept):
+    if not takes_programs(registry.get(kept.backend)) or not is_point(kept):
         return request
     return replace(request, start=start_at(kept.upper, kept.lower))
-
-
-def _elsewhere(
-    model: Model,
-    facts: Structure,
-    kept: Result,
-    options: SolveOptions,
-    clock: Clock,
-    known: str | None,
-) -> tuple[str, dict[str, Any], SolveOptions] | None:
-    """What is to be tried after a local end: backend, start and options; ``known`` is a backend
-    that was at it when the solve was ended, and has its start.
-
-    Where responses are unique, or as good as that on their supports, points all over the upper set
-    of a small model say whether one is better, and larger sparse models run again from where no
-    weight holds a variable at 0: such a weight is moved by no slope. Where they are not, the
-    leader's choice among them matters too: that is for a global search, for a while.
-    """
-    if takes_programs(registry.get(kept.backend)):
-        return None
-    left = options.time_limit - clock.elapsed()
-    plain = replace(options, backend_options={})
-    if MERELY_CONVEX(facts) and TINY(facts) and POLYNOMIAL(facts):
-        if not isinstance(registry.get("exact").accepts(facts), Accept):
-            return None
-        return "exact", {}, replace(plain, time_limit=clock.elapsed() + min(left, CHECK))
-    if known is not None:
-        return known, {}, plain
-    taken = posed(model, facts, registry.get(kept.backend))
-    # `kkt` has said where its responses are the only ones; what it goes on from is certified anew.
-    rows = kept.backend == "kkt"
-    looked = (UNIQUE(facts) or rows) and SMOOTH(taken.facts)
-    sparse = ABSOLUTE_VALUES(facts) or GROUP_NORMS(facts)
-    x, y = start_vectors(taken.given, start_at(kept.upper, kept.lower), None)
-    if not ((looked or sparse) and is_small(taken.functions, affine=rows)):
-        upper = awake(taken.given, x, y) if sparse else None
-        return None if upper is None else (kept.backend, start_at(upper, kept.lower), plain)
-    y = taken.widened(x, y)
-    found = better_elsewhere(taken.functions, x, y, options.seed, clock.elapsed(), left)
-    clock.lap("solve")
-    if found is None:
-        return None
-    lower = taken.given.unflatten_y(taken.narrowed(found[1]))
-    return kept.backend, start_at(taken.given.unflatten_x(found[0]), lower), plain
 
 
 def _after(counts: Mapping[str, int], before: list[Record], record: Record) -> Record:
@@ -314,22 +234,6 @@ def _after(counts: Mapping[str, int], before: list[Record], record: Record) -> R
     )
 
 
-def _is_point(result: Result) -> bool:
-    """Whether the certificate shows a bilevel feasible point, whatever else is wrong with it."""
-    c = result.certificate
-    if c is None or not math.isfinite(result.F):
-        return False
-    resolved = c.details.get("F_at_resolved", result.F)
-    # Flat followers have a small gap far from their best answer.
-    apart = isinstance(resolved, float) and abs(resolved - result.F) > BETTER * max(
-        abs(resolved), abs(result.F), SAME
-    )
-    return (
-        not apart
-        and max(c.lower_gap_relative, c.lower_feasibility, c.upper_feasibility) <= FEASIBLE
-    )
-
-
 def _badness(result: Result) -> tuple[bool, bool, bool, int]:
     """Certified ends first (also that there is no answer), then bilevel feasible points, then
     finite ones, then those with the fewest reasons against them.
@@ -337,4 +241,4 @@ def _badness(result: Result) -> tuple[bool, bool, bool, int]:
     c = result.certificate
     against = len(c.reasons) if c is not None else 99
     none = result.status is Status.INFEASIBLE and c is not None and c.kind == "global"
-    return not (result.success or none), not _is_point(result), not math.isfinite(result.F), against
+    return not (result.success or none), not is_point(result), not math.isfinite(result.F), against

@@ -27,7 +27,7 @@ from bilevelpy.numerics.cones.response import ConicResolver
 from bilevelpy.numerics.lower.block_curvature import curvature_of
 from bilevelpy.numerics.lower.grouped import grouped_oracle
 from bilevelpy.numerics.lower.halves import halves, joined, split_oracle
-from bilevelpy.numerics.lower.quadratic import quadratic_lower
+from bilevelpy.numerics.lower.quadratic import is_quadratic, quadratic_lower
 from bilevelpy.numerics.lower.response import Accuracy, Point, Response
 from bilevelpy.numerics.rows.resolver import RowsResolver
 
@@ -42,8 +42,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Upper and lower variables up to which points all over the upper set are affordable.
 FEW_UPPER, SOME_LOWER = 10, 200
-# Upper ones above boxes and simplices: responses with kinks leave F with many local minima.
-SOME_UPPER = 100
+# Upper ones above boxes and simplices: responses with kinks leave F with many local minima. Lower
+# ones where each response takes one factor at most.
+SOME_UPPER, MORE_LOWER = 200, 600
 # The same for lower variables beside rows of semidefinite matrices: conic solves take longer.
 FEW_ENTRIES = 60
 # The same for lower variables with rows.
@@ -59,7 +60,7 @@ WORK = 50_000
 # Starts of descents, and their steps.
 STARTS, STEPS = 2, 8
 # The same beside rows and bounds, where F has kinks on the way; starts where each response takes
-# one factor at most.
+# one factor at most, of up to SOME_LOWER variables.
 STARTS_KINKED, STEPS_KINKED, STARTS_EXACT = 6, 60, 24
 # Seconds at most, or the part of the time of the run: numbers decide before, so that runs repeat.
 # Conic solves take ten times as long as Newton's method, those with rows five times; above kinks
@@ -76,6 +77,8 @@ def is_small(oracle: Any, *, affine: bool) -> bool:
     below are as :mod:`bilevelpy.numerics.rows.response` takes them.
     """
     most = SOME_ROWS if oracle.g.size else SOME_LOWER
+    if _is_bounded(oracle) and not oracle.g.size and is_quadratic(oracle):
+        most = MORE_LOWER
     many = FEW_UPPER if oracle.g.size or not _is_bounded(oracle) else SOME_UPPER
     if not 0 < oracle.n <= many or not 0 < oracle.m <= most:
         return False
@@ -119,7 +122,9 @@ def better_elsewhere(
     best = seen[0] if seen else (math.inf, x)
     if oracle.domain_x.is_box:
         starts, steps = (STARTS_KINKED, STEPS_KINKED) if kinked else (STARTS, STEPS)
-        for _, start in seen[: STARTS_EXACT if kinked and scout.is_exact else starts]:
+        if kinked and scout.is_exact and oracle.m <= SOME_LOWER:
+            starts = STARTS_EXACT
+        for _, start in seen[:starts]:
             if scout.is_late:
                 break
             end = scout.descend(start, steps)

@@ -164,7 +164,7 @@ class Direct(Implicit):
             newton: NewtonStep | None = eliminated(oracle, exact) or reduced_newton(
                 oracle, exact.columns_on, options.tol, kept=True
             )
-            return Response(oracle, exact, finest, correct=False, newton=newton)
+            return Response(oracle, exact, finest, correct=False, guesses=False, newton=newton)
         tied = Accuracy(level=1e-2, change=1e-1, floor=FINEST)
         newton = eliminated_sparsely(oracle) or reduced_newton(
             oracle, partial(solver.columns, oracle), options.tol

@@ -35,13 +35,21 @@ def quadratic_lower(oracle: Any, other: Method) -> QuadraticLower | None:
     """The exact solver, where the oracle keeps f as a quadratic and its domain is a product of
     boxes and simplices; the ``other`` one takes over where H is singular.
     """
-    kept: Expanded | MovingQuadratic | None = getattr(oracle, "kept_quadratic", None)
+    if not is_quadratic(oracle):
+        return None
+    kept: Expanded | MovingQuadratic = oracle.kept_quadratic
     domain: ProductSet = oracle.domain_y
-    if kept is None or not {b.kind for b in domain.blocks} <= {"free", "box", "simplex"}:
-        return None
-    if sum(b.count for b in domain.simplices) * domain.dim > SUMS:
-        return None
     return QuadraticLower(kept, _working_set(domain), other, np.ones(domain.dim, dtype=bool))
+
+
+def is_quadratic(oracle: Any) -> bool:
+    """Whether there is an exact solver."""
+    domain: ProductSet = oracle.domain_y
+    if getattr(oracle, "kept_quadratic", None) is None:
+        return False
+    if not {b.kind for b in domain.blocks} <= {"free", "box", "simplex"}:
+        return False
+    return sum(b.count for b in domain.simplices) * domain.dim <= SUMS
 
 
 def _working_set(domain: ProductSet) -> WorkingSet:

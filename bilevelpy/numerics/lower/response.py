@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -123,6 +124,10 @@ class NewtonStep(Protocol):
         """The step led nowhere."""
         ...
 
+    def collect(self, trial: Callable[[], Point]) -> None:
+        """A point of a search that was too high, with its hypergradient for who wants it."""
+        ...
+
 
 @dataclass(slots=True)
 class Response:
@@ -130,7 +135,7 @@ class Response:
 
     The value is corrected to second order in the lower residual, ``F(x, y) - u' f_y`` with the
     newest adjoint u: line searches stay valid at loose lower accuracy. ``newton``
-    makes its step where Phi is quadratic.
+    makes its step where Phi is quadratic; ``guesses`` says that solves take less from a guess of y.
 
     Where the lower level is seen to curve downwards (``curved``), a small gradient may be that of a
     slope far from any minimum, and there is no adjoint: it is solved to where that is over from
@@ -143,6 +148,7 @@ class Response:
     scale: float = 0.0
     first: float = 0.0
     correct: bool = True
+    guesses: bool = True
     newton: NewtonStep | None = None
     curved: bool = False
 

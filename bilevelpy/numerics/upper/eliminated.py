@@ -73,6 +73,9 @@ class Elimination:
     def reset(self) -> None:
         """The factor is right whatever its step led to."""
 
+    def collect(self, trial: Callable[[], Point]) -> None:
+        """So it is whatever F is elsewhere."""
+
     def carried(self) -> dict[str, Any]:
         """Nothing: the matrix is that of the problem."""
         return {}

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 import torch
+from scipy.optimize import nnls
 
 from bilevelpy.numerics.linear_solve import dot, norm
 from bilevelpy.numerics.lower.response import Point, Response
@@ -42,28 +44,25 @@ class Outcome:
     stationary: bool
 
 
-def shortest_in_hull(rows: Vec, iterations: int = 2000) -> Vec:
-    """Min-norm point of the convex hull of the rows, by Frank-Wolfe steps that may also move away
-    from a vertex.
+def shortest_in_hull(rows: Vec) -> Vec:
+    """Min-norm point of the convex hull of the rows G: the weights that solve
+
+        min_{w >= 0}  |G'w|^2 + t^2 (sum(w) - 1)^2,     t the length of the longest row,
+
+    divided by their sum. For weights ``s v`` with ``sum(v) = 1`` the best s leaves a value that
+    grows with ``|G'v|``.
     """
-    gram = (rows @ rows.T).numpy()
-    k = len(gram)
-    w = np.full(k, 1.0 / k)
-    top = float(gram.diagonal().max())
-    slope = gram @ w
-    for _ in range(iterations):
-        toward = int(slope.argmin())
-        away = int(np.where(w > 0, slope, -math.inf).argmax())
-        gap = float(slope[away] - slope[toward])
-        if gap <= 1e-14 * top:
-            break
-        # Pairwise step: weight moves from the worst vertex to the best one.
-        bend = float(gram[toward, toward] + gram[away, away] - 2 * gram[toward, away])
-        step = min(float(w[away]), gap / bend if bend > 0 else math.inf)
-        w[toward] += step
-        w[away] -= step
-        slope += step * (gram[:, toward] - gram[:, away])
-    return torch.from_numpy(w) @ rows
+    G = rows.numpy()
+    top = math.sqrt(float(np.square(G).sum(1).max()))
+    if not 0.0 < top < math.inf:
+        return rows[0]
+    known = G.T / top
+    if len(known) > 2 * len(G):
+        known = scipy.linalg.qr(known, mode="r")[0][: len(G)]
+    goal = np.zeros(len(known) + 1)
+    goal[-1] = 1.0
+    w, _ = nnls(np.vstack([known, np.ones((1, len(G)))]), goal)
+    return torch.from_numpy(w / w.sum()) @ rows
 
 
 def leave_kink(

@@ -91,6 +91,9 @@ class ReducedNewton:
         """Forget the matrix: its step led nowhere."""
         self.matrix = None
 
+    def collect(self, trial: Callable[[], Point]) -> None:
+        """Curvature is learned from accepted steps alone."""
+
     def carried(self) -> dict[str, Any]:
         """The matrix and the course of the run, by which the next one is due."""
         course = [list(pair) for pair in self._course]

@@ -272,7 +272,9 @@ def _stuck(state: UpperState, partial: Point | None) -> None:
         state.forget()
         return
     noise = RESOLUTION * max(abs(state.point.value), 1e-300)
-    if 0.0 < state.decrement() <= 1e3 * noise:
+    # At a kink the model is so steep across it that it promises nothing along it either.
+    smooth = state.stationarity() <= JUMP
+    if smooth and 0.0 < state.decrement() <= 1e3 * noise:
         says = wording(response.oracle.F_sign)
         state.finish = Finish(
             Status.STALLED,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +107,11 @@ class InPieces:
             return out if self._is_inside(x - out) else None
         self._goal, self.has_stepped = x - out, True
         return out
+
+    def collect(self, trial: Callable[[], Point]) -> None:
+        """The piece on which a step was too long is one of those to step between."""
+        if self.is_on:
+            self._piece(trial())
 
     def _has_settled(self, point: Point) -> bool:
         """Whether the latest points lie on one piece."""

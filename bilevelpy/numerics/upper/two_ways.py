@@ -15,12 +15,14 @@ from bilevelpy.result import Status
 BEHIND = 1e-4
 # Steps from piece to piece end where the latest ones changed F by less than so many times tol.
 STILL = 0.5
+# Steps without pieces hand over to them where they change F by less than this part of it.
+SLOW = 1e-2
 
 
 def step(state: UpperState) -> UpperState:
     """One step. Whole steps over pieces of Phi end soon, often at lower minima than quasi-Newton
-    steps and sometimes at higher ones: after them the run goes on from its start without pieces,
-    and so it does from where it got stuck between them.
+    steps and sometimes at higher ones: after them the run goes on from its start without pieces
+    until it creeps, and so it does from where it got stuck between them.
     """
     newton = state.response.newton
     if not isinstance(newton, InPieces):
@@ -38,11 +40,17 @@ def step(state: UpperState) -> UpperState:
         state = begin(first.response, first.start.x, first.start.y, first.tol)
         state.norms[:0], state.rival = first.norms, rival
     finish = state.finish or _converged(state)
-    if finish is None and newton.is_on and state.rival is None and _is_flat(state):
-        leave(state)
-        finish = state.finish or Finish(Status.STALLED, "steps from piece to piece lead no further")
+    if finish is None and not newton.is_on and state.rival is not None and _creeps(state):
+        newton.is_on = True
     if finish is None and state.rival is not None and _is_behind(state, state.rival):
         finish = state.rival.end.finish
+    if finish is None and _is_flat(state) and (newton.is_on or state.rival is None):
+        leave(state)
+        finish = state.finish
+        if finish is None and state.rival is None:
+            finish = Finish(Status.STALLED, "steps from piece to piece lead no further")
+        elif finish is None:
+            state.values.clear()
     if finish is None:
         return state
     if state.rival is None:
@@ -59,6 +67,14 @@ def _is_flat(state: UpperState) -> bool:
     if len(values) <= WINDOW:
         return False
     return values[-WINDOW - 1] - values[-1] <= STILL * state.tol * state.size()
+
+
+def _creeps(state: UpperState) -> bool:
+    """Whether quasi-Newton steps cross kink after kink: pieces lead down the valley they found."""
+    values = state.values
+    if len(values) <= WINDOW:
+        return False
+    return values[-WINDOW - 1] - values[-1] <= SLOW * state.size()
 
 
 def _is_behind(state: UpperState, rival: Rival) -> bool:

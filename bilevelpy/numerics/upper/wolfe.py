@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -87,7 +88,7 @@ def search(
             high, t = t, 0.25 * t
             continue
         guess = start.y if last is None else last[1]
-        if last is not None and t <= REACH * last[0]:
+        if response.guesses and last is not None and t <= REACH * last[0]:
             # Between known points the response is almost linear, far beyond them it is not.
             guess = start.y + (t / last[0]) * (last[1] - start.y)
             guess = response.oracle.domain_y.project(guess)
@@ -119,6 +120,8 @@ def search(
         else:
             high, above = t, trial.value
             beyond = trial.y if trial.lower.usable and not looked else None
+            if response.newton is not None and math.isfinite(change):
+                response.newton.collect(partial(response.differentiate, trial, start))
         # From a response of another valley the next one would be one of that valley, too.
         if math.isfinite(change) and (good or not response.curved):
             last = (t, trial.y)
