@@ -10,6 +10,7 @@ breaks no row before, and one for f (Wang and Xu 2017: branching on responses, n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from bilevelpy.backends.exact.expressions import engine
 from bilevelpy.backends.exact.intersection import INSIDE, Cone
 
 if TYPE_CHECKING:
+    from bilevelpy.backends.exact.directions import Directions
     from bilevelpy.backends.exact.intersection import FreeSet
     from bilevelpy.backends.exact.scip import Model
 
@@ -40,6 +42,8 @@ class Outside:
 
     model: Model
     width: int
+    # Those of directions, which are known from the beginning.
+    directions: Sequence[Directions] = ()
     sets: list[FreeSet] = field(default_factory=list)
     # Slopes and ends of all of them, divided by the norms.
     _slopes: list[Array] = field(default_factory=list)
@@ -66,11 +70,14 @@ class Outside:
         order = np.argsort(-depths, kind="stable")[:DEEPEST]
         return [self.sets[n] for n in order if depths[n] > depth]
 
+    def _along(self, v: Array, depth: float = INSIDE) -> list[FreeSet]:
+        return [one for d in self.directions for one in d.around(v, depth)]
+
     def cut(self, v: Array) -> str:
         """Intersection cuts at the vertex of the linear program: "separated", "cutoff" where a set
         holds the whole cone, else "none", also where the node has had its rounds.
         """
-        inside = self.around(v)
+        inside = self.around(v) + self._along(v)
         if not inside or not self._is_early():
             return "none"
         scip = self.model.scip
@@ -96,10 +103,10 @@ class Outside:
         return count <= (ROOT if number == 1 else ELSEWHERE)
 
     def split(self, v: Array, depth: float = INSIDE) -> str:
-        """Children outside of the set that the point is deepest inside of: "branched", or "none"
-        where there is no such set.
+        """Children outside of the set that the point is deepest inside of, one of a direction where
+        there is one: "branched", or "none" where there is no such set.
         """
-        around = self.around(v, depth)
+        around = self._along(v, depth) or self.around(v, depth)
         if not around:
             return "none"
         inside, scip, columns = around[0], self.model.scip, self.model.variables

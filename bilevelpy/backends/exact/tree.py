@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from bilevelpy.backends.exact.cuts import contradicts
+from bilevelpy.backends.exact.directions import Directions
 from bilevelpy.backends.exact.expressions import engine
 from bilevelpy.backends.exact.followers import EDGE, FEASIBLE, Followers
 from bilevelpy.backends.exact.intersection import FreeSet
@@ -151,7 +152,10 @@ class Tree:
         self._links = Links.of(self.run.system) if self._binary else None
         if self._links is None:
             model.scip.setHeuristics(engine().SCIP_PARAMSETTING.OFF)
-        self._inner = Outside(model, columns.count)
+        # Where responses need not be whole, whole steps say nothing; among binaries of the leader
+        # they are worth less than the splits that they take.
+        some = not (self.opposed or self._binary)
+        self._inner = Outside(model, columns.count, Directions.all(self.run.system) if some else ())
         for cut in cuts:
             if cut.slopes is None:
                 self._leave_out(cut)

@@ -111,7 +111,7 @@ class Rules:
         )
         if all(b <= NEVER * scale for _, _, _, b in sides):
             return []
-        steps = _whole_steps(self.system, functions, row, ends)
+        steps = whole_steps(self.system, functions, row, ends)
         ways = []
         for (end, above, a, b), whole in zip(sides, steps, strict=True):
             if b > NEVER * scale:
@@ -156,7 +156,7 @@ def ranges(functions: Functions, low: Array, high: Array) -> tuple[Array, Array]
     return least, most
 
 
-def _whole_steps(system: System, functions: Functions, row: int, ends: Ends) -> tuple[float, float]:
+def whole_steps(system: System, functions: Functions, row: int, ends: Ends) -> tuple[float, float]:
     """Half of what a row that takes the values ``c + g n`` with whole n only lies beyond its upper
     and its lower end where it breaks them: there is a next value. Nothing for other rows.
     """
@@ -165,7 +165,7 @@ def _whole_steps(system: System, functions: Functions, row: int, ends: Ends) -> 
     terms = [(j, c) for j, c in linear_terms(functions, row) if c]
     if not terms or not all(system.columns.integer[j] for j, _ in terms):
         return 0.0, 0.0
-    unit = _common(np.array([c for _, c in terms]))
+    unit = common(np.array([c for _, c in terms]))
     if unit == 0.0:
         return 0.0, 0.0
     lower, upper = ((end - float(functions.constant[row])) / unit for end in ends)
@@ -175,7 +175,7 @@ def _whole_steps(system: System, functions: Functions, row: int, ends: Ends) -> 
     return 0.5 * above, 0.5 * below
 
 
-def _common(numbers: Array) -> float:
+def common(numbers: Array) -> float:
     """The largest number that all are whole multiples of; 0 where there is none of a reasonable
     size.
     """

@@ -9,7 +9,7 @@ import pytest
 
 import bilevelpy as bl
 from bilevelpy.backends.exact.kinks import as_given, kink_columns
-from bilevelpy.backends.exact.ways_out import _common, _whole_steps
+from bilevelpy.backends.exact.ways_out import common, whole_steps
 from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.rows import system
 
@@ -89,12 +89,12 @@ def test_half_the_way_to_the_next_value_of_a_row_of_whole_numbers(c: tuple[float
     narrow = type(functions)(functions.constant, functions.linear[:, :], {}, {})
     narrow.linear.data[narrow.linear.indices == 2] = 0.0
     narrow.linear.eliminate_zeros()
-    found = _whole_steps(stated, narrow, 0, (-1.0, 2.2))
+    found = whole_steps(stated, narrow, 0, (-1.0, 2.2))
     assert found == pytest.approx((above / 2, below / 2))
 
 
 def test_no_common_step_is_no_step() -> None:
-    assert _common(np.array([1.0, 2.0**0.5])) == 0.0
-    assert _common(np.array([1.0, 0.3, 0.5**0.5])) == 0.0
-    assert _common(np.array([0.25, -0.75, 1.0])) == pytest.approx(0.25)
-    assert _common(np.array([6.0, -4.0, 10.0])) == 2.0
+    assert common(np.array([1.0, 2.0**0.5])) == 0.0
+    assert common(np.array([1.0, 0.3, 0.5**0.5])) == 0.0
+    assert common(np.array([0.25, -0.75, 1.0])) == pytest.approx(0.25)
+    assert common(np.array([6.0, -4.0, 10.0])) == 2.0

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
+from bilevelpy.backends.exact.directions import Directions
 from bilevelpy.backends.exact.followers import Followers, Progress
-from bilevelpy.backends.exact.intersection import FreeSet
+from bilevelpy.backends.exact.intersection import INSIDE, FreeSet
 from bilevelpy.backends.exact.linking import has_tree
 from bilevelpy.backends.exact.outcome import Limits
 from bilevelpy.backends.exact.pool import Pool
@@ -122,3 +123,41 @@ def test_sets_have_no_bilevel_feasible_point_inside(seed: int) -> None:
                 at = np.concatenate([other, y])
                 assert not bool((one.slopes @ at < one.ends - 1e-9).all())
     assert held
+
+
+def test_no_bilevel_feasible_point_is_inside_of_the_set_of_a_direction() -> None:
+    data = instance(3)
+    made = lift(system(bl.parse(MODEL, data=data).bound))
+    found = Directions.of(made, 0)
+    assert found is not None
+    grid = [np.concatenate([x, y]) for x in X for y in responses(data, x)]
+    for v in grid:
+        assert not found.around(v, INSIDE)
+    # Where a whole step holds and is better, the point is inside.
+    cost, missed = data["e"], 0
+    for x, y in itertools.product(X, Y):
+        holds = bool((data["A"] @ x + data["B"] @ y <= data["b"]).all())
+        steps = [np.eye(3)[j] * s for j in range(3) for s in (-1.0, 1.0) if cost[j] * s < 0.0]
+        better = [y + d for d in steps if ((y + d >= 0) & (y + d <= 3)).all()]
+        can = any((data["A"] @ x + data["B"] @ z <= data["b"]).all() for z in better)
+        missed += holds and can and not found.around(np.concatenate([x, y]), INSIDE)
+    assert not missed
+
+
+def test_directions_keep_equations_and_leave_real_numbers_alone() -> None:
+    text = """
+    upper { var x in integers(0, 3); minimize x - a - v; }
+    lower f {
+      var a in integers(0, 4), b in integers(0, 4), v in [0, 2];
+      minimize a + 2 * b - v;
+      subject to all: a + b == 4; cap: a + v <= x + 1.5;
+    }
+    """
+    found = Directions.of(lift(system(bl.parse(text).bound)), 0)
+    assert found is not None
+    # One direction alone: a up, b down; of its sides the row takes no whole values.
+    assert found.limits.shape[0] == 1
+    (inside,) = found.around(np.array([3.0, 1.0, 3.0, 1.0]), INSIDE)
+    assert inside.steps.tolist() == pytest.approx([0.0, 1.0, 1.0])
+    # a = 4 and x = 3: one more of a, and v beside it, are beyond the row.
+    assert not found.around(np.array([3.0, 3.0, 1.0, 0.6]), INSIDE)
