@@ -9,6 +9,10 @@ only where what works against it is more than s::
 With what falling back costs in front of the sum, the cut needs no binaries of its own::
 
     f(x, y) <= f(x, z) + sum over rows r of c_r (sum over j of ...)
+
+Where the leader loses what the follower gains, a response that is worth no less to her than the
+best point, whatever x is, has to be broken where she does better: the first row, for all rows
+together (covers of the follower, which the leader has to hit).
 """
 
 from __future__ import annotations
@@ -18,9 +22,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.sparse as sp
 
+from bilevelpy.backends.exact.cut import placed
 from bilevelpy.backends.exact.expressions import engine
 from bilevelpy.backends.exact.ways_out import NEVER, ranges
+from bilevelpy.reductions.rows import Functions
 from bilevelpy.reductions.trees import linear_terms
 
 if TYPE_CHECKING:
@@ -28,11 +35,13 @@ if TYPE_CHECKING:
     from bilevelpy.backends.exact.pool import Pool
     from bilevelpy.backends.exact.scip import Model
     from bilevelpy.backends.exact.ways_out import Way
-    from bilevelpy.reductions.rows import Functions
 
 Array = np.ndarray[Any, np.dtype[Any]]
 # A binary, and whether it goes up.
 Move = tuple[int, bool]
+
+# What F at two points is the same within (relative).
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +88,24 @@ def linear_cut(pool: Pool, cut: Cut, at: Array) -> LinearCut | None:
             paid[move] = paid.get(move, 0.0) + cost * part
     # f is worth no more.
     return LinearCut(fall, {m: min(c, most) for m, c in paid.items() if c}, cut.room, most)
+
+
+def hitting_cut(pool: Pool, cut: Cut, at: Array, best: float) -> LinearCut | None:
+    """What breaks a response that holds at the binaries of ``at``, for all points with F below
+    ``best`` where the leader loses what one follower gains; None where she may lose less by it.
+    """
+    system = pool.run.system
+    columns = system.columns
+    there = placed(system.objective, columns.owner == cut.follower + 1, cut.response)
+    least = float(ranges(there, columns.lower, columns.upper)[0][0])
+    if len(system.followers) > 1 or least < best - ROUNDING * max(1.0, abs(best)):
+        return None
+    paid: dict[Move, float] = {}
+    for way in pool.formula(cut)[1]:
+        for move, part in _moves(way, at).items():
+            paid[move] = max(paid.get(move, 0.0), part)
+    one = Functions(np.ones(1), sp.csr_array((1, columns.count)))
+    return LinearCut(one, paid, 0.0, 1.0)
 
 
 def _moves(way: Way, at: Array) -> dict[Move, float]:

@@ -28,7 +28,7 @@ from bilevelpy.backends.exact.followers import EDGE, FEASIBLE, Followers
 from bilevelpy.backends.exact.intersection import FreeSet
 from bilevelpy.backends.exact.judge import Judgement, answers, judged
 from bilevelpy.backends.exact.leader import candidate, leaders_best
-from bilevelpy.backends.exact.linear_cut import LinearCut, linear_cut
+from bilevelpy.backends.exact.linear_cut import LinearCut, hitting_cut, linear_cut
 from bilevelpy.backends.exact.linking import has_tree, linking
 from bilevelpy.backends.exact.links import Links
 from bilevelpy.backends.exact.necessary import high_point
@@ -58,16 +58,6 @@ FIRST, SEPARATING = 1.0, 0.25
 CHOOSING = 0.1
 # Depth in a set from which on a node is split by it where its point is not whole.
 CLEARLY = 0.05
-# Settings that are not true of rows that come later: symmetries and parts are those of the rows
-# that are there, and points are handed over by values of all variables.
-OFF = {
-    "misc/usesymmetry": 0,
-    "misc/allowweakdualreds": False,
-    "misc/allowstrongdualreds": False,
-    "constraints/components/maxprerounds": 0,
-    "presolving/donotaggr": True,
-    "presolving/donotmultaggr": True,
-}
 
 
 def solve_by_tree(
@@ -130,6 +120,8 @@ class Tree:
     # What followers read; whether all of that is binary.
     _linking: Array = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     _binary: bool = False
+    # Whether there are rows that only points better than the best one meet.
+    _hits: bool = False
     _choosing: float = 0.0
     _began: float = field(default_factory=time.perf_counter)
     _separating: float = 0.0
@@ -143,8 +135,6 @@ class Tree:
     def solve(self, cuts: Sequence[Cut] = ()) -> Outcome | None:
         """The end of the tree, which begins with ``cuts``; None where a follower failed in it."""
         model = self._model = Relaxed(self.relaxation).model(self.relaxation.objective)
-        for name, value in OFF.items():
-            model.scip.setParam(name, value)
         columns = self.run.system.columns
         self._linking = linking(self.run.system)
         low, high = columns.lower[self._linking], columns.upper[self._linking]
@@ -168,6 +158,9 @@ class Tree:
         self.state.nodes += found.nodes
         if self.failed or found.status in ("trouble", "unbounded", "unclear"):
             return None
+        if self._hits:
+            status = "optimal" if found.status == "infeasible" else found.status
+            found = replace(found, status=status, bound=min(found.bound, self.state.objective))
         return found
 
     @property
@@ -216,16 +209,19 @@ class Tree:
                 self._keep(judgement)
             return True
         new = [w for w in judgement.worse if (w.follower, key) not in self._cut]
+        if new:
+            self._keep(judgement)
         for one in new:
             self._cut.add((one.follower, key))
             cut = self.run.cut(one.follower, one.response)
             row = linear_cut(self.pool, cut, v) if self._binary else None
+            if row is None and self._binary and self.opposed:
+                row = hitting_cut(self.pool, cut, v, self.state.objective)
+                self._hits = self._hits or row is not None
             if row is not None:
                 self._waiting.append(row)
             if row is None or self._links is None:
                 self._leave_out(cut)
-        if new:
-            self._keep(judgement)
         return False
 
     def _leave_out(self, cut: Cut) -> None:
@@ -326,7 +322,8 @@ class Tree:
         """Cuts at the point of the relaxation, whole or not."""
         began = time.perf_counter()
         spent = began - self._began
-        if self.failed or self._separating > FIRST + SEPARATING * spent:
+        # Links find responses that may fall back; where rows are to be hit there are none.
+        if self.failed or self._hits or self._separating > FIRST + SEPARATING * spent:
             return "none"
         ask = self._outside.cut if self._links is None else self._by_links
         said = self._guarded(lambda: ask(self._values()), "none")

@@ -12,10 +12,22 @@ if TYPE_CHECKING:
 
 # Points are checked after all other rows.
 LAST = -9_000_000
+# Settings that are not true of rows that come later: symmetries and parts are those of the rows
+# that are there, and points are handed over by values of all variables.
+OFF = {
+    "misc/usesymmetry": 0,
+    "misc/allowweakdualreds": False,
+    "misc/allowstrongdualreds": False,
+    "constraints/components/maxprerounds": 0,
+    "presolving/donotaggr": True,
+    "presolving/donotmultaggr": True,
+}
 
 
 def include(tree: Tree, model: Model) -> None:
-    """The tree's questions as plugins of SCIP."""
+    """The tree's questions as plugins of SCIP, and the settings that go with them."""
+    for name, value in OFF.items():
+        model.scip.setParam(name, value)
     module = engine()
     results = module.SCIP_RESULT
     said = {

@@ -143,3 +143,30 @@ def test_leaders_without_a_bound():
     """
     result = bl.solve(bl.parse(model), backend="exact", time_limit=30)
     assert result.status == "unbounded"
+
+
+COVER = """
+dim m, n;
+param S[m, n], c[n], k;
+upper { var x[n] in binary; maximize sum(c * y); subject to few: sum(x) <= k; }
+lower f { var y[n] in binary; minimize sum(c * y); subject to all: S @ y >= 1; free: y + x <= 1; }
+"""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_covers_of_a_follower_are_hit(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    S, c = (rng.random((6, 8)) < 0.4).astype(float), rng.integers(1, 10, 8).astype(float)
+    S[S.sum(axis=1) == 0, 0] = 1.0
+    every = np.array(list(itertools.product((0.0, 1.0), repeat=8)))
+    covers = every[(every @ S.T >= 1.0).all(axis=1)]
+    worst = -math.inf
+    for x in every[every.sum(axis=1) <= 2]:
+        left = covers[(covers @ x) == 0.0]
+        worst = max(worst, (left @ c).min() if len(left) else -math.inf)
+    made = lift(system(bl.parse(COVER, data={"S": S, "c": c, "k": 2}).bound))
+    found = solve_by_tree(made, lambda: Limits(30.0), Progress())
+    assert found is not None
+    assert found.status == "optimal"
+    assert -found.objective == pytest.approx(worst)
+    assert -found.bound == pytest.approx(worst)
