@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 # Points are checked after all other rows.
 LAST = -9_000_000
 # Settings that are not true of rows that come later: symmetries and parts are those of the rows
-# that are there, and points are handed over by values of all variables.
+# that are there, and points are handed over by values of all variables. Strong branching has fixed
+# binaries of the best point otherwise below sets: what it says of a side orders them only.
 OFF = {
     "misc/usesymmetry": 0,
     "misc/allowweakdualreds": False,
@@ -21,6 +22,7 @@ OFF = {
     "constraints/components/maxprerounds": 0,
     "presolving/donotaggr": True,
     "presolving/donotmultaggr": True,
+    "branching/relpscost/maxbdchgs": 0,
 }
 
 
