@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 # Points are checked after all other rows.
 LAST = -9_000_000
 # Settings that are not true of rows that come later: symmetries and parts are those of the rows
-# that are there, and points are handed over by values of all variables. Strong branching has fixed
-# binaries of the best point otherwise below sets: what it says of a side orders them only.
+# that are there, and points are handed over by values of all variables. With bounds
+# from strong branching a tree has left its optimum out; without them it has not. Why is not known.
 OFF = {
     "misc/usesymmetry": 0,
     "misc/allowweakdualreds": False,
