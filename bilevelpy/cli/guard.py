@@ -21,14 +21,17 @@ DONE, UNSOLVED, WRONG, INTERRUPTED = 0, 1, 2, 130
 P = ParamSpec("P")
 
 
-def guarded(command: Callable[P, int]) -> Callable[P, None]:
+def guarded(command: Callable[P, int], *, shared: bool = False) -> Callable[P, None]:
     """Run ``command`` and leave with the exit code that it returns, or with that of its exception.
 
-    A command that was asked for ``--json`` prints its errors as one object too.
+    A command that was asked for ``--json`` prints its errors as one object too. Of the processes of
+    ``torchrun`` rank 0 alone runs it, unless it is ``shared`` among them.
     """
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        if rank() and not shared:  # else every answer is printed, and every file written, twice
+            raise typer.Exit(DONE)
         try:
             code = command(*args, **kwargs)
             if not sys.stdout.closed:  # a server closes what it has answered through

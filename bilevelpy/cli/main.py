@@ -60,7 +60,7 @@ def _root(
     """
 
 
-app.command("solve")(guarded(solve.solve))
+app.command("solve")(guarded(solve.solve, shared=True))
 app.command("certify")(guarded(certify.certify))
 app.command("check")(guarded(check.check))
 app.command("explain")(guarded(explain.explain))

@@ -23,14 +23,19 @@ from bilevelpy.storage import written_number
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram
 
+# Headings of columns in the files of HiGHS and GLPK, and what SCIP and CBC write above theirs.
+_HIGHS = re.compile(r"# Columns\b")
+_GLPK = re.compile(r"\s*No\.\s+Column name\b")
+_SUMMARY = re.compile(r"solution status:|objective value:|[A-Z].* objective value ")
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def read_solution(path: str | Path, bound: BoundProgram) -> dict[str, Array]:
     """Values by ``level.variable``.
 
-    Names are those of the model (``flow[1,2]``), or what a format makes of them: all but letters
-    and digits may differ, where that leaves one meaning.
+    Names are those of the model (``flow[1,2]``, with their level or without), or what a format
+    makes of them: all but letters and digits may differ, where that leaves one meaning.
 
     Raises
     ------
@@ -41,13 +46,18 @@ def read_solution(path: str | Path, bound: BoundProgram) -> dict[str, Array]:
     columns = make_columns(bound)
     own = [j for j in range(columns.count) if columns.owner[j] >= 0]
     exact = {columns.names[j]: j for j in own}
+    for block in columns.blocks:
+        if not block.is_dual:
+            for j in range(block.offset, block.offset + block.size):
+                short = columns.names[j].removeprefix(f"{block.level}.")
+                exact.setdefault(f"{block.level}.{short}", j)
     loose: dict[str, int | None] = {}
-    for j in own:
-        key = _key(columns.names[j])
-        loose[key] = None if key in loose else j
+    for name, j in exact.items():
+        key = _key(name)
+        loose[key] = j if loose.get(key, j) == j else None
     values, known = np.zeros(columns.count), set[int]()
     waiting: int | None = None
-    for line in Text(path).lines:
+    for line in _entries(Text(path).lines):
         words = line.split()
         column, rest = _entry(words, exact, loose)
         if column is None and waiting is not None:
@@ -61,7 +71,7 @@ def read_solution(path: str | Path, bound: BoundProgram) -> dict[str, Array]:
         known.add(column)
         values[column] = value
     if not known:
-        shown = ", ".join(f"`{name}`" for name in [*exact][:3])
+        shown = ", ".join(f"`{columns.names[j]}`" for j in own[:3])
         raise UsageError(
             f"{path} names no variable of the model: a line has a name and a value, and names are "
             f"such as {shown}"
@@ -71,6 +81,19 @@ def read_solution(path: str | Path, bound: BoundProgram) -> dict[str, Array]:
         for b in columns.blocks
         if not b.is_dual
     }
+
+
+def _entries(lines: list[str]) -> list[str]:
+    """The lines about columns: those around them have words that are names in some models
+    (``objective``, ``status``), and lines about rows whose names are those of columns but for
+    signs.
+    """
+    for heading, end in ((_HIGHS, "#"), (_GLPK, "Karush")):
+        begin = next((k for k, line in enumerate(lines, 1) if heading.match(line)), None)
+        if begin is not None:
+            after = (k for k, line in enumerate(lines) if k >= begin and line.startswith(end))
+            return lines[begin : next(after, None)]
+    return [line for line in lines if not _SUMMARY.match(line)]
 
 
 def _key(name: str) -> str:

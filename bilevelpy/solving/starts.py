@@ -50,12 +50,16 @@ def given_values(
         for variable in level.variables:
             for name in (variable.name, f"{level.name}.{variable.name}"):
                 known.setdefault(name, []).append(variable)
-    found = {}
+    found: dict[str, Any] = {}
+    twice: dict[int, str] = {}
     for name, value in values.items():
         meant = known.get(name, [])
         if len(meant) != 1:
             problem = "several variables are called" if meant else "there is no variable"
             raise UsageError(f"{what}: {problem} `{name}`{did_you_mean(name, list(known))}")
+        other = twice.setdefault(id(meant[0]), name)
+        if other != name:
+            raise UsageError(f"{what}: `{other}` and `{name}` are one variable")
         found[name] = start_array(bound, name, meant[0], value, what)
     return found
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import bilevelpy as bl
+from bilevelpy.cli.main import main
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.lowering.sums import sharded, shares
 from bilevelpy.lowering.sums.nonfinite import culprit
@@ -153,6 +154,23 @@ def test_a_refusal_of_rank_0_is_the_only_error(folder: Path) -> None:
     assert both.returncode != 0
     assert json.loads(both.stdout)["message"].startswith("no backend is called `nosuch`")
     assert "was lost" not in both.stderr
+
+
+@pytest.mark.parametrize("command", ["sweep", "compare", "report", "certify"])
+def test_other_commands_are_run_by_rank_0_alone(
+    command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else every table is printed, and every file written, once a process."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    given = [command, "ridge.blv", *(["nosuch.json"] if command == "certify" else [])]
+    given += ["--out", "r.html"] if command == "report" else []
+    monkeypatch.setenv("RANK", "1")
+    assert main(given) == 0
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setenv("RANK", "0")
+    assert main(given) == 2, "the model has no data, which rank 0 says"
+    assert "no data for `X`" in capsys.readouterr().err
 
 
 def test_ranks_with_different_data_are_refused(folder: Path) -> None:

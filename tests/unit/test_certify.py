@@ -242,6 +242,7 @@ def test_a_game_is_in_equilibrium_or_not() -> None:
     [
         ({"y": Y}, r"it lacks `x` of the leader"),
         ({"x": X, "w": 1.0}, r"answer: there is no variable `w`"),
+        ({"x": X, "upper.x": X}, r"answer: `x` and `upper.x` are one variable"),
         ({"x": X[:3]}, r"answer: `x` has shape \(4,\), found \(3,\)"),
         ({"x": X * np.nan}, r"answer: `x` must be finite"),
         ([1.0, 2.0], "answer takes a mapping of variables to values"),
@@ -336,6 +337,42 @@ def test_solutions_of_other_solvers_are_read(text: str, tmp_path: Path) -> None:
     found = bl.certify(model, path)
     assert found.success
     assert pytest.approx(6) == found.F
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "solution status: optimal solution found\nobjective value:  7\n"
+        "objective    3 \t(obj:1)\nlow.rows    3\n",
+        "Optimal - objective value 7.00000000\n  0 objective   3   0\n  2 low_rows   3   0\n",
+        "Optimal (within gap tolerance) - objective value 7.00\n 0 objective 3 0\n 2 rows 3 0\n",
+        "Model status\nOptimal\n\n# Primal solution values\nFeasible\nObjective 7\n# Columns 3\n"
+        "objective 3\nstatus 0\nrows 3\n# Rows 1\nlow_rows 8\n",
+        "Rows:       3\nStatus:     INTEGER OPTIMAL\nObjective:  obj = 7 (MINimum)\n\n"
+        "   No.   Row name        Activity     Lower bound   Upper bound\n"
+        "     1 low_rows                  8                           9\n\n"
+        "   No. Column name       Activity     Lower bound   Upper bound\n"
+        "     1 objective     *              3             0             9\n"
+        "     3 rows                         3             0             9\n",
+    ],
+    ids=["scip", "cbc", "cbc with a gap", "highs", "glpk"],
+)
+def test_variables_may_be_called_like_words_of_a_heading(text: str, tmp_path: Path) -> None:
+    model = bl.parse(
+        "upper { var objective in [0, 9], status in [0, 1]; minimize (objective - 3)^2 + status; }"
+        "lower low { var rows in [0, 9]; minimize (rows - objective)^2; }"
+    )
+    path = tmp_path / "words.sol"
+    path.write_text(text, "utf-8")
+    values = read_solution(path, model.bound)
+    assert values == {"upper.objective": 3, "upper.status": 0, "low.rows": 3}
+
+
+def test_names_in_a_solution_may_have_their_level(tmp_path: Path) -> None:
+    model = bl.parse("upper { var x; minimize x^2 + y; } lower low { var y; minimize (y - x)^2; }")
+    path = tmp_path / "levels.sol"
+    path.write_text("upper.x 1\nLOW_Y 2\n", "utf-8")
+    assert read_solution(path, model.bound) == {"upper.x": 1, "low.y": 2}
 
 
 def test_values_that_are_none_are_told(tmp_path: Path, quadratic: bl.Model) -> None:
