@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -91,6 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:  # the process is ours alone
         seldom()
         _own_output()
+        if isinstance(sys.stderr, io.TextIOWrapper):
+            words = sys.stderr
+            sys.stderr = _Words(words.buffer, words.encoding, "replace", line_buffering=True)
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         if given[:1] == ["check"] and len(given) > 1 and not any(a[:1] == "-" for a in given):
@@ -129,6 +133,19 @@ def _own_output() -> None:
         sys.stdout = own
     except OSError:  # one of the two is closed
         return
+
+
+class _Words(io.TextIOWrapper):
+    """Standard error, whose reader may leave (``2>&1 | head``): a run and its files do not depend
+    on that.
+    """
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            return len(text)
 
 
 def _cut_short() -> int:

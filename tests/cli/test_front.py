@@ -227,6 +227,15 @@ def test_who_does_not_read_changes_no_exit_code(end: str) -> None:
     assert "internal error" not in done.stderr
 
 
+def test_who_leaves_while_it_is_announced_what_is_done_costs_no_result(tmp_path: Path) -> None:
+    """``solve ... 2>&1 | head``: the run ended at its first word, with exit code 0 and no file."""
+    out = tmp_path / "result.json"
+    command = f"{sys.executable} -m bilevelpy solve good.blv --out {out} 2>&1 >/dev/null | true"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(["bash", "-c", command], check=True, env=environment)
+    assert bilevelpy.load_result(out).success
+
+
 def test_what_solvers_print_themselves_is_no_result() -> None:
     code = """
 import os, runpy, sys
