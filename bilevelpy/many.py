@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +69,7 @@ def sweep(
     max_iter: int = 500,
     time_limit: float | None = None,
     options: Mapping[str, Any] | None = None,
+    callback: Callable[[Sweep], object] | None = None,
     **keywords: Any,
 ) -> Sweep:
     """Solve a model for every combination of data values, seeds, starts and backends.
@@ -91,6 +92,8 @@ def sweep(
         ``parallel``), else one. A ``joblib`` context of the caller (Ray, Dask) is kept.
     tol, max_iter, time_limit, options
         As in :func:`solve`, for each run.
+    callback
+        Gets the table so far, every ten seconds at most: ``lambda table: table.save("t.csv")``.
 
     Returns
     -------
@@ -123,4 +126,5 @@ def sweep(
         backends=names_of(backends, "backends"),
         jobs=jobs,
         options=settings,
+        callback=callback,
     )

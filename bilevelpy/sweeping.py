@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from bilevelpy.model import Given, Model, build
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Result, Status
 
+# Seconds between two calls of a caller's function while a sweep goes on.
+INTERVAL = 10.0
 # Beyond this many runs a grid is a mistake of typing rather than a wish.
 MOST_RUNS = 100_000
 # What a run says that was under way where a process was killed. So many pools in a row that end so
@@ -149,6 +152,7 @@ def sweep(
     backends: Sequence[str],
     jobs: int | None,
     options: Mapping[str, Any],
+    callback: Callable[[Sweep], object] | None = None,
 ) -> Sweep:
     """Solve every combination; see :func:`bilevelpy.sweep`. ``options`` are those of
     :class:`~bilevelpy.options.SolveOptions`.
@@ -160,13 +164,26 @@ def sweep(
     grid = list(_grid(model, params, seeds, starts, backends))
     for seed in seeds:
         SolveOptions(seed=seed, **options)
-    found = _run_all(model, grid, jobs, options)
     varied = [*params]
     for name, values in (("seed", seeds), ("start", range(starts)), ("backend", backends)):
         varied += [name] if len(values) > 1 else []
-    runs = tuple(found[k] for k in sorted(found))
     sense = model.program.upper.sense.value
-    return Sweep(model.name, sense, runs, tuple(varied), len(grid) - len(runs))
+    found: dict[int, Run] = {}
+
+    def so_far() -> Sweep:
+        runs = tuple(found[k] for k in sorted(found))
+        return Sweep(model.name, sense, runs, tuple(varied), len(grid) - len(runs))
+
+    told = time.monotonic()
+    with contextlib.suppress(KeyboardInterrupt):
+        for k, run in _one_by_one(model, grid, _processes(jobs, len(grid)), options):
+            if run.result is not None and run.result.status is Status.INTERRUPTED:
+                break
+            found[k] = run
+            if callback is not None and time.monotonic() - told >= INTERVAL:
+                callback(so_far())
+                told = time.monotonic()
+    return so_far()
 
 
 def _grid(
@@ -196,28 +213,10 @@ def _grid(
             yield Job(chosen, seed, start, backend)
 
 
-def _run_all(
-    model: Model, grid: Sequence[Job], jobs: int | None, options: Mapping[str, Any]
-) -> dict[int, Run]:
-    """The runs by their place in ``grid``, in processes of joblib where it is installed; those that
-    were complete where Ctrl-C ends them.
-    """
-    count = _processes(jobs, len(grid))
-    found: dict[int, Run] = {}
-    try:
-        for k, done in _one_by_one(model, grid, count, options):
-            if done.result is not None and done.result.status is Status.INTERRUPTED:
-                break
-            found[k] = done
-    except KeyboardInterrupt:
-        pass
-    return found
-
-
 def _one_by_one(
     model: Model, grid: Sequence[Job], count: int, options: Mapping[str, Any]
 ) -> Iterator[tuple[int, Run]]:
-    """The runs with their places, as they end; in ``count`` processes."""
+    """The runs with their places, as they end; in ``count`` processes (of joblib)."""
     if count == 1:
         for k, job in enumerate(grid):
             yield k, _run(model, job, options)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,9 @@ from bilevelpy.cli.console import print_json, say
 from bilevelpy.cli.guard import DONE, INTERRUPTED, UNSOLVED
 from bilevelpy.errors import UsageError
 from bilevelpy.storage import JsonProblem, loads, written_number
+
+if TYPE_CHECKING:
+    from bilevelpy.sweeping import Sweep
 
 
 def sweep(
@@ -57,6 +61,12 @@ def sweep(
     from bilevelpy import many
     from bilevelpy.cli.sources import load
 
+    def keep(table: Sweep) -> None:
+        """What is complete outlives the process; what cannot be written is told at the end."""
+        if out is not None:
+            with contextlib.suppress(UsageError):
+                table.save(out)
+
     # The first values bind the model; whether every other one fits is found out by its run.
     loaded = load(model, data, None, extern, {name: values[0] for name, values in grid.items()})
     table = many.sweep(
@@ -70,6 +80,7 @@ def sweep(
         max_iter=max_iter,
         time_limit=time_limit,
         options=arguments.options(option),
+        callback=keep,
     )
     if as_json:
         print_json(table.as_dict())

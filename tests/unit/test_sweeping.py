@@ -146,6 +146,26 @@ def test_ctrl_c_keeps_the_runs_that_were_complete(
     assert not saved["success"]
 
 
+def test_what_is_complete_is_written_while_the_sweep_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a process that is killed takes hours of runs with it."""
+    from bilevelpy import solving
+
+    path, out, seen = tmp_path / "swept.blv", tmp_path / "table.csv", list[int]()
+
+    def run(*arguments: Any) -> bl.Result:
+        seen.append(len(out.read_text().splitlines()) if out.exists() else 0)
+        return whole(*arguments)
+
+    whole = solving.run
+    monkeypatch.setattr(solving, "run", run)
+    monkeypatch.setattr(sweeping, "INTERVAL", 0.0)
+    path.write_text(MODEL)
+    main(["sweep", str(path), "--param", "a=1,2,3", "--jobs", "1", "--out", str(out)])
+    assert seen == [0, 2, 3], "a line of names, and one for each run"
+
+
 @pytest.mark.parametrize(
     ("domain", "inside"),
     [
