@@ -139,6 +139,10 @@ def _without_repeats(long: Long) -> Long:
     return Long(tuple(long.keys[k] for k in keep), long.values[keep], rows)
 
 
+# How arrays of NumPy, and columns of Polars and Arrow, become lists.
+_TO_LISTS = ("tolist", "to_list", "to_pylist")
+
+
 def elements(value: Any) -> Any:
     """The value of a set or dim: a number stays one, anything else is a list of labels."""
     try:
@@ -160,8 +164,8 @@ def _elements(value: Any) -> Any:
             value = value.tolist()
     if type(value).__module__.startswith("pandas"):
         return Elements(index_labels(value) or tuple(range(len(value))))
-    if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind != "O":
-        value = value.tolist()
+    made = next((getattr(value, name) for name in _TO_LISTS if hasattr(value, name)), None)
+    value = value if made is None else made()
     if isinstance(value, Mapping | set | frozenset):
         raise NotNumbers(f"a {type(value).__name__}, which has no order")
     if isinstance(value, list | tuple | range):

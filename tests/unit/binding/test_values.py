@@ -311,6 +311,20 @@ def test_a_frame_is_a_table(bound, array):
     np.testing.assert_array_equal(array(bound(text, frame.set_index("FIRM")), "c"), [1, 2])
 
 
+class Column:
+    """A column of Polars (``to_list``) or of Arrow (``to_pylist``)."""
+
+    def __init__(self, name, values):
+        setattr(self, name, lambda: values)
+
+
+def test_columns_of_other_libraries_are_elements(bound):
+    text = "set S; param v[S] = 1;"
+    objects = np.array(["b", "a"], dtype=object)
+    for value in (Column("to_list", ["b", "a"]), Column("to_pylist", ["b", "a"]), objects):
+        assert len(bound(text, {"S": value}).arrays["v"]) == 2
+
+
 class Broken:
     def __getattr__(self, name):
         raise RuntimeError("broken")
