@@ -48,7 +48,7 @@ def values_in(path: Path, bound: BoundProgram, option: str) -> dict[str, Any]:
     if kind == ".json":
         return _flat(storage.read_json(path))
     if kind in (".sol", ".txt"):
-        from bilevelpy.importers.solution import read_solution
+        from bilevelpy.exporters.solution import read_solution
 
         return dict(read_solution(path, bound))
     if kind != ".npz":

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,12 @@ import pytest
 
 import bilevelpy as bl
 from bilevelpy.cli.main import main
-from bilevelpy.importers.solution import read_solution
+from bilevelpy.exporters.ampl import ampl_names
+from bilevelpy.exporters.lp import lp_names
+from bilevelpy.exporters.mps import mps_names
+from bilevelpy.exporters.naming import Namer
+from bilevelpy.exporters.solution import read_solution
+from bilevelpy.reductions.columns import make_columns
 
 MODELS = Path(__file__).parents[2] / "models"
 
@@ -373,6 +379,25 @@ def test_names_in_a_solution_may_have_their_level(tmp_path: Path) -> None:
     path = tmp_path / "levels.sol"
     path.write_text("upper.x 1\nLOW_Y 2\n", "utf-8")
     assert read_solution(path, model.bound) == {"upper.x": 1, "low.y": 2}
+
+
+@pytest.mark.parametrize("names", [lp_names, mps_names, ampl_names, None])
+def test_names_that_formats_change_are_found_again(
+    names: Callable[[], Namer] | None, tmp_path: Path
+) -> None:
+    """Else these variables count as 0, and a good point is called infeasible."""
+    long = "very_" * 60
+    model = bl.parse(
+        'set S = {"north sea", "north-sea", "Köln", "Kiel", "日", "月", "a,b"};'
+        f"upper {{ var free, end, x, X, x_1, {long}a, {long}b; minimize x; }}"
+        "lower low { var e[S]; minimize sumsq(e); }"
+    )
+    columns = make_columns(model.bound)
+    given = columns.names if names is None else names().names(columns.names)
+    path = tmp_path / "named.sol"
+    path.write_text("".join(f"{n}   {k + 1}\n" for k, n in enumerate(given)), "utf-8")
+    values = read_solution(path, model.bound)
+    assert [v for value in values.values() for v in np.ravel(value)] == [*range(1, 15)]
 
 
 def test_values_that_are_none_are_told(tmp_path: Path, quadratic: bl.Model) -> None:
