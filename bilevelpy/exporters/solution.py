@@ -9,6 +9,7 @@ one in which most of them are columns.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from dataclasses import dataclass, field
@@ -28,8 +29,10 @@ from bilevelpy.storage import written_number
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram
 
-# Headings of columns in the files of HiGHS and GLPK, and what SCIP and CBC write above theirs.
+# Headings of columns in the files of HiGHS (of two styles) and GLPK, and what SCIP and CBC write
+# above theirs.
 _HIGHS = re.compile(r"# Columns\b")
+_PRETTY = re.compile(r"\s*Index .*\bPrimal .*\bName$")
 _GLPK = re.compile(r"\s*No\.\s+Column name\b")
 _SUMMARY = re.compile(r"solution status:|objective value:|[A-Z].* objective value ")
 
@@ -142,6 +145,11 @@ def _entries(lines: list[str]) -> list[str]:
         if begin is not None:
             after = (k for k, line in enumerate(lines) if k >= begin and line.startswith(end))
             return lines[begin : next(after, None)]
+    begin = next((k for k, line in enumerate(lines, 1) if _PRETTY.match(line)), None)
+    if begin is not None:
+        width = lines[begin - 1].index("Primal") + len("Primal")
+        table = itertools.takewhile(lambda line: line[:1] == " ", lines[begin:])
+        return [f"{line.split()[-1]} {line[:width].split()[-1]}" for line in table]
     return [line for line in lines if not _SUMMARY.match(line)]
 
 

@@ -332,7 +332,29 @@ GLPK = """   No. Column name  St   Activity     Lower bound   Upper bound
 """
 
 
-@pytest.mark.parametrize("text", [SCIP, HIGHS, CBC, GLPK], ids=["scip", "highs", "cbc", "glpk"])
+PRETTY = """Columns
+    Index Status        Lower        Upper       Primal         Dual  Type        Name
+        0                   0            4            2               Integer     halves(1,2)
+        1                   0          inf           -0               Continuous  halves(1,3)
+        2     BS            0          inf            2            0  Continuous  halves(2,4)
+        3     NB            0          inf            4           -1  Continuous  halves(3,4)
+        4                   0            2            2               Continuous  flow(1,2)
+        5                   0            2            1               Continuous  flow(1,3)
+        6                   0            2            2               Continuous  flow(2,4)
+        7                   0            2            1               Continuous  flow(3,4)
+Rows
+    Index Status        Lower        Upper       Primal         Dual  Name
+        0                   0            0            9               flow(2,3)
+
+Model status: Optimal
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [SCIP, HIGHS, PRETTY, CBC, GLPK],
+    ids=["scip", "highs", "highs in columns", "cbc", "glpk"],
+)
 def test_solutions_of_other_solvers_are_read(text: str, tmp_path: Path) -> None:
     model = bl.load(MODELS / "applications" / "toll_setting.blv")
     path = tmp_path / "tolls.sol"
