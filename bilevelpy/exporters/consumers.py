@@ -234,7 +234,9 @@ def _output(command: list[str], folder: Path) -> str:
     except OSError as error:
         raise ExportError(f"cannot run {command[0]}: {error.strerror or error}") from error
     if done.returncode:
-        last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
-        said = last[0] if last else f"exit code {done.returncode}"
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        # The last line of Python has the error, that of Node its version.
+        named = [line for line in lines if re.match(r"\w*Error\b", line)] or lines
+        said = named[-1] if named else f"exit code {done.returncode}"
         raise ExportError(f"{Path(command[0]).name} does not take {Path(command[-1]).name}: {said}")
     return done.stdout

@@ -56,6 +56,22 @@ def test_sets_and_conditions(text: str) -> None:
     assert SHOWN[text] in shown
 
 
+def test_a_symbol_with_a_superscript_is_raised_in_parentheses() -> None:
+    """TeX refuses a second superscript."""
+    text = latex(
+        bl.parse("""
+        param big = 1e20;
+        upper { var x in [0, 1]; minimize dual(a.cap)^2 + big + 1e20^x; }
+        lower a { var q; minimize q^2 + q^1.5 - x * q; subject to cap: q <= 1; }
+        lower b { var q[2]; minimize sumsq(q); }
+        """).program
+    )
+    assert r"\left(q^{a}\right)^{2} + \left(q^{a}\right)^{1.5}" in text
+    assert r"\left(\pi^{\mathrm{a.cap}}\right)^{2}" in text
+    assert r"\left(10^{20}\right)^{x}" in text
+    assert r"\left(q^{b}_{i}\right)^{2}" in text
+
+
 def test_a_long_sum_breaks_between_its_terms() -> None:
     parts = [r"\frac{1}{\lvert n \rvert} \, \sum_{i \in n} \left(a_{i} - b_{i}\right)^{2}"] * 8
     lines = broken(parts, " = 0")

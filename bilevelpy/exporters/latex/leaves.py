@@ -18,14 +18,17 @@ Text = tuple[str, int]
 Indices = tuple[str, ...]
 
 
+def _raised(shown: str) -> Text:
+    """A name or a number, which binds like a power where it has a superscript: TeX takes one."""
+    return shown, SUM if shown.startswith("-") else POWER if "^" in shown else ATOM
+
+
 def _const(t: Terms, n: ir.Const, at: Indices, used: Indices) -> Text:
-    shown = number(n.value)
-    return shown, SUM if shown.startswith("-") else ATOM
+    return _raised(number(n.value))
 
 
 def _fill(t: Terms, n: ir.Fill, at: Indices, used: Indices) -> Text:
-    shown = number(n.value)
-    return shown, SUM if shown.startswith("-") else ATOM
+    return _raised(number(n.value))
 
 
 def _array(t: Terms, n: ir.Array, at: Indices, used: Indices) -> Text:
@@ -42,11 +45,11 @@ def _param(t: Terms, n: ir.ParamRef, at: Indices, used: Indices) -> Text:
 
 
 def _var(t: Terms, n: ir.VarRef, at: Indices, used: Indices) -> Text:
-    return t.variable(n.level, n.name, at), ATOM
+    return _raised(t.variable(n.level, n.name, at))
 
 
 def _dual(t: Terms, n: ir.DualRef, at: Indices, used: Indices) -> Text:
-    return indexed(rf"\pi^{{\mathrm{{{escape(n.level)}.{escape(n.constraint)}}}}}", at), ATOM
+    return _raised(indexed(rf"\pi^{{\mathrm{{{escape(n.level)}.{escape(n.constraint)}}}}}", at))
 
 
 def _size(t: Terms, n: ir.Size, at: Indices, used: Indices) -> Text:
