@@ -72,6 +72,19 @@ def test_a_symbol_with_a_superscript_is_raised_in_parentheses() -> None:
     assert r"\left(q^{b}_{i}\right)^{2}" in text
 
 
+def test_labels_are_text_whatever_they_hold() -> None:
+    """Signs of mathematics are errors in text."""
+    text = latex(
+        bl.parse(
+            'set S = {"x^2", "a~b", "c\\d"}; upper { var x; minimize x^2 + y["x^2"]; }'
+            'lower l { var y[S]; minimize sumsq(y) - y["a~b"] * x - y["c\\d"]; }'
+        ).program
+    )
+    assert r"y_{\text{x\textasciicircum{}2}}" in text
+    assert r"y_{\text{a\textasciitilde{}b}}" in text
+    assert r"y_{\text{c\textbackslash{}d}}" in text
+
+
 def test_a_long_sum_breaks_between_its_terms() -> None:
     parts = [r"\frac{1}{\lvert n \rvert} \, \sum_{i \in n} \left(a_{i} - b_{i}\right)^{2}"] * 8
     lines = broken(parts, " = 0")

@@ -7,8 +7,9 @@ GREEK = frozenset([
     "lambda", "mu", "nu", "xi", "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi",
     "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Phi", "Psi", "Omega",
 ])  # fmt: skip
-_ESCAPES = {"\\": r"\backslash ", "_": r"\_", "%": r"\%", "#": r"\#", "&": r"\&", "$": r"\$",
-            "{": r"\{", "}": r"\}", "^": r"\hat{}", "~": r"\sim "}  # fmt: skip
+# Names have letters, digits and underscores; the others stand in labels and titles, which are text.
+_ESCAPES = {"\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "#": r"\#", "&": r"\&", "$": r"\$",
+            "{": r"\{", "}": r"\}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}  # fmt: skip
 
 
 def escape(text: str) -> str:
