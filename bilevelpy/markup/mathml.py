@@ -14,6 +14,15 @@ from bilevelpy.errors import UsageError
 _OPEN, _CLOSE = "\\begin{aligned}", "\\end{aligned}"
 _BELOW = re.compile(r"\\(sum|prod|min|max)_")
 _INNER = re.compile(r"^<math[^>]*>(.*)</math>$", re.DOTALL)
+# Texts, and what stands in them for a character that means something in LaTeX. latex2mathml shows
+# the commands as they are written: characters of private use stand in for what they mean.
+_TEXT = re.compile(r"(?<=\\text\{)(?:[^{}\\]|\\[a-z]+\{\}|\\.)*(?=\})")
+_MEANT = {f"\\{c}": c for c in "_%#&${}"} | {
+    r"\textasciicircum{}": "^",
+    r"\textasciitilde{}": "~",
+    r"\textbackslash{}": "\\",
+}
+_STAND_INS = {meant: chr(0xE000 + k) for k, meant in enumerate(_MEANT.values())}
 
 
 def mathml(latex: str, *, block: bool = True) -> str:
@@ -63,7 +72,23 @@ def _inner(latex: str) -> str:
     if not latex.strip():
         return "<mrow></mrow>"
     try:
-        found = _INNER.match(convert(latex))
+        found = _INNER.match(_shown(convert(_TEXT.sub(_plain, latex))))
     except Exception:
         found = None  # a formula beyond the translator is shown as it is written
     return found[1] if found else f"<mtext>{html.escape(latex)}</mtext>"
+
+
+def _plain(found: re.Match[str]) -> str:
+    """A text with characters of private use for what its commands mean."""
+    text = found[0]
+    for written, meant in _MEANT.items():
+        text = text.replace(written, _STAND_INS[meant])
+    return text
+
+
+def _shown(markup: str) -> str:
+    """Those characters as what they stand for."""
+    for meant, stand_in in _STAND_INS.items():
+        for form in (stand_in, f"&#x{ord(stand_in):05X};"):
+            markup = markup.replace(form, html.escape(meant))
+    return markup

@@ -172,3 +172,16 @@ def test_the_page_fits_desktop_and_phone(written: Path, tmp_path: Path, width: i
     assert int(found[2]) == width
     assert int(found[1]) <= width
     assert found[3] == "true"
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        (r"y_{\text{north\_sea}}", "north_sea"),
+        (r"y_{\text{50\%}}", "50%"),
+        (r"\text{a\&\{b\}\#\$}", "a&amp;{b}#$"),
+        (r"\text{x\textasciicircum{}2\textasciitilde{}\textbackslash{}}", "x^2~\\"),
+    ],
+)
+def test_labels_in_formulas_show_what_they_are(written: str, shown: str) -> None:
+    assert f"<mtext>{shown}</mtext>" in mathml(written, block=False)

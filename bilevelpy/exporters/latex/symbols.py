@@ -9,7 +9,8 @@ GREEK = frozenset([
 ])  # fmt: skip
 # Names have letters, digits and underscores; the others stand in labels and titles, which are text.
 _ESCAPES = {"\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "#": r"\#", "&": r"\&", "$": r"\$",
-            "{": r"\{", "}": r"\}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}  # fmt: skip
+            "{": r"\{", "}": r"\}",
+            "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}  # fmt: skip
 
 
 def escape(text: str) -> str:
