@@ -155,6 +155,7 @@ def _exchanged(H: Array, c: Array, rows: Rows, sides: Sides) -> Held | None:
     """
     fewest, idle = len(c) + len(rows.low) + 1, 0
     for _ in range(EXCHANGES):
+        sides = _with_room(rows, sides)
         found = on_sides(H, c, rows, sides)
         if found is None:
             return None
@@ -167,6 +168,35 @@ def _exchanged(H: Array, c: Array, rows: Rows, sides: Sides) -> Held | None:
         fewest = min(fewest, count)
         sides = better if idle <= PATIENCE else _one(sides, better, int(wrong.nonzero()[0][-1]))
     return None
+
+
+def _with_room(rows: Rows, sides: Sides) -> Sides:
+    """The sides with a free variable in every row that holds, one that its bound holds on the side
+    that the row needs it to leave.
+
+    At ``y = (1, 0, 0)`` of ``sum(y) <= 1``, ``0 <= y <= 1`` the row and a bound say the same. With
+    both of them the row has no multiplier, and is let go for nothing: of the two the row stays.
+    """
+    held = np.flatnonzero((sides.rows != 0) | rows.equal)
+    free = sides.bounds == 0
+    full = held[~(rows.A[held][:, free] != 0.0).any(axis=1)]
+    if not full.size:
+        return sides
+    bounds = np.where(rows.floor == rows.roof, 0.0, sides.bounds)
+    y = np.where(sides.bounds > 0, rows.roof, np.where(free, 0.0, rows.floor))
+    for r in full:
+        a = rows.A[r]
+        if (a[free] != 0.0).any():  # a row before it has left it room
+            continue
+        beyond = a @ y - (rows.low if sides.rows[r] < 0 else rows.high)[r]
+        way = np.sign(beyond) if abs(beyond) > EXACT * (np.abs(a) @ np.abs(y)) else sides.rows[r]
+        down, up = a * bounds > 0.0, a * bounds < 0.0
+        # An equation that its bounds meet already: the fewest of them may be at an end for it.
+        either = min((w for w in (down, up) if w.any()), key=np.count_nonzero, default=up)
+        chosen = either if not way else down if way > 0 else up
+        if chosen.any():
+            free[np.where(chosen, np.abs(a), 0.0).argmax()] = True
+    return Sides(sides.rows, np.where(free, 0.0, sides.bounds))
 
 
 def _corrected(found: Held, rows: Rows, sides: Sides) -> Sides:

@@ -334,6 +334,35 @@ def test_rows_that_depend_on_one_another() -> None:
     assert np.allclose(once.y, twice.y, atol=1e-7)
 
 
+@pytest.mark.parametrize("kind", ["at most", "at least", "exactly"])
+def test_vertices_that_a_row_and_a_bound_describe_alike(kind: str) -> None:
+    """``y = e_j`` of ``sum(y) <= 1``, ``0 <= y <= 1``: from a set with both of them held, and from
+    none, the exchanges end without an interior point. The least of ``sumsq(y) + c'y`` over a
+    simplex is the projection of ``-c / 2``.
+    """
+    draw = np.random.default_rng(1)
+    count, J = 20, 4
+    c = draw.uniform(-12.0, 0.0, (count, J))
+    A = np.kron(np.eye(count), np.ones((1, J)))
+    one, none = np.ones(count), np.full(count, np.inf)
+    low, high = {"at most": (-none, one), "at least": (-one, none), "exactly": (one, one)}[kind]
+    A = -A if kind == "at least" else A
+    m = count * J
+    rows = Rows(A, low, high, np.zeros(m), np.ones(m))
+    best = c.argmin(axis=1)
+    held = np.where(np.arange(J) == best[:, None], 1.0, -1.0).ravel()
+    side = {"at most": one, "at least": -one, "exactly": 0.0 * one}[kind]
+    falling = np.sort(-c / 2, axis=1)[:, ::-1]
+    level = (np.cumsum(falling, axis=1) - 1.0) / np.arange(1, J + 1)
+    shift = np.take_along_axis(level, (falling > level).sum(axis=1)[:, None] - 1, 1)
+    for guess in (Sides(side, held), Sides(0.0 * one, np.zeros(m))):
+        before = rows.tally.systems
+        found = solve(2.0 * np.eye(m), c.ravel(), rows, guess)
+        assert isinstance(found, Held)
+        assert np.allclose(found.y, np.maximum(-c / 2 - shift, 0.0).ravel(), atol=1e-12)
+        assert rows.tally.systems - before <= 8
+
+
 def test_an_empty_set_has_no_solution() -> None:
     rows = Rows(
         np.ones((1, 2)), np.array([3.0]), np.array([np.inf]), np.full(2, -1.0), np.full(2, 1.0)
