@@ -49,8 +49,11 @@ __all__ = [
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def system(bound: BoundProgram, *, objective: bool = True, matrices: bool = False) -> System:
-    """Write a bound program as scalar rows; without the leader's ``objective`` 0 stands for it.
+def system(
+    bound: BoundProgram, *, objective: bool = True, lower: bool = True, matrices: bool = False
+) -> System:
+    """Write a bound program as scalar rows; without the leader's ``objective``, or those of the
+    ``lower`` levels, 0 stands for them.
     ``matrices``: semidefinite variables are taken without their domain, which has no rows.
 
     Raises
@@ -71,7 +74,9 @@ def system(bound: BoundProgram, *, objective: bool = True, matrices: bool = Fals
         sign = -1.0 if level.sense is Sense.MAXIMIZE else 1.0
         names = entry_names(bound, level.name, level.family)
         made += [Follower(level.name, name, sign, level.nash, level.span) for name in names]
-        objectives.append(_functions(run, level.objective, len(names)).scaled(sign))
+        none = Functions(np.zeros(len(names)), sp.csr_array((len(names), columns.count)))
+        own = _functions(run, level.objective, len(names)).scaled(sign) if lower else none
+        objectives.append(own)
         lower_rows.append(_level_rows(run, level, first, len(names)))
         first += len(names)
     sign = -1.0 if program.upper.sense is Sense.MAXIMIZE else 1.0

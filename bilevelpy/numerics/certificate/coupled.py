@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bilevelpy.numerics.certificate.case import axes_and_diagonals, tolerance
-from bilevelpy.numerics.certificate.constrained import FEASIBLE, Claim, examine_point, verdict
+from bilevelpy.numerics.certificate.case import axes_and_diagonals, make_case, tolerance
+from bilevelpy.numerics.certificate.constrained import FEASIBLE, Claim, verdict
 from bilevelpy.numerics.certificate.followers import Followers
+from bilevelpy.numerics.certificate.free_below import FreeFollowers, is_free_below
 from bilevelpy.numerics.certificate.other_responses import along_others
 from bilevelpy.numerics.certificate.plateau import UNDERFLOW, Plateau
 from bilevelpy.numerics.certificate.prices import refused_prices
@@ -66,7 +67,7 @@ def examine_rows(
     out.
     """
     try:
-        rows = system(oracle.bound, objective=False)
+        rows = system(oracle.bound, objective=False, lower=not is_free_below(oracle, structure))
     except Refused as error:
         reason = f"the constraints cannot be checked: {error}"
         nothing = (math.nan,) * 6
@@ -102,6 +103,9 @@ class _Check:
         self.followers = Followers(
             oracle, rows, self.seed, self.until, convex=self.convex, affine=self.affine
         )
+        if is_free_below(oracle, structure):
+            case = make_case(oracle, x, y, structure, options, rng, True)
+            self.followers = FreeFollowers(case, rows, self.seed, self.until)
         self.complete = True
         # Rows in x that the lower rows imply, which hold x.
         self.cuts: list[Cut] = []
@@ -110,13 +114,8 @@ class _Check:
     def run(self) -> tuple[Certificate, Vec | None]:
         """All checks, the cheap ones first."""
         v = self.followers.columns(self.x, self.y)
-        solved = self.followers.respond(v)
-        known = None
-        if solved is not None and self.convex:  # a local solution of a convex program is global
-            known = {k: float(f) for k, f in enumerate(self.rows.lower_objectives.value(solved))}
-        claim = Claim(True, math.nan, 0.0)
-        seen = examine_point(self.rows, v, solved=known, seed=self.seed, convex=self.convex)
-        base = verdict(self.rows, claim, seen)
+        seen, solved = self.followers.examined(v)
+        base = verdict(self.rows, Claim(True, math.nan, 0.0), seen)
         if base.kind != "global" or solved is None:
             why = base.reasons if base.kind != "global" else ("the followers have no solution",)
             return replace(base, kind="none", reasons=why, details={}), None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from bilevelpy.numerics.certificate.constrained import Findings, examine_point
 from bilevelpy.numerics.programs.follower import follower_program
 from bilevelpy.numerics.programs.linearised import confirmed_by_tangent, tangent_bound
 from bilevelpy.numerics.rows.resolver import RowsResolver
@@ -56,6 +57,14 @@ class Followers:
             v[block.offset : block.offset + block.size] = np.asarray(part).ravel()
         return v
 
+    def examined(self, v: Array) -> tuple[Findings, Array | None]:
+        """What is found at a point, and its columns with every follower solved again."""
+        solved, known = self.respond(v), None
+        if solved is not None and self.convex:  # a local solution of a convex program is global
+            known = {k: float(f) for k, f in enumerate(self.rows.lower_objectives.value(solved))}
+        found = examine_point(self.rows, v, solved=known, seed=self.seed, convex=self.convex)
+        return found, solved
+
     def respond(self, v: Array) -> Array | None:
         """The columns with every follower solved again."""
         new, newton = v.copy(), self._by_newton(v)
@@ -86,13 +95,17 @@ class Followers:
         """
         if self.newton is None:
             return None
-        upper: dict[str, Any] = {}
-        for block in self.rows.columns.blocks:
-            if block.level == "upper":
-                upper[block.name] = v[block.offset : block.offset + block.size].reshape(block.shape)
-        x = self.oracle.flatten_x(upper)
+        x = self.upper(v)
         lower = self.newton.solved(x, self.lower(v))
         return None if lower is None else self.columns(x, lower.y)
+
+    def upper(self, v: Array) -> Vec:
+        """The upper variables of columns."""
+        named: dict[str, Any] = {}
+        for block in self.rows.columns.blocks:
+            if block.level == "upper":
+                named[block.name] = v[block.offset : block.offset + block.size].reshape(block.shape)
+        return self.oracle.flatten_x(named)
 
     def lower(self, v: Array) -> Vec:
         """The lower variables of columns."""
