@@ -11,6 +11,7 @@ import bilevelpy as bl
 from bilevelpy.backends.constrained.kkt import KKT, KKTOptions
 from bilevelpy.numerics.lower.response import Accuracy
 from bilevelpy.numerics.qp.rows import Held, Nothing, Rows, Sides, solve
+from bilevelpy.numerics.qp.saddle import saddle
 from bilevelpy.numerics.rows.response import ConstrainedLower
 from tests.unit.backends.coupled import ACTIVE, QUADRATIC, model, oracle, quadratic_data
 
@@ -361,6 +362,14 @@ def test_vertices_that_a_row_and_a_bound_describe_alike(kind: str) -> None:
         assert isinstance(found, Held)
         assert np.allclose(found.y, np.maximum(-c / 2 - shift, 0.0).ravel(), atol=1e-12)
         assert rows.tally.systems - before <= 8
+
+
+def test_more_rows_than_variables_are_told_quietly(capfd: pytest.CaptureFixture[str]) -> None:
+    """SuperLU lets BLAS write to standard output where it meets such a matrix."""
+    draw = np.random.default_rng(0)
+    A, ends = draw.standard_normal((800, 21)), draw.standard_normal(800)
+    assert saddle(np.eye(21), A, np.arange(21), np.arange(800), np.zeros(21), ends) is None
+    assert capfd.readouterr() == ("", "")
 
 
 def test_an_empty_set_has_no_solution() -> None:
