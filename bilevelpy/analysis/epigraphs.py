@@ -30,16 +30,20 @@ KINKS = frozenset({"abs", "relu", "maximum", "minimum", "max", "min"})
 # What a level may say of itself that holds of what takes its place.
 KEPT = frozenset({"convex", "unique", "strongly_convex", "smooth"})
 
+# Expressions times 1 or -1, to be added.
+Part = tuple[tuple[ir.Expr, float], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Epigraph:
-    """``node`` is the greatest (``sign`` 1) or the least (-1) of ``parts``, expressions times 1 or
-    -1, entry by entry; where it reduces dimensions, parts have those of its operand.
+    """``node`` is the greatest (``sign`` 1) or the least (-1) of ``parts``, entry by entry.
+
+    Where it reduces dimensions, parts have those of its operand.
     """
 
     node: ir.Apply | ir.Reduce
     sign: float
-    parts: tuple[tuple[ir.Expr, float], ...]
+    parts: tuple[Part, ...]
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -59,12 +63,11 @@ class Epigraph:
             return None
         moving, shifting = forms.scope.moving, forms.scope.shifting
 
-        def rank(k: int) -> int:
-            part = self.parts[k][0]
-            return 2 if part in moving else int(part in shifting)
+        def rank(part: Part) -> int:
+            return max(2 if e in moving else int(e in shifting) for e, _ in part)
 
-        known = [k for k, (part, _) in enumerate(self.parts) if forms.is_affine(part)]
-        return min(known, key=rank, default=None)
+        known = [k for k, p in enumerate(self.parts) if all(forms.is_affine(e) for e, _ in p)]
+        return min(known, key=lambda k: rank(self.parts[k]), default=None)
 
 
 class _NotOne(Exception):
@@ -102,24 +105,32 @@ class _Finder:
             return
         top = node.operand if isinstance(node, ir.Reduce) else node
         parts = tuple(self._parts(top, least))
-        for part, _ in parts:
+        for expr in (e for part in parts for e, _ in part):
             # An absolute value of what is no affine function is the greatest of itself alone.
-            if part is node or not all(map(self.forms.is_affine, self.open(part, sign))):
+            if expr is node or not all(map(self.forms.is_affine, self.open(expr, sign))):
                 raise _NotOne
         self.found[node] = Epigraph(node, sign, parts)
 
-    def _parts(self, node: ir.Expr, least: bool) -> list[tuple[ir.Expr, float]]:
-        """What a node is the greatest (the least) of."""
+    def _parts(self, node: ir.Expr, least: bool) -> list[Part]:
+        """What a node is the greatest (the least) of. ``max(|r| - e, 0)`` is that of ``r - e``,
+        ``-r - e`` and 0: a stand-in of its own for ``|r|`` would be open wherever 0 is greatest.
+        """
         if isinstance(node, ir.Apply) and node in self.forms.scope.moving:
             first = node.operands[0]
             if node.function == ("minimum" if least else "maximum"):
                 return [p for o in node.operands for p in self._parts(o, least)]
             if node.function == "relu" and not least:
                 zero = self.forms.scope.bound.program.builder.const(0.0)
-                return [(zero, 1.0), *self._parts(first, least)]
+                return [((zero, 1.0),), *self._parts(first, least)]
             if node.function == "abs" and not least and self.forms.is_affine(first):
-                return [(first, 1.0), (first, -1.0)]
-        return [(node, 1.0)]
+                return [((first, 1.0),), ((first, -1.0),)]
+            if node.function == "add":
+                kinks = [o for o in node.operands if getattr(o, "function", "") in KINKS]
+                inner = self._parts(kinks[0], least) if len(kinks) == 1 else []
+                if len(inner) > 1:
+                    rest = tuple((o, 1.0) for o in node.operands if o is not kinks[0])
+                    return [(*part, *rest) for part in inner]
+        return [((node, 1.0),)]
 
 
 def find(forms: Forms, signs: Signs, level: Level) -> tuple[list[Epigraph], list[ir.Expr]] | None:

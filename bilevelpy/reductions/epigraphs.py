@@ -107,10 +107,10 @@ class _Lift:
         name = f"epigraph {len(self.variables) + 1}"
         t = b.var(self.level.name, name, axes)
         wide = b.align(t, (*range(len(axes)), *(None for _ in e.dims)), whole)
-        parts = [b.scale(f, substitute(b, p, self.known)) for p, f in e.parts]
+        parts = [b.add([b.scale(f, substitute(b, p, self.known)) for p, f in q]) for q in e.parts]
         first = e.base(self.forms)
         base = b.const(0.0) if first is None else parts[first]
-        given = b.const(0.0) if first is None else b.scale(e.parts[first][1], e.parts[first][0])
+        given = b.const(0.0) if first is None else b.add([b.scale(f, p) for p, f in e.parts[first]])
         here = b.scale(e.sign, b.sub(node, given))
         self.values[self.level.name, name] = b.align(here, tuple(order), axes)
         title = text_at(self.bound.program, node.span) or "a kink"

@@ -27,6 +27,7 @@ CONVEX = [
     f"minimize sum(c[i] * relu(1 - {MARGIN}) for i in n) + sum(u[j] * abs(w[j]) for j in p)",
     f"minimize mean(max(q*{RESIDUAL}, (q - 1)*{RESIDUAL}) for i in n) + sumsq(w)",
     f"minimize sum(max(0, abs({RESIDUAL}) - q) for i in n) + exp(q) * sumsq(w)",
+    f"minimize sum(max(q, abs({RESIDUAL}) + s - 1, w[1]) for i in n) + norminf(w)",
     "minimize norminf(w) + 2 * max(w[1], w[2] - s, 3 * s) - min(w[1], s) + sumsq(w)",
     "minimize sum(abs(w[j + 1] - w[j]) for j in p where j < 3) + mean(logistic(-b * (X @ w)))",
     f"minimize max({RESIDUAL} for i in n) - min({MARGIN} for i in n) + abs(s)",
@@ -77,6 +78,15 @@ def test_what_no_epigraph_stands_for_is_left(text: str) -> None:
     assert bl.analyze(given).epigraphs is None
     with pytest.raises(ValueError, match="cannot stand for"):
         with_epigraphs(given.bound)
+
+
+def test_an_absolute_value_inside_has_no_stand_in_of_its_own() -> None:
+    """``max(0, |r| - q)`` is the greatest of 0, ``r - q`` and ``-r - q``: one variable and two rows
+    each, and no multiplier is open where 0 is the greatest.
+    """
+    found = bl.analyze(model(CONVEX[3])).epigraphs
+    assert found is not None
+    assert (found.value.variables, found.value.rows) == (4, 8)
 
 
 def test_followers_of_a_family_have_epigraphs_of_their_own() -> None:
