@@ -6,11 +6,13 @@ import cvxpy as cp
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import nnls
 
 import bilevelpy as bl
 from bilevelpy.backends.implicit.aid import AID, AIDOptions
 from bilevelpy.numerics.certificate.examine import certify
 from bilevelpy.numerics.lower.krylov import newton_cg
+from bilevelpy.numerics.upper.kink import shortest_in_hull
 from bilevelpy.numerics.upper.wolfe import search
 from bilevelpy.options import SolveOptions
 from bilevelpy.solving import oracle
@@ -141,3 +143,21 @@ def test_searches_end_before_a_response_that_jumps() -> None:
     assert 0.15 < float(found.point.x) < 2 / np.sqrt(27)
     assert float(found.point.y) < -0.5
     assert o.counts.lower_solves - solves <= 8
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 3), (2, 1), (4, 6), (12, 5), (9, 60), (40, 40)])
+@pytest.mark.parametrize("shift", [0.0, 0.2, 5.0])
+def test_the_shortest_vector_in_a_hull(rows: int, columns: int, shift: float) -> None:
+    """``g'h >= h'h`` for all rows g, and h in their hull, is what makes h the shortest."""
+    for scale in (1e-9, 1.0, 1e9):
+        rng = np.random.default_rng(rows + columns)
+        G = torch.from_numpy(scale * (rng.standard_normal((rows, columns)) + shift))
+        h = shortest_in_hull(G)
+        assert float((G @ h - h @ h).min()) >= -1e-9 * float((G @ G.T).max())
+        weights = np.vstack([G.numpy().T / scale, np.ones(rows)])
+        _, off = nnls(weights, np.append(h.numpy() / scale, 1.0))
+        assert off <= 1e-8
+
+
+def test_no_vector_is_shorter_than_none() -> None:
+    assert shortest_in_hull(torch.zeros(3, 2, dtype=torch.float64)).tolist() == [0.0, 0.0]
