@@ -154,7 +154,9 @@ class Beyond:
         """From the end, by the continuations of `kkt` in an added curvature: shares of a nearly
         linear follower jump from vertex to vertex, and points see little of what is between.
         """
-        if kept.backend == "kkt" or not SHARED(self.facts):
+        if kept.backend == "kkt" or takes_programs(registry.get(kept.backend)):
+            return None
+        if not (SHARED(self.facts) and UNIQUE(self.facts)):
             return None
         if not isinstance(registry.get("kkt").accepts(self.facts), Accept):
             return None
