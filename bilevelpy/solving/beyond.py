@@ -71,7 +71,10 @@ class Beyond:
             plan = planned(kept) if time_is_left(self.options, self.clock) else None
             if plan is None:
                 continue
-            again, decision = self._followed(plan, kept, decision, tried)
+            try:
+                again, decision = self._followed(plan, kept, decision, tried)
+            except (BackendError, ExportError):  # what was found before is not lost
+                continue
             if self._is_better(again, kept) and (again.success or again.status is Status.UNBOUNDED):
                 found = "a better one" if again.success else "that F has no bound"
                 decision = decision.noted(
