@@ -107,8 +107,9 @@ def _kinks(s: Structure) -> int | None:
 
 
 # Lower variables of boxes, and upper ones, between which F has so many kinks that steps over pieces
-# of the response end lower, and dense systems with what holds it take no longer.
-BOXED, BOXED_UPPER = (20, 200), (2, 100)
+# of the response end lower, and dense systems with what holds it take no longer; beyond so many
+# lower ones that is worth it with so many upper ones.
+BOXED, BOXED_UPPER, BOXED_FEW = (20, 600), (2, 200), (200, 20)
 
 # Lower variables of simplices, and upper ones, up to which a search by continuation follows the end
 # of a descent.
@@ -169,14 +170,16 @@ SIMPLE_SET = Condition(
     "box, simplex or ball below", lambda s: s.lower.constraints.value == "bounds"
 )
 MANY_BOUNDS = Condition(
-    f"bounds on {BOXED[0]} to {BOXED[1]} lower variables that hang together, with a constant "
-    f"Hessian; {BOXED_UPPER[0]} to {BOXED_UPPER[1]} upper variables",
+    f"bounds on {BOXED[0]} to {BOXED[1]} lower variables that hang together (below fewer than "
+    f"{BOXED_FEW[1]} upper ones at most {BOXED_FEW[0]}), with a constant Hessian; "
+    f"{BOXED_UPPER[0]} to {BOXED_UPPER[1]} upper variables",
     lambda s: (
         s.lower.constraints.value == "bounds"
         and s.lower_hessian.value == "constant"
         and s.lower.domains.value <= {"free", "box"}
         and BOXED[0] <= s.dim_y <= BOXED[1]
         and BOXED_UPPER[0] <= s.dim_x <= BOXED_UPPER[1]
+        and (s.dim_y <= BOXED_FEW[0] or s.dim_x >= BOXED_FEW[1])
         and s.blocks <= 1
         and not s.externs.value
     ),
