@@ -113,7 +113,7 @@ BOXED, BOXED_UPPER, BOXED_FEW = (20, 600), (2, 200), (200, 20)
 
 # Lower variables of simplices, and upper ones, up to which a search by continuation follows the end
 # of a descent.
-SHARES, SHARERS = 600, 200
+SHARES, SHARERS = 400, 200
 
 # What only a backend that takes a program as a whole can solve.
 _WHOLE = frozenset({"duals", "reported_duals", "nash", "discrete", "moving_bounds"})

@@ -27,30 +27,8 @@ def step(state: UpperState) -> UpperState:
     newton = state.response.newton
     if not isinstance(newton, InPieces):
         return advance(state)
-    ended, state.pending = state.pending, None
-    if ended is None:
-        state = advance(state)
-    elif newton.is_on and ended.status is Status.STALLED and not _is_flat(state):
-        newton.is_on = False
-        state.forget()
-        state = advance(state)
-    else:
-        newton.is_on = False
-        first, rival = state, Rival(state.point, replace(measure(state), finish=ended))
-        state = begin(first.response, first.start.x, first.start.y, first.tol)
-        state.norms[:0], state.rival = first.norms, rival
-    finish = state.finish or _converged(state)
-    if finish is None and not newton.is_on and state.rival is not None and _creeps(state):
-        newton.is_on = True
-    if finish is None and state.rival is not None and _is_behind(state, state.rival):
-        finish = state.rival.end.finish
-    if finish is None and _is_flat(state) and (newton.is_on or state.rival is None):
-        leave(state)
-        finish = state.finish
-        if finish is None and state.rival is None:
-            finish = Finish(Status.STALLED, "steps from piece to piece lead no further")
-        elif finish is None:
-            state.values.clear()
+    state = _moved(state, newton)
+    finish = state.finish or _converged(state) or _given_up(state, newton)
     if finish is None:
         return state
     if state.rival is None:
@@ -59,6 +37,41 @@ def step(state: UpperState) -> UpperState:
     elif state.rival.end.F <= state.point.F:
         state.point, state.finish = state.rival.point, state.rival.end.finish
     return state
+
+
+def _moved(state: UpperState, newton: InPieces) -> UpperState:
+    """One step of the run, or, after the end of the first one, the start of the next."""
+    ended, state.pending = state.pending, None
+    if ended is None:
+        return advance(state)
+    is_stuck = newton.is_on and ended.status is Status.STALLED and not _is_flat(state)
+    newton.is_on = False
+    if is_stuck:
+        state.forget()
+        return advance(state)
+    first, rival = state, Rival(state.point, replace(measure(state), finish=ended))
+    state = begin(first.response, first.start.x, first.start.y, first.tol)
+    state.norms[:0], state.rival = first.norms, rival
+    return state
+
+
+def _given_up(state: UpperState, newton: InPieces) -> Finish | None:
+    """The end of a run that leads no further. The second one goes on by pieces where it creeps, and
+    leaves the kinks that it meets.
+    """
+    rival = state.rival
+    if rival is not None:
+        newton.is_on = newton.is_on or _creeps(state)
+        if _is_behind(state, rival):
+            return rival.end.finish
+    if not (_is_flat(state) and (newton.is_on or rival is None)):
+        return None
+    leave(state)
+    if state.finish is None and rival is None:
+        return Finish(Status.STALLED, "steps from piece to piece lead no further")
+    if state.finish is None:
+        state.values.clear()
+    return state.finish
 
 
 def _is_flat(state: UpperState) -> bool:
