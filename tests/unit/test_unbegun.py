@@ -87,7 +87,7 @@ def test_a_model_that_no_backend_could_write_out_in_time_has_its_start(monkeypat
         raise BackendError("could not write the model out")
 
     monkeypatch.setattr(solving, "_attempt", late)
-    monkeypatch.setattr(solving, "_time_is_left", lambda options, clock: False)
+    monkeypatch.setattr(solving, "time_is_left", lambda options, clock: False)
     result = bilevelpy.solve(bilevelpy.parse(TEXT), time_limit=1.0)
     assert result.status == "time_limit"
     assert "was over while the model was written out for `" in result.message
