@@ -36,8 +36,10 @@ INSIDE = 1e-5
 ROUNDING = 1e-7
 # Rates that are rounding, relative to the largest one.
 NOISE = 1e-13
-# Least and greatest coefficient of a cut that SCIP can do with, and what it is weakened by.
-RANGE, WEAKER = 1e6, 1e-8
+# Least and greatest coefficient of a cut that SCIP can do with, and what it is weakened by: no
+# plain multiple of SCIP's tolerance. A binary that is off by that and rounding is not whole to SCIP
+# 10.0, and strong branching finds that it cannot be 0 (tests/faults/test_engine.py).
+RANGE, WEAKER = 1e6, 7.3e-9
 
 
 @dataclass(frozen=True, slots=True)

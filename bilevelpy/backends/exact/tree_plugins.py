@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 # Points are checked after all other rows.
 LAST = -9_000_000
 # Settings that are not true of rows that come later: symmetries and parts are those of the rows
-# that are there, and points are handed over by values of all variables. With bounds
-# from strong branching a tree has left its optimum out; without them it has not. Why is not known.
+# that are there, and points are handed over by values of all variables.
 OFF = {
     "misc/usesymmetry": 0,
     "misc/allowweakdualreds": False,
@@ -22,7 +21,6 @@ OFF = {
     "constraints/components/maxprerounds": 0,
     "presolving/donotaggr": True,
     "presolving/donotmultaggr": True,
-    "branching/relpscost/maxbdchgs": 0,
 }
 
 
