@@ -1,9 +1,12 @@
-"""Functions in the expressions of SCIP."""
+"""SCIP as a module, and functions in its expressions."""
 
 from __future__ import annotations
 
+import contextlib
 import operator
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from typing import Any
 
@@ -31,6 +34,27 @@ def engine() -> Any:
             "`exact` from a checkout (`pip install -e '.[exact]'`)"
         ) from error
     return pyscipopt
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Without what the LP solver of SCIP writes to the standard error of the process; it has no
+    switch for that.
+    """
+    sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no standard error
+        yield
+        return
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 def tree_expression(root: sc.Scalar, variables: Sequence[Any]) -> Any:

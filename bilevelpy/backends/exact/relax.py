@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from bilevelpy.backends.exact.expressions import engine
 from bilevelpy.backends.exact.outcome import Interlude, Limits, Outcome
 from bilevelpy.backends.exact.scip import LEAST, Model
 from bilevelpy.numerics.programs.smooth import Program
@@ -178,6 +179,13 @@ def _solve(program: Relaxed, limits: Limits, sign: float, interlude: Interlude |
     """
     began = time.perf_counter()
     outcome = program.model(program.kkt.objective, sign).solve(limits, interlude)
+    left = limits.seconds - (time.perf_counter() - began)
+    if outcome.status == "trouble" and left > LEAST:
+        # A linear program that SCIP could not solve; its slower settings for such ones often can.
+        model = program.model(program.kkt.objective, sign)
+        model.scip.setEmphasis(engine().SCIP_PARAMEMPHASIS.NUMERICS)
+        again = None if interlude is None else replace(interlude, after=math.inf)
+        outcome = model.solve(replace(limits, seconds=left), again)
     if outcome.status == "infeasible" and program.kkt.objective.degree == 3 and not program.fixed:
         return _confirmed(program, outcome, limits, sign, began)
     limited = outcome.status in ("time_limit", "trouble", "interrupted", "hopeless")

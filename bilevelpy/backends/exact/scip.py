@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +18,7 @@ import numpy as np
 
 from bilevelpy.backends.exact.cones import with_cones
 from bilevelpy.backends.exact.events import watch
-from bilevelpy.backends.exact.expressions import INFINITE, constant, engine, moves
+from bilevelpy.backends.exact.expressions import INFINITE, constant, engine, moves, silent
 from bilevelpy.backends.exact.outcome import Interlude, Limits, Outcome
 from bilevelpy.interruption import as_interrupt, has_handler, unlost
 from bilevelpy.patience import TooLong
@@ -39,6 +37,8 @@ LOST = 1e13
 EQUAL = 1e-9
 # Points that are kept beside the best one.
 OTHERS = 12
+# An objective that is larger than this at a good point is told in units of that.
+LARGE = 1e5
 # Seconds that a solve gets however late it is.
 LEAST = 0.05
 # Seconds, and part of the time gone by, after which the pace of a proof is looked at again.
@@ -59,6 +59,8 @@ class Model:
     # What the caller's callback has raised, which SCIP forgets; whether we have stopped SCIP.
     raised: BaseException | None = None
     halted: bool = False
+    # The objective (function and sign), its row, and how it is told in units.
+    _height: tuple[Functions, float, Any, Callable[[float], Any]] | None = None
 
     def __post_init__(self) -> None:
         self.scip = engine().Model()
@@ -102,11 +104,29 @@ class Model:
         if functions.degree == 1:
             self.scip.setObjective(expression, "minimize")
             return
-        height = self.scip.addVar("objective", "C", lb=_end(least), ub=None)
-        self.scip.addCons(height >= expression)
-        self.derived.append((height, lambda v: sign * float(functions.value(v)[0])))
         plain = 0.0 if beside is None else sign * self.expression(beside, 0)
-        self.scip.setObjective(height + plain, "minimize")
+
+        def tell(unit: float) -> Any:
+            low = _end(least / unit)
+            height = self.scip.addVar(f"objective.{self.scip.getNVars()}", "C", lb=low, ub=None)
+            self.derived.append((height, lambda v: sign * float(functions.value(v)[0]) / unit))
+            self.scip.setObjective(unit * height + plain, "minimize")
+            return self.scip.addCons(height >= (1.0 / unit) * expression)
+
+        self._height = functions, sign, tell(1.0), tell
+
+    def _in_units(self, values: Array) -> None:
+        """Tell an objective that is large at a point in units of about its size (a power of two):
+        its row may be off by an absolute tolerance, which had more digits than it.
+        """
+        if self._height is None:
+            return
+        functions, sign, row, tell = self._height
+        size = abs(float(functions.value(values)[0]))
+        if LARGE < size < LOST:
+            self.scip.freeTransform()
+            self.scip.delCons(row)
+            self._height = functions, sign, tell(2.0 ** round(math.log2(size))), tell
 
     def rows(self, rows: Rows, chosen: Iterable[int] | None = None) -> None:
         """Add constraints."""
@@ -218,7 +238,7 @@ class Model:
         status = "trouble"
         try:
             # SCIP's errors have no class.
-            with _silent(), contextlib.suppress(Exception), unlost():
+            with silent(), contextlib.suppress(Exception), unlost():
                 self._optimize()
                 stopped = ""
                 if interlude is not None and long and scip.getStatus() == "timelimit":
@@ -285,6 +305,7 @@ class Model:
             return "interrupted"
         spent = interlude.after + (time.perf_counter() - began)
         if values is not None:
+            self._in_units(values)
             self.offer(values)
         pace = interlude.pace
         if pace is not None:
@@ -301,27 +322,6 @@ class Model:
             if pace.is_hopeless(limits.seconds - spent, _finite(scip.getPrimalbound())):
                 return "hopeless"
         return ""
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Without what the LP solver of SCIP writes to the standard error of the process; it has no
-    switch for that.
-    """
-    sys.stderr.flush()
-    try:
-        kept = os.dup(2)
-    except OSError:  # there is no standard error
-        yield
-        return
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nothing, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nothing)
 
 
 _STATUS = {

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
+from bilevelpy.backends.exact.scip import Model
 
 pytest.importorskip("pyscipopt")
 
@@ -228,3 +229,43 @@ def test_a_violated_upper_row_gets_no_certificate() -> None:
     assert found.kind == "none"
     assert found.upper_feasibility == pytest.approx(1.0)
     assert any("`u`" in r for r in found.reasons)
+
+
+LARGE = """
+upper { var x in [0, 10] start 1; minimize 1e8 * ((y1 - 3)^2 + (y2 - 1)^2 + 0.1 * x^2); }
+lower f {
+  var y1 in [0, 4], y2 in [0, 4];
+  minimize y1^2 + y2^2 - x * y1;
+  subject to r: y1 + y2 >= 1.5;
+}
+"""
+
+
+def test_a_large_objective_is_told_in_units() -> None:
+    """Its row would have to hold to an absolute 1e-6. Here y1 = x / 2 and y2 = 0: F is least at
+    x = 3 / 0.7 (in units of 1e8).
+    """
+    result = bl.solve(bl.parse(LARGE), backend="exact", time_limit=5)
+    assert pytest.approx(1e8 * (10 - 9 * 0.25 / 0.35), rel=1e-6) == result.F
+    assert result.certificate.kind == "global"
+
+
+def test_numerical_trouble_is_met_by_other_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One linear program that SCIP cannot solve does not end a run."""
+    run, calls = Model._optimize, []
+
+    def fails_once(self: Model) -> None:
+        calls.append(self.scip.getParam("lp/presolving"))
+        if len(calls) == 1:
+            raise OSError("SCIP: error in LP solver!")
+        run(self)
+
+    monkeypatch.setattr(Model, "_optimize", fails_once)
+    model = bl.parse(
+        "upper { var x in [0, 3]; minimize (x - 1)^2 + y; } lower f { var y in [0, 9]; "
+        "minimize (y - x)^2; subject to r: y >= 1; }"
+    )
+    result = bl.solve(model, backend="exact", time_limit=5)
+    assert calls[:2] == [True, False]
+    assert pytest.approx(1.0, abs=1e-5) == result.F
+    assert result.certificate.kind == "global"
