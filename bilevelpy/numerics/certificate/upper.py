@@ -23,6 +23,11 @@ WEAK = 1e-6
 NEAR, TINY = 1e-2, 1e-6
 # Responses to a tiny step that differ by this part of themselves have jumped.
 JUMP = 0.01
+# An extent so many times |x| is that of a far start or a wide domain. Down the slope F is looked at
+# in these parts of |x|; so much of its size may be gained, of which a part of its curvature times
+# |x|^2 is one. Beyond these parts of both a gain says that x and F tend to 0.
+FAR, PARTS, GAIN = 10.0, (1.0, 0.2, 0.04, 0.008, 0.0016), 0.1
+BENT, VANISHING = 1e-2, 0.5
 # Gradients a tiny step apart that agree to this fraction belong to a smooth point.
 SMOOTH = 0.01
 
@@ -174,6 +179,8 @@ class UpperCheck:
             if fall > max(least, worst):
                 worst, place = fall, norm(self.units * (x - case.x))
                 case.found.downhill = x
+        if worst == 0.0:
+            worst, place = self._near()
         case.found.details["probe_decrease"] = worst
         if worst > 0.0:
             case.fail(
@@ -199,6 +206,28 @@ class UpperCheck:
             if bool((x != case.x).any()):
                 return x
         return None
+
+    def _near(self) -> tuple[float, float]:
+        """What F loses down the slope and how far from x, on scales of x itself, where the way from
+        the start hides it; zeros where that is nothing.
+        """
+        case, base, length = self.case, self.base, norm(self.case.x)
+        if not (case.extent > FAR * length > 0.0 and 0.0 < self.pg < math.inf):
+            return 0.0, 0.0
+        down = -self._projected(case.x, base.gradient) / self.pg
+        best, place, bent = 0.0, case.x, 0.0
+        for part in PARTS:
+            x = self.oracle.domain_x.project(case.x + part * length * down)
+            value, way = self.solver.value(x, base), norm(x - case.x)
+            if value is not None and base.value - value > best and way > 0.0:
+                best, place = base.value - value, x
+                bent = 2.0 * max(self.pg * way - best, 0.0) * (length / way) ** 2
+        size = max(abs(base.value), BENT * bent)
+        vanishing = best > max(VANISHING * abs(base.value), BENT * bent)
+        if vanishing or best <= GAIN * case.slope_tol * size:
+            return 0.0, 0.0
+        case.found.downhill = place
+        return best, norm(self.units * (place - case.x))
 
     def _trials_by_unit(self) -> list[tuple[Vec, float]]:
         """Where the problem is a scaled one, points down the hypergradient of the variables of one

@@ -16,6 +16,7 @@ from bilevelpy.numerics.lower.response import Point, Response
 from bilevelpy.numerics.upper.kink import RADIUS, leave_kink
 from bilevelpy.numerics.upper.state import (
     FALL,
+    MORE,
     WINDOW,
     UpperState,
     first_length,
@@ -92,6 +93,8 @@ def advance(state: UpperState) -> UpperState:
     if not math.isfinite(size):
         state.finish = Finish(Status.DIVERGED, "the hypergradient is not finite")
         return state
+    if state.is_hidden:
+        state.more += 1
     first = state.memory.scale == 0.0
     d = _direction(state, pg)
     found = search(state.response, old, d, extent=state.extent, remember=state.recent.append)
@@ -132,7 +135,8 @@ def advance(state: UpperState) -> UpperState:
         _stuck(state, found.point)
         return state
     length = _accept(state, found.point)
-    if length <= RADIUS * state.extent and state.stationarity() > max(JUMP, state.tol):
+    steep = state.stationarity() > max(JUMP, state.tol) and not state.is_hidden
+    if length <= RADIUS * state.extent and steep:
         # Steps of no length while the gradient stays: it jumps, and smooth steps would zigzag
         # across.
         leave(state)
@@ -270,6 +274,10 @@ def _stuck(state: UpperState, partial: Point | None) -> None:
         if new.gradient is not None:
             state.point = new
         state.forget()
+        return
+    if state.is_hidden:
+        state.more = MORE  # what is left cannot be resolved
+        _confirm(state)
         return
     noise = RESOLUTION * max(abs(state.point.value), 1e-300)
     # At a kink the model is so steep across it that it promises nothing along it either.

@@ -27,6 +27,8 @@ WINDOW, FALL, SMALL_GRADIENT = 20, 5.0, 100.0
 STRICTER = 0.2
 # The part of tol by which a slope that the others hide has to change F to count.
 CLEAR = 1e-2
+# So many iterations a run goes on where nothing but the way from a far start calls it ended.
+MORE = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class UpperState:
     values: list[float] = field(default_factory=list)
     recent: deque[tuple[Vec, Vec]] = field(default_factory=lambda: deque(maxlen=60))
     small: float = SMALL_GRADIENT  # what counts as small in a flat tail, in units of tol
+    more: int = 0  # iterations made beyond such an end
     extent: float = 0.0  # largest distance from the start: the length scale of the run
     reach: float = math.inf
     # The length of x or of the first step, and F at the last point that was not far beyond it.
@@ -69,7 +72,7 @@ class UpperState:
 
     _seen: tuple[Point, Vec, float] | None = None
     _held: tuple[Point, Face] | None = None
-    _quality: tuple[Point, int, int, float] | None = None
+    _quality: tuple[Point, tuple[int, int, int], float] | None = None
     _model: tuple[Point, int, Vec] | None = None
     _newton: tuple[Point, Vec | None] | None = None
 
@@ -150,16 +153,39 @@ class UpperState:
         not count) or the size of the terms that cancel in it; the decrease is compared with |F|
         and the progress made.
         """
-        version, count = self.memory.version, len(self.norms)
+        version = (self.memory.version, len(self.norms), self.more)
         known = self._quality
-        if known is None or known[0] is not self.point or known[1:3] != (version, count):
+        if known is None or known[0] is not self.point or known[1] != version:
             found = self.relative_gradient()
             accuracy = self.response.accuracy
             # Beyond tol the larger one matters to the accuracies alone.
             if found <= self.tol or accuracy.level > accuracy.floor:
                 found = max(found, self.decrement() / self.size())
-            known = self._quality = (self.point, version, count, found)
-        return known[3]
+            if found <= self.tol and self.more < MORE:
+                found = max(found, self.remainder())
+            known = self._quality = (self.point, version, found)
+        return known[2]
+
+    def remainder(self) -> float:
+        """The predicted decrease on the scales of the point alone, |F| and a part of the curvature
+        times |x|^2, which makes it ``(|d| / |x|)^2`` of a step d.
+
+        Beside the fall from a start far away all is small. Where x and F both tend to 0, this
+        never is.
+        """
+        loss = self.decrement()
+        if loss == 0.0:
+            return 0.0
+        way, length = norm(self.model_step()), norm(self.point.x)
+        bent = loss * (length / way) ** 2 if way > 0.0 else 0.0
+        return loss / max(abs(self.point.value), CLEAR * bent, 1e-300)
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether only :meth:`remainder` says that the run has not ended."""
+        if self.more >= MORE or self.relative_gradient() > self.tol:
+            return False  # no step is predicted before one is wanted
+        return self.decrement() / self.size() <= self.tol < self.remainder()
 
     def relative_gradient(self) -> float:
         """Projected hypergradient on the scale of the run.

@@ -107,3 +107,33 @@ def test_a_start_at_a_bound_where_the_response_begins_to_move() -> None:
     found = bl.solve(bl.parse(text), backend="direct")
     assert found.success
     assert abs(found.F - 0.64) < 1e-8
+
+
+# F at (2.7190830, 5.1629226) is 0.1054581; at a distance of 9e4 it is 8e9.
+FAR = """
+model far;
+upper { var x start %r; minimize %r * ((x - 3)^2 + (y - 5)^2); }
+lower follower { var y; minimize (y - 2 * x)^2 + 0.001 * y^4; }
+"""
+
+
+@pytest.mark.parametrize("start", [9e4, -1e6])
+@pytest.mark.parametrize("factor", [1e-8, 1e8])
+def test_what_is_left_of_F_counts_beside_the_fall_from_a_far_start(
+    start: float, factor: float
+) -> None:
+    model = bl.parse(FAR % (start, factor))
+    found = bl.solve(model)
+    assert found.success
+    assert abs(found.F / factor - 0.105458147860435) < 1e-6
+    certificate, _ = judged(model, 2.7237000935611873, 5.170881903183215)  # F = 0.10554
+    assert certificate.kind == "none"
+    assert "not locally optimal" in certificate.reasons[0]
+
+
+def test_a_run_from_far_to_an_optimum_at_0_ends() -> None:
+    """There F is all that is left of itself, at every point."""
+    text = FAR.replace("(x - 3)^2 + (y - 5)^2", "x^2 + y^2") % (1e5, 1.0)
+    found = bl.solve(bl.parse(text))
+    assert found.success
+    assert found.F < 1e-3
