@@ -170,7 +170,7 @@ class _Check:
             why = "the lower level could not be solved again at the returned x"
             return self._told(base, [why], [], math.nan, {}), None
         seen.run(self.tol, self.until)
-        if seen.here.parts <= UNDERFLOW and not seen.failures:
+        if seen.is_flat and not seen.failures:
             seen.place = self._far(seen.here.F, seen.failures)
         refused, several = self._alone()
         slope = seen.stationarity * seen.units.parts

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bilevelpy.numerics.certificate.plateau import UNDERFLOW
 from bilevelpy.numerics.cones.sample import kinds, sample
 from bilevelpy.numerics.cones.sequential import (
     Kinds,
@@ -89,6 +90,9 @@ class RowsCheck:
             start = sampler(oracle, oracle.domain_x.project(oracle.x0), y)
             if shows_no_scale(here.F, None if start is None else start.F):
                 units = replace(units, extent=1.0)
+        # On a plateau slopes are the rounding of their parts.
+        least = NOISE * abs(here.F) / max(units.extent, 1.0)
+        units = replace(units, parts=max(units.parts, least))
         return cls(oracle, here, known or kinds(oracle), units, rng, sampler, here.weak)
 
     def run(self, tol: float, until: float) -> None:
@@ -121,6 +125,13 @@ class RowsCheck:
             self.notes.append(
                 f"the response has a kink at x; probes lead {says.uphill} or out of the rows"
             )
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether F does not change at x, but for rounding."""
+        return self.here.parts <= max(
+            UNDERFLOW, NOISE * abs(self.here.F) / max(self.units.extent, 1.0)
+        )
 
     def downhill(self) -> Array | None:
         """The direction in which F falls most within the rows, of length 1; None where it does not,
@@ -164,6 +175,8 @@ class RowsCheck:
             found = self._program(samples) if len(samples) > known else found
             if found is None or found.length <= FLAT or len(samples) == known:
                 break
+            if self.here.x.numel() == 1:
+                break  # there are no other sides
             d = found.d / found.length
             ways = [d, *(d + SPREAD * self._random() for _ in range(BESIDE))]
         return found

@@ -87,8 +87,9 @@ def sharpened(
         [ Q   A' ] [v]   [ -c  ]
         [ A   0  ] [m] = [ end ]
 
-    An interior point stops at a gap, and v is known to its square root only. ``found`` itself where
-    the rows leave v open, other rows are violated, or multipliers change their signs.
+    An interior point stops at a gap, and v is known to its square root only. Where other rows are
+    violated then, or multipliers change their signs, rows are exchanged; ``found`` itself where
+    that does not end soon, or the rows leave v open.
     """
     z = found.multipliers
     equal = low == high
@@ -105,7 +106,9 @@ def sharpened(
     v, m = at
     turned = (m * z[held] < 0) & ~equal[held]
     if bool((_off(rows, low, high, v) > EXACT * size).any()) or bool(turned.any()):
-        return found
+        guess = np.zeros(z.size)
+        guess[held] = z[held]
+        return continued(upper, cost, rows, low, high, replace(found, multipliers=guess)) or found
     multipliers = np.zeros(z.size)
     multipliers[held] = m
     return replace(found, values=v, multipliers=multipliers)

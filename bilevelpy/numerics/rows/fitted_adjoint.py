@@ -32,6 +32,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 ACTIVE = 1e-6
 # Multipliers below this fraction of the largest are weakly active: the response has a kink there.
 WEAK = 1e-6
+# Gaps, relative to y, that rounding makes.
+ROUNDING = 1e-12
 # What prices may leave of the slope, relative to it, and by how much they may pull.
 LEFT = 1e-5
 # Seconds of a decomposition for the cube of its side: nothing ends it on the way.
@@ -62,12 +64,16 @@ class FittedAdjoint:
         whether a row is weakly active.
         """
         o = self.oracle
-        A, A_x, active, held, inequality = self._tight(x, y)
+        A, A_x, active, held, inequality, gaps = self._tight(x, y)
         free, g, fit, rank = self._fitted(x, y, A, held)
         bounds = (g + A.T @ fit)[held]
         prices = torch.zeros(o.g.size, dtype=torch.float64)
         prices[active] = torch.from_numpy(fit[: len(active)].copy())
         H = self._curvature(x, y, prices).numpy()
+        # Beside a kink rows are near that hold nothing there: of multiplier and gap one is zero.
+        pulls = np.abs(fit) / max(float(np.abs(fit).max(initial=0.0)), 1e-300)
+        holding = (pulls >= gaps) | (gaps <= ROUNDING) | ~np.array(inequality, dtype=bool)
+        whole, A, A_x = A, A[holding], A_x[holding]
         still = np.zeros((len(A), len(slopes)))
         every = np.arange(len(A))
         solved = saddle(H, A, free, every, slopes[:, free].T, still, nearest=True)
@@ -82,7 +88,7 @@ class FittedAdjoint:
         # Where nothing pushes, multipliers are rounding of what f's slope is made of.
         size = float(np.abs(np.concatenate([g, H @ y.numpy(), fit, bounds])).max(initial=0.0))
         # More of them than there is room for (equations may follow from others): so is each.
-        always = A[[not i for i in inequality]]
+        always = whole[[not i for i in inequality]]
         room = np.linalg.matrix_rank(always) if len(always) else 0
         weak = bool((pushing <= WEAK * size).any()) or rank < room + sum(inequality)
         return crosses, alongs, weak
@@ -95,7 +101,7 @@ class FittedAdjoint:
 
     def priced(self, x: Vec, y: Vec) -> Priced:
         """The same, with what they are fitted to."""
-        A, _, active, held, inequality = self._tight(x, y)
+        A, _, active, held, inequality, _ = self._tight(x, y)
         free, g, fit, rank = self._fitted(x, y, A, held)
         # Where nothing pushes, the slope is rounding of its terms.
         terms = self.oracle.hvp(x, y)(y).numpy()
@@ -120,9 +126,12 @@ class FittedAdjoint:
         fit, rank = least_squares(A[:, free].T, -g[free])
         return free, g, fit, rank
 
-    def _tight(self, x: Vec, y: Vec) -> tuple[Array, Array, list[int], list[int], list[bool]]:
+    def _tight(
+        self, x: Vec, y: Vec
+    ) -> tuple[Array, Array, list[int], list[int], list[bool], Array]:
         """The derivatives by y and by x of what is tight, which rows and variables at bounds these
-        are, and which of the rows are inequalities. Equations that hold always stand behind.
+        are, which of the rows are inequalities, and their gaps relative to y. Equations that hold
+        always stand behind.
         """
         o = self.oracle
         scale, sums = max(norm(y), 1e-3), o.domain_y.sums()
@@ -135,7 +144,8 @@ class FittedAdjoint:
         A = np.concatenate([c_y[active].numpy(), sums])
         A_x = np.concatenate([c_x[active].numpy(), np.zeros((len(sums), o.n))])
         inequality = [not bool(o.g.equality[i]) for i in active] + [False] * len(sums)
-        return A, A_x, active, held, inequality
+        gaps = np.append(np.abs(slack.numpy()[active]) / scale, np.zeros(len(sums)))
+        return A, A_x, active, held, inequality, gaps
 
     def _slope(self, x: Vec, y: Vec, prices: Vec) -> tuple[Vec, Vec]:
         """``(c_x' l, c_y' l)``."""

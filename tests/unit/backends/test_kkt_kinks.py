@@ -192,3 +192,38 @@ def test_kinks_are_not_blamed_where_rows_cannot_hold() -> None:
     found = bl.solve(model(text), backend="kkt")
     assert found.status == "infeasible"
     assert "its constraints `cap`, `low` cannot hold" in found.message
+
+
+KINKED_ABOVE = {
+    "hinge": HEAD
+    + """
+upper { var t in [-6, 4] start 0; minimize mean(max(1 - c * (V @ w + s), 0)); }
+lower fit { var w[p], s; minimize sumsq(w)/2 + exp(t) * sum(max(1 - b * (X @ w + s), 0)); }
+""",
+    "quantile": HEAD
+    + """
+upper { var t in [-8, 3] start -2; minimize mean(max(0.9*(c - V@w - s), -0.1*(c - V@w - s))); }
+lower fit {
+  var w[p], s;
+  minimize mean(max(0.9*(b - X@w - s), -0.1*(b - X@w - s))) + exp(t) * sumsq(w);
+}
+""",
+}
+
+
+# F by Clarabel on a grid and beside the point. The last two are plateaus of F, one beside a kink.
+@pytest.mark.parametrize(
+    ("kind", "seed", "F"),
+    [("quantile", 4, 0.38016233), ("hinge", 3, 0.90848404), ("hinge", 7, 0.75274057)],
+)
+def test_minima_at_kinks_of_both_levels_are_certified(kind: str, seed: int, F: float) -> None:
+    """Responses beside them hold other rows, known to rounding alone."""
+    rng, n, p = np.random.default_rng(seed), 40, 2
+    X, V = rng.normal(size=(2, n, p))
+    b, c = (Z @ np.array([1.0, -1.0]) + 2 * rng.normal(size=n) for Z in (X, V))
+    if kind == "hinge":
+        b, c = np.sign(b), np.sign(c)
+    data = {"X": X, "V": V, "b": b, "c": c}
+    found = bl.solve(bl.parse(KINKED_ABOVE[kind], data=data), backend="kkt")
+    assert found.success, found.message
+    assert abs(found.F - F) < 1e-7
