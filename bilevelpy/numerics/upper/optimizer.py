@@ -347,6 +347,12 @@ def _no_response(response: Response, point: Point, *, rows: bool) -> Finish:
     level, value = "lower", lower.sign * point.lower.f
     if math.isfinite(point.lower.f):
         level, value = "upper", upper.sign * point.F
+    if math.isfinite(value):
+        return Finish(
+            Status.DIVERGED,
+            "both objectives are finite at the start, but derivatives of the lower one are not: "
+            "data or variables are too large there for their squares to be numbers",
+        )
     return Finish(
         Status.DIVERGED,
         f"the objectives are not finite at the start: the {level} one is {value}; give the "

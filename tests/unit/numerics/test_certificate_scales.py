@@ -137,3 +137,12 @@ def test_a_run_from_far_to_an_optimum_at_0_ends() -> None:
     found = bl.solve(bl.parse(text))
     assert found.success
     assert found.F < 1e-3
+
+
+def test_derivatives_that_overflow_are_named() -> None:
+    """The message said that the upper objective was not finite, and gave its finite value."""
+    text = "model large; param a[2]; upper { var x in [-5, 5] start 0; minimize (sum(y) - 1)^2; } "
+    text += "lower fit { var y[2]; minimize mean(logistic(-a * y)) + exp(x) * sumsq(y); }"
+    found = bl.solve(bl.parse(text, data={"a": [1e200, 1.0]}))
+    assert found.status == "diverged"
+    assert "both objectives are finite at the start" in found.message
