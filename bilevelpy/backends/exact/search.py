@@ -3,7 +3,8 @@ compass steps, or exchanges where she decides whole numbers only.
 
 Every trial point is answered by best responses, quickly found; one that is better than all others
 is confirmed by global solves of the followers, so whatever is kept is bilevel feasible. It proves
-nothing.
+nothing. Where no point is known yet and she decides whole numbers, steps make the sum of what best
+responses break her rows by smaller until they meet them.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ FIRST, LAST = 0.3, 1e-5
 OFF = 1e-6
 # Random steps away from the best point of whole numbers, and pairs that are tried from a point.
 KICK, PAIRS = 3, 400
+# Steps of one whole number where no point is known, and how far from a start random ones begin.
+STEPS, AROUND = (1.0, -1.0, 3.0, -3.0), 10.0
 
 
 def search_on(
@@ -54,6 +57,17 @@ def search_on(
     phase.from_points(points[::-1])
     phase.run(starts)
     Search(followers, state, deadline, rng).run([*points, *phase.points[:8]])
+
+
+def good_point(followers: Followers, state: Progress, seed: int, points: list[Array]) -> None:
+    """A good point before a tree, which seldom meets one where rows of the leader read responses:
+    in the time that a follower has.
+    """
+    system, deadline = followers.system, time.perf_counter() + followers.limits().seconds
+    below = set(system.lower_columns.tolist())
+    rows = system.upper_rows
+    if any(rows.functions.reads(r) & below for r in range(rows.count)):
+        Search(followers, state, deadline, np.random.default_rng(seed)).quickly(points)
 
 
 @dataclass(slots=True)
@@ -92,6 +106,7 @@ class Search:
         for point in [*points, columns.start]:
             self._value(point[: columns.count])
         if not moving.size:
+            self._meet(points, whole)
             self._exchanges(whole)
             return
         while self._time():
@@ -106,6 +121,64 @@ class Search:
             finite = [v for v in values if math.isfinite(v[0])]
             if finite:
                 self._descend(trials[min(finite)[1]], moving)
+
+    def quickly(self, points: list[Array]) -> None:
+        """Exchanges that help, where no point is known from one near ``points`` of relaxations."""
+        whole = np.flatnonzero((self.system.columns.owner == 0) & self.system.columns.integer)
+        if whole.size and self.quick is not None:
+            self._meet(points, whole)
+            if self.state.best is not None:
+                self._improve(self.state.best[: self.system.columns.count].copy(), whole)
+
+    def _meet(self, points: list[Array], whole: Array) -> None:
+        """Descents of what rows of the leader are broken by, until there is a point: from the last
+        relaxation on, then from anywhere.
+        """
+        columns = self.system.columns
+        starts = [point[: columns.count] for point in points]
+        while self._time() and self.state.best is None:
+            at = starts.pop().copy() if starts else self._anywhere(whole)
+            at[whole] = np.clip(np.round(at[whole]), columns.lower[whole], columns.upper[whole])
+            if self._is_allowed(at):
+                self._value(self._fewest(at, whole))
+
+    def _anywhere(self, whole: Array) -> Array:
+        columns, at = self.system.columns, self.system.columns.start.copy()
+        low = np.maximum(columns.lower[whole], at[whole] - AROUND)
+        at[whole] = self.rng.uniform(low, np.minimum(columns.upper[whole], at[whole] + AROUND))
+        return at
+
+    def _fewest(self, at: Array, whole: Array) -> Array:
+        """The end of steps of single whole numbers that break the leader's rows by less."""
+        off, columns = self._off(at), self.system.columns
+        better = True
+        while better and off > OFF:
+            better = False
+            for n in self.rng.permutation(len(STEPS) * whole.size):
+                j, trial = whole[n // len(STEPS)], at.copy()
+                trial[j] = np.clip(
+                    at[j] + STEPS[n % len(STEPS)], columns.lower[j], columns.upper[j]
+                )
+                if not self._time():
+                    return at
+                if trial[j] != at[j] and self._is_allowed(trial):
+                    found = self._off(trial)
+                    if found < off - OFF:
+                        at, off, better = trial, found, True
+                        break
+        return at
+
+    def _off(self, v: Array) -> float:
+        """By how much best responses break the leader's rows, relative to their terms, in all."""
+        assert self.quick is not None
+        try:
+            found = self.quick.all(v)
+        except (ValueError, ArithmeticError):
+            return math.inf
+        if found is None:
+            return math.inf
+        rows = self.system.upper_rows
+        return float((rows.violation(found[0]) / row_scales(rows, found[0])).sum())
 
     def _exchanges(self, whole: Array) -> None:
         """Whole numbers up and down by one, alone and in pairs, from the best point for as long as

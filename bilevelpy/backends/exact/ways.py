@@ -27,7 +27,7 @@ from bilevelpy.backends.exact.price_bounds import with_price_bounds
 from bilevelpy.backends.exact.programs import Programs
 from bilevelpy.backends.exact.relax import Relaxed
 from bilevelpy.backends.exact.scip import LEAST
-from bilevelpy.backends.exact.search import search_on
+from bilevelpy.backends.exact.search import good_point, search_on
 from bilevelpy.backends.exact.status import is_close
 from bilevelpy.backends.exact.tree import solve_by_tree
 from bilevelpy.backends.exact.tried import best_of_tried, choices_to_try
@@ -317,9 +317,7 @@ class Ways(Programs):
         return found
 
     def _by_tree(self, until: float, relaxed: list[Array]) -> Outcome | None:
-        """One tree, where there is one: after rounds of cuts, which are sooner done where few
-        responses count, and have good points and the first cuts.
-        """
+        """One tree, where there is one: after cuts, which few responses may end, and a search."""
         system, state = self.system, self.state
         cuts: list[Cut] = []
         if not has_tree(system):
@@ -331,6 +329,8 @@ class Ways(Programs):
             )
             if found.status not in ("time_limit", "stuck", "trouble") or state.stopped:
                 return found
+            inner = Followers(system, lambda: replace(self.limits(START), feasible=FEASIBLE))
+            good_point(inner, state, self.options.seed, relaxed)
         return solve_by_tree(system, lambda: self.limits(until=until), state, cuts)
 
     def _search(self, found: Outcome, state: Progress, points: list[Array]) -> Outcome:
