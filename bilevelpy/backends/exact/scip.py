@@ -305,7 +305,8 @@ class Model:
             return "interrupted"
         spent = interlude.after + (time.perf_counter() - began)
         if values is not None:
-            self._in_units(values)
+            if spent < limits.seconds:
+                self._in_units(values)
             self.offer(values)
         pace = interlude.pace
         if pace is not None:
