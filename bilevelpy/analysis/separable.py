@@ -23,9 +23,12 @@ MIXED = "mixed"  # elements meet
 
 @dataclass(frozen=True, slots=True)
 class Along:
-    """Entry ``a`` along dimension ``dim`` reads variables at element ``a`` only."""
+    """Entry ``a`` along dimension ``dim`` reads variables at element ``a`` only; at ``index[a]``
+    where there is one: entries of a sum whose `where` reads an outer iterator are pairs.
+    """
 
     dim: int
+    index: ir.Expr | None = None
 
 
 State = str | Along
@@ -64,7 +67,8 @@ def _level_splits(bound: BoundProgram, level: Level, axis: Axis) -> bool:
     roots = [level.objective, *(t for c in level.constraints for t in c.terms)]
     scope = make_scope(bound, roots, names_of([level]), frozenset())
     states = _states(scope, roots, axis)
-    if states[level.objective] == MIXED:
+    whole = states[level.objective]
+    if whole == MIXED or (isinstance(whole, Along) and whole.index is not None):
         return False
     return all(
         isinstance(states[t], Along) or states[t] == FREE
@@ -107,20 +111,20 @@ def _state(node: ir.Expr, axis: Axis, states: dict[ir.Expr, State]) -> State:
             return SUMMED if linear and all(s == SUMMED for s in moving) else MIXED
         case ir.Einsum():
             labels = {
-                subscript[s.dim] if isinstance(s, Along) else s
+                (subscript[s.dim], s.index) if isinstance(s, Along) else (s, None)
                 for s, subscript in zip(inner, node.subscripts, strict=True)
                 if s != FREE
             }
             if len(labels) != 1:
                 return MIXED
-            label = labels.pop()
+            label, index = labels.pop()
             if isinstance(label, str):
                 return SUMMED if label == SUMMED and len(moving) == 1 else MIXED
-            return Along(node.output.index(label)) if label in node.output else SUMMED
+            return Along(node.output.index(label), index) if label in node.output else SUMMED
         case ir.Align():
             state = moving[0]
             if isinstance(state, Along):
-                return Along(node.source.index(state.dim))
+                return Along(node.source.index(state.dim), state.index)
             return state
         case ir.Reduce():
             return _reduced(node, moving[0])
@@ -135,10 +139,15 @@ def _state(node: ir.Expr, axis: Axis, states: dict[ir.Expr, State]) -> State:
             return state if isinstance(state, Along) and state.dim < node.rank - 2 else MIXED
         case ir.Gather():
             state = moving[0]
-            if not isinstance(state, Along) or node.index[state.dim] is not None:
+            if not isinstance(state, Along):
                 return MIXED
+            index = node.index[state.dim]
+            if index is not None:
+                return Along(0, index) if state.index is None and index.rank == 1 else MIXED
             kept = [d for d, i in enumerate(node.index) if i is None]
-            return Along(node.rank - len(kept) + kept.index(state.dim))
+            return Along(node.rank - len(kept) + kept.index(state.dim), state.index)
+        case ir.ScatterSum():
+            return _scattered(node, moving[0])
         case _:
             return MIXED
 
@@ -150,7 +159,16 @@ def _reduced(node: ir.Reduce, state: State) -> State:
         return MIXED
     if state.dim in node.dims:
         return SUMMED if node.function == "sum" else MIXED
-    return Along(state.dim - sum(d < state.dim for d in node.dims))
+    return Along(state.dim - sum(d < state.dim for d in node.dims), state.index)
+
+
+def _scattered(node: ir.ScatterSum, state: State) -> State:
+    """Pairs that come back to the element that they read."""
+    if not isinstance(state, Along):
+        return MIXED
+    if state.dim > 0:
+        return Along(state.dim - 1 + len(node.index), state.index)
+    return Along(node.index.index(state.index)) if state.index in node.index else MIXED
 
 
 def finite_sums(

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+import bilevelpy as bl
 from bilevelpy.analysis import describe, to_json
 from bilevelpy.analysis.structure import Evidence
 from tests.unit.analysis.models import (
@@ -351,3 +352,62 @@ def test_a_small_penalty_beside_a_kernel_counts(penalty: str, value: str) -> Non
     )
     assert (s.convexity.value, s.convexity.evidence) == (value, Evidence.OBSERVED)
     assert s.unique.value is (True if penalty else None)
+
+
+FOLDS = """
+model folds;
+set F = 1..3;
+dim q = 4, p = 2;
+param X[F, q, p], b[F, q];
+upper { var t in [-4, 4] start 0; minimize sumsq(fit.w); }
+lower fit[f in F] {
+  var w[p];
+  minimize sum((X[g, i, :] @ READS - b[g, i])^2 for g in F, i in q where g != f)
+    + exp(t) * sumsq(w);
+}
+"""
+
+
+TOGETHER = """
+model folds;
+set F = 1..3;
+dim q = 4, p = 2;
+param X[F, q, p], b[F, q];
+upper { var t in [-4, 4] start 0; minimize sumsq(w); }
+lower fit {
+  var w[F, p];
+  minimize sum((X[g, i, :] @ (READS) - b[g, i])^2 for f in F, g in F, i in q where g != f)
+    + exp(t) * sumsq(w);
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "reads", "blocks"),
+    [
+        (FOLDS, "w", ("F",)),
+        (TOGETHER, "w[f, :]", ("F",)),
+        (TOGETHER, "w[g, :]", ("F",)),
+        (TOGETHER, "w[f, :] + w[g, :]", ()),
+    ],
+)
+def test_sums_over_other_folds_leave_folds_apart(
+    text: str, reads: str, blocks: tuple[str, ...]
+) -> None:
+    """Pairs of folds come back to the fold whose variables they read, or meet those of others."""
+    rng = np.random.default_rng(0)
+    data = {"X": rng.standard_normal((3, 4, 2)), "b": rng.standard_normal((3, 4))}
+    model = bl.parse(text.replace("READS", reads), data=data)
+    assert bl.analyze(model).block_separable.value == blocks
+
+
+def test_folds_are_solved_as_blocks() -> None:
+    rng = np.random.default_rng(0)
+    X, b = rng.standard_normal((3, 4, 2)), rng.standard_normal((3, 4))
+    model = bl.parse(FOLDS.replace("READS", "w"), data={"X": X, "b": b})
+    found = bl.solve(model, backend="direct")
+    assert found.success
+    for f, w in enumerate(found["fit.w"]):
+        A, c = (np.concatenate(np.delete(Z, f, 0)) for Z in (X, b))
+        slope = A.T @ (A @ w - c) + np.exp(found["t"]) * w
+        assert np.abs(slope).max() < 1e-6
