@@ -50,6 +50,9 @@ def unbounded_ray(
     if bool(np.isfinite(ahead[move != 0.0]).any()):
         return None
     size = max(1.0, float(np.abs(start).max(initial=0.0)))
+    if longest > FAR * size:
+        # Solvers diverge to distances at which no lower program is solved any more.
+        move, longest = move * (size / longest), size
     decades = max(2, math.ceil(math.log10(FAR * size / longest)))
     first = v.copy()
     first[chosen] = start
