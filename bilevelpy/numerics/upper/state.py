@@ -72,7 +72,7 @@ class UpperState:
 
     _seen: tuple[Point, Vec, float] | None = None
     _held: tuple[Point, Face] | None = None
-    _quality: tuple[Point, tuple[int, int, int], float] | None = None
+    _quality: tuple[Point, tuple[int, int, int], float, bool] | None = None
     _model: tuple[Point, int, Vec] | None = None
     _newton: tuple[Point, Vec | None] | None = None
 
@@ -161,9 +161,11 @@ class UpperState:
             # Beyond tol the larger one matters to the accuracies alone.
             if found <= self.tol or accuracy.level > accuracy.floor:
                 found = max(found, self.decrement() / self.size())
+            hidden = False
             if found <= self.tol and self.more < MORE:
                 found = max(found, self.remainder())
-            known = self._quality = (self.point, version, found)
+                hidden = found > self.tol
+            known = self._quality = (self.point, version, found, hidden)
         return known[2]
 
     def remainder(self) -> float:
@@ -183,9 +185,8 @@ class UpperState:
     @property
     def is_hidden(self) -> bool:
         """Whether only :meth:`remainder` says that the run has not ended."""
-        if self.more >= MORE or self.relative_gradient() > self.tol:
-            return False  # no step is predicted before one is wanted
-        return self.decrement() / self.size() <= self.tol < self.remainder()
+        self.stationarity()
+        return self._quality is not None and self._quality[3]
 
     def relative_gradient(self) -> float:
         """Projected hypergradient on the scale of the run.
