@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # Responses as good as that of a cut meet it with this to spare: SCIP loses points that meet a row
-# by nothing, and a tie is where the leader's choice lies. As for cuts of a vertex
-# (:mod:`intersection`), whole numbers divide it to no value at SCIP's tolerance.
-ROOM = 1.73e-8
+# by nothing, or by less than twice its tolerance, and a tie is where the leader's choice lies. As
+# for cuts of a vertex (:mod:`intersection`), whole numbers divide it to no value at that tolerance.
+ROOM = 2.03e-8
 
 
 @dataclass(frozen=True, slots=True)

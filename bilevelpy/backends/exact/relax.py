@@ -36,6 +36,10 @@ SHARP = 1e-9
 # Sub-programs that an unbounded relaxation is split into at most.
 SPLITS = 2000
 
+# Seconds, and the part of those left, for a second try at what SCIP could not solve: other ways
+# follow.
+RETRY, TENTH = 2.0, 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -184,8 +188,9 @@ def _solve(program: Relaxed, limits: Limits, sign: float, interlude: Interlude |
         # A linear program that SCIP could not solve; its slower settings for such ones often can.
         model = program.model(program.kkt.objective, sign)
         model.scip.setEmphasis(engine().SCIP_PARAMEMPHASIS.NUMERICS)
-        again = None if interlude is None else replace(interlude, after=math.inf)
-        outcome = model.solve(replace(limits, seconds=left), again)
+        quiet = None if interlude is None else replace(interlude, after=math.inf)
+        again = model.solve(replace(limits, seconds=min(left, max(RETRY, TENTH * left))), quiet)
+        outcome = again if again.status in ("optimal", "infeasible") else outcome
     if outcome.status == "infeasible" and program.kkt.objective.degree == 3 and not program.fixed:
         return _confirmed(program, outcome, limits, sign, began)
     limited = outcome.status in ("time_limit", "trouble", "interrupted", "hopeless")

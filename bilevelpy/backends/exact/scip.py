@@ -107,11 +107,13 @@ class Model:
         plain = 0.0 if beside is None else sign * self.expression(beside, 0)
 
         def tell(unit: float) -> Any:
-            low = _end(least / unit)
-            height = self.scip.addVar(f"objective.{self.scip.getNVars()}", "C", lb=low, ub=None)
+            name, low = "objective" if unit == 1.0 else "objective in units", _end(least / unit)
+            height = self.scip.addVar(name, "C", lb=low, ub=None)
             self.derived.append((height, lambda v: sign * float(functions.value(v)[0]) / unit))
-            self.scip.setObjective(unit * height + plain, "minimize")
-            return self.scip.addCons(height >= (1.0 / unit) * expression)
+            told = expression if unit == 1.0 else (1.0 / unit) * expression
+            row = self.scip.addCons(height >= told)
+            self.scip.setObjective((height if unit == 1.0 else unit * height) + plain, "minimize")
+            return row
 
         self._height = functions, sign, tell(1.0), tell
 
