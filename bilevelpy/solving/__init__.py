@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,7 +22,7 @@ from bilevelpy.model import Model
 from bilevelpy.options import SolveOptions
 from bilevelpy.patience import LEAST, TooLong, until
 from bilevelpy.result import Record, Result, Status
-from bilevelpy.solving.beyond import Beyond, Start, is_point, time_is_left
+from bilevelpy.solving.beyond import Beyond, Start, is_point, said, time_is_left
 from bilevelpy.solving.course import Course, from_saved
 from bilevelpy.solving.driven import solve_driven
 from bilevelpy.solving.facts import check_unchanged, chosen, oracle, structure
@@ -99,7 +98,7 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
             if options.backend != "auto" or not others:
                 raise
             tried.append(others[0])
-            decision = decision.noted(f"`{name}`: {_said(error)}; went on with `{others[0]}`")
+            decision = decision.noted(f"`{name}`: {said(error)}; went on with `{others[0]}`")
             settings, following = replace(options, backend_options={}), None
     sign = -1.0 if model.program.upper.sense is Sense.MAXIMIZE else 1.0
     while goes_on and time_is_left(options, clock):
@@ -123,7 +122,7 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
         try:
             results.append(_attempt(model, name, facts, decision, settings, asked, clock, course))
         except (BackendError, ExportError) as error:  # what was found before is not lost
-            decision = decision.noted(f"`{name}`: {_said(error)}")
+            decision = decision.noted(f"`{name}`: {said(error)}")
     kept = _kept(results, sign)
     if goes_on and kept.success and not request.start and course.note is None:
 
@@ -147,11 +146,6 @@ def _following(decision: Decision) -> str | None:
     if decision.chosen != "exact":
         return None
     return next((name for name in decision.ranked if name in FOLLOWING), None)
-
-
-def _said(error: BackendError | ExportError) -> str:
-    """The sentence of an error, without its code and place: notes are lines of their own."""
-    return re.sub(r"^error\[BLV\d+\]: ", "", str(error).partition("\n")[0])
 
 
 def _attempt(

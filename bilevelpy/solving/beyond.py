@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,8 @@ class Beyond:
                 continue
             try:
                 again, decision = self._followed(plan, kept, decision, tried)
-            except (BackendError, ExportError):  # what was found before is not lost
+            except (BackendError, ExportError) as error:  # what was found before is not lost
+                decision = decision.noted(f"`{plan[0]}`: {said(error)}")
                 continue
             if self._is_better(again, kept) and (again.success or again.status is Status.UNBOUNDED):
                 found = "a better one" if again.success else "that F has no bound"
@@ -185,3 +187,8 @@ def is_point(result: Result) -> bool:
         not apart
         and max(c.lower_gap_relative, c.lower_feasibility, c.upper_feasibility) <= FEASIBLE
     )
+
+
+def said(error: BackendError | ExportError) -> str:
+    """The sentence of an error, without its code and place: notes are lines of their own."""
+    return re.sub(r"^error\[BLV\d+\]: ", "", str(error).partition("\n")[0])
