@@ -51,6 +51,11 @@ MISMATCH = 1e-2
 RANDOM = 4
 
 
+def _rounding(F: float, extent: float) -> float:
+    """The slope that rounding of F makes over an extent."""
+    return NOISE * abs(F) / max(extent, 1.0)
+
+
 @dataclass(slots=True)
 class RowsCheck:
     """One check of an x; ``place`` is a better point where a probe has met one."""
@@ -91,8 +96,7 @@ class RowsCheck:
             if shows_no_scale(here.F, None if start is None else start.F):
                 units = replace(units, extent=1.0)
         # On a plateau slopes are the rounding of their parts.
-        least = NOISE * abs(here.F) / max(units.extent, 1.0)
-        units = replace(units, parts=max(units.parts, least))
+        units = replace(units, parts=max(units.parts, _rounding(here.F, units.extent)))
         return cls(oracle, here, known or kinds(oracle), units, rng, sampler, here.weak)
 
     def run(self, tol: float, until: float) -> None:
@@ -129,9 +133,7 @@ class RowsCheck:
     @property
     def is_flat(self) -> bool:
         """Whether F does not change at x, but for rounding."""
-        return self.here.parts <= max(
-            UNDERFLOW, NOISE * abs(self.here.F) / max(self.units.extent, 1.0)
-        )
+        return self.here.parts <= max(UNDERFLOW, _rounding(self.here.F, self.units.extent))
 
     def downhill(self) -> Array | None:
         """The direction in which F falls most within the rows, of length 1; None where it does not,
