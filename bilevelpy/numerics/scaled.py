@@ -127,6 +127,15 @@ class ScaledCurvature:
         """What those at a point cost beside f_yy, in passes over the data."""
         return float(self.inner.passes)
 
+    @property
+    def penalty_rate(self) -> float | None:
+        """That of penalties in x, where all of x have the same unit."""
+        size = self.units.x
+        rate: float | None = self.inner.penalty_rate
+        if not rate:
+            return rate
+        return rate * float(size[0]) if bool((size == size[0]).all()) else None
+
     def at(self, x: Vec, y: Vec, u: Vec, check: Callable[[], None]) -> ScaledSecondOrder | None:
         """Those at a point."""
         s = self.units

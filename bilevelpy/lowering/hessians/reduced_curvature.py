@@ -24,6 +24,7 @@ from bilevelpy.ir import expr as ir
 from bilevelpy.ir.walk import postorder
 from bilevelpy.lowering.hessians.coloring import Columns
 from bilevelpy.lowering.hessians.joint_quadratic import second_product
+from bilevelpy.lowering.hessians.penalties import growth
 from bilevelpy.lowering.hessians.sparsity import linear_map
 from bilevelpy.lowering.hessians.structured import StructuredCurvature
 from bilevelpy.lowering.programs.constraints import standard_bodies
@@ -135,6 +136,21 @@ class ReducedCurvature:
             return None
         parts = self._weights(weights) if self.rows and weights is not None else ()
         return SecondOrder(self.oracle, made, (x, y, u), check, parts)
+
+    @cached_property
+    def penalty_rate(self) -> float | None:
+        """Where the upper variables are the strengths of penalties, how fast they grow in x: 0
+        linearly, else exponentially.
+        """
+        made, o = self._derived, self.oracle
+        if made is None or o.n == 0 or o.m == 0:
+            return None
+
+        def mixed(x: Vec, y: Vec) -> Array:
+            with np.errstate(over="ignore", invalid="ignore"):
+                return SecondOrder(o, made, (x, y, y), lambda: None).f_yx()
+
+        return growth(mixed, o.x0, o.m)
 
     @cached_property
     def _derived(self) -> _Derived | None:

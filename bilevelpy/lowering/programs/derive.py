@@ -13,6 +13,7 @@ The conventions at kinks are those of the kernels: 0 for `abs` and `relu` at 0, 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -114,7 +115,11 @@ def _apply(b: Builder, node: ir.Apply, w: Expr, reached: set[Expr]) -> Parts:
     if node.function in ("maximum", "minimum"):
         return _extreme(b, node, w)
     if node.function in ("pow", "huber") and node.operands[1] in reached:
-        raise Unknown(node.function)
+        base = node.operands[0]
+        if not (node.function == "pow" and isinstance(base, ir.Const) and base.value > 0.0):
+            raise Unknown(node.function)
+        rate = math.log(base.value)
+        return [(node.operands[1], _to(b, node.operands[1], b.mul(w, b.scale(rate, node))))]
     slope = _SLOPES.get(node.function)
     if slope is None:
         raise Unknown(node.function)

@@ -11,6 +11,7 @@ from scipy.linalg.lapack import dpotrf
 
 from bilevelpy.numerics.qp.working_set import Program, WorkingSet
 from bilevelpy.numerics.quasi_newton import CURVATURE, updated
+from bilevelpy.numerics.upper.shrinkage import Shrinkage
 
 if TYPE_CHECKING:
     from bilevelpy.numerics.lower.response import Point
@@ -25,6 +26,8 @@ LARGEST, ENTRIES = 600, 2_000_000
 COLUMN = 2.0
 # The matrix must promise to save so many times its price, at the pace of so many latest steps.
 WORTH, PACE = 2.0, 5
+# Entries of dy/dx up to which it is cheap beside a step where f_yy is kept.
+EVERY = 2_500
 # Curvatures below this fraction of the largest one are taken for it.
 FLAT = 1e-10
 
@@ -45,20 +48,25 @@ def reduced_newton(
 class ReducedNewton:
     """Steps to the minimiser of ``g'd + d'Bd/2`` in the box. B is the second derivative of Phi at
     the latest point where it was computed, with the moduli of its eigenvalues in place of negative
-    ones (Y. Dauphin et al., NeurIPS 2014), updated since by BFGS.
+    ones (Y. Dauphin et al., NeurIPS 2014), updated since by BFGS. Where x are the strengths of
+    penalties it is that in the coordinates of :mod:`bilevelpy.numerics.upper.shrinkage`.
 
     It is computed where the run has taken as many passes over the data since the last time as it
     costs, 2 n, so that it is at most half of all work, or the few that the zeros of its parts leave
     where f is a quadratic in y whose matrix is ``kept``; and where at the pace of the latest five
     steps the gradient would take twice as many to fall by ``tol``, so that runs which end soon
-    without it do.
+    without it do. At every step where dy/dx is small, f_yy kept and x are penalties.
     """
 
     def __init__(self, oracle: Any, columns: Columns, tol: float, kept: bool) -> None:
         self.oracle, self.columns, self.tol, self.kept = oracle, columns, tol, kept
         domain = oracle.domain_x
-        self.working = WorkingSet(domain.lower.numpy(), domain.upper.numpy(), np.empty((0, 0)))
+        self._box = np.stack([domain.lower.numpy(), domain.upper.numpy()])
+        self.working = WorkingSet(self._box[0], self._box[1], np.empty((0, 0)))
         self.matrix: Array | None = None
+        # The coordinates of the matrix, where they are not x.
+        self.shrinkage: Shrinkage | None = None
+        self._is_cheap = kept and oracle.n * oracle.m <= EVERY
         self._last: Point | None = None
         self._spent = self._passes()
         self._course: list[tuple[int, float]] = []
@@ -70,7 +78,8 @@ class ReducedNewton:
         its price.
         """
         self._course.append((self._passes(), float(np.sqrt(g.dot(g)))))
-        if self._is_due():
+        fresh = self._is_due()
+        if fresh:
             self.matrix = self._second(point)
             self._spent = self._passes()
         elif self.matrix is not None and self._last is not None:
@@ -79,13 +88,19 @@ class ReducedNewton:
         B = self.matrix
         if B is None:
             return None
-        x = point.x.numpy()
-        self.working.start(x)
-        found = self.working.solve(Program(B, None, point.g.numpy() - B.dot(x)))
+        x, slope, working, known = point.x.numpy(), point.g.numpy(), self.working, self.shrinkage
+        at = x
+        if known is not None:
+            working.low, working.high = known.ends
+            at = np.zeros(len(x)) if fresh else known.coordinates(x)
+            slope = slope if fresh else slope * known.slope(at)
+        working.start(at)
+        found = working.solve(Program(B, None, slope - B.dot(at)))
         if found is None:
             self.reset()
             return None
-        return x - np.minimum(np.maximum(found.y, self.working.low), self.working.high)
+        end: Array = np.minimum(np.maximum(found.y, working.low), working.high)
+        return x - (end if known is None else known.point(end))
 
     def reset(self) -> None:
         """Forget the matrix: its step led nowhere."""
@@ -96,8 +111,14 @@ class ReducedNewton:
 
     def carried(self) -> dict[str, Any]:
         """The matrix and the course of the run, by which the next one is due."""
-        course = [list(pair) for pair in self._course]
-        return {"matrix": self.matrix, "last": self._last, "spent": self._spent, "course": course}
+        known = self.shrinkage
+        return {
+            "matrix": self.matrix,
+            "last": self._last,
+            "spent": self._spent,
+            "course": [list(pair) for pair in self._course],
+            "shrinkage": None if known is None else (known.at, known.q, known.rate, known.ends),
+        }
 
     def restore(self, known: Mapping[str, Any], oracle: Any) -> None:
         """As they were."""
@@ -106,9 +127,17 @@ class ReducedNewton:
             raise ValueError("the matrix is of another size")
         self._spent = int(known["spent"])
         self._course = [(int(passes), float(size)) for passes, size in known["course"]]
+        self.shrinkage = None
+        if known["shrinkage"] is not None:
+            at, q, rate, ends = known["shrinkage"]
+            if at.shape != (self.oracle.n,) or q.shape != at.shape or ends.shape != (2, len(at)):
+                raise ValueError("the coordinates of the matrix are of another size")
+            self.shrinkage = Shrinkage(at, q, float(rate), ends)
 
     def _is_due(self) -> bool:
         now, norm = self._course[-1]
+        if self._is_cheap and self._rate() is not None:
+            return True
         if len(self._course) <= PACE or not 0.0 < norm < math.inf:
             return False
         o = self.oracle
@@ -120,6 +149,14 @@ class ReducedNewton:
         left = math.log(norm / (self.tol * max(v for _, v in self._course)))
         return bool(left * (now - before) > WORTH * price * fall)
 
+    def _rate(self) -> float | None:
+        """That of penalties whose shrinkage is followed: minima far out, where nothing is left of
+        it, are no matter for its coordinates.
+        """
+        rate: float | None = self.oracle.second_order.penalty_rate
+        ends = self._box if rate else self._box[:1]
+        return rate if np.isfinite(ends).all() else None
+
     def _passes(self) -> int:
         counts = self.oracle.counts
         return int(counts.grad_F + counts.grad_f + counts.hvp)
@@ -127,6 +164,11 @@ class ReducedNewton:
     def _learn(self, old: Point, new: Point) -> None:
         """The BFGS update of B by the move between two points."""
         s, d = (new.x - old.x).numpy(), (new.g - old.g).numpy()
+        known = self.shrinkage
+        if known is not None:
+            before, after = (known.coordinates(p.x.numpy()) for p in (old, new))
+            s = after - before
+            d = new.g.numpy() * known.slope(after) - old.g.numpy() * known.slope(before)
         B = self.matrix
         assert B is not None
         curved = s.dot(d) > CURVATURE * math.sqrt(s.dot(s) * d.dot(d))
@@ -140,10 +182,16 @@ class ReducedNewton:
             return None
         check = getattr(o, "check_deadline", lambda: None)
         found = o.second_order.at(point.x, point.y, adjoint.u, check)
-        R = None if found is None else self.columns(point, found.f_yx())
+        mixed = None if found is None else found.f_yx()
+        R = None if mixed is None else self.columns(point, mixed)
         if found is None or R is None:
             return None
         H = found.reduced(R)
+        self.shrinkage, rate = None, self._rate()
+        if rate is not None and mixed is not None:
+            x, y, box = point.x.numpy(), point.y.numpy(), self._box
+            self.shrinkage = Shrinkage.of(x, y, mixed, R, rate, box)
+            H.reshape(-1)[:: o.n + 1] += point.g.numpy() * self.shrinkage.bend
         return definite(0.5 * (H + H.T), FLAT)
 
 
