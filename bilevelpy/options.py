@@ -35,14 +35,15 @@ def dtype_name(wanted: Any) -> str:
     return str(getattr(wanted, "__name__", wanted)).removeprefix("torch.")
 
 
-# What the options of a solve are made of (NumPy's numbers are registered as these).
-_KINDS: tuple[tuple[str, type, str], ...] = (
-    ("backend", str, "the name of a backend"),
-    ("backend_options", Mapping, "a mapping of names to values"),
-    ("tol", Real, "a number"),
-    ("max_iter", Integral, "a whole number"),
-    ("time_limit", Real, "a number of seconds"),
-    ("seed", Integral, "a whole number"),
+# What the options of a solve are made of (NumPy's numbers are registered as the abstract types,
+# which take longer to ask than the usual ones).
+_KINDS: tuple[tuple[str, tuple[type, ...], str], ...] = (
+    ("backend", (str,), "the name of a backend"),
+    ("backend_options", (dict, Mapping), "a mapping of names to values"),
+    ("tol", (float, Real), "a number"),
+    ("max_iter", (int, Integral), "a whole number"),
+    ("time_limit", (float, Real), "a number of seconds"),
+    ("seed", (int, Integral), "a whole number"),
 )
 
 

@@ -66,7 +66,7 @@ class BFGS:
     in torch: callers look at the answer.
     """
 
-    __slots__ = ("_table", "memory", "pairs", "rescale", "scale", "version")
+    __slots__ = ("_new", "_table", "memory", "pairs", "rescale", "scale", "version")
 
     def __init__(self, scale: float = 1.0, memory: int = 30, *, rescale: bool = False) -> None:
         self.scale = scale
@@ -75,15 +75,17 @@ class BFGS:
         # Counts the changes, so that results can be kept.
         self.version = 0
         self.pairs: deque[tuple[Vec, Vec, float]] = deque(maxlen=memory)
-        # The same pairs side by side where vectors are short; None where they are long.
+        # The same pairs side by side where vectors are short; None where they are long. Those that
+        # are new wait until somebody multiplies.
         self._table: Pairs | None = None
+        self._new: list[tuple[Array, Array]] = []
 
     def apply(self, d: Vec) -> Vec:
         """O(memory * m): four products with matrices where vectors are short, else the two-loop
         recursion.
         """
         array = d.numpy()
-        table = self._table
+        table = self._side_by_side()
         if table is not None and table.count >= 2:
             with np.errstate(over="ignore", invalid="ignore"):
                 found = table.compact().apply(array, self.scale)
@@ -117,12 +119,19 @@ class BFGS:
         self.version += 1
         self.pairs.append((s, g, 1.0 / sg))
         if a.size <= SHORT:
-            if self._table is None:
-                self._table = Pairs(self.memory, a.size)
-            self._table.add(a, b)
+            self._new.append((a, b))
         if self.rescale:
             self.scale = sg / gg
         return True
+
+    def _side_by_side(self) -> Pairs | None:
+        if self._new and self._table is None:
+            self._table = Pairs(self.memory, self._new[0][0].size)
+        for s, g in self._new:
+            assert self._table is not None
+            self._table.add(s, g)
+        self._new.clear()
+        return self._table
 
     @np.errstate(over="ignore", invalid="ignore")
     def restricted(self, project: Operator, d: Vec) -> Vec:
@@ -136,9 +145,10 @@ class BFGS:
         plain = torch.from_numpy(h * array)
         if not self.pairs:
             return plain
-        if self._table is not None:
-            S, G = self._table.rows
-            SG = self._table.SG[: len(S), : len(S)]
+        table = self._side_by_side()
+        if table is not None:
+            S, G = table.rows
+            SG = table.SG[: len(S), : len(S)]
         else:
             S = np.array([s.numpy() for s, _, _ in self.pairs])
             G = np.array([g.numpy() for _, g, _ in self.pairs])
@@ -168,11 +178,12 @@ class BFGS:
         """Forget all pairs."""
         self.version += 1
         self.pairs.clear()
+        self._new.clear()
         self._table = None
 
     def carried(self) -> dict[str, Any]:
         """The pairs; of their table what is not in them: products, whose rounding has a history."""
-        t = self._table
+        t = self._side_by_side()
         k = 0 if t is None else t.count
         return {
             "scale": self.scale,
@@ -190,7 +201,7 @@ class BFGS:
         pairs = [(s, g, float(rho)) for s, g, rho in known["pairs"]]
         if len({part.shape for s, g, _ in pairs for part in (s, g)}) > 1:
             raise ValueError("the vectors of pairs have different lengths")
-        self.pairs, self._table = deque(pairs, maxlen=self.memory), None
+        self.pairs, self._table, self._new = deque(pairs, maxlen=self.memory), None, []
         if known["table"] is None:
             return
         self._table = t = Pairs(self.memory, pairs[0][0].numel() if pairs else 0)

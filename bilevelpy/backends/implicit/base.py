@@ -101,9 +101,9 @@ class DenseSolver:
         self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy
     ) -> Adjoint:
         """Adjoint at the point, by the factor of its last Newton step; where that may be an old
-        one, from the adjoint of the point before.
+        one, from the adjoint of the point before. Its relative error is that of the gradient.
         """
-        tol = max(1e-11, 0.1 * accuracy.level)
+        tol = max(1e-11, accuracy.level)
         dear = getattr(oracle, "hessian_price", 0.0) >= DEAR
         return dense_adjoint(
             oracle,

@@ -36,9 +36,10 @@ class JointQuadratic:
     def reduced(self, R: Array) -> Array:
         """``Phi'' = F_xx + F_xy R + R'F_yx + R'F_yy R`` with ``R = dy/dx`` (m, n)."""
         xy, yy = self.xy, self.yy
-        moving = R.any(1)
-        if np.count_nonzero(moving) < len(R):  # bounds hold the others
-            R, xy, yy = R[moving], xy[:, moving], yy[moving][:, moving]
+        if np.count_nonzero(R[:, 0]) < len(R):
+            moving = R.any(1)
+            if np.count_nonzero(moving) < len(R):  # bounds hold the others
+                R, xy, yy = R[moving], xy[:, moving], yy[moving][:, moving]
         found: Array = self.xx + R.T @ (yy @ R)
         if self.is_crossed:
             across = xy @ R
@@ -58,7 +59,7 @@ def joint_quadratic(oracle: Programs) -> JointQuadratic | None:
         return None
     n, m, count = oracle.n, oracle.m, len(xs)
     zero, nothing = torch.zeros(n, dtype=oracle.dtype), torch.zeros(m, dtype=oracle.dtype)
-    f_yx, F = np.empty((m, n)), np.empty((n + m, n + m))
+    f_yx, F = np.empty((m, n), order="F"), np.empty((n + m, n + m))
     f_product, F_product = mixed.at([]), own.at([])
     for k, unit in enumerate(torch.eye(n, dtype=oracle.dtype)):
         parts = f_product(oracle.along_x(unit))

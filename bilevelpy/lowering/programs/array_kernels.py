@@ -169,6 +169,8 @@ def _sparse(operator: SparseMap, v: Any, transpose: bool) -> Any:
 
 
 _ATOMS = kernels.ELEMENTWISE
+# Texts whose value does not depend on the order of their operands.
+COMMUTATIVE = ("{0} * {1}", "{0} + {1}")
 # Functions, or the text of an expression of the arguments.
 COUNTERPARTS: dict[Any, Function | str] = {
     torch.mul: "{0} * {1}",

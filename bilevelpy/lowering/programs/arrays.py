@@ -16,7 +16,12 @@ import torch
 from torch import fx
 
 from bilevelpy.lowering.programs import kernels
-from bilevelpy.lowering.programs.array_kernels import COUNTERPARTS, Function, softmax_pair
+from bilevelpy.lowering.programs.array_kernels import (
+    COMMUTATIVE,
+    COUNTERPARTS,
+    Function,
+    softmax_pair,
+)
 from bilevelpy.lowering.programs.gaps import Gaps
 from bilevelpy.lowering.programs.linear_map import data_product
 
@@ -35,6 +40,9 @@ def array_function(
     inputs: list[str] = []
     lines: list[str] = []
     names: dict[fx.Node, str] = {}
+    # What is computed already, by its text; functions by their names in it.
+    terms: dict[str, str] = {}
+    called: dict[Function, str] = {}
 
     def text(argument: Any) -> str:
         return _text(argument, names, known)
@@ -74,13 +82,17 @@ def array_function(
             elif node.kwargs:
                 return None
             elif isinstance(function, str):
-                term = function.format(*(text(a) for a in node.args))
+                operands = [text(a) for a in node.args]
+                if function in COMMUTATIVE:
+                    operands.sort()
+                term = function.format(*operands)
             else:
-                name = f"f{len(known)}"
+                name = called.setdefault(function, f"f{len(known)}")
                 known[name] = function
                 term = f"{name}({', '.join(text(a) for a in node.args)})"
-            names[node] = f"t{k}"
-            lines.append(f"    {names[node]} = {term}")
+            names[node] = terms.setdefault(term, f"t{k}")
+            if names[node] == f"t{k}":
+                lines.append(f"    {names[node]} = {term}")
         elif node.op == "output":
             lines.append(f"    return {text(node.args[0])}")
         else:

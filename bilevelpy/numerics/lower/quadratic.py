@@ -113,7 +113,7 @@ class QuadraticLower:
         value = c + 0.5 * float(found.y.dot(found.gradient + program.b))
         rest = found.multipliers
         if working.bounded:
-            np.clip(found.y, working.low, working.high, out=found.y)
+            np.minimum(np.maximum(found.y, working.low), working.high, out=found.y)
             rest = rest[found.side == 0]
         face = self._face(oracle.domain_y, found)
         residual = math.sqrt(rest.dot(rest))
@@ -137,9 +137,7 @@ class QuadraticLower:
         residual, size = self._bound(program, factor, u), math.sqrt(d.dot(d))
         if not residual <= SOLVED * size:
             oracle.counts.hvp += 1
-            r = d - program.product(u)
-            if not face.is_whole:
-                r, d = (face.project(torch.from_numpy(v)).numpy() for v in (r, d))
+            r, d = factor.tangent(d - program.product(u)), factor.tangent(d)
             residual, size = math.sqrt(r.dot(r)), math.sqrt(d.dot(d))
         if not residual <= SOLVED * size:
             return self.other.solve_adjoint(oracle, point, u0, accuracy)
@@ -252,23 +250,27 @@ class QuadraticLower:
         """The face of a solution, as :meth:`ProductSet.face` has it."""
         side, weak = found.side, 0
         if self.working.bounded:
-            slack = WEAK * float(np.abs(found.gradient).max(initial=0.0))
+            slack = WEAK * float(np.maximum.reduce(np.abs(found.gradient), initial=0.0))
             flat = (np.abs(found.multipliers) <= slack) & (side != 0)
-            weak = int(np.count_nonzero(flat & self.working.movable)) if flat.any() else 0
+            weak = int(np.count_nonzero(flat)) and int(
+                np.count_nonzero(flat & self.working.movable)
+            )
         known = self._known
         if (
             known is not None
             and known[2] == weak
-            and (known[1] is side or np.array_equal(known[1], side))
+            and (known[1] is side or not np.count_nonzero(known[1] != side))
         ):
             return known[0]
-        free = torch.from_numpy(side == 0)
+        free = side == 0
         simplices = []
         for b in domain.simplices:
-            support = b.rows(free).to(torch.float64)
-            members = support.sum(-1, keepdim=True).clamp(min=1.0)
-            simplices.append(SimplexFace(b, support, members))
-        whole = bool(free.all())
-        face = Face(domain.dim, None if whole else free, tuple(simplices), weak=weak)
+            support = free[b.start : b.stop].reshape(b.count, b.size).astype(np.float64)
+            members = np.maximum(np.add.reduce(support, axis=1, keepdims=True), 1.0)
+            simplices.append(SimplexFace(b, torch.from_numpy(support), torch.from_numpy(members)))
+        whole = np.count_nonzero(free) == len(free)
+        face = Face(
+            domain.dim, None if whole else torch.from_numpy(free), tuple(simplices), weak=weak
+        )
         self._known = (face, side, weak)
         return face

@@ -36,12 +36,12 @@ KEPT = 4
 @dataclass(frozen=True, slots=True, eq=False)
 class Factor:
     """``H_FF = L L'`` on the free variables ``where`` (all: None); ``bordered`` by their sums: E_F,
-    ``Z = H_FF^-1 E_F'`` and the inverse of ``E_F Z``.
+    ``Z = H_FF^-1 E_F'``, the inverse of ``E_F Z``, and what takes the means of the simplices.
     """
 
     where: np.ndarray | None
     L: Array
-    bordered: tuple[Array, Array, Array] | None = None
+    bordered: tuple[Array, Array, Array, Array] | None = None
 
     def solve(self, r: Array, total: Array | float = 0.0) -> Array:
         """The free part v of ``H v = r`` with the sums ``E v = total`` (r in their normal space
@@ -51,8 +51,16 @@ class Factor:
             return np.zeros(0)
         v: Array = by_factor(self.L, r if self.where is None else r[self.where])
         if self.bordered is not None:
-            sums, Z, inverse = self.bordered
-            v += Z @ (inverse @ (total - sums @ v))
+            sums, Z, inverse, _ = self.bordered
+            v += Z.dot(inverse.dot(total - sums.dot(v)))
+        return v
+
+    def tangent(self, r: Array) -> Array:
+        """The free part of r that changes no sum."""
+        v = r if self.where is None else r[self.where]
+        if self.bordered is not None:
+            sums, _, _, means = self.bordered
+            v = v - means.dot(v).dot(sums)
         return v
 
     def spread(self, v: Array, size: int) -> Array:
@@ -146,7 +154,9 @@ class WorkingSet:
             return Factor(where, L)
         sums = self.sums if where is None else self.sums[:, where]
         Z = dpotrs(L, np.asfortranarray(sums.T), lower=1)[0]
-        return Factor(where, L, (sums, Z, np.linalg.inv(sums @ Z)))
+        inner, sizes = sums.dot(Z), np.add.reduce(sums, axis=1)
+        inverse = 1.0 / inner if len(inner) == 1 else np.linalg.inv(inner)
+        return Factor(where, L, (sums, Z, inverse, sums / sizes[:, None]))
 
     def solve(self, program: Program) -> Solution | None:
         """The minimiser; None where H is singular, or no set is found in a reasonable time."""
@@ -180,17 +190,19 @@ class WorkingSet:
             y = factor.solve(-program.b, 1.0)
             g = program.product(y)
         else:
-            y = np.where(side < 0, self.low, np.where(side > 0, self.high, 0.0))
-            held = program.product(y) if y.any() else 0.0
+            y = np.where(side < 0, self.low, self.high)
+            y[factor.where] = 0.0
+            rest = program.b
+            if np.count_nonzero(y):
+                rest = rest + program.product(y)
             # The held members of a simplex are 0: its free ones have the whole sum.
-            y[factor.where] = factor.solve(-program.b - held, 1.0)
+            y[factor.where] = factor.solve(-rest, 1.0)
             g = program.product(y)
         g += program.b
         multipliers = g
         if factor.bordered is not None and self.sums is not None:
-            sums, inner = factor.bordered[0], g if factor.where is None else g[factor.where]
-            prices = (sums @ inner) / sums.sum(1)
-            multipliers = g - prices @ self.sums
+            means, inner = factor.bordered[3], g if factor.where is None else g[factor.where]
+            multipliers = g - means.dot(inner).dot(self.sums)
         return Solution(y, g, side, multipliers)
 
     def _wrong(self, found: Solution) -> np.ndarray | None:
