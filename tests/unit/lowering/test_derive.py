@@ -20,7 +20,8 @@ from tests.unit.lowering.programs import oracle
 # Every function that has a rule, in smooth places; `u` and `w` are vectors, `M` is a matrix.
 TERMS = [
     "sum(exp(u) * w)", "sum(expm1(u) * w)", "sum(log(1 + u^2) * w)", "sum(log1p(u^2))",
-    "sum(sqrt(1 + u^2))", "sum(1 / (2 + u^2))", "sum((2 + u)^3)", "sum((3 + u)^2.5)", "sum(10^u * w^2)", "sum(w * 0.5^(u * w))",
+    "sum(sqrt(1 + u^2))", "sum(1 / (2 + u^2))", "sum((2 + u)^3)", "sum((3 + u)^2.5)",
+    "sum(10^u * w^2)", "sum(w * 0.5^(u * w))",
     "sum(abs(u) * w)", "sum(max(u, w))", "sum(min(u, 0.1) * w)", "sum(relu(u) * w)",
     "sum(softplus(u - w))", "sum(sigmoid(u) * w)", "sum(tanh(u) * w)", "sum(sin(u) * cos(w))",
     "sum(tan(u / 3))", "sum(atan(u))", "sum(sinh(u) * cosh(w))", "sum(huber(u, 0.3) * w)",
