@@ -91,7 +91,7 @@ class ReducedNewton:
         x, slope, working, known = point.x.numpy(), point.g.numpy(), self.working, self.shrinkage
         at = x
         if known is not None:
-            working.low, working.high = known.ends
+            working.low, working.high = known.ends(x, self._box)
             at = np.zeros(len(x)) if fresh else known.coordinates(x)
             slope = slope if fresh else slope * known.slope(at)
         working.start(at)
@@ -117,7 +117,7 @@ class ReducedNewton:
             "last": self._last,
             "spent": self._spent,
             "course": [list(pair) for pair in self._course],
-            "shrinkage": None if known is None else (known.at, known.q, known.rate, known.ends),
+            "shrinkage": None if known is None else (known.at, known.q, known.rate),
         }
 
     def restore(self, known: Mapping[str, Any], oracle: Any) -> None:
@@ -129,10 +129,10 @@ class ReducedNewton:
         self._course = [(int(passes), float(size)) for passes, size in known["course"]]
         self.shrinkage = None
         if known["shrinkage"] is not None:
-            at, q, rate, ends = known["shrinkage"]
-            if at.shape != (self.oracle.n,) or q.shape != at.shape or ends.shape != (2, len(at)):
+            at, q, rate = known["shrinkage"]
+            if at.shape != (self.oracle.n,) or q.shape != at.shape:
                 raise ValueError("the coordinates of the matrix are of another size")
-            self.shrinkage = Shrinkage(at, q, float(rate), ends)
+            self.shrinkage = Shrinkage(at, q, float(rate))
 
     def _is_due(self) -> bool:
         now, norm = self._course[-1]
@@ -189,8 +189,7 @@ class ReducedNewton:
         H = found.reduced(R)
         self.shrinkage, rate = None, self._rate()
         if rate is not None and mixed is not None:
-            x, y, box = point.x.numpy(), point.y.numpy(), self._box
-            self.shrinkage = Shrinkage.of(x, y, mixed, R, rate, box)
+            self.shrinkage = Shrinkage.of(point.x.numpy(), point.y.numpy(), mixed, R, rate)
             H.reshape(-1)[:: o.n + 1] += point.g.numpy() * self.shrinkage.bend
         return definite(0.5 * (H + H.T), FLAT)
 

@@ -30,30 +30,34 @@ FAR, FARTHEST = math.exp(4.0), 10.0
 INSIDE = 1e-9
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Shrinkage:
-    """The coordinates p around a point, with the ends of the box of x in them as rows."""
+    """The coordinates p around a point."""
 
     at: Array
     q: Array
     rate: float
-    ends: Array
 
     @classmethod
-    def of(cls, x: Array, y: Array, mixed: Array, R: Array, rate: float, box: Array) -> Shrinkage:
-        """By f_yx and ``R = dy/dx`` at a point; the lower and upper bounds of x are rows."""
+    def of(cls, x: Array, y: Array, mixed: Array, R: Array, rate: float) -> Shrinkage:
+        """By f_yx and ``R = dy/dx`` at a point."""
         lost, size = -(mixed * R).sum(0), y.dot(mixed)
         # Weights of 0 tell nothing: half is the coordinate that does not bend.
         q = np.divide(lost, size, out=np.full_like(size, 0.5 * rate), where=size > 0.0)
         if rate:
             q = np.minimum(np.maximum(q, INSIDE * rate), (1.0 - INSIDE) * rate)
-            below = above = math.log(FAR) / rate
         else:
             q = np.maximum(q, INSIDE / np.maximum(np.abs(x), 1.0))
-            below, above = (1.0 - 1.0 / FARTHEST) / q, (FARTHEST - 1.0) / q
-        found = cls(x, q, rate, box)
-        found.ends = found._coordinates(np.minimum(np.maximum(box - x, -below), above))
-        return found
+        return cls(x, q, rate)
+
+    def ends(self, x: Array, box: Array) -> Array:
+        """How far a step from x goes, in p: the lower and upper bounds of x are rows of the box."""
+        if self.rate:
+            below = above = math.log(FAR) / self.rate
+        else:
+            free = 1.0 / self.q + x - self.at
+            below, above = (1.0 - 1.0 / FARTHEST) * free, (FARTHEST - 1.0) * free
+        return self._coordinates(np.minimum(np.maximum(box - x, -below), above) + (x - self.at))
 
     @property
     def bend(self) -> Array:

@@ -39,7 +39,7 @@ def ridge(penalty: str = "sum(exp(lam) * w^2) / 2", box: str = WIDE, p: int = 5)
 @pytest.mark.parametrize("rate", [1.0, math.log(10.0), 0.0])
 def test_coordinates_and_points_are_each_others_inverse(rate: float) -> None:
     at, p = np.array([0.3, 1.2, 2.0]), np.array([0.2, -0.1, 0.05])
-    known = Shrinkage(at, np.array([0.1, 0.5, 0.9]) * (rate or 1.0), rate, np.zeros((2, 3)))
+    known = Shrinkage(at, np.array([0.1, 0.5, 0.9]) * (rate or 1.0), rate)
     assert known.coordinates(known.point(p)) == pytest.approx(p)
     step = 1e-6
     slopes = (known.point(p + step) - known.point(p - step)) / (2 * step)
@@ -65,10 +65,11 @@ def test_the_response_is_linear_in_the_coordinate_of_each_penalty(form: str, rat
     mixed = np.diag(s(lam) * rate * w if rate else w)
     R = -np.linalg.solve(H + np.diag(s(lam)), mixed)
     box = np.array([[0.0] * 5, [9.0] * 5])
-    known = Shrinkage.of(lam, w, mixed, R, rate, box)
+    known = Shrinkage.of(lam, w, mixed, R, rate)
+    far = known.ends(lam, box)
     for i in range(5):
         p = np.zeros((2, 5))
-        p[:, i] = 0.3 * known.ends[:, i]
+        p[:, i] = 0.3 * far[:, i]
         ends = [fit(known.point(row)) for row in p]
         assert ends[0] - w == pytest.approx(p[0, i] * R[:, i], rel=1e-9, abs=1e-12)
         assert ends[1] - w == pytest.approx(p[1, i] * R[:, i], rel=1e-9, abs=1e-12)
@@ -76,11 +77,24 @@ def test_the_response_is_linear_in_the_coordinate_of_each_penalty(form: str, rat
 
 def test_weights_of_zero_have_a_coordinate_of_their_own() -> None:
     mixed, R = np.diag([0.0, 1.0]), np.diag([0.0, -0.3])
-    known = Shrinkage.of(
-        np.zeros(2), np.array([0.0, 1.0]), mixed, R, 1.0, np.array([[-1.0] * 2, [1.0] * 2])
-    )
+    known = Shrinkage.of(np.zeros(2), np.array([0.0, 1.0]), mixed, R, 1.0)
     assert known.q == pytest.approx([0.5, 0.3])
-    assert np.isfinite(known.ends).all()
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.0])
+def test_steps_go_on_from_the_end_of_an_earlier_one(rate: float) -> None:
+    """Between two second derivatives the coordinates stay those of the first point."""
+    known = Shrinkage(np.array([1.0]), np.array([0.4]), rate)
+    box, x = np.array([[0.0], [1e9]]), np.array([1.0])
+    reached = []
+    for _ in range(3):
+        x = known.point(known.ends(x, box)[1])
+        reached.append(x[0])
+    if rate:
+        assert reached == pytest.approx([5.0, 9.0, 13.0])
+    else:  # strengths beside the curvature 1 / 0.4 - 1
+        assert np.array(reached) + 1.5 == pytest.approx([25.0, 250.0, 2500.0])
+    assert known.point(known.ends(np.array([1.0]), box)[0]) == pytest.approx([0.0], abs=1e-12)
 
 
 @pytest.mark.parametrize(
