@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 Vec = torch.Tensor
 Array = np.ndarray[Any, np.dtype[np.float64]]
+# Products with f_yx up to which it is asked whether x are penalties: those of such columns are few.
+PRODUCTS = 30
 # Raises where the time is up.
 Check = Callable[[], None]
 
@@ -143,7 +145,7 @@ class ReducedCurvature:
         linearly, else exponentially.
         """
         made, o = self._derived, self.oracle
-        if made is None or o.n == 0 or o.m == 0:
+        if made is None or o.n * o.m == 0 or len(made.mixed_columns) > PRODUCTS:
             return None
 
         def mixed(x: Vec, y: Vec) -> Array:
