@@ -101,10 +101,10 @@ class DenseSolver:
         self, oracle: Oracle, point: Point, u0: Vec | None, accuracy: Accuracy
     ) -> Adjoint:
         """Adjoint at the point, by the factor of its last Newton step; where that may be an old
-        one, from the adjoint of the point before. Its relative error is that of the gradient.
+        one, from the adjoint of the point before, and no better than the gradient needs.
         """
-        tol = max(1e-11, accuracy.level)
         dear = getattr(oracle, "hessian_price", 0.0) >= DEAR
+        tol = max(1e-11, accuracy.level if dear else 0.1 * accuracy.level)
         return dense_adjoint(
             oracle,
             point.x,
