@@ -128,13 +128,10 @@ class ScaledCurvature:
         return float(self.inner.passes)
 
     @property
-    def penalty_rate(self) -> float | None:
-        """That of penalties in x, where all of x have the same unit."""
-        size = self.units.x
-        rate: float | None = self.inner.penalty_rate
-        if not rate:
-            return rate
-        return rate * float(size[0]) if bool((size == size[0]).all()) else None
+    def penalty_rates(self) -> Array | None:
+        """Those of penalties in scaled x."""
+        rates: Array | None = self.inner.penalty_rates
+        return None if rates is None else rates * self.units.x.numpy()
 
     def at(self, x: Vec, y: Vec, u: Vec, check: Callable[[], None]) -> ScaledSecondOrder | None:
         """Those at a point."""

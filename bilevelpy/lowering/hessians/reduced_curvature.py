@@ -140,9 +140,9 @@ class ReducedCurvature:
         return SecondOrder(self.oracle, made, (x, y, u), check, parts)
 
     @cached_property
-    def penalty_rate(self) -> float | None:
-        """Where the upper variables are the strengths of penalties, how fast they grow in x: 0
-        linearly, else exponentially.
+    def penalty_rates(self) -> Array | None:
+        """How fast the penalties grow whose strengths are upper variables: 0 linearly, else
+        exponentially, NaN for other variables; None where there is none.
         """
         made, o = self._derived, self.oracle
         if made is None or o.n * o.m == 0 or len(made.mixed_columns) > PRODUCTS:
@@ -152,7 +152,8 @@ class ReducedCurvature:
             with np.errstate(over="ignore", invalid="ignore"):
                 return SecondOrder(o, made, (x, y, y), lambda: None).f_yx()
 
-        return growth(mixed, o.x0, o.m)
+        rates = growth(mixed, o.x0, o.m)
+        return None if np.isnan(rates).all() else rates
 
     @cached_property
     def _derived(self) -> _Derived | None:

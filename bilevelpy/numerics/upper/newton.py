@@ -91,8 +91,8 @@ class ReducedNewton:
         x, slope, working, known = point.x.numpy(), point.g.numpy(), self.working, self.shrinkage
         at = x
         if known is not None:
-            working.low, working.high = known.ends(x, self._box)
             at = np.zeros(len(x)) if fresh else known.coordinates(x)
+            working.low, working.high = known.ends(at, self._box)
             slope = slope if fresh else slope * known.slope(at)
         working.start(at)
         found = working.solve(Program(B, None, slope - B.dot(at)))
@@ -130,13 +130,13 @@ class ReducedNewton:
         self.shrinkage = None
         if known["shrinkage"] is not None:
             at, q, rate = known["shrinkage"]
-            if at.shape != (self.oracle.n,) or q.shape != at.shape:
+            if not at.shape == q.shape == rate.shape == (self.oracle.n,):
                 raise ValueError("the coordinates of the matrix are of another size")
-            self.shrinkage = Shrinkage(at, q, float(rate))
+            self.shrinkage = Shrinkage(at, q, rate)
 
     def _is_due(self) -> bool:
         now, norm = self._course[-1]
-        if self._is_cheap and self._rate() is not None:
+        if self._is_cheap and self._rates() is not None:
             return True
         if len(self._course) <= PACE or not 0.0 < norm < math.inf:
             return False
@@ -149,13 +149,16 @@ class ReducedNewton:
         left = math.log(norm / (self.tol * max(v for _, v in self._course)))
         return bool(left * (now - before) > WORTH * price * fall)
 
-    def _rate(self) -> float | None:
-        """That of penalties whose shrinkage is followed: minima far out, where nothing is left of
+    def _rates(self) -> Array | None:
+        """Those of penalties whose shrinkage is followed: minima far out, where nothing is left of
         it, are no matter for its coordinates.
         """
-        rate: float | None = self.oracle.second_order.penalty_rate
-        ends = self._box if rate else self._box[:1]
-        return rate if np.isfinite(ends).all() else None
+        rates: Array | None = self.oracle.second_order.penalty_rates
+        if rates is None:
+            return None
+        low, high = self._box
+        ends = np.isfinite(low) & (np.isfinite(high) | (rates == 0.0))
+        return rates if (ends | np.isnan(rates)).all() else None
 
     def _passes(self) -> int:
         counts = self.oracle.counts
@@ -187,9 +190,9 @@ class ReducedNewton:
         if found is None or R is None:
             return None
         H = found.reduced(R)
-        self.shrinkage, rate = None, self._rate()
-        if rate is not None and mixed is not None:
-            self.shrinkage = Shrinkage.of(point.x.numpy(), point.y.numpy(), mixed, R, rate)
+        self.shrinkage, rates = None, self._rates()
+        if rates is not None and mixed is not None:
+            self.shrinkage = Shrinkage.of(point.x.numpy(), point.y.numpy(), mixed, R, rates)
             H.reshape(-1)[:: o.n + 1] += point.g.numpy() * self.shrinkage.bend
         return definite(0.5 * (H + H.T), FLAT)
 

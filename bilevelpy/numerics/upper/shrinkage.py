@@ -9,13 +9,12 @@ of the weights that x penalises, and the response itself says what it is::
     s(x + e) = s(x) (1 + a t(e)),    t = (exp(a e) - 1) / a,  or e where s is linear (a = 0)
     q = -(f_yx' dy/dx) / (f_yx' y),    p = t / (1 + q t),    t = p / (1 - q p)
 
-The part falls linearly in p, which at e = 0 is as long as x. For exponentials, ``q / a`` is the
-part that the penalty takes.
+The part falls like ``1 - q p``, and p is at e = 0 as long as x. For exponentials, ``q / a`` is what
+the penalty takes of the weight.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,41 +22,37 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
-# Steps go no farther than to this multiple of a penalty, or this part of it: beyond is another
-# valley. Strengths that are x themselves, to these multiples of the curvature beside them.
-FAR, FARTHEST = math.exp(4.0), 10.0
+# A step leaves at least this part of what is left of a weight, and of what a penalty takes of it:
+# beyond is another valley.
+LEFT = 0.1
 # The parts that penalties take are kept so far from 0 and 1.
 INSIDE = 1e-9
+# Linear growth is that of exponentials of so small a rate, to rounding.
+LINEAR = 1e-9
+# Exponents within the range of numbers.
+RANGE = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class Shrinkage:
-    """The coordinates p around a point."""
+    """The coordinates p around a point. Variables that are no penalties keep their own, to
+    rounding.
+    """
 
     at: Array
     q: Array
-    rate: float
+    rate: Array
 
     @classmethod
-    def of(cls, x: Array, y: Array, mixed: Array, R: Array, rate: float) -> Shrinkage:
-        """By f_yx and ``R = dy/dx`` at a point."""
+    def of(cls, x: Array, y: Array, mixed: Array, R: Array, rates: Array) -> Shrinkage:
+        """By f_yx, ``R = dy/dx`` at a point, and the rates of growth, NaN for no penalty."""
         lost, size = -(mixed * R).sum(0), y.dot(mixed)
+        rate = np.fmax(rates, LINEAR)
         # Weights of 0 tell nothing: half is the coordinate that does not bend.
-        q = np.divide(lost, size, out=np.full_like(size, 0.5 * rate), where=size > 0.0)
-        if rate:
-            q = np.minimum(np.maximum(q, INSIDE * rate), (1.0 - INSIDE) * rate)
-        else:
-            q = np.maximum(q, INSIDE / np.maximum(np.abs(x), 1.0))
-        return cls(x, q, rate)
-
-    def ends(self, x: Array, box: Array) -> Array:
-        """How far a step from x goes, in p: the lower and upper bounds of x are rows of the box."""
-        if self.rate:
-            below = above = math.log(FAR) / self.rate
-        else:
-            free = 1.0 / self.q + x - self.at
-            below, above = (1.0 - 1.0 / FARTHEST) * free, (FARTHEST - 1.0) * free
-        return self._coordinates(np.minimum(np.maximum(box - x, -below), above) + (x - self.at))
+        plain = np.isnan(rates) | ~(size > 0.0)
+        q = np.divide(lost, size, out=0.5 * rate, where=~plain)
+        most = np.where(rate > LINEAR, (1.0 - INSIDE) * rate, np.inf)
+        return cls(x, np.minimum(np.maximum(q, INSIDE * rate), most), rate)
 
     @property
     def bend(self) -> Array:
@@ -65,22 +60,31 @@ class Shrinkage:
         return 2.0 * self.q - self.rate
 
     def coordinates(self, x: Array) -> Array:
-        """p of x."""
-        return self._coordinates(x - self.at)
+        """p of x; rows of several x, too."""
+        most = RANGE / self.rate
+        moved = np.minimum(np.maximum(x - self.at, -most), most)
+        t = np.expm1(self.rate * moved) / self.rate
+        found: Array = t / (1.0 + self.q * t)
+        return found
+
+    def ends(self, p: Array, box: Array) -> Array:
+        """How far a step from p goes: the lower and upper bounds of x are rows of the box."""
+        q, rest = self.q, self.rate - self.q
+        ends = self.coordinates(box)
+        # What the penalty takes grows like 1 + rest p, where it grows exponentially.
+        least = np.where(rest > 0.0, (LEFT * (1.0 + rest * p) - 1.0) / rest, -np.inf)
+        np.maximum(ends[0], least, out=ends[0])
+        np.minimum(ends[1], (1.0 - LEFT * (1.0 - q * p)) / q, out=ends[1])
+        return ends
 
     def point(self, p: Array) -> Array:
         """x of p."""
         t = p / (1.0 - self.q * p)
-        found: Array = self.at + (np.log1p(self.rate * t) / self.rate if self.rate else t)
+        found: Array = self.at + np.log1p(self.rate * t) / self.rate
         return found
 
     def slope(self, p: Array) -> Array:
         """dx/dp."""
         rest = 1.0 - self.q * p
         found: Array = 1.0 / (rest * (rest + self.rate * p))
-        return found
-
-    def _coordinates(self, moved: Array) -> Array:
-        t = np.expm1(self.rate * moved) / self.rate if self.rate else moved
-        found: Array = t / (1.0 + self.q * t)
         return found

@@ -36,10 +36,18 @@ def ridge(penalty: str = "sum(exp(lam) * w^2) / 2", box: str = WIDE, p: int = 5)
     return bl.parse(RIDGE.format(box=box, penalty=penalty), data=data(p))
 
 
-@pytest.mark.parametrize("rate", [1.0, math.log(10.0), 0.0])
-def test_coordinates_and_points_are_each_others_inverse(rate: float) -> None:
+def around(at: np.ndarray, part: float, rate: float) -> Shrinkage:
+    """Penalties that take a part of their weights, by the response of one weight for each."""
+    s = rate or part
+    mixed, R = np.diag(np.full(len(at), s)), np.diag(np.full(len(at), -s * part))
+    return Shrinkage.of(at, np.ones(len(at)), mixed, R, np.full(len(at), rate))
+
+
+@pytest.mark.parametrize("rate", [1.0, math.log(10.0), 0.0, math.nan])
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
+def test_coordinates_and_points_are_each_others_inverse(rate: float, part: float) -> None:
     at, p = np.array([0.3, 1.2, 2.0]), np.array([0.2, -0.1, 0.05])
-    known = Shrinkage(at, np.array([0.1, 0.5, 0.9]) * (rate or 1.0), rate)
+    known = around(at, part, rate)
     assert known.coordinates(known.point(p)) == pytest.approx(p)
     step = 1e-6
     slopes = (known.point(p + step) - known.point(p - step)) / (2 * step)
@@ -48,6 +56,8 @@ def test_coordinates_and_points_are_each_others_inverse(rate: float) -> None:
     assert known.slope(zero) == pytest.approx(np.ones(3))
     bend = (known.slope(zero + step) - known.slope(zero - step)) / (2 * step)
     assert known.bend == pytest.approx(bend, rel=1e-6, abs=1e-8)
+    if math.isnan(rate):
+        assert known.point(p) == pytest.approx(at + p)
 
 
 @pytest.mark.parametrize(("form", "rate"), [("exp", 1.0), ("10^", math.log(10.0)), ("", 0.0)])
@@ -65,8 +75,8 @@ def test_the_response_is_linear_in_the_coordinate_of_each_penalty(form: str, rat
     mixed = np.diag(s(lam) * rate * w if rate else w)
     R = -np.linalg.solve(H + np.diag(s(lam)), mixed)
     box = np.array([[0.0] * 5, [9.0] * 5])
-    known = Shrinkage.of(lam, w, mixed, R, rate)
-    far = known.ends(lam, box)
+    known = Shrinkage.of(lam, w, mixed, R, np.full(5, rate))
+    far = known.ends(np.zeros(5), box)
     for i in range(5):
         p = np.zeros((2, 5))
         p[:, i] = 0.3 * far[:, i]
@@ -77,24 +87,26 @@ def test_the_response_is_linear_in_the_coordinate_of_each_penalty(form: str, rat
 
 def test_weights_of_zero_have_a_coordinate_of_their_own() -> None:
     mixed, R = np.diag([0.0, 1.0]), np.diag([0.0, -0.3])
-    known = Shrinkage.of(np.zeros(2), np.array([0.0, 1.0]), mixed, R, 1.0)
+    known = Shrinkage.of(np.zeros(2), np.array([0.0, 1.0]), mixed, R, np.ones(2))
     assert known.q == pytest.approx([0.5, 0.3])
 
 
 @pytest.mark.parametrize("rate", [1.0, 0.0])
-def test_steps_go_on_from_the_end_of_an_earlier_one(rate: float) -> None:
-    """Between two second derivatives the coordinates stay those of the first point."""
-    known = Shrinkage(np.array([1.0]), np.array([0.4]), rate)
-    box, x = np.array([[0.0], [1e9]]), np.array([1.0])
-    reached = []
+def test_a_step_leaves_a_tenth_of_what_is_left(rate: float) -> None:
+    """Also from the end of an earlier one, in the coordinates of the first point."""
+    known, p = around(np.array([1.0]), 0.6, rate), np.zeros(1)
+    box = np.array([[-1e9 if rate else 0.0], [1e9]])
+    left = 1.0
     for _ in range(3):
-        x = known.point(known.ends(x, box)[1])
-        reached.append(x[0])
-    if rate:
-        assert reached == pytest.approx([5.0, 9.0, 13.0])
-    else:  # strengths beside the curvature 1 / 0.4 - 1
-        assert np.array(reached) + 1.5 == pytest.approx([25.0, 250.0, 2500.0])
-    assert known.point(known.ends(np.array([1.0]), box)[0]) == pytest.approx([0.0], abs=1e-12)
+        p = known.ends(p, box)[1]
+        assert 1.0 - known.q[0] * p[0] == pytest.approx(0.1 * left)
+        left *= 0.1
+    least = known.point(known.ends(np.zeros(1), box)[0])[0]
+    if rate:  # a tenth of what the penalty takes
+        s = 1.5 * math.exp(least - 1.0)
+        assert s / (1.0 + s) == pytest.approx(0.06)
+    else:
+        assert least == pytest.approx(0.0, abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -107,21 +119,27 @@ def test_steps_go_on_from_the_end_of_an_earlier_one(rate: float) -> None:
         ("sum(exp(lam) * (w - 1)^2) / 2", None),  # not a form in y alone
         ("sum(softplus(lam) * w^2)", None),
         ("exp(sum(lam)) * sumsq(w)", None),  # each column reads all of x
+        ("sum(exp(-lam) * w^2)", None),
         ("sum(exp(lam) * w^2) + sum(lam * w)", None),
     ],
 )
 def test_penalties_are_recognised_by_how_they_grow(penalty: str, rate: float | None) -> None:
     text = RIDGE.format(box=WIDE, penalty=penalty)
-    oracle = oracle_of(text, **data())
-    assert oracle.second_order.penalty_rate == (None if rate is None else pytest.approx(rate))
+    found = oracle_of(text, **data()).second_order.penalty_rates
+    assert found is None if rate is None else found == pytest.approx(np.full(5, rate))
 
 
-def test_units_of_the_upper_variables_change_the_rate() -> None:
+def test_other_variables_beside_penalties_have_no_rate() -> None:
+    text = RIDGE.format(box=WIDE, penalty="sum(exp(lam[i]) * w[i]^2 for i in 1..3) + lam[4] * w[4]")
+    found = oracle_of(text, **data()).second_order.penalty_rates
+    assert found[:3] == pytest.approx(np.ones(3))
+    assert np.isnan(found[3:]).all()
+
+
+def test_units_of_the_upper_variables_change_the_rates() -> None:
     oracle = oracle_of(RIDGE.format(box=WIDE, penalty="sum(exp(lam) * w^2)"), **data())
-    y, same = torch.ones(5).double(), torch.full((5,), 4.0).double()
-    assert ScaledOracle(oracle, Units(same, y)).second_order.penalty_rate == pytest.approx(4.0)
-    mixed = torch.tensor([1.0, 1.0, 2.0, 1.0, 1.0]).double()
-    assert ScaledOracle(oracle, Units(mixed, y)).second_order.penalty_rate is None
+    x, y = torch.tensor([1.0, 4.0, 2.0, 1.0, 1.0]).double(), torch.ones(5).double()
+    assert ScaledOracle(oracle, Units(x, y)).second_order.penalty_rates == pytest.approx(x.numpy())
 
 
 @pytest.mark.parametrize("penalty", ["exp(lam)", "10^lam"])
@@ -152,4 +170,4 @@ def test_penalties_without_ends_stay_in_their_own_coordinates() -> None:
     text = RIDGE.format(box="start 0", penalty="sum(exp(lam) * w^2)")
     oracle = oracle_of(text, **data())
     newton = ReducedNewton(oracle, lambda point, mixed: None, 1e-6, kept=True)
-    assert newton._rate() is None
+    assert newton._rates() is None
