@@ -53,7 +53,7 @@ class Decision:
     ranked: tuple[str, ...]
     rejected: Mapping[str, str]
     warnings: tuple[str, ...] = ()
-    forced: bool = field(default=False)
+    forced: bool = False
     rejections: Mapping[str, Rejection] = field(default_factory=dict)
     row: int = 0
     notes: tuple[str, ...] = ()

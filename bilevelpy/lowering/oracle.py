@@ -81,7 +81,7 @@ class TorchOracle(KnownStructure):
             return self.expanded.value_gradient(x, y)
         program = self._df.gradient(value=True, by_x=False, by_y=True)
         if program is None:
-            value, grads = self._taped(x, y, self.lower.leaves(y))
+            value, grads = self._taped(x, self.lower.leaves(y))
             return value, self.lower.join(grads, y)
         found, *parts = program(*self.parts(x, y))
         return float(found), self.joined(self.lower, parts, y)
@@ -93,10 +93,10 @@ class TorchOracle(KnownStructure):
             return self.expanded.value_gradient(x, y)[1]
         program = self._df.gradient(value=False, by_x=False, by_y=True)
         if program is None:
-            return self.lower.join(self._taped(x, y, self.lower.leaves(y))[1], y)
+            return self.lower.join(self._taped(x, self.lower.leaves(y))[1], y)
         return self.joined(self.lower, program(*self.parts(x, y)), y)
 
-    def _taped(self, x: Vec, y: Vec, ys: list[Tensor]) -> tuple[float, Sequence[Tensor | None]]:
+    def _taped(self, x: Vec, ys: list[Tensor]) -> tuple[float, Sequence[Tensor | None]]:
         """f and df/dy where a function has no rule for its derivative."""
         value = self.function((self.f_expr,))(*self.upper.split(x), *ys)
         return value.item(), gradient(value, ys)

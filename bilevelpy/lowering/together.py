@@ -11,7 +11,6 @@ from torch import Tensor
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.lowering.sums.batch_oracle import BatchOracle
 
-Vec = Tensor
 Gradients = Callable[[Tensor, Tensor], Tensor]
 BatchGradients = Callable[[BatchOracle, Tensor, Tensor], Tensor]
 # What vmap raises where it has no rule for an operation.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,7 +28,6 @@ from bilevelpy.reductions.tables import free_rows, tree_functions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Quotient = tuple[sc.Scalar, sc.Scalar]
 
 # A denominator keeps its sign where its least value is above this fraction of its coefficients.

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from bilevelpy.reductions.columns import Columns
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 KINKS = frozenset({"abs", "max", "min"})
 

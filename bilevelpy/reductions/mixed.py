@@ -8,7 +8,7 @@ the variables, one of a multiplier has to be known (``assume dual(c) in [lo, hi]
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
@@ -20,8 +20,6 @@ from bilevelpy.reductions.rows import Functions, Rows, join_rows
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.conditions import KKT, Pair
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,7 +173,7 @@ class Cursor:
         accepts: set[str] = again.accepts()
         return None, k, accepts
 
-    def parse(self, symbol: str, start: int, end: int, where: str) -> Head | None:
+    def parse(self, symbol: str, start: int, end: int) -> Head | None:
         """The head of a level."""
         if self.covers(self.unreadable, start, end):
             return None

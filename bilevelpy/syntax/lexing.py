@@ -97,7 +97,7 @@ def prepare(source: Source, lex: Callable[[str], Iterable[Token]]) -> Lexed:
         elif kind == "FOREIGN_OPERATOR":
             _foreign_operator(out, source, token, span)
         elif kind == "OPEN_STRING":
-            _open_string(out, source, token, span)
+            _open_string(out, token, span)
         elif kind == "JUNK":
             _junk(out, token, span)
         elif kind == "NUMBER" and math.isinf(float(token)):
@@ -162,7 +162,7 @@ def _bars(out: Lexed, source: Source, at: int) -> int:
     return bars
 
 
-def _open_string(out: Lexed, source: Source, token: Token, span: Span) -> None:
+def _open_string(out: Lexed, token: Token, span: Span) -> None:
     # The rest of the line went into the text; what is usually meant ends before `;`, `)` or `,`.
     text = str(token).rstrip()
     body = text.rstrip(";,)]} ")

@@ -109,7 +109,7 @@ class _Recovery(Cursor):
         brace = self.head_end(start)
         opened = brace < len(self.tokens) and self.tokens[brace].type == "LBRACE"
         symbol = "upper_head" if self.tokens[start].type == "UPPER" else "lower_head"
-        head = self.parse(symbol, start, brace, "before the statements of this level")
+        head = self.parse(symbol, start, brace)
         if not opened:
             if head is not None:
                 where = f"after the head of `{head.name or 'upper'}`"

@@ -30,7 +30,6 @@ CURVED = {"quartic", "logistic", "exponential"}
 WHOLE = {"toll", "path", "flow", "whole"}
 PRICES = {"bidding", "investment"}
 GAMES = {"nash"}
-SEVERAL = {"two", "family", "whole", *GAMES}
 
 
 def suited(models, *kinds_of_models):

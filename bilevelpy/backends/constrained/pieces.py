@@ -72,7 +72,7 @@ def over_pieces(state: RowsState, here: Sample, search: Search) -> Onward:
             worst = math.inf
         else:
             (at, on), (step, ends) = found, stepped
-            new = search(at, step, partial(_bent, pieces, at, on, step, ends, state.units.extent))
+            new = search(at, step, partial(_bent, pieces, on, step, ends, state.units.extent))
             if new is not None:
                 return Onward(0.0, new, at, step, bool(ends.any()), pieces.is_known)
             worst = max(worst, _length(state, step))
@@ -132,7 +132,6 @@ def _step(state: RowsState, pieces: Pieces, at: Sample, piece: Piece) -> tuple[S
 
 def _bent(
     pieces: Pieces,
-    at: Sample,
     piece: Piece,
     step: Step,
     pushed: Array,

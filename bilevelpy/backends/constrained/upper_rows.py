@@ -35,7 +35,6 @@ from bilevelpy.numerics.rows.sample import RowsSampler
 from bilevelpy.numerics.wording import wording
 from bilevelpy.result import Status
 
-Vec = torch.Tensor
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # The weight of violations at most, in units of F's slope over that of a row.

@@ -12,7 +12,7 @@ between the two are inside, so that the value is a limit of theirs.
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from bilevelpy.backends.exact.scip import Model
     from bilevelpy.reductions.columns import Columns
     from bilevelpy.reductions.rows import Functions, Rows
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # By how much a twin breaks a row (relative to its terms): more than an engine lets whole numbers
 # gain by not being whole, less than what data of reasonable sizes leaves between an edge and the

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from bilevelpy.backends.exact.outcome import Limits
 from bilevelpy.backends.exact.scip import Model
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.conditions import KKT
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # Rows that the filter looks at one by one, and seconds for all of them.
 MOST, SECONDS = 200, 5.0

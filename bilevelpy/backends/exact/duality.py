@@ -13,7 +13,7 @@ the objective instead (``reductions.linear_objective``).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,8 +22,6 @@ from bilevelpy.backends.exact.cut import placed
 if TYPE_CHECKING:
     from bilevelpy.backends.exact.scip import Model
     from bilevelpy.reductions.conditions import KKT
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def write_duality(program: KKT, model: Model) -> None:

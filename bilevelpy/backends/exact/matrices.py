@@ -169,7 +169,7 @@ def _program(lifted: System, blocks: ProductSet) -> ConeProgram:
         raise _refused(lifted, *whole)
     parts = [_linear(rows, width), _domains(blocks, width)]
     parts += [_round(lifted, rows, r, width) for r in sorted(rows.functions.quadratic)]
-    parts += [_norm(lifted, norm, width) for norm in norms.made]
+    parts += [_norm(norm, width) for norm in norms.made]
     for r in rows.functions.trees:
         raise _refused(lifted, rows.spans[r], f"the constraint `{rows.names[r]}`")
     H = sp.csc_array(objective.quadratic.get(0, sp.csr_array((width, width))))
@@ -224,7 +224,7 @@ def _round(lifted: System, rows: Rows, r: int, width: int) -> Part:
     return matrix, ends, [clarabel.SecondOrderConeT(ends.size)]
 
 
-def _norm(lifted: System, norm: Norm, width: int) -> Part:
+def _norm(norm: Norm, width: int) -> Part:
     """``(t, v)`` in a second-order cone."""
     entries: list[tuple[int, int, float]] = [(0, norm.height, -1.0)]
     ends = np.zeros(1 + len(norm.parts))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,8 +21,6 @@ from bilevelpy.reductions.whole_responses import common_unit
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.rows import System
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 ROUNDING = 1e-9
 # Items with their copies, and units of weight, beyond which tables take too long.

@@ -6,14 +6,10 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from bilevelpy.backends.loop import LoopState
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.linear_solve import dot, norm
 from bilevelpy.numerics.lower.krylov import on_face
-
-Vec = torch.Tensor
 
 ORDERS = ("sequential", "parallel")
 DUALS = ("line-search", "constant")

@@ -28,8 +28,6 @@ from bilevelpy.numerics.upper.lipschitz import accurate
 if TYPE_CHECKING:
     from bilevelpy.backends.stochastic.state import SampledState
 
-Vec = torch.Tensor
-
 # Rows of a pilot: enough for its curvatures to be those of all rows, at most half of them.
 PILOT_ROWS, PILOT_FACTOR = 250, 20
 # Batches whose largest curvature is looked at.

@@ -6,15 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from bilevelpy.backends.loop import check_range
 from bilevelpy.backends.stochastic.loop import SampledBackend
 from bilevelpy.backends.stochastic.state import SampledState
 from bilevelpy.backends.stochastic.upper import ControlledOptions, fall, move
 from bilevelpy.lowering.protocol import Oracle
-
-Vec = torch.Tensor
 
 # Automatic length of the series: what is cut off, and a limit.
 CUT, LONGEST = 1e-3, 100

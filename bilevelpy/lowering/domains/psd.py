@@ -24,7 +24,6 @@ import torch
 from torch.autograd.function import once_differentiable
 
 Vec = torch.Tensor
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # Eigenvalues below this fraction of the largest are zero: a projection leaves rounding there.
 ZERO = 1e-11

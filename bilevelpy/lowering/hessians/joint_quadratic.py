@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from bilevelpy.ir.expr import Expr, VarRef
     from bilevelpy.lowering.programs.compiled import Programs
 
-Vec = torch.Tensor
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 

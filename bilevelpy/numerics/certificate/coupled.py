@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from bilevelpy.lowering.oracle import TorchOracle
 
 Vec = torch.Tensor
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # Radii of probes; how far the size of hypergradients is looked up.
 PROBE, BESIDE, NEAR = 1e-3, 1e-2, 1e-2

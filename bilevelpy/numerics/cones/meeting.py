@@ -20,7 +20,6 @@ import torch
 from bilevelpy.numerics.cones.semidefinite import cone_rows
 
 Vec = torch.Tensor
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True, slots=True)

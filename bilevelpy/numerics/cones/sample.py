@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
 
 from bilevelpy.numerics.cones.meeting import derivatives
@@ -14,7 +13,6 @@ from bilevelpy.numerics.cones.sequential import Kinds, Sample
 from bilevelpy.numerics.linear_solve import norm
 
 Vec = torch.Tensor
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # Multipliers below this fraction of the largest are weakly active.
 WEAK = 1e-6

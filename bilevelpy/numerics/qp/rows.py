@@ -29,7 +29,6 @@ from bilevelpy.numerics.qp.saddle import largest, saddle
 from bilevelpy.numerics.qp.two_sided import solve_two_sided
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-Places = np.ndarray[Any, np.dtype[np.intp]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 # Rows and bounds count as respected up to this fraction of their terms: rounding.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
 import torch
 
 from bilevelpy.lowering.protocol import Oracle
@@ -15,7 +13,6 @@ from bilevelpy.numerics.rows.response import rows_response
 from bilevelpy.numerics.upper.optimizer import advance, begin
 
 Vec = torch.Tensor
-Array = np.ndarray[Any, np.dtype[np.float64]]
 
 # Newton steps, relative to y, at which responses all over the upper set are solved.
 RESOLVED = 1e-8

@@ -138,9 +138,6 @@ def test_simplex_hypergradient_off_the_optimum() -> None:
     assert torch.allclose(state.point.g, expected, atol=1e-12)
 
 
-# From `direct`, whose answer the certificate accepts.
-LOGISTIC = 0.43890239398268166
-
 GD = {"upper": "gd", "lower_step": 2 / 101}
 
 
