@@ -255,7 +255,7 @@ def solve(
     )  # fmt: skip
     keep_freed()
     # Another device, and single precision, are torch's.
-    threads = nullcontext() if settings.is_elsewhere else few_threads(bound.bound)
+    threads = nullcontext() if settings.begins_on_device else few_threads(bound.bound)
     with threads, bound.alone() as model:
         return run(model, settings, request, began)
 

@@ -89,7 +89,7 @@ class SolveOptions:
             raise UsageError(f"time_limit must be positive (seconds), found {self.time_limit!r}")
 
     @property
-    def is_elsewhere(self) -> bool:
+    def begins_on_device(self) -> bool:
         """Whether more than float64 on the CPU is asked for."""
         return self.device != "cpu" or self.dtype != "float64"
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from bilevelpy.diagnostics import Span
 from bilevelpy.ir.types import Axis
 from bilevelpy.sema.elements import Subscript, element
-from bilevelpy.sema.kin import kin_hint
 from bilevelpy.sema.lookup import axes_text
 from bilevelpy.sema.names import has_numbers, number
-from bilevelpy.sema.points import ancestors, climb
+from bilevelpy.sema.points import ancestors, climb, subset_hint
 from bilevelpy.sema.scope import Context, State, Steps
 from bilevelpy.sema.values import Iterator, Point, Value, elementwise
 from bilevelpy.syntax import ast
@@ -74,7 +73,7 @@ def _link(
                 span,
                 "elements of different sets",
                 context=context,
-                hint=kin_hint(left.axis, right.axis),
+                hint=subset_hint(left.axis, right.axis),
                 operator=operator,
                 left=f"({left.axis.name})",
                 right=f"({right.axis.name})",

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from bilevelpy.diagnostics import Label, Span
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.types import Axis, AxisKind
-from bilevelpy.sema.kin import kin_hint
 from bilevelpy.sema.names import has_numbers, known_size
-from bilevelpy.sema.points import ancestors, climb, part, parts_of
+from bilevelpy.sema.points import ancestors, climb, part, parts_of, subset_hint
 from bilevelpy.sema.scope import Context, State, closest
 from bilevelpy.sema.values import (
     Iterator,
@@ -182,7 +181,7 @@ def pair(
                     subscript.span,
                     f"runs over {subscript.content.axis.name}",
                     context=context,
-                    hint=kin_hint(parent, subscript.content.axis),
+                    hint=subset_hint(parent, subscript.content.axis),
                     position=len(positions) + 1,
                     name=axis.name,
                     found=parent.name,

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 
 from bilevelpy.diagnostics import Fix, Label
 from bilevelpy.sema.elements import Subscript, element, pair
-from bilevelpy.sema.kin import kin_hint
 from bilevelpy.sema.members import member_declaration
 from bilevelpy.sema.names import declared_value, place_of
-from bilevelpy.sema.points import climb, parts_of
+from bilevelpy.sema.points import climb, parts_of, subset_hint
 from bilevelpy.sema.scope import Context, Declaration, State, Steps
 from bilevelpy.sema.values import Iterator, Point, Value, take
 from bilevelpy.syntax import ast
@@ -190,7 +189,7 @@ def _wrong_axis(
         if place
         else [],
         fix=fix,
-        hint=None if fix else kin_hint(value.axes[position], point.axis),
+        hint=None if fix else subset_hint(value.axes[position], point.axis),
         position=position + 1,
         name=name,
         found=value.axes[position].name,

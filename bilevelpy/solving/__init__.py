@@ -17,18 +17,18 @@ from bilevelpy.checkpoint import add_counts
 from bilevelpy.dispatcher import successor
 from bilevelpy.errors import BackendError, ExportError, MissingEngine
 from bilevelpy.ir.types import Sense
-from bilevelpy.lowering.elsewhere import check_device
+from bilevelpy.lowering.device import check_device
 from bilevelpy.model import Model
 from bilevelpy.options import SolveOptions
 from bilevelpy.patience import LEAST, TooLong, until
 from bilevelpy.result import Record, Result, Status
-from bilevelpy.solving.beyond import Beyond, Start, is_point, said, time_is_left
 from bilevelpy.solving.course import Course, from_saved
 from bilevelpy.solving.driven import solve_driven
 from bilevelpy.solving.facts import check_unchanged, chosen, oracle, structure
+from bilevelpy.solving.global_phase import GlobalPhase, Start, is_point, said, time_is_left
+from bilevelpy.solving.out_of_time import answer_at_start
 from bilevelpy.solving.request import Clock, Request
 from bilevelpy.solving.starts import given_values, start_at
-from bilevelpy.solving.unbegun import unbegun
 from bilevelpy.solving.whole import solve_whole
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
             facts = structure(model, options.seed)
             decision = chosen(model, options)
     except TooLong:
-        return unbegun(model, options, request, clock, doing)
+        return answer_at_start(model, options, request, clock, doing)
     clock.lap("analyze")
     if request.decided is not None:
         request.decided(facts, decision)
@@ -94,7 +94,7 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
         except (BackendError, ExportError) as error:  # a model that it accepted, but cannot take
             others = [n for n in decision.ranked if n not in tried]
             if options.backend == "auto" and not time_is_left(options, clock):
-                return unbegun(model, options, request, clock, f"written out for `{name}`")
+                return answer_at_start(model, options, request, clock, f"written out for `{name}`")
             if options.backend != "auto" or not others:
                 raise
             tried.append(others[0])
@@ -130,8 +130,8 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
             asked = replace(request, start=start)
             return _attempt(model, name, facts, noted, options, asked, clock, course)
 
-        beyond = Beyond(model, facts, options, clock, course, attempt)
-        results, kept, decision = beyond.look(results, kept, decision, tried)
+        phase = GlobalPhase(model, facts, options, clock, course, attempt)
+        results, kept, decision = phase.run(results, kept, decision, tried)
     best = _of_all(results, kept, decision, clock)
     # A run may have had a part of the time only; to do it again takes what was asked for.
     known = best.provenance

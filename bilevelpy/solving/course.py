@@ -15,7 +15,7 @@ import numpy as np
 from bilevelpy import storage
 from bilevelpy.checkpoint import Checkpoint, Saved, read
 from bilevelpy.result import Result, Status
-from bilevelpy.solving.elsewhere import ALONE
+from bilevelpy.solving.on_device import ALONE
 
 if TYPE_CHECKING:
     from bilevelpy.model import Model

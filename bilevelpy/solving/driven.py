@@ -31,13 +31,13 @@ from bilevelpy.options import SolveOptions
 from bilevelpy.progress import Progress, wanted
 from bilevelpy.provenance import provenance
 from bilevelpy.result import Certificate, Record, Result, Status
-from bilevelpy.solving.elsewhere import ALONE, begun_elsewhere, continued, going_on, usable
+from bilevelpy.solving.early_stopping import Stop, Watched, passed
 from bilevelpy.solving.facts import hashes, units
 from bilevelpy.solving.judge import Judge
+from bilevelpy.solving.on_device import ALONE, continued, going_on, run_on_device, usable
 from bilevelpy.solving.posed import Posed, posed
 from bilevelpy.solving.prices import prices_at, told, unknown
 from bilevelpy.solving.starts import moved, start_vectors
-from bilevelpy.solving.watching import Stop, Watched, passed
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure
@@ -99,11 +99,9 @@ def solve_driven(
         if spent:
             left = replace(options, max_iter=max(0, options.max_iter - spent))
         first: RunResult | None = None
-        if stage != MAIN and options.is_elsewhere:
+        if stage != MAIN and options.begins_on_device:
             limited = left.within(judge.run_limit())
-            first = begun_elsewhere(
-                functions, method, facts, limited, callback, start, keep, carried
-            )
+            first = run_on_device(functions, method, facts, limited, callback, start, keep, carried)
             if usable(first):
                 start = (first.x, first.y)
         halted = first is not None and first.status is Status.INTERRUPTED

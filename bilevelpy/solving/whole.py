@@ -18,10 +18,10 @@ from bilevelpy.options import SolveOptions
 from bilevelpy.provenance import provenance
 from bilevelpy.reductions.columns import make_columns
 from bilevelpy.result import Record, Result
+from bilevelpy.solving.early_stopping import Watched
 from bilevelpy.solving.facts import hashes
 from bilevelpy.solving.prices import told, unknown, with_fitted
 from bilevelpy.solving.watch import Watch
-from bilevelpy.solving.watching import Watched
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

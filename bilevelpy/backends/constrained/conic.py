@@ -12,7 +12,7 @@ import torch
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.acceptance import without_lower_rows, without_upper_rows
 from bilevelpy.backends.base import Accept, Cost, Reject, refuse_common
-from bilevelpy.backends.constrained.elsewhere import elsewhere, nowhere
+from bilevelpy.backends.constrained.feasible_starts import feasible_starts, no_feasible_start
 from bilevelpy.backends.constrained.starts import RowsState, begin_rows
 from bilevelpy.backends.constrained.upper_rows import measure_rows, step_rows
 from bilevelpy.backends.implicit.base import Implicit
@@ -98,11 +98,11 @@ class Conic(Implicit):
         state = super().init(oracle, x, y, options, rng)
         if math.isfinite(state.point.lower.f) or not functions.g.size:
             return state
-        for at in elsewhere(oracle, state.point.x, rng):
+        for at in feasible_starts(oracle, state.point.x, rng):
             found = super().init(oracle, at, y, options, rng)
             if math.isfinite(found.point.lower.f):
                 return found
-        state.finish = nowhere(oracle, state.point.x)
+        state.finish = no_feasible_start(oracle, state.point.x)
         return state
 
     def step(self, oracle: Oracle, state: Any, options: Any) -> Any:

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from bilevelpy.backends.constrained.continuation import continuations
 from bilevelpy.backends.constrained.descents import Descents, Place
-from bilevelpy.backends.constrained.elsewhere import somewhere
-from bilevelpy.backends.constrained.softened import softened
+from bilevelpy.backends.constrained.feasible_starts import random_point
 from bilevelpy.backends.constrained.starts import RowsState
 from bilevelpy.backends.nlp.starts import between
 from bilevelpy.numerics.driver.measure import Finish, Measure
@@ -131,7 +131,7 @@ def better_start(oracle: Any, here: Measure, systems: int) -> Place | None:
     descents.allowed = systems
     # Shadow prices are those of f without a term.
     if len(points) > 1 and not hasattr(oracle, "are_unique"):
-        ends += softened(descents, points, Place(here.x, here.y, here.F))
+        ends += continuations(descents, points, Place(here.x, here.y, here.F))
     best = min(ends, key=lambda p: p.F, default=None)
     if best is None:
         return None
@@ -159,7 +159,7 @@ def _points(oracle: Any, x: Vec, rng: torch.Generator) -> Iterator[Vec]:
         if is_finite and oracle.n == 1:
             yield domain.project(torch.from_numpy(between(low, high, (k + 0.5) / POINTS)))
         else:
-            yield somewhere(oracle, x, rng)
+            yield random_point(oracle, x, rng)
 
 
 def _better(first: Measure, second: Measure) -> Measure:

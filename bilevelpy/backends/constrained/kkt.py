@@ -18,7 +18,7 @@ from bilevelpy.backends.acceptance import (
     without_upper_rows,
 )
 from bilevelpy.backends.base import Accept, Cost, Reject
-from bilevelpy.backends.constrained.elsewhere import elsewhere, nowhere
+from bilevelpy.backends.constrained.feasible_starts import feasible_starts, no_feasible_start
 from bilevelpy.backends.constrained.further import Further, described, note, search
 from bilevelpy.backends.constrained.starts import RowsState, begin_rows, widened
 from bilevelpy.backends.constrained.upper_rows import measure_rows, step_rows
@@ -211,11 +211,11 @@ def _begun(
         if priced and state.finish is not None and math.isnan(state.point.F):
             state.finish = Finish(Status.STALLED, TIED)
         return state
-    for at in elsewhere(oracle, state.point.x, rng):
+    for at in feasible_starts(oracle, state.point.x, rng):
         found = begin(rows_response(oracle, options.lower_tol), at, y, options.tol)
         if found.point.lower.ended != "infeasible":
             return found
-    state.finish = nowhere(oracle, state.point.x)
+    state.finish = no_feasible_start(oracle, state.point.x)
     return state
 
 

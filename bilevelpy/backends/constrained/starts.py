@@ -12,9 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from bilevelpy.backends.constrained.elsewhere import elsewhere, nowhere, somewhere
+from bilevelpy.backends.constrained.feasible_starts import (
+    feasible_starts,
+    no_feasible_start,
+    random_point,
+)
 from bilevelpy.lowering.protocol import Oracle
-from bilevelpy.numerics.cones.meeting import derivatives, meeting
+from bilevelpy.numerics.cones.nearest_feasible import derivatives, nearest_feasible
 from bilevelpy.numerics.cones.sample import kinds, names, sample
 from bilevelpy.numerics.cones.sequential import (
     Kinds,
@@ -110,17 +114,17 @@ def begin_rows(
         return state
     here = sampler(o, first, y)
     if here is None:
-        others = (_plain(state, at, y) for at in elsewhere(o, first, rng))
+        others = (_plain(state, at, y) for at in feasible_starts(o, first, rng))
         tried = (sampler(o, at, y) for at in others if at is not None)
         here = next((one for one in tried if one is not None), None)
     if here is None:
-        state.finish = nowhere(o, first)
+        state.finish = no_feasible_start(o, first)
         return state
     first = here.x
     enter(state, here)
     scanned: list[tuple[float, int, Sample]] = []
     for t in range(SCAN if starts > 1 else 0):
-        at = _plain(state, somewhere(o, first, rng), o.y0)
+        at = _plain(state, random_point(o, first, rng), o.y0)
         one = None if at is None else sampler(o, at, y)
         if one is None:
             continue
@@ -216,7 +220,7 @@ def unmet(state: RowsState, at: Sample) -> Finish:
     off = violations(at.rows.numpy(), state.kinds.equality)
     worst = int((off / state.units.rows).argmax())
     row = names(state.oracle)[worst]
-    if meeting(state.oracle, at.x, state.oracle.g, state.oracle.G).impossible:
+    if nearest_feasible(state.oracle, at.x, state.oracle.g, state.oracle.G).impossible:
         return Finish(
             Status.INFEASIBLE,
             f"no x and y of their domains meet the upper constraints, whatever the followers want; "

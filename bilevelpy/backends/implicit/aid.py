@@ -26,10 +26,10 @@ from bilevelpy.numerics.linear_solve import (
     normal_equations,
     richardson,
 )
+from bilevelpy.numerics.lower.dense_preconditioner import DensePreconditioner
 from bilevelpy.numerics.lower.hypergradient import Adjoint, krylov_adjoint
 from bilevelpy.numerics.lower.krylov import gradient_descent, lbfgs, newton_cg, offered, on_face
 from bilevelpy.numerics.lower.preconditioner import PairPreconditioner
-from bilevelpy.numerics.lower.rented import RentedInverse
 from bilevelpy.numerics.lower.response import Accuracy, Point, Response
 from bilevelpy.numerics.lower.solve import LowerSolution
 from bilevelpy.numerics.quasi_newton import BFGS
@@ -139,7 +139,7 @@ class StepLength:
     given: float = 0.0
     rng: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
     pairs: PairPreconditioner = field(default_factory=PairPreconditioner)
-    inverse: RentedInverse = field(default_factory=RentedInverse)
+    inverse: DensePreconditioner = field(default_factory=DensePreconditioner)
     memory: BFGS = field(default_factory=lambda: BFGS(1.0))
     known: Operator | None = None
 

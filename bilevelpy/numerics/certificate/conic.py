@@ -15,7 +15,7 @@ import torch
 
 from bilevelpy.numerics.certificate.case import tolerance
 from bilevelpy.numerics.certificate.upper_rows import RowsCheck
-from bilevelpy.numerics.cones.meeting import derivatives
+from bilevelpy.numerics.cones.nearest_feasible import derivatives
 from bilevelpy.numerics.cones.newton import response_pair
 from bilevelpy.numerics.cones.response import conic_adjoint, solve_conic
 from bilevelpy.numerics.linear_solve import dot, norm

@@ -23,13 +23,13 @@ from bilevelpy.numerics.certificate.other_responses import along_others
 from bilevelpy.numerics.certificate.plateau import UNDERFLOW, Plateau
 from bilevelpy.numerics.certificate.prices import refused_prices
 from bilevelpy.numerics.certificate.upper_rows import RowsCheck
-from bilevelpy.numerics.cones.meeting import derivatives
+from bilevelpy.numerics.cones.nearest_feasible import derivatives
 from bilevelpy.numerics.cones.sample import kinds
 from bilevelpy.numerics.cones.sequential import Sample
 from bilevelpy.numerics.extent import HARDLY, extent_of, shows_no_scale
 from bilevelpy.numerics.linear_solve import norm
+from bilevelpy.numerics.rows.feasibility_cuts import Cut, cut_at
 from bilevelpy.numerics.rows.fitted_adjoint import ACTIVE, FittedAdjoint
-from bilevelpy.numerics.rows.meeting_cuts import Cut, cut_at
 from bilevelpy.numerics.rows.sample import kinds_with_cuts, with_cuts
 from bilevelpy.numerics.wording import wording
 from bilevelpy.options import SolveOptions

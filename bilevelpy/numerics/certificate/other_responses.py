@@ -22,7 +22,7 @@ import scipy.sparse as sp
 import torch
 from scipy.optimize import linprog
 
-from bilevelpy.numerics.cones.meeting import derivatives
+from bilevelpy.numerics.cones.nearest_feasible import derivatives
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.rows.fitted_adjoint import ACTIVE
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from bilevelpy.numerics.certificate.constrained import FEASIBLE
-from bilevelpy.numerics.cones.meeting import derivatives
+from bilevelpy.numerics.cones.nearest_feasible import derivatives
 from bilevelpy.numerics.cones.sample import names
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from bilevelpy.numerics.cones.meeting import derivatives
+from bilevelpy.numerics.cones.nearest_feasible import derivatives
 from bilevelpy.numerics.cones.response import along_response, solve_conic
 from bilevelpy.numerics.cones.sequential import Kinds, Sample
 from bilevelpy.numerics.linear_solve import norm

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bilevelpy.numerics.cones.meeting import derivatives
+from bilevelpy.numerics.cones.nearest_feasible import derivatives
 from bilevelpy.numerics.linear_solve import norm, unit
 from bilevelpy.numerics.qp.saddle import least_squares, saddle
 from bilevelpy.patience import TooLong, check, time_left

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bilevelpy.numerics.cones.meeting import derivatives
+from bilevelpy.numerics.cones.nearest_feasible import derivatives
 from bilevelpy.numerics.cones.sequential_rows import Within
 from bilevelpy.numerics.qp.rows import Held, Rows, Sides
 from bilevelpy.numerics.qp.saddle import saddle

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bilevelpy.numerics.cones.meeting import derivatives
+from bilevelpy.numerics.cones.nearest_feasible import derivatives
 from bilevelpy.numerics.cones.sequential import Sample
 from bilevelpy.numerics.qp.rows import Held, Sides
 from bilevelpy.numerics.qp.saddle import saddle

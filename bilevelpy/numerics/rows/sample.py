@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from bilevelpy.numerics.cones.meeting import derivatives
+from bilevelpy.numerics.cones.nearest_feasible import derivatives
 from bilevelpy.numerics.cones.sequential import Kinds, Sample
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.lower.response import NO_SOLUTION
-from bilevelpy.numerics.rows.meeting_cuts import Cut, cut_at
+from bilevelpy.numerics.rows.feasibility_cuts import Cut, cut_at
 from bilevelpy.numerics.rows.response import FLOOR, ConstrainedLower
 
 Vec = torch.Tensor

@@ -10,7 +10,7 @@ from scipy.optimize import linprog
 import bilevelpy as bl
 from bilevelpy.numerics.certificate.coupled import examine_rows
 from bilevelpy.numerics.lower.response import Accuracy
-from bilevelpy.numerics.rows.meeting_cuts import cut_at
+from bilevelpy.numerics.rows.feasibility_cuts import cut_at
 from bilevelpy.numerics.rows.response import constrained_lower
 from bilevelpy.options import SolveOptions
 from tests.unit.backends.coupled import model, oracle

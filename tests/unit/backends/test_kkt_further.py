@@ -15,8 +15,8 @@ import bilevelpy as bl
 from bilevelpy import solving
 from bilevelpy.backends.constrained.kkt import KKT, KKTOptions
 from bilevelpy.numerics.rows.curved import CurvedOracle
+from bilevelpy.numerics.rows.leader_response import leader_response
 from bilevelpy.numerics.rows.response import constrained_lower, rows_response
-from bilevelpy.numerics.rows.wish import wished
 from bilevelpy.result import Status
 from tests.unit.backends.test_kkt import MACHINE
 
@@ -203,11 +203,11 @@ def test_an_added_curvature_moves_the_response_towards_its_centre() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_wishes_agree_with_clarabel(seed: int) -> None:
+def test_leader_responses_agree_with_clarabel(seed: int) -> None:
     data = nearly_linear(seed, 2)
     o = solving.oracle(bl.parse(NEARLY_LINEAR, data=data))
     x = torch.zeros(2, dtype=torch.float64)
-    found = wished(o, constrained_lower(o, 1e-10).rows(x), x, o.y0, 100.0)
+    found = leader_response(o, constrained_lower(o, 1e-10).rows(x), x, o.y0, 100.0)
     assert found is not None
     y = cp.Variable(6)
     rows = [y >= 0, y <= 3, data["A"] @ y <= data["b"]]

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import bilevelpy as bl
-from bilevelpy.lowering.elsewhere import ElsewhereOracle
+from bilevelpy.lowering.device import DeviceOracle
 from bilevelpy.lowering.oracle import TorchOracle
 
 aten = torch.ops.aten
@@ -91,7 +91,7 @@ def bound(text: str, sparse: bool) -> bl.Model:
 @pytest.mark.parametrize("name", MODELS)
 def test_everything_lies_on_the_device(name: str, sparse: bool, dtype: torch.dtype) -> None:
     home = TorchOracle(bound(MODELS[name], sparse).bound)
-    there = ElsewhereOracle(home, "meta", dtype)
+    there = DeviceOracle(home, "meta", dtype)
     x, y, v = home.x0, home.y0, torch.ones(home.m, dtype=torch.float64)
     with OneDevice() as mode:
         found = [there.f(x, y), there.F(x, y), there.value_grad_F(x, y), there.value_grad_f(x, y)]

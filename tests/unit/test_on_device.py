@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import bilevelpy as bl
-from bilevelpy.lowering.elsewhere import ElsewhereOracle
+from bilevelpy.lowering.device import DeviceOracle
 from bilevelpy.solving.facts import oracle
 
 TEXT = """
@@ -33,7 +33,7 @@ def model() -> bl.Model:
 
 def test_single_precision_is_close_and_float64() -> None:
     home = oracle(model())
-    there = ElsewhereOracle(home, "cpu", torch.float32)
+    there = DeviceOracle(home, "cpu", torch.float32)
     x, y = home.x0 - 1.0, home.y0 + 0.3
     assert there.f(x, y) == pytest.approx(home.f(x, y), rel=1e-6)
     for single, double in (

@@ -43,7 +43,7 @@ def check_device(device: str) -> None:
         ) from error
 
 
-class ElsewhereOracle:
+class DeviceOracle:
     """An oracle of the protocol whose functions are evaluated in ``dtype`` on ``device``."""
 
     def __init__(self, home: TorchOracle, device: str, dtype: torch.dtype) -> None:
@@ -72,25 +72,25 @@ class ElsewhereOracle:
     def value_grad_F(self, x: Vec, y: Vec) -> tuple[float, Vec, Vec]:
         """F and its derivatives."""
         F, by_x, by_y = self._there.value_grad_F(*self._sent(x, y))
-        return F, _home(by_x), _home(by_y)
+        return F, _on_cpu(by_x), _on_cpu(by_y)
 
     def grad_F(self, x: Vec, y: Vec) -> tuple[Vec, Vec]:
         """dF in both variables."""
         by_x, by_y = self._there.grad_F(*self._sent(x, y))
-        return _home(by_x), _home(by_y)
+        return _on_cpu(by_x), _on_cpu(by_y)
 
     def value_grad_f(self, x: Vec, y: Vec) -> tuple[float, Vec]:
         """f and its derivative in y."""
         f, by_y = self._there.value_grad_f(*self._sent(x, y))
-        return f, _home(by_y)
+        return f, _on_cpu(by_y)
 
     def grad_f(self, x: Vec, y: Vec) -> Vec:
         """df in y."""
-        return _home(self._there.grad_f(*self._sent(x, y)))
+        return _on_cpu(self._there.grad_f(*self._sent(x, y)))
 
     def grad_f_x(self, x: Vec, y: Vec) -> Vec:
         """df in x."""
-        return _home(self._there.grad_f_x(*self._sent(x, y)))
+        return _on_cpu(self._there.grad_f_x(*self._sent(x, y)))
 
     def pullback(self, x: Vec, y: Vec) -> Callable[[Vec], tuple[Vec, Vec]]:
         """``v -> (f_yy v, f_xy v)``."""
@@ -98,28 +98,28 @@ class ElsewhereOracle:
 
         def product(v: Vec) -> tuple[Vec, Vec]:
             Hv, Jv = inner(v.to(**self._place))
-            return _home(Hv), _home(Jv)
+            return _on_cpu(Hv), _on_cpu(Jv)
 
         return product
 
     def hvp(self, x: Vec, y: Vec) -> Callable[[Vec], Vec]:
         """``v -> f_yy v``."""
         inner = self._there.hvp(*self._sent(x, y))
-        return lambda v: _home(inner(v.to(**self._place)))
+        return lambda v: _on_cpu(inner(v.to(**self._place)))
 
     def cross(self, x: Vec, y: Vec) -> Callable[[Vec], Vec]:
         """``v -> f_xy v``."""
         inner = self._there.cross(*self._sent(x, y))
-        return lambda v: _home(inner(v.to(**self._place)))
+        return lambda v: _on_cpu(inner(v.to(**self._place)))
 
     def hessian(self, x: Vec, y: Vec) -> Vec:
         """f_yy, dense."""
-        return _home(self._there.hessian(*self._sent(x, y)))
+        return _on_cpu(self._there.hessian(*self._sent(x, y)))
 
     def _sent(self, x: Vec, y: Vec) -> tuple[Vec, Vec]:
         return x.to(**self._place), y.to(**self._place)
 
 
-def _home(v: Vec) -> Vec:
+def _on_cpu(v: Vec) -> Vec:
     """In float64 on the CPU."""
     return v.detach().to(device="cpu", dtype=torch.float64)

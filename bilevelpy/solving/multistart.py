@@ -1,4 +1,4 @@
-"""Whether F is lower elsewhere in the upper set: a look around after a local end of a small model.
+"""Multistart after a local end of a small model: whether F is lower elsewhere in the upper set.
 
 A method that descends from one start ends at the local optimum beside it. Where there are few
 upper variables and a response takes little time, the responses to points all over the upper set
@@ -96,7 +96,7 @@ def _is_bounded(oracle: Any) -> bool:
     return bool(oracle.domain_y.is_nearly_box and not oracle.domain_y.is_free)
 
 
-def better_elsewhere(
+def better_point(
     oracle: TorchOracle, x: Vec, y: Vec, seed: int, spent: float, seconds: float
 ) -> tuple[Vec, Vec] | None:
     """A point of the upper set with a clearly lower F than (x, y), and its response; None where
@@ -107,14 +107,14 @@ def better_elsewhere(
     most = MOST_CONIC if applies(oracle) else MOST_KINKED if kinked else MOST
     until = time.perf_counter() + min(max(most, SHARE * spent), seconds)
     seeable, split = _without_kinks(oracle, x)
-    scout = _Scout(seeable, halves(y) if split else y, until, rows=bool(oracle.g.size))
-    here = scout.value(x)
+    sampler = _Sampler(seeable, halves(y) if split else y, until, rows=bool(oracle.g.size))
+    here = sampler.value(x)
     if here is None:
         return None
     seen: list[tuple[float, Vec]] = []
     for point in _points(oracle, x, rng, rows=bool(oracle.g.size)):
-        value = scout.value(point)
-        if scout.is_late:
+        value = sampler.value(point)
+        if sampler.is_late:
             break
         if value is not None:
             seen.append((value, point))
@@ -122,17 +122,17 @@ def better_elsewhere(
     best = seen[0] if seen else (math.inf, x)
     if oracle.domain_x.is_box:
         starts, steps = (STARTS_KINKED, STEPS_KINKED) if kinked else (STARTS, STEPS)
-        if kinked and scout.is_exact and oracle.m <= SOME_LOWER:
+        if kinked and sampler.is_exact and oracle.m <= SOME_LOWER:
             starts = STARTS_EXACT
         for _, start in seen[:starts]:
-            if scout.is_late:
+            if sampler.is_late:
                 break
-            end = scout.descend(start, steps)
+            end = sampler.descend(start, steps)
             best = min(best, end, key=lambda pair: pair[0])
     size = max(abs(here), abs(best[0]) if math.isfinite(best[0]) else 0.0)
     if not best[0] < here - CLEARLY * size:
         return None
-    response = scout.last_response(best[1])
+    response = sampler.last_response(best[1])
     if response is None:
         return None
     return best[1], joined(response) if split else response
@@ -152,7 +152,7 @@ def _without_kinks(oracle: TorchOracle, x: Vec) -> tuple[Any, bool]:
     return (oracle, False) if split is None else (split, True)
 
 
-class _Scout:
+class _Sampler:
     """Values of Phi at points far from each other, until a deadline."""
 
     def __init__(self, oracle: Any, y: Vec, deadline: float, *, rows: bool) -> None:

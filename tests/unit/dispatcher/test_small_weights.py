@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import bilevelpy as bl
-from bilevelpy.solving.awake import FAR, awake
 from bilevelpy.solving.facts import oracle
+from bilevelpy.solving.small_weights import FAR, with_small_weights
 
 FIT = """
 dim n, m, p; param X[n, p], y[n], V[m, p], v[m];
@@ -27,7 +27,7 @@ def model(text: str = FIT, n: int = 200, p: int = 20) -> bl.Model:
     return bl.parse(text, data={"X": X, "y": y, "V": V, "v": v})
 
 
-def test_what_fell_asleep_on_the_way_is_found_again() -> None:
+def test_what_a_descent_set_to_zero_is_found_again() -> None:
     result = bl.solve(model())
     alone = bl.solve(model(), backend="direct")
     assert result.success
@@ -39,7 +39,7 @@ def test_what_fell_asleep_on_the_way_is_found_again() -> None:
 def point(text: str, y: float) -> Any:
     functions = oracle(model(text, 12, 3))
     x = torch.full((functions.n,), -1.0, dtype=torch.float64)
-    return awake(functions, x, torch.tensor([y, 1.0, 1.0], dtype=torch.float64))
+    return with_small_weights(functions, x, torch.tensor([y, 1.0, 1.0], dtype=torch.float64))
 
 
 def test_each_weight_falls_where_it_may() -> None:
@@ -51,7 +51,7 @@ def test_each_weight_falls_where_it_may() -> None:
     assert open_below is None
 
 
-def test_there_is_none_where_nothing_sleeps_or_one_weight_moves_all() -> None:
+def test_there_is_none_where_nothing_is_zero_or_one_weight_moves_all() -> None:
     assert point(FIT, 0.5) is None
     assert point(FIT.replace("l[p]", "l"), 0.0) is None
     assert point(FIT.replace("abs(w)", "w^2"), 0.0) is None

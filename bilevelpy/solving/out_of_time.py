@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bilevelpy.solving.request import Clock, Request
 
 
-def unbegun(
+def answer_at_start(
     model: Model, options: SolveOptions, request: Request, clock: Clock, doing: str
 ) -> Result:
     """Start values with their objectives; nothing is claimed of them.

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from bilevelpy.numerics.cones.meeting import meeting
+from bilevelpy.numerics.cones.nearest_feasible import nearest_feasible
 from bilevelpy.numerics.driver.measure import Finish
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.result import Status
@@ -23,17 +23,17 @@ Vec = torch.Tensor
 BEYOND, TRIALS = (2.0, 1.5, 1.1, 1.0), 16
 
 
-def elsewhere(oracle: Any, x: Vec, rng: torch.Generator) -> Iterator[Vec]:
+def feasible_starts(oracle: Any, x: Vec, rng: torch.Generator) -> Iterator[Vec]:
     """Points at which followers may have a response where they have none at x."""
-    near = meeting(oracle, x, oracle.g, oracle.G).x
+    near = nearest_feasible(oracle, x, oracle.g, oracle.G).x
     if near is not None:
         yield from (oracle.domain_x.project(x + t * (near - x)) for t in BEYOND)
     for _ in range(TRIALS):
-        yield somewhere(oracle, x, rng)
+        yield random_point(oracle, x, rng)
 
 
-def somewhere(oracle: Any, x: Vec, rng: torch.Generator) -> Vec:
-    """A random point: in bounded boxes anywhere, else around the start."""
+def random_point(oracle: Any, x: Vec, rng: torch.Generator) -> Vec:
+    """A random x of its domain: in bounded boxes anywhere, else around the start."""
     low, high = oracle.domain_x.lower, oracle.domain_x.upper
     inside = torch.isfinite(low) & torch.isfinite(high)
     size = max(norm(x) / math.sqrt(max(x.numel(), 1)), 1.0)
@@ -44,12 +44,12 @@ def somewhere(oracle: Any, x: Vec, rng: torch.Generator) -> Vec:
     return found
 
 
-def nowhere(oracle: Any, x: Vec) -> Finish:
+def no_feasible_start(oracle: Any, x: Vec) -> Finish:
     """That no x was found at which followers have a response, and whether that is proved."""
     # Rows of epigraphs, which have no names of their own, can hold at every y.
     names = dict.fromkeys(p.constraint.name for p in oracle.g.rows)
     rows = ", ".join(f"`{name}`" for name in names if name.isidentifier())
-    if meeting(oracle, x, oracle.g).impossible:
+    if nearest_feasible(oracle, x, oracle.g).impossible:
         return Finish(
             Status.INFEASIBLE,
             f"the lower level has no feasible point at any x of its domain: its constraints {rows} "

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from bilevelpy.backends.implicit.aid import AID, AIDOptions
-from bilevelpy.numerics.lower.rented import PRICE, RentedInverse
+from bilevelpy.numerics.lower.dense_preconditioner import PRICE, DensePreconditioner
 from bilevelpy.numerics.lower.response import Response
 from tests.oracles import AutoOracle
 
@@ -55,7 +55,7 @@ def test_products_fall_once_they_have_paid() -> None:
 
 
 def test_what_is_singular_has_no_inverse() -> None:
-    o, inverse = ill(flat=1), RentedInverse()
+    o, inverse = ill(flat=1), DensePreconditioner()
     inverse.rent = PRICE * m
     inverse.settle(o, o.x0, o.y0)
     assert inverse.matrix is None
@@ -64,7 +64,7 @@ def test_what_is_singular_has_no_inverse() -> None:
 
 
 def test_it_is_carried_by_its_place() -> None:
-    o, inverse, again = ill(), RentedInverse(), RentedInverse()
+    o, inverse, again = ill(), DensePreconditioner(), DensePreconditioner()
     inverse.rent = PRICE * m
     inverse.settle(o, o.x0, o.y0)
     again.restore(inverse.carried(), o)

@@ -4,7 +4,8 @@ Responses of nearly linear lower levels stay at a vertex and jump to the next on
 landscape of steps, on which a descent ends beside its start. With ``c/2 |y - y0|^2`` added to f
 they move all the time. Minima for falling c lead to a start for the true f, which alone decides
 (homotopies of mathematical programs with equilibrium constraints: S. Scholtes, SIAM J. Optim. 11,
-2001). The centre y0 is what the leader would like to see, or what has been reached so far.
+2001). The centre y0 is the response that the
+leader would choose herself, or the last one.
 """
 
 from __future__ import annotations
@@ -18,18 +19,19 @@ import torch
 from bilevelpy.backends.constrained.descents import Descents, Place, apart
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.rows.curved import CurvedOracle
+from bilevelpy.numerics.rows.leader_response import leader_response
 from bilevelpy.numerics.rows.response import constrained_lower
-from bilevelpy.numerics.rows.wish import wished
 
 Vec = torch.Tensor
 
 # What c falls by, down to this part of the curvature that f has; steps at each.
 FALL, LEAST, STEPS = 0.3, 0.1, 15
-# Towards a wish c begins so much higher: there the response is the wish, and x keeps it near.
+# Towards the leader's own choice c begins so much higher: there it is the response, and x keeps it
+# near.
 STRONGER = 10.0
 # Steps on the true problem after them.
 LAST = 60
-# Wishes farther away than this many distances between responses are directions only.
+# Choices of the leader farther away than this many distances between responses are directions only.
 REACH = 10.0
 
 
@@ -52,7 +54,7 @@ def strengths(oracle: Any, points: Sequence[Place]) -> list[float]:
     return found
 
 
-def softened(descents: Descents, points: Sequence[Place], end: Place) -> Iterator[Place]:
+def continuations(descents: Descents, points: Sequence[Place], end: Place) -> Iterator[Place]:
     """The ends of continuations from the first of ``points``, responses to different x, from the
     best, and from the ``end`` of a run.
     """
@@ -63,15 +65,19 @@ def softened(descents: Descents, points: Sequence[Place], end: Place) -> Iterato
     middle = torch.stack([p.y for p in points]).mean(dim=0)
     reach = REACH * apart(list(points))
     best = min(points, key=lambda p: p.F)
-    for at, to_wish, follows in ((points[0], True, False), (best, False, True), (end, True, True)):
+    for at, leads, follows in (
+        (points[0], True, False),
+        (best, False, True),
+        (end, True, True),
+    ):
         if descents.is_over:
             return
         rows = constrained_lower(oracle, 1e-10).rows(at.x)
-        centre = wished(oracle, rows, at.x, at.y, reach) if to_wish else middle
+        centre = leader_response(oracle, rows, at.x, at.y, reach) if leads else middle
         descents.spent += rows.tally.systems
         if centre is None:
             continue
-        first = [STRONGER * falling[0], STRONGER * FALL * falling[0]] if to_wish else []
+        first = [STRONGER * falling[0], STRONGER * FALL * falling[0]] if leads else []
         found = _followed(descents, at, centre, [*first, *falling], follows=follows)
         if found is not None:
             yield found

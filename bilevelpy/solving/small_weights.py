@@ -1,8 +1,8 @@
-"""Where the kinks of a lower level weigh least: another start for sparse models.
+"""Upper variables under which the kinks of a lower level weigh least: a start for sparse models.
 
-A weight under which its variable is 0 is moved by no slope of F, so that what falls asleep on the
-way of a descent stays so, and F(x, y(x)) has as many local minima as there are sets of variables. A
-run from where all are awake goes by many more of them.
+F has no slope in a weight that holds its variable at 0: a variable that a descent sets to 0 stays
+there, and F(x, y(x)) has as many local minima as there are sets of variables. A run from weights
+under which no variable is 0 goes by many more of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Vec = torch.Tensor
 FAR = 0.99
 
 
-def awake(oracle: TorchOracle, x: Vec, y: Vec) -> dict[str, Any] | None:
+def with_small_weights(oracle: TorchOracle, x: Vec, y: Vec) -> dict[str, Any] | None:
     """The upper variables at a point where weights are small; None where no y is 0 at (x, y), where
     one upper variable moves all of them, or where there are no weights with ends.
     """

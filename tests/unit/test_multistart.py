@@ -9,7 +9,7 @@ import torch
 import bilevelpy as bl
 from bilevelpy.numerics.certificate.resolve import Resolver
 from bilevelpy.solving.facts import oracle
-from bilevelpy.solving.scout import _Responses
+from bilevelpy.solving.multistart import _Responses
 
 # An agent with the return b log(1 + e) for the effort e at the cost e: e = b - 1 from b = 1 on. The
 # principal earns 3 - b a unit: (b - 1) (3 - b) has its maximum 1 at b = 2. Below b = 1 the effort

@@ -12,7 +12,7 @@ import torch
 
 from bilevelpy.checkpoint import add_counts
 from bilevelpy.errors import UsageError
-from bilevelpy.lowering.elsewhere import ElsewhereOracle
+from bilevelpy.lowering.device import DeviceOracle
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.numerics.driver.carried import Carried, NotCarried
 from bilevelpy.numerics.driver.loop import Callback, Keep, RunResult
@@ -33,7 +33,7 @@ Start = tuple[Vec | None, Vec | None] | None
 COARSE = 1e-4
 
 
-def begun_elsewhere(
+def run_on_device(
     functions: TorchOracle,
     backend: Any,
     facts: Structure,
@@ -61,7 +61,7 @@ def begun_elsewhere(
             f"the solves of `{backend.name}` with constraints need float64 on the CPU: leave "
             "`device` and `dtype` out"
         )
-    oracle = ElsewhereOracle(functions, options.device, getattr(torch, options.dtype))
+    oracle = DeviceOracle(functions, options.device, getattr(torch, options.dtype))
     coarse = replace(options, tol=max(options.tol, COARSE))
     run = partial(drive, oracle, backend, facts, coarse, callback=callback, start=start, keep=keep)
     return going_on(run, carried)

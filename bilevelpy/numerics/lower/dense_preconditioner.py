@@ -31,9 +31,9 @@ PRICE = 2.0
 SINGULAR = 1e-7
 
 
-class RentedInverse:
-    """Counts products; has an inverse once these would have paid for it, and a new one when they
-    have again. Where f_yy is singular it has none from then on.
+class DensePreconditioner:
+    """Counts products as ``rent``; has an inverse once these would have paid for it, and a new one
+    when they have again (ski rental). Where f_yy is singular it has none from then on.
     """
 
     __slots__ = ("matrix", "place", "rent")

@@ -1,4 +1,4 @@
-"""What the leader would have her followers answer if they had no objective of their own::
+"""The response that the leader would choose herself, if followers had no objective of their own::
 
     min_y F(x, y)   s.t.  the lower rows and domains at x
 
@@ -24,9 +24,9 @@ STEPS, TRIALS, SHORTER, LONGER = 30, 20, 3.0, 0.3
 SETTLED = 1e-5
 
 
-def wished(oracle: Any, rows: Rows, x: Vec, y: Vec, reach: float) -> Vec | None:
-    """The wish at x, from y; as soon as one is farther than ``reach`` from y it is a direction
-    only, and is taken as it is. None where F or the projections have no value.
+def leader_response(oracle: Any, rows: Rows, x: Vec, y: Vec, reach: float) -> Vec | None:
+    """The minimum over y at x, from y. An iterate farther than ``reach`` from y ends the steps: it
+    gives a direction only. None where F or the projections have no value.
     """
     now, far = y.numpy(), 0.0
     F, _, slope = oracle.value_grad_F(x, y)

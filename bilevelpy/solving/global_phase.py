@@ -1,4 +1,4 @@
-"""What follows a certified local end: whether F is better elsewhere in the upper set."""
+"""The global phase after a certified local end: whether F is better elsewhere in the upper set."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from bilevelpy.errors import BackendError, ExportError
 from bilevelpy.ir.types import Sense
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Result, Status
-from bilevelpy.solving.awake import awake
+from bilevelpy.solving.multistart import better_point, is_small
 from bilevelpy.solving.posed import posed
-from bilevelpy.solving.scout import better_elsewhere, is_small
+from bilevelpy.solving.small_weights import with_small_weights
 from bilevelpy.solving.starts import start_at, start_vectors
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ SAME, CHECK = 1e-6, 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Beyond:
-    """The look around after a solve; ``attempt`` makes its runs."""
+class GlobalPhase:
+    """Further runs after a solve, made by ``attempt``."""
 
     model: Model
     facts: Structure
@@ -64,11 +64,11 @@ class Beyond:
     course: Course
     attempt: Attempt
 
-    def look(
+    def run(
         self, results: list[Result], kept: Result, decision: Decision, tried: list[str]
     ) -> tuple[list[Result], Result, Decision]:
         """The runs with those that follow, the one that is kept and what is noted."""
-        for planned in (self._elsewhere, self._softened):
+        for planned in (self._from_better_point, self._by_continuation):
             plan = planned(kept) if time_is_left(self.options, self.clock) else None
             if plan is None:
                 continue
@@ -114,7 +114,7 @@ class Beyond:
         sign = -1.0 if self.model.program.upper.sense is Sense.MAXIMIZE else 1.0
         return sign * again.F < sign * kept.F - SAME * max(1.0, abs(kept.F))
 
-    def _elsewhere(self, kept: Result) -> Plan | None:
+    def _from_better_point(self, kept: Result) -> Plan | None:
         """From a better point, or by a global search. A run that was at it when the solve was ended
         has its start.
 
@@ -143,19 +143,19 @@ class Beyond:
         sparse = ABSOLUTE_VALUES(facts) or GROUP_NORMS(facts)
         x, y = start_vectors(taken.given, start_at(kept.upper, kept.lower), None)
         if not ((looked or sparse) and is_small(taken.functions, affine=rows)):
-            upper = awake(taken.given, x, y) if sparse else None
+            upper = with_small_weights(taken.given, x, y) if sparse else None
             if upper is None:
                 return None
             return kept.backend, start_at(upper, kept.lower), self._plain
         y = taken.widened(x, y)
-        found = better_elsewhere(taken.functions, x, y, options.seed, clock.elapsed(), left)
+        found = better_point(taken.functions, x, y, options.seed, clock.elapsed(), left)
         clock.lap("solve")
         if found is None:
             return None
         lower = taken.given.unflatten_y(taken.narrowed(found[1]))
         return kept.backend, start_at(taken.given.unflatten_x(found[0]), lower), self._plain
 
-    def _softened(self, kept: Result) -> Plan | None:
+    def _by_continuation(self, kept: Result) -> Plan | None:
         """From the end, by the continuations of `kkt` in an added curvature: shares of a nearly
         linear follower jump from vertex to vertex, and points see little of what is between.
         """

@@ -23,7 +23,7 @@ Vec = torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Meeting:
+class NearestFeasible:
     """The nearest x at which the rows can hold, if it was found; ``impossible`` where it is shown
     that there is none.
     """
@@ -39,7 +39,7 @@ def derivatives(rows: Any, x: Vec, y: Vec) -> tuple[Vec, Vec, Vec]:
     return rows.values(x, y), *rows.jacobian(x, y)
 
 
-def meeting(oracle: Any, x: Vec, *levels: Any) -> Meeting:
+def nearest_feasible(oracle: Any, x: Vec, *levels: Any) -> NearestFeasible:
     """The x nearest to ``x`` at which the affine rows of ``levels`` (``oracle.g``, ``oracle.G``)
     can hold.
     """
@@ -69,5 +69,5 @@ def meeting(oracle: Any, x: Vec, *levels: Any) -> Meeting:
         sp.csc_matrix(sp.vstack(matrices)), np.concatenate(ends), cones, settings,
     ).solve()  # fmt: skip
     if str(found.status) not in ("Solved", "AlmostSolved"):
-        return Meeting(None, str(found.status) == "PrimalInfeasible")
-    return Meeting(oracle.domain_x.project(torch.from_numpy(np.array(found.x)[:n])), False)
+        return NearestFeasible(None, str(found.status) == "PrimalInfeasible")
+    return NearestFeasible(oracle.domain_x.project(torch.from_numpy(np.array(found.x)[:n])), False)
