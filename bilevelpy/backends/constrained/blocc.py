@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 
@@ -15,7 +15,7 @@ from bilevelpy.backends.loop import check_choices, check_range
 from bilevelpy.backends.value_function.f2ba import F2BA, F2BAOptions, Penalised
 from bilevelpy.backends.value_function.weighted import Inner, Weighted
 from bilevelpy.lowering.protocol import Oracle
-from bilevelpy.numerics.lower.response import Accuracy
+from bilevelpy.numerics.lower.response import NO_METHOD, Accuracy
 from bilevelpy.numerics.lower.solve import LowerSolution
 from bilevelpy.numerics.rows.multipliers import ConstrainedOracle, MultiplierMethod, Scaled
 from bilevelpy.options import BackendOptions
@@ -25,7 +25,6 @@ Vec = torch.Tensor
 # Multipliers are not found to more digits than this by gradients alone.
 FINEST = 1e-10
 DUALS = ("accelerated", "plain")
-_UNUSED: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +93,7 @@ class BLOCC(F2BA):
         self, oracle: Oracle, accuracy: Accuracy, options: F2BAOptions, rng: torch.Generator
     ) -> Penalised:
         """Saddle points in the place of minimisers."""
-        return Saddles(oracle, _UNUSED, accuracy, options=options, rng=rng)
+        return Saddles(oracle, NO_METHOD, accuracy, options=options, rng=rng)
 
 
 @dataclass(slots=True)
@@ -113,7 +112,7 @@ class Saddle(Inner):
     """``a f + b F + l'c`` with its saddle point (y, l), rows of c scaled to length one."""
 
     options: BLOCCOptions = field(default_factory=BLOCCOptions)
-    rows: Scaled = _UNUSED
+    rows: Scaled = field(kw_only=True)
     method: MultiplierMethod | None = None
 
     def solve(self, oracle: Oracle, x: Vec, a: float, b: float, level: float) -> LowerSolution:

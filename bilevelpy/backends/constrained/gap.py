@@ -5,8 +5,7 @@ minimised over x, y and the multipliers z for growing c.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 
@@ -22,8 +21,6 @@ from bilevelpy.numerics.rows.multipliers import Scaled
 from bilevelpy.numerics.upper.optimizer import UpperState
 
 Vec = torch.Tensor
-
-_UNUSED: Any = None
 
 
 def start_gap(
@@ -60,7 +57,7 @@ def measure_gap(oracle: Oracle, state: UpperState) -> Measure:
 class Gap(JointPenalty):
     """Value and gradient of ``F + c G`` at ``w = (x, y, z)``."""
 
-    rows: Scaled = _UNUSED
+    rows: Scaled = field(kw_only=True)
     gamma2: float = 1.0
 
     def evaluate(self, x: Vec, near: Point | None, y: Vec, expected: float = 0.0) -> Point:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
@@ -18,7 +18,7 @@ from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.driver.measure import Measure
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.lower.hypergradient import Adjoint
-from bilevelpy.numerics.lower.response import Accuracy, Point, Response
+from bilevelpy.numerics.lower.response import NO_METHOD, Accuracy, Point, Response
 from bilevelpy.numerics.lower.solve import finish
 from bilevelpy.numerics.spectrum import extreme_eigenvalues
 from bilevelpy.numerics.upper.gd import gradient_step
@@ -38,8 +38,6 @@ LARGEST = 100.0
 ROUNDING = 1e-14
 # Fraction of the steps in which F has a weight, where their number grows.
 SHARED = 0.5
-# In the place of the lower and adjoint methods, which this response does not have.
-_UNUSED: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +121,7 @@ class BDA:
             step = 0.5 / max(tops) if max(tops) > 0 else 1.0
         accuracy = Accuracy(level=1e-3, change=1.0, floor=min(1e-3 * options.tol, 1e-7))
         response = Descent(
-            oracle, _UNUSED, accuracy, correct=False, options=options, step=step, begun=y
+            oracle, NO_METHOD, accuracy, correct=False, options=options, step=step, begun=y
         )
         response.T = options.lower_steps or FIRST
         state = begin(response, x, y, 0.0)

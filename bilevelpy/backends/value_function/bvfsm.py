@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 
@@ -19,7 +19,7 @@ from bilevelpy.numerics.driver.measure import Measure
 from bilevelpy.numerics.linear_solve import dot, norm
 from bilevelpy.numerics.lower.hypergradient import Adjoint
 from bilevelpy.numerics.lower.krylov import lbfgs
-from bilevelpy.numerics.lower.response import Accuracy, Point, Response
+from bilevelpy.numerics.lower.response import NO_METHOD, Accuracy, Point, Response
 from bilevelpy.numerics.lower.solve import LowerSolution, finish
 from bilevelpy.numerics.quasi_newton import BFGS
 from bilevelpy.numerics.upper.optimizer import UpperState, advance, begin, measure
@@ -28,6 +28,7 @@ from bilevelpy.result import Status
 
 Vec = torch.Tensor
 
+# Lower variables at most: random starts say little in more dimensions.
 LARGEST = 10
 LOCAL = (
     "the lower level may be nonconvex: its value is the least one found from several starts, and "
@@ -35,7 +36,6 @@ LOCAL = (
 )
 # Stages are solved to this stationarity.
 ROUGH = 1e-3
-_UNUSED: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +114,7 @@ class BVFSM:
             upper = norm(oracle.grad_F(x, y)[1]) / (norm(y) or 1.0)
         accuracy = Accuracy(level=1e-6, change=1.0, floor=min(1e-2 * options.tol, 1e-8))
         response = Barrier(
-            oracle, _UNUSED, accuracy, options=options, rng=rng, bend_F=upper, bend_f=lower
+            oracle, NO_METHOD, accuracy, options=options, rng=rng, bend_F=upper, bend_f=lower
         )
         response.prepare(x, y)
         return _tightened(begin(response, x, response.y, 0.0), options)

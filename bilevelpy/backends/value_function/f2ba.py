@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
@@ -17,7 +17,7 @@ from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.driver.measure import Measure
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.lower.hypergradient import Adjoint
-from bilevelpy.numerics.lower.response import Accuracy, Point, Response
+from bilevelpy.numerics.lower.response import NO_METHOD, Accuracy, Point, Response
 from bilevelpy.numerics.lower.solve import LowerSolution, finish
 from bilevelpy.numerics.upper.gd import gradient_step
 from bilevelpy.numerics.upper.lipschitz import power_iteration
@@ -30,8 +30,6 @@ UPPER = ("lbfgs", "gd")
 BIASED = "a penalty of fixed weight solves a perturbed problem, off by about 1/weight"
 # The weight grows by this factor, at most so often.
 RAISE, RAISES = 10.0, 8
-# In the place of the lower and adjoint methods, which a penalised response does not have.
-_UNUSED: Any = None
 # Both sides of a central difference lie within this ratio of one another, or this close to z.
 SKEW, SAME = 5.0, 0.1
 # Finest accuracy of the inner solves.
@@ -106,7 +104,7 @@ class F2BA:
         self, oracle: Oracle, accuracy: Accuracy, options: F2BAOptions, rng: torch.Generator
     ) -> Penalised:
         """The response by which Phi is known."""
-        return Penalised(oracle, _UNUSED, accuracy, options=options, rng=rng)
+        return Penalised(oracle, NO_METHOD, accuracy, options=options, rng=rng)
 
     def init(
         self, oracle: Oracle, x: Vec, y: Vec, options: F2BAOptions, rng: torch.Generator

@@ -17,7 +17,7 @@ from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.driver.measure import Finish, Measure
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.lower.hypergradient import Adjoint
-from bilevelpy.numerics.lower.response import Accuracy, Point, Response
+from bilevelpy.numerics.lower.response import NO_METHOD, Accuracy, Point, Response
 from bilevelpy.numerics.lower.solve import LowerSolution
 from bilevelpy.numerics.upper.lipschitz import power_iteration
 from bilevelpy.numerics.upper.optimizer import UpperState, advance, begin, measure
@@ -25,8 +25,6 @@ from bilevelpy.result import Status
 
 Vec = torch.Tensor
 
-# In the place of the lower and adjoint methods, which a penalised response does not have.
-_UNUSED: Any = None
 RAISE, RAISES = 4.0, 15
 # Accuracy of lower values at first; it follows the progress.
 ROUGH = 1e-2
@@ -195,7 +193,7 @@ def begun(
     whole: Any = joint
     # Of lower values: gradients are known to it times the weight.
     accuracy = Accuracy(level=ROUGH, change=1.0, floor=min(1e-3 * tol, 1e-7))
-    response = made(whole, _UNUSED, accuracy, base=joint.oracle, **settings)
+    response = made(whole, NO_METHOD, accuracy, base=joint.oracle, **settings)
     return raised(begin(response, torch.cat([parts[0] / joint.unit, *parts[1:]]), y, 0.0), tol)
 
 

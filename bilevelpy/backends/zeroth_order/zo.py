@@ -22,7 +22,7 @@ from bilevelpy.numerics.driver.measure import Measure
 from bilevelpy.numerics.linear_solve import norm
 from bilevelpy.numerics.lower.dense_curvature import DenseCurvature
 from bilevelpy.numerics.lower.hypergradient import Adjoint
-from bilevelpy.numerics.lower.response import Accuracy, Point, Response
+from bilevelpy.numerics.lower.response import NO_METHOD, Accuracy, Point, Response
 from bilevelpy.numerics.lower.solve import finish
 from bilevelpy.numerics.smoothing import GaussianOracle, ValueOracle, curvatures, has_kink, slopes
 from bilevelpy.numerics.upper.optimizer import UpperState, advance, begin, measure
@@ -43,7 +43,6 @@ NESTED = (
 )
 # Radius of differences of F(x, y(x)), whose y is known to about the square of it.
 RADIUS = 1e-4
-_UNUSED: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +135,7 @@ class ZO:
             )
         )
         if kinks:
-            state = begin(Nested(values, _UNUSED, Accuracy()), x, y, options.tol)
+            state = begin(Nested(values, NO_METHOD, Accuracy()), x, y, options.tol)
             state.warnings = (NESTED,)
             return state
         solver = DenseSolver(DenseCurvature(), 1e-8)

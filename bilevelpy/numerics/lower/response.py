@@ -25,6 +25,8 @@ LEAP = 1e-3
 BELOW = 1e-6
 # Accuracies where the lower level curves downwards on the way to its minima.
 SETTLED, FOLLOWED = 1e-6, 1e-2
+# In the place of a method, for values that have lower and adjoint solves of their own.
+NO_METHOD: Any = None
 
 
 @dataclass(slots=True)
