@@ -14,17 +14,11 @@ from bilevelpy.ir.walk import fold, postorder
 # Rounding in interval arithmetic is far below this; proved moduli are rounded down by it.
 SHAVE = 1e-12
 
-
 # Pieces of a domain on which an expression that reads a variable several times is bounded.
 PIECES = 4096
-
-
-# Polynomials of higher degree are left to the pieces: exact root isolation stays below some
-# milliseconds.
-POLYNOMIAL_DEGREE = 8
-
-
-POLYNOMIAL_NODES = 40
+# Polynomials of higher degree, or with more nodes, are left to the pieces: exact root isolation
+# stays below some milliseconds.
+POLYNOMIAL_DEGREE, POLYNOMIAL_NODES = 8, 40
 
 
 def lower_bound(ranges: Ranges, node: ir.Expr) -> float:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 OURS = 60.0
 """Seconds for our own optimum, which a consumer's is compared with."""
+# Values of F that differ by less than this, relative to 1 + |F|, are the same.
 AGREEMENT = 1e-4
 
 

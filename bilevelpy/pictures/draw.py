@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bilevelpy.result import Result
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
+# Points along a line, side of a grid, curves in one figure.
 POINTS, GRID, CURVES = 241, 33, 10
 # Entries of x that are tried for a line along which something happens.
 CANDIDATES = 8

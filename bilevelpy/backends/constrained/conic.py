@@ -28,6 +28,7 @@ from bilevelpy.options import BackendOptions
 Vec = torch.Tensor
 Array = np.ndarray[Any, np.dtype[Any]]
 
+# Upper variables, rows and entries of y at most: systems are dense.
 LARGEST = 1000
 # What the answer shows beside the point.
 SHOWN = frozenset({"reported_duals"})

@@ -27,8 +27,8 @@ Vec = torch.Tensor
 
 SOLVERS = ("cg", "gd")
 UPPER = ("lbfgs", "gd")
-MOST = 1000
-NEWTON = 100
+# Products of a linear solve, and Newton steps of a lower one, at most.
+MOST, NEWTON = 1000, 100
 # Directions of the lower Newton system that are kept for the adjoint.
 KEPT = 60
 

@@ -32,6 +32,7 @@ UPDATES = ("bfgs", "sr1")
 ADJOINTS = ("auto", "precondition", "refine", "share")
 SCHEDULES = ("tolerance", "constant", "increasing")
 UPPER = ("lbfgs", "gd")
+# Steps of an adjoint solve until a tolerance at most.
 MOST = 2000
 # Pairs of a solve until a tolerance; those of a fixed number of steps are all kept.
 KEPT = 60

@@ -38,6 +38,7 @@ Vec = torch.Tensor
 
 MODES = ("reverse", "forward")
 UPPER = ("auto", "lbfgs", "gd", "adam")
+# Lower steps at first, and at most.
 FIRST, MOST = 50, 200_000
 # Steps below this fraction of y are rounding.
 ROUNDING = 1e-15

@@ -29,6 +29,7 @@ from bilevelpy.options import BackendOptions
 Vec = torch.Tensor
 
 BARRIERS = ("gradient", "value")
+# Slopes of the value gap below this part of the curvature of f times |y| are rounding.
 ROUNDING = 1e-10
 # The loop has done its part once a record moves x by less than this fraction of the way so far.
 SLOW = 1e-3

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 Vec = torch.Tensor
 
+# How far variables may leave their domain, relative to the largest of them.
 FEASIBLE = 1e-8
 # Other starts of the lower level may take this part of the time: the hypergradient comes after.
 SEARCH = 0.4

@@ -20,6 +20,7 @@ from bilevelpy.numerics.lower.solve import LowerSolution
 
 Vec = torch.Tensor
 
+# Lower variables up to which a dense Hessian is always affordable.
 DENSE = 400
 # Up to this size too where a Hessian with its factor costs no more than so many gradients.
 LARGE, CHEAP = 5000, 50.0

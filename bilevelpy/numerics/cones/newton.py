@@ -22,6 +22,7 @@ from bilevelpy.numerics.linear_solve import norm
 
 Vec = torch.Tensor
 
+# Newton steps, halvings of one, and the part of the predicted fall that it has to reach.
 STEPS, HALVINGS, ARMIJO = 60, 40, 1e-4
 # Where the model's gradient differs from that of f by this fraction of its parts, w is the
 # response; up to the second one it counts where no step betters f.

@@ -29,6 +29,7 @@ from bilevelpy.numerics.lower.solve import LowerSolution
 
 Vec = torch.Tensor
 
+# Newton steps at most.
 STEPS = 12
 # A Newton step below this fraction of y is rounding; a residual below this fraction of the
 # gradient's parts is a solution.

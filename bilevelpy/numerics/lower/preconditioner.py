@@ -19,6 +19,7 @@ from bilevelpy.numerics.quasi_newton import BFGS
 
 Vec = torch.Tensor
 
+# Pairs that are kept.
 MEMORY = 40
 # Runs shorter than this have nothing to teach.
 SHORT = 8

@@ -15,6 +15,7 @@ from bilevelpy.numerics.linear_solve import dot, norm
 
 Vec = torch.Tensor
 
+# The part of the predicted fall that a step has to reach.
 ARMIJO = 1e-4
 # Changes of f below this fraction of |f| are rounding: decisions then rest on gradients alone.
 VALUE_NOISE = 1e-12

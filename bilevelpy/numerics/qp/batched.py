@@ -21,6 +21,7 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+# Steps of the interior method, and changes of what holds a solution after it, at most.
 ITERATIONS, CHANGES = 60, 15
 # Residuals of the conditions, relative to the sizes of their terms: of the interior method, and of
 # what counts as solved.

@@ -20,6 +20,7 @@ from bilevelpy.numerics.upper.lipschitz import power_iteration
 
 Vec = torch.Tensor
 
+# Updates of the multipliers, and steps of the inner solver for each, at most.
 ROUNDS, INNER = 40, 2000
 # Rounds without progress after which the digits there are have been reached.
 IDLE = 3

@@ -37,6 +37,7 @@ Vec = torch.Tensor
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
+# Newton steps, halvings of one, and the part of the predicted fall that it has to reach.
 STEPS, HALVINGS, ARMIJO = 100, 40, 1e-4
 # Newton steps below this fraction of y are rounding.
 FINEST = 1e-12

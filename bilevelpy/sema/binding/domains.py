@@ -20,6 +20,7 @@ BLOCK = 1 << 16
 PSD_LIMIT = 1500
 """Largest matrix whose eigenvalues are computed; a larger one is only checked for symmetry."""
 TOLERANCE = 1e-6
+"""What data may miss a set by, relative to its size: files round."""
 
 
 def check_values(state: State, param: Param) -> None:
