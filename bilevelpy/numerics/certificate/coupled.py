@@ -130,10 +130,10 @@ class _Check:
         ):
             self.extent = 1.0
         h, size, weak = self._hypergradient(self.x, self.y)
-        flat, size = size <= UNDERFLOW, max(size, self._elsewhere())
+        flat, size = size <= UNDERFLOW, max(size, self._typical_slope())
         pg = norm(self.oracle.domain_x.projected_gradient(self.x, h))
         relative = pg / size if size > 0 else 0.0
-        if relative > self.tol and (self.kinked or self._edges()):
+        if relative > self.tol and (self.kinked or self._find_cuts()):
             return self._within_rows(base)
         # On a plateau a slope of rounding is all that there is, here and at the start; over a short
         # way, so is any slope beside a large constant in F.
@@ -141,12 +141,12 @@ class _Check:
         fall, place = self._probe(h, size, F)
         if not stationary and not weak:
             reasons.append(f"the hypergradient is {pg:.2e}, {relative:.0e} of its parts")
-        refused, several = self._alone()
+        refused, several = self._other_responses()
         reasons += refused
         if place is not None:
             reasons.append(f"not locally optimal: F(x, y(x)) {says.falls} by {fall:.2e} beside x")
         elif flat:
-            place = self._far(F, reasons)
+            place = self._beyond_plateau(F, reasons)
         notes = []
         if weak:
             notes.append(
@@ -156,24 +156,24 @@ class _Check:
         if not self.complete:
             notes.append("there was no time to look around the point")
         details = {"hypergradient_relative": relative, "probe_decrease": max(fall, 0.0)}
-        found = self._told(base, reasons, [*notes, *several], pg, details)
+        found = self._certificate(base, reasons, [*notes, *several], pg, details)
         return found, place if place is not None and len(reasons) == 1 else None
 
     def _within_rows(self, base: Certificate) -> tuple[Certificate, Vec | None]:
         """Optimality within the rows of the upper level, and within those that the lower rows imply
         where x lies on the edge of what followers can meet.
         """
-        self._edges()
+        self._find_cuts()
         seen = self._rows_check()
         if seen is None:
             why = "the lower level could not be solved again at the returned x"
-            return self._told(base, [why], [], math.nan, {}), None
+            return self._certificate(base, [why], [], math.nan, {}), None
         seen.run(self.tol, self.until)
         if seen.is_flat and not seen.failures:
-            seen.place = self._far(seen.here.F, seen.failures)
-        refused, several = self._alone()
+            seen.place = self._beyond_plateau(seen.here.F, seen.failures)
+        refused, several = self._other_responses()
         slope = seen.stationarity * seen.units.parts
-        found = self._told(
+        found = self._certificate(
             base, [*seen.failures, *refused], [*seen.notes, *several], slope, seen.details
         )
         found = replace(found, directional_check=seen.mismatch)
@@ -183,7 +183,7 @@ class _Check:
         known = kinds_with_cuts(kinds(self.oracle), len(self.cuts))
         return RowsCheck.at(self.oracle, self.x, self.y, self.rng, self._sample, known)
 
-    def _edges(self) -> bool:
+    def _find_cuts(self) -> bool:
         """Whether x lies on the edge of what followers can meet: rows from points without a
         response in the directions in which F falls.
         """
@@ -203,7 +203,7 @@ class _Check:
             self.cuts.append(cut)
         return bool(self.cuts)
 
-    def _told(
+    def _certificate(
         self,
         base: Certificate,
         failures: list[str],
@@ -223,9 +223,9 @@ class _Check:
             base, kind=kind, hypergradient_norm=slope, reasons=tuple(reasons), details=details
         )
 
-    def _alone(self) -> tuple[list[str], list[str]]:
+    def _other_responses(self) -> tuple[list[str], list[str]]:
         """What other responses to x refute, and what they qualify."""
-        several = self._several()
+        several = self._slopes_of_others()
         if several is None:
             return [], []
         says = wording(self.oracle.F_sign)
@@ -238,7 +238,7 @@ class _Check:
             return [], [f"the best response is not unique: F is {says.worse} at others"]
         return [], ["the best response is not unique, and F does not change along others"]
 
-    def _several(self) -> tuple[float, float] | None:
+    def _slopes_of_others(self) -> tuple[float, float] | None:
         """The least and the greatest slope of F along other responses to x; None where there are
         none, or that cannot be told.
         """
@@ -247,7 +247,7 @@ class _Check:
             return None
         return along_others(self.oracle, self.x, self.y, np.random.default_rng(self.seed))
 
-    def _far(self, F: float, failures: list[str]) -> Vec | None:
+    def _beyond_plateau(self, F: float, failures: list[str]) -> Vec | None:
         """A point far away with a lower F, which is a failure of one on a plateau."""
         seen = Plateau(self.oracle, self.x, F, self.extent)
         seen.look(lambda x: self._along(x) if time.perf_counter() < self.until else None, self.rng)
@@ -259,7 +259,7 @@ class _Check:
         )
         return seen.place
 
-    def _elsewhere(self) -> float:
+    def _typical_slope(self) -> float:
         """What a hypergradient that is not small looks like: at the start, or, where that is the
         point itself, at a distance that it vanishes along.
         """

@@ -162,7 +162,7 @@ class LowerCheck:
 
     def ties(self) -> None:
         """Different minimisers: F may differ between them, and then the leader's choice counts."""
-        spread = max(self.spread(), RESOLVED / EQUAL * self._elsewhere())
+        spread = max(self.spread(), RESOLVED / EQUAL * self._spread_at_start())
         if self.base.lower.f - self.best > EQUAL * spread:
             return
         equal = [s.y for s in self.found if s.f - self.best <= EQUAL * spread]
@@ -187,7 +187,7 @@ class LowerCheck:
             return
         self._choose(equal, spread, here, local)
 
-    def _elsewhere(self) -> float:
+    def _spread_at_start(self) -> float:
         """How far f at the start of x tells apart what was found here, where f may have all but
         vanished; 0 where nothing else was found.
         """

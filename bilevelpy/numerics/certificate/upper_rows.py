@@ -286,8 +286,8 @@ class RowsCheck:
 
     def _within(self, d: Array) -> Array:
         """The direction nearest to d that the rows allow."""
-        wish = replace(self.here, slope=torch.from_numpy(-PROBE * d * self.units.parts))
-        found = self._program([wish])
+        wanted = replace(self.here, slope=torch.from_numpy(-PROBE * d * self.units.parts))
+        found = self._program([wanted])
         if found is None or found.length == 0.0:
             return d
         return np.asarray(found.d / found.length)
