@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from tests.unit.backends.coupled import QUADRATIC, model, quadratic_data
+from tests.unit.backends.constrained.coupled import QUADRATIC, model, quadratic_data
 
 # Rows in all the forms that a price has a sign for.
 FORMS = """

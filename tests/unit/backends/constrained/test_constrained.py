@@ -19,7 +19,7 @@ from bilevelpy.numerics.rows.multipliers import MultiplierMethod, Scaled
 from bilevelpy.numerics.rows.polyhedron import Polyhedron
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Status
-from tests.unit.backends.coupled import (
+from tests.unit.backends.constrained.coupled import (
     ACTIVE,
     CUBIC,
     EQUATION,

@@ -13,7 +13,7 @@ from bilevelpy.numerics.lower.response import Accuracy
 from bilevelpy.numerics.qp.rows import Held, Nothing, Rows, Sides, solve
 from bilevelpy.numerics.qp.saddle import saddle
 from bilevelpy.numerics.rows.response import ConstrainedLower
-from tests.unit.backends.coupled import ACTIVE, QUADRATIC, model, oracle, quadratic_data
+from tests.unit.backends.constrained.coupled import ACTIVE, QUADRATIC, model, oracle, quadratic_data
 
 LOGISTIC = """
 model monotone;

@@ -13,7 +13,7 @@ from bilevelpy.numerics.lower.response import Accuracy
 from bilevelpy.numerics.rows.feasibility_cuts import cut_at
 from bilevelpy.numerics.rows.response import constrained_lower
 from bilevelpy.options import SolveOptions
-from tests.unit.backends.coupled import model, oracle
+from tests.unit.backends.constrained.coupled import model, oracle
 
 # Rows can be met up to x = 1, where F = 1 + 1.
 LINE = """

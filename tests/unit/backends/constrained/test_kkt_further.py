@@ -18,7 +18,7 @@ from bilevelpy.numerics.rows.curved import CurvedOracle
 from bilevelpy.numerics.rows.leader_response import leader_response
 from bilevelpy.numerics.rows.response import constrained_lower, rows_response
 from bilevelpy.result import Status
-from tests.unit.backends.test_kkt import MACHINE
+from tests.unit.backends.constrained.test_kkt import MACHINE
 
 # A response near to that of a linear program: it stays at a vertex, and moves to the next one.
 NEARLY_LINEAR = """

@@ -16,7 +16,7 @@ from bilevelpy.numerics.driver.measure import Finish
 from bilevelpy.numerics.rows.piece_sample import Pieces
 from bilevelpy.numerics.rows.response import constrained_lower
 from bilevelpy.numerics.rows.sample import RowsSampler
-from tests.unit.backends.coupled import model, oracle
+from tests.unit.backends.constrained.coupled import model, oracle
 
 # Weights of samples, of which some are wrong, on a simplex with caps.
 WEIGHTS = """

@@ -11,7 +11,7 @@ import bilevelpy as bl
 from bilevelpy.numerics.rows.priced import PricedOracle
 from bilevelpy.numerics.rows.response import constrained_lower
 from bilevelpy.numerics.rows.sample import RowsSampler
-from tests.unit.backends.coupled import model, oracle
+from tests.unit.backends.constrained.coupled import model, oracle
 
 # Capacities; the price of power and the scarcity rents, with a cap on the price.
 MARKET = """

@@ -14,7 +14,7 @@ from bilevelpy.numerics.certificate.coupled import examine_rows
 from bilevelpy.numerics.rows.response import constrained_lower
 from bilevelpy.numerics.rows.sample import RowsSampler
 from bilevelpy.options import SolveOptions
-from tests.unit.backends.coupled import model, oracle
+from tests.unit.backends.constrained.coupled import model, oracle
 
 COUPLED = """
 model coupled;
