@@ -1,7 +1,8 @@
 """Models in the formats of other systems, one target a file.
 
-Targets are the modules that ``registry`` names; ``*_loops`` and ``*_tables`` hold what a target
-writes of large models. Shared: ``parts`` and ``conditions`` (what a text consists of), ``families``
+Targets are the modules that ``registry`` names, by kinds in folders: ``matrices``, ``languages``,
+``python``, ``graphs``, ``latex``. ``*_loops`` and ``*_tables`` hold what a target writes of large
+models. Shared: ``parts`` and ``conditions`` (what a text consists of), ``families``
 and ``loops`` (rows of one shape), ``expressions``, ``naming``, ``header``; ``write`` puts files on
 the disk, ``verify`` and ``consumers`` read them back.
 

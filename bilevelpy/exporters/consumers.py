@@ -189,7 +189,7 @@ def _gams() -> str:
 
 def _gams_names(path: Path) -> list[str]:
     """The variables in the order of the report; those of a large program stand in its include."""
-    from bilevelpy.exporters.gams import gams_names
+    from bilevelpy.exporters.languages.gams import gams_names
 
     text = path.read_text()
     if "loop(c, put v.l(c)" not in text:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from bilevelpy.errors import UsageError
 from bilevelpy.exporters.base import Files, Options
 from bilevelpy.exporters.naming import printable
-from bilevelpy.exporters.pyomo_script import pyomo_text
+from bilevelpy.exporters.python.pyomo_script import pyomo_text
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilevelpy.errors import UsageError
-from bilevelpy.exporters.ampl import ampl_names
-from bilevelpy.exporters.lp import lp_names
-from bilevelpy.exporters.mps import mps_names
+from bilevelpy.exporters.languages.ampl import ampl_names
+from bilevelpy.exporters.matrices.lp import lp_names
+from bilevelpy.exporters.matrices.mps import mps_names
 from bilevelpy.importers.faults import Text
 from bilevelpy.reductions.columns import make_columns
 from bilevelpy.storage import written_number

@@ -17,7 +17,7 @@ from scipy.optimize import LinearConstraint, linprog, minimize
 from bilevelpy.errors import ExportError
 from bilevelpy.exporters import consumers, registry
 from bilevelpy.exporters.consumers import Missing, Outcome
-from bilevelpy.exporters.matrix import TITLES, with_ends
+from bilevelpy.exporters.matrices.matrix import TITLES, with_ends
 from bilevelpy.exporters.naming import printable
 from bilevelpy.ir.serial import digest
 from bilevelpy.numerics.programs.slsqp import independent
@@ -159,10 +159,10 @@ def _read(found: System) -> set[int]:
 
 def _names(target: str, found: System) -> tuple[str, ...]:
     """The names that the columns of the model have in a file."""
-    from bilevelpy.exporters.ampl import ampl_names
-    from bilevelpy.exporters.gams import gams_names
-    from bilevelpy.exporters.lp import lp_names
-    from bilevelpy.exporters.mps import mps_names
+    from bilevelpy.exporters.languages.ampl import ampl_names
+    from bilevelpy.exporters.languages.gams import gams_names
+    from bilevelpy.exporters.matrices.lp import lp_names
+    from bilevelpy.exporters.matrices.mps import mps_names
 
     namers: dict[str, Callable[[], Namer]] = {
         "lp": lp_names,
@@ -187,7 +187,7 @@ def _json(bound: BoundProgram, path: Path) -> Report:
 
 def _matrix(bound: BoundProgram, path: Path) -> Report:
     """MibS is in no package index: HiGHS reads the matrix, and its numbers are compared."""
-    from bilevelpy.exporters.mps import mps_names
+    from bilevelpy.exporters.matrices.mps import mps_names
     from bilevelpy.importers.aux_file import read_aux
     from bilevelpy.importers.faults import Text
     from bilevelpy.importers.mps_file import read_matrix
@@ -219,7 +219,7 @@ def _matrix(bound: BoundProgram, path: Path) -> Report:
 
 def _graph(bound: BoundProgram, path: Path) -> Report:
     """A graph at a point that it was not traced at, against the oracle."""
-    from bilevelpy.exporters.graphs import difference
+    from bilevelpy.exporters.graphs.traced import difference
 
     found = difference(bound, path)
     reader = "ONNX Runtime" if path.suffix == ".onnx" else "torch.export.load"

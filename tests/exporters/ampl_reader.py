@@ -5,7 +5,7 @@ is no linear program is evaluated.
 import math
 import re
 
-from bilevelpy.exporters.python_script import ALL
+from bilevelpy.exporters.python.python_script import ALL
 
 PAIR = re.compile(
     r"subject to (\w+)(\{i in 0\.\.\d+\})?: 0 <= (.*) complements ([^ ]+) >= 0;$", re.MULTILINE

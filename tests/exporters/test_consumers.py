@@ -135,7 +135,7 @@ def test_a_second_reader_of_gmpl(tmp_path):
 def test_a_second_reader_of_gmpl_data(tmp_path, monkeypatch):
     # The text is the same for every model; Pyomo reads the numbers beside it.
     pyo = pytest.importorskip("pyomo.environ", reason="needs pyomo (pip install pyomo)")
-    monkeypatch.setattr("bilevelpy.exporters.ampl.INLINE", 0)
+    monkeypatch.setattr("bilevelpy.exporters.languages.ampl.INLINE", 0)
     model = pyo.AbstractModel()
     for name in ("COLUMN", "WHOLE", "ABOVE", "BELOW", "EQUAL", "FROM", "UPTO"):
         model.add_component(name, pyo.Set())
@@ -184,7 +184,7 @@ def test_glpsol_runs_the_text(tmp_path):
 
 @pytest.mark.skipif(shutil.which("glpsol") is None, reason="needs glpsol (apt install glpk-utils)")
 def test_glpsol_with_the_data_beside(tmp_path, monkeypatch):
-    monkeypatch.setattr("bilevelpy.exporters.ampl.INLINE", 0)
+    monkeypatch.setattr("bilevelpy.exporters.languages.ampl.INLINE", 0)
     for k, (text, expected, _) in enumerate(families.LINEAR):
         path = tmp_path / f"{k}.mod"
         bl.export(bl.parse(text), to="ampl", path=path, options=BIG_M)

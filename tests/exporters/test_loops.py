@@ -16,7 +16,7 @@ import bilevelpy as bl
 from bilevelpy.exporters.expressions import text
 from bilevelpy.exporters.families import families
 from bilevelpy.exporters.loops import _Printer
-from bilevelpy.exporters.python_script import PYTHON, style
+from bilevelpy.exporters.python.python_script import PYTHON, style
 from bilevelpy.reductions import scalar as sc
 
 LOGISTIC = """

@@ -25,7 +25,7 @@ TEXTS += [text for text, *_ in (*known.LINEAR[:3], *known.QUADRATIC[:3])]
 @pytest.fixture(autouse=True)
 def looped(monkeypatch):
     """Tables for models of any size."""
-    for module in ("loops", "cvxpy_script"):
+    for module in ("loops", "python.cvxpy_script"):
         monkeypatch.setattr(f"bilevelpy.exporters.{module}.LARGE", -1)
 
 

@@ -11,8 +11,8 @@ import problems
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.exporters.lp import lp_names
-from bilevelpy.exporters.mps import mps_names
+from bilevelpy.exporters.matrices.lp import lp_names
+from bilevelpy.exporters.matrices.mps import mps_names
 from bilevelpy.exporters.naming import identifiers, number
 from bilevelpy.exporters.verify import verify
 
@@ -360,7 +360,7 @@ def test_data_may_leave_an_end_open(tmp_path, scip):
 @pytest.mark.parametrize("large", [20_000, -1])
 def test_labels_cannot_leave_their_line(large, tmp_path, monkeypatch):
     """Labels come with data, and programs are run: what a label holds must never become code."""
-    for module in ("loops", "cvxpy_script"):
+    for module in ("loops", "python.cvxpy_script"):
         monkeypatch.setattr(f"bilevelpy.exporters.{module}.LARGE", large)
     text = """
     model labels; set S; param c[S];
@@ -393,7 +393,7 @@ def test_labels_cannot_leave_their_line(large, tmp_path, monkeypatch):
 def test_the_derivative_of_a_diagonal_is_a_function():
     # torch writes it into zeros, which the exporter of ONNX refuses.
     torch = pytest.importorskip("torch")
-    from bilevelpy.exporters.onnx_prepare import DECOMPOSED
+    from bilevelpy.exporters.graphs.onnx_prepare import DECOMPOSED
 
     x = torch.randn(3, 2, 3, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(2, 3, dtype=torch.float64)

@@ -11,9 +11,9 @@ import pytest
 
 import bilevelpy as bl
 from bilevelpy.cli.main import main
-from bilevelpy.exporters.ampl import ampl_names
-from bilevelpy.exporters.lp import lp_names
-from bilevelpy.exporters.mps import mps_names
+from bilevelpy.exporters.languages.ampl import ampl_names
+from bilevelpy.exporters.matrices.lp import lp_names
+from bilevelpy.exporters.matrices.mps import mps_names
 from bilevelpy.exporters.naming import Namer
 from bilevelpy.exporters.solution import read_solution
 from bilevelpy.reductions.columns import make_columns

@@ -81,7 +81,7 @@ def test_signs_of_shadow_prices(sense, row, price):
     pytest.importorskip("pyscipopt", reason="needs SCIP (pip install pyscipopt)")
     from pyscipopt import Model
 
-    from bilevelpy.exporters.lp import lp_text
+    from bilevelpy.exporters.matrices.lp import lp_text
 
     found = sos1(conditions(text))
     path = Path(__import__("tempfile").mkdtemp()) / "price.lp"

@@ -10,7 +10,7 @@ from bilevelpy.exporters.conditions import Writer
 from bilevelpy.exporters.header import header
 from bilevelpy.exporters.loops import loops
 from bilevelpy.exporters.parts import parts_of_levels
-from bilevelpy.exporters.python_script import (
+from bilevelpy.exporters.python.python_script import (
     ALL,
     PYTHON,
     TABLES,

@@ -8,10 +8,10 @@ import numpy as np
 
 from bilevelpy.exporters.base import Files, Options
 from bilevelpy.exporters.conditions import Writer
-from bilevelpy.exporters.cvxpy_matrices import matrix_data, matrix_program
 from bilevelpy.exporters.header import header, mixed_lines, one_line
-from bilevelpy.exporters.matrix import TITLES, mixed_program
-from bilevelpy.exporters.python_script import docstring, python_names, style
+from bilevelpy.exporters.matrices.matrix import TITLES, mixed_program
+from bilevelpy.exporters.python.cvxpy_matrices import matrix_data, matrix_program
+from bilevelpy.exporters.python.python_script import docstring, python_names, style
 from bilevelpy.reductions.refusal import refuse
 from bilevelpy.reductions.rows import Functions
 from bilevelpy.reductions.validity import least_eigenvalue

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from bilevelpy.exporters.base import Files, Options
-from bilevelpy.exporters.graphs import trace
+from bilevelpy.exporters.graphs.traced import trace
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram

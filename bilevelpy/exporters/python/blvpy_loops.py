@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.exporters.blvpy_forms import Square, parameters, split
 from bilevelpy.exporters.loops import loops
 from bilevelpy.exporters.parts import FOLLOWER, OBJECTIVE, Part, Parts
-from bilevelpy.exporters.python_script import PYTHON, TABLES, members, table_range
+from bilevelpy.exporters.python.blvpy_forms import Square, parameters, split
+from bilevelpy.exporters.python.python_script import PYTHON, TABLES, members, table_range
 from bilevelpy.reductions.rows import Functions, join_rows
 from bilevelpy.reductions.trees import tree_of
 

@@ -10,8 +10,8 @@ import torch
 
 from bilevelpy.errors import ExportError, UsageError
 from bilevelpy.exporters.base import Files, Options
-from bilevelpy.exporters.graphs import INPUTS, OUTPUTS, trace
-from bilevelpy.exporters.onnx_prepare import prepared
+from bilevelpy.exporters.graphs.onnx_prepare import prepared
+from bilevelpy.exporters.graphs.traced import INPUTS, OUTPUTS, trace
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from bilevelpy.exporters.ampl_loops import AMPL, looped, looped_data
-from bilevelpy.exporters.ampl_tables import tabled_data, tabled_model
 from bilevelpy.exporters.base import Files, Options
 from bilevelpy.exporters.conditions import Line, Writer, conditions, slack_tree
 from bilevelpy.exporters.expressions import Style, simple
 from bilevelpy.exporters.header import commented, header, mixed_lines, name_lines
+from bilevelpy.exporters.languages.ampl_loops import AMPL, looped, looped_data
+from bilevelpy.exporters.languages.ampl_tables import tabled_data, tabled_model
 from bilevelpy.exporters.loops import loops
-from bilevelpy.exporters.matrix import TITLES, mixed_program
+from bilevelpy.exporters.matrices.matrix import TITLES, mixed_program
 from bilevelpy.exporters.naming import Namer, identifiers
 from bilevelpy.exporters.naming import number as plain
 from bilevelpy.exporters.parts import parts_of_conditions

@@ -9,7 +9,8 @@ import numpy as np
 
 from bilevelpy.exporters.base import Files, Options
 from bilevelpy.exporters.conditions import Line, Writer
-from bilevelpy.exporters.gams import (
+from bilevelpy.exporters.header import commented, header, name_lines
+from bilevelpy.exporters.languages.gams import (
     LOCAL,
     STYLE,
     broken,
@@ -20,7 +21,7 @@ from bilevelpy.exporters.gams import (
     sides,
     wrapped,
 )
-from bilevelpy.exporters.gams_loops import (
+from bilevelpy.exporters.languages.gams_loops import (
     GAMS,
     RELATIONS,
     Text,
@@ -29,8 +30,7 @@ from bilevelpy.exporters.gams_loops import (
     row_members,
     written,
 )
-from bilevelpy.exporters.gams_loops import report as looped_report
-from bilevelpy.exporters.header import commented, header, name_lines
+from bilevelpy.exporters.languages.gams_loops import report as looped_report
 from bilevelpy.exporters.loops import loops
 from bilevelpy.exporters.naming import number as plain
 from bilevelpy.exporters.parts import parts_of_levels

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.exporters.python_script import arrays_packed
+from bilevelpy.exporters.python.python_script import arrays_packed
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.mixed import Mixed

@@ -13,8 +13,8 @@ import numpy as np
 
 from bilevelpy.exporters.base import Files, Options
 from bilevelpy.exporters.header import commented, header, name_lines
-from bilevelpy.exporters.matrix import with_ends
-from bilevelpy.exporters.mps import matrix_lines, mps_names
+from bilevelpy.exporters.matrices.matrix import with_ends
+from bilevelpy.exporters.matrices.mps import matrix_lines, mps_names
 from bilevelpy.exporters.naming import number
 from bilevelpy.ir.types import Stance
 from bilevelpy.reductions.lift import lift

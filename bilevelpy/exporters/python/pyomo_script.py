@@ -9,7 +9,7 @@ from bilevelpy.exporters.conditions import Line, Writer, conditions, slack_tree
 from bilevelpy.exporters.header import header
 from bilevelpy.exporters.loops import loops
 from bilevelpy.exporters.parts import parts_of_conditions
-from bilevelpy.exporters.python_script import (
+from bilevelpy.exporters.python.python_script import (
     ALL,
     PYTHON,
     TABLES,

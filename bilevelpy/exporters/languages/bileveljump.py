@@ -10,7 +10,7 @@ from bilevelpy.exporters.base import Files, Options
 from bilevelpy.exporters.conditions import Line, Writer
 from bilevelpy.exporters.expressions import Style, simple
 from bilevelpy.exporters.header import commented, header, name_lines
-from bilevelpy.exporters.julia_loops import JULIA, looped, looped_data
+from bilevelpy.exporters.languages.julia_loops import JULIA, looped, looped_data
 from bilevelpy.exporters.loops import loops
 from bilevelpy.exporters.naming import identifiers
 from bilevelpy.exporters.naming import number as plain

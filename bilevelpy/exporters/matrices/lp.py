@@ -9,7 +9,7 @@ import numpy as np
 
 from bilevelpy.exporters.base import Files, Options
 from bilevelpy.exporters.header import commented, header, mixed_lines, name_lines
-from bilevelpy.exporters.matrix import TITLES, mixed_program
+from bilevelpy.exporters.matrices.matrix import TITLES, mixed_program
 from bilevelpy.exporters.naming import Namer, number
 from bilevelpy.reductions.trees import linear_terms, quadratic_terms
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from bilevelpy.exporters.base import Files, Options
-from bilevelpy.exporters.blvpy_forms import convex, parameters
-from bilevelpy.exporters.blvpy_loops import looped, start_range
 from bilevelpy.exporters.conditions import Line, Writer
 from bilevelpy.exporters.header import header, one_line
-from bilevelpy.exporters.python_script import arrays_packed, docstring, python_names, style
+from bilevelpy.exporters.python.blvpy_forms import convex, parameters
+from bilevelpy.exporters.python.blvpy_loops import looped, start_range
+from bilevelpy.exporters.python.python_script import arrays_packed, docstring, python_names, style
 from bilevelpy.reductions.refusal import refuse
 from bilevelpy.reductions.rows import System, system
 from bilevelpy.reductions.validity import require_convex, require_optimistic

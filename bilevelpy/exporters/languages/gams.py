@@ -9,8 +9,8 @@ import numpy as np
 from bilevelpy.exporters.base import Files, Options
 from bilevelpy.exporters.conditions import Line, Writer, conditions, slack_tree
 from bilevelpy.exporters.expressions import Style, simple
-from bilevelpy.exporters.gams_loops import GAMS, looped, looped_data
 from bilevelpy.exporters.header import commented, header, name_lines
+from bilevelpy.exporters.languages.gams_loops import GAMS, looped, looped_data
 from bilevelpy.exporters.loops import loops
 from bilevelpy.exporters.naming import Namer, identifiers
 from bilevelpy.exporters.naming import number as plain

@@ -1,0 +1,1 @@
+"""The functions of a model as graphs of tensor operations: torch, ONNX."""

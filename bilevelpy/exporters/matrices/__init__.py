@@ -1,0 +1,1 @@
+"""Files of rows and columns: LP, MPS, MPS with AUX."""

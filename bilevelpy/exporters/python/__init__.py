@@ -1,0 +1,1 @@
+"""Programs in Python: Pyomo, CVXPY, BLVPY, CasADi, SymPy."""
