@@ -3,8 +3,8 @@
 ``analyze`` makes the ``structure`` of a program. What it asks:
 
 - Is a level convex? ``terms`` splits objectives, ``convexity`` judges the terms by ``stand_ins``;
-  ``quadratic``, ``norms``, ``log_convex``, ``relative_entropy``, ``rising`` and ``plain`` know
-  forms that those rules miss, ``curvature`` puts the verdicts together.
+  ``quadratic``, ``norms``, ``log_convex``, ``relative_entropy``, ``monotone_products`` and
+  ``plain`` know forms that those rules miss, ``curvature`` puts the verdicts together.
 - How strongly? ``modulus`` and ``eigenvalues``, with bounds by ``ranges``, ``signs`` and ``least``.
 - What shape has it? ``form`` (degrees), ``smooth`` and ``epigraphs`` (kinks), ``separable``
   (blocks, sums), ``predictors``, ``banded``.

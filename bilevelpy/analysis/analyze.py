@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,6 +98,7 @@ def analyze(
         raise ModelError(wrong, program.sources)
     constant = hessian.value == "constant"
     coupling = coupling_fact(upper, lowers)
+    quadratic = hessian.value in ("constant", "depends on x")
     seen: Probe | None = None
     bands: Fact[tuple[int, int]] | None = None
     tags = UNPROBED & unsupported_tags(program)
@@ -105,26 +107,10 @@ def analyze(
         oracle = oracle if _dimension(bound, lowers) <= DENSE else None
     elif tags:
         oracle = lower if tags <= ABOVE and constant and smooth.value else None
-    quadratic = hessian.value in ("constant", "depends on x")
     if oracle is not None:
         made = oracle() if callable(oracle) else oracle
-        rng = np.random.default_rng(seed)
         bands = None if tags else _bands_fact(made)
-        with as_probe(made) as functions:
-            settled = all(
-                v.kind == STRONGLY and v.evidence is Evidence.PROVED and not v.declared
-                for v in levels
-            )
-            wanted = quadratic and bool(smooth.value) and not constant and not settled
-            seen = probe(
-                functions,
-                rng,
-                constant=constant and smooth.value,
-                curvature=smooth.value,
-                settled=settled,
-                quadratic=quadratic,
-                corner=_corner(functions, low, signs, levels) if wanted else None,
-            )
+        seen = _probed(made, seed, low, signs, levels, hessian, smooth)
         _refute(bound, levels, seen, constant)
     curvature = combine(levels, seen, constant, quadratic, is_analytic(smooth))
     sums = (low.scope, objectives, _own_axes(lowers), _own_axes((program.upper,)))
@@ -198,14 +184,8 @@ def _own_axes(levels: tuple[Level, ...]) -> frozenset[Axis]:
 
 
 def _dimension(bound: BoundProgram, levels: tuple[Level, ...]) -> int:
-    total = 0
-    for level in levels:
-        for v in level.variables:
-            entries = 1
-            for axis in v.axes:
-                entries *= bound.data.sizes[axis]
-            total += entries
-    return total
+    sizes = bound.data.sizes
+    return sum(math.prod(sizes[a] for a in v.axes) for level in levels for v in level.variables)
 
 
 def _constraints_fact(forms: Forms, signs: Signs, levels: tuple[Level, ...]) -> Fact[str]:
@@ -282,6 +262,33 @@ def _statistics_fact(oracle: Any) -> Fact[int] | None:
         f"passes; the rows at two points differ from them by {summary.error:.0e}"
     )
     return Fact(summary.numbers, Evidence.OBSERVED, reason)
+
+
+def _probed(
+    oracle: Any,
+    seed: int,
+    forms: Forms,
+    signs: Signs,
+    levels: Sequence[LevelVerdict],
+    hessian: Fact[str],
+    smooth: Fact[bool],
+) -> Probe:
+    """What the functions show at points, as far as the text has not settled it."""
+    constant, quadratic = hessian.value == "constant", hessian.value in ("constant", "depends on x")
+    settled = all(
+        v.kind == STRONGLY and v.evidence is Evidence.PROVED and not v.declared for v in levels
+    )
+    with as_probe(oracle) as functions:
+        wanted = quadratic and smooth.value and not constant and not settled
+        return probe(
+            functions,
+            np.random.default_rng(seed),
+            constant=constant and smooth.value,
+            curvature=smooth.value,
+            settled=settled,
+            quadratic=quadratic,
+            corner=_corner(functions, forms, signs, levels) if wanted else None,
+        )
 
 
 def _corner(

@@ -74,17 +74,8 @@ def solve_driven(
     plain = all(isinstance(value, bool) for value in options.backend_options.values())
     scaling = units(model) if name in SCALABLE and plain else None
     judge = Judge(taken, scaling, options, request.verify, clock)
-    watched = [Watched.read(text, model.program, "watch") for text in request.watch]
-    stop: Stop | None = None
-    if request.stop_by is not None:
-        ending = Watched.read(request.stop_by, model.program, "stop_by")
-        stop = Stop(ending, request.patience, earlier)
-    for report in watched if stop is None else [*watched, ending]:
-        if prices_read(model.program.reports[report.name].value):
-            raise UsageError(
-                f"the report `{report.name}` reads a shadow price, which is known at the end only: "
-                "watch another one"
-            )
+    watched, stop = _watched(model, request, earlier)
+    recorded = watched if stop is None else [*watched, stop.watched]
     try:
         method = backend if scaling is None else Rescaled(backend, scaling)
         callback = _callback(request.callback, stop, taken)
@@ -119,7 +110,7 @@ def solve_driven(
                 callback=callback,
                 progress=line,
                 start=start,
-                report=_reports(model, functions, watched if stop is None else [*watched, ending]),
+                report=_reports(model, functions, recorded),
                 onward=judge.onward,
                 keep=None if halted else keep,
             ),
@@ -156,6 +147,30 @@ def solve_driven(
     clock.lap("verify")
     clock.to_verify(within)
     return packed(model, taken, name, final, certificate, decision, clock, earlier, options)
+
+
+def _watched(
+    model: Model, request: Request, earlier: Saved | None
+) -> tuple[list[Watched], Stop | None]:
+    """The reports that are followed along the run, and the one that ends it.
+
+    Raises
+    ------
+    UsageError
+        Where one of them is not known along the run.
+    """
+    watched = [Watched.read(text, model.program, "watch") for text in request.watch]
+    stop: Stop | None = None
+    if request.stop_by is not None:
+        ending = Watched.read(request.stop_by, model.program, "stop_by")
+        stop = Stop(ending, request.patience, earlier)
+    for report in watched if stop is None else [*watched, stop.watched]:
+        if prices_read(model.program.reports[report.name].value):
+            raise UsageError(
+                f"the report `{report.name}` reads a shadow price, which is known at the end only: "
+                "watch another one"
+            )
+    return watched, stop
 
 
 def _callback(
