@@ -2,10 +2,9 @@
 
 ``analyze`` makes the ``structure`` of a program. What it asks:
 
-- Is a level convex? ``terms`` splits objectives, ``convexity`` judges the terms by ``stand_ins``;
-  ``quadratic``, ``norms``, ``log_convex``, ``relative_entropy``, ``monotone_products`` and
-  ``plain`` know forms that those rules miss, ``curvature`` puts the verdicts together.
-- How strongly? ``modulus`` and ``eigenvalues``, with bounds by ``ranges``, ``signs`` and ``least``.
+- Is a level convex? ``terms`` splits objectives, ``convexity`` judges the terms, ``curvature`` puts
+  the verdicts together.
+- How strongly? ``convexity`` and ``eigenvalues``, with bounds by ``ranges``, ``signs``, ``least``.
 - What shape has it? ``form`` (degrees), ``smooth`` and ``epigraphs`` (kinks), ``separable``
   (blocks, sums), ``predictors``, ``banded``.
 - What do points show? ``probe``, against what ``declared`` holds of ``assume``.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilevelpy.analysis.adapt import as_probe
-from bilevelpy.analysis.convexity import Judge
-from bilevelpy.analysis.corner import is_least
+from bilevelpy.analysis.convexity.corner import is_least
+from bilevelpy.analysis.convexity.judge import Judge
 from bilevelpy.analysis.curvature import STRONGLY, LevelVerdict, combine, judge_level
 from bilevelpy.analysis.declared import declared_facts, negative, refute
 from bilevelpy.analysis.epigraphs import epigraphs_fact

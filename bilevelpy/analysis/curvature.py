@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bilevelpy.analysis.convexity import Judge, Verdict
+from bilevelpy.analysis.convexity.judge import Judge, Verdict
+from bilevelpy.analysis.convexity.modulus import proved_modulus, shares
+from bilevelpy.analysis.convexity.relative_entropy import convex_together
 from bilevelpy.analysis.declared import Declared
-from bilevelpy.analysis.modulus import proved_modulus, shares
 from bilevelpy.analysis.probe import ROUNDING, SINGULAR, Probe
-from bilevelpy.analysis.relative_entropy import convex_together
 from bilevelpy.analysis.scope import text_at
 from bilevelpy.analysis.structure import Evidence, Fact
 from bilevelpy.analysis.terms import split

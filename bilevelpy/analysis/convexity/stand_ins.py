@@ -12,13 +12,13 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from bilevelpy.analysis.log_convex import is_log_convex
-from bilevelpy.analysis.monotone_products import common_argument
-from bilevelpy.analysis.norms import is_sum_of_squares
-from bilevelpy.analysis.offence import Offence, shape_words
-from bilevelpy.analysis.plain import plain_sign
-from bilevelpy.analysis.quadratic import is_psd_form
-from bilevelpy.analysis.relative_entropy import log_product
+from bilevelpy.analysis.convexity.log_convex import is_log_convex
+from bilevelpy.analysis.convexity.monotone_products import common_argument
+from bilevelpy.analysis.convexity.norms import is_sum_of_squares
+from bilevelpy.analysis.convexity.offence import Offence, shape_words
+from bilevelpy.analysis.convexity.plain import plain_sign
+from bilevelpy.analysis.convexity.quadratic import is_psd_form
+from bilevelpy.analysis.convexity.relative_entropy import log_product
 from bilevelpy.analysis.scope import Scope
 from bilevelpy.analysis.signs import Signs
 from bilevelpy.ir import expr as ir

@@ -16,7 +16,7 @@ from bilevelpy.ir import expr as ir
 from bilevelpy.ir.evaluate import Interpreter
 
 if TYPE_CHECKING:
-    from bilevelpy.analysis.convexity import Verdict
+    from bilevelpy.analysis.convexity.judge import Verdict
     from bilevelpy.analysis.ranges import Ranges
     from bilevelpy.analysis.scope import Scope
 

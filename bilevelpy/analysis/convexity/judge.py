@@ -7,10 +7,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bilevelpy.analysis.offence import Offence
-from bilevelpy.analysis.plain import is_affine_product, plain_sign
+from bilevelpy.analysis.convexity.offence import Offence
+from bilevelpy.analysis.convexity.plain import is_affine_product, plain_sign
+from bilevelpy.analysis.convexity.stand_ins import PRODUCT, StandIns
 from bilevelpy.analysis.signs import Signs
-from bilevelpy.analysis.stand_ins import PRODUCT, StandIns
 from bilevelpy.analysis.structure import Evidence
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.walk import postorder

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bilevelpy.analysis.diagonal import diagonal, diagonal_product
+from bilevelpy.analysis.convexity.diagonal import diagonal, diagonal_product
+from bilevelpy.analysis.convexity.quadratic import least_eigenvalue, quadratic_form
 from bilevelpy.analysis.least import SHAVE, lower_bound
-from bilevelpy.analysis.quadratic import least_eigenvalue, quadratic_form
 from bilevelpy.analysis.ranges import Ranges
 from bilevelpy.analysis.scope import Scope
 from bilevelpy.analysis.terms import Term

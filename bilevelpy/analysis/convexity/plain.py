@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bilevelpy.analysis.diagonal import diagonal_product
-from bilevelpy.analysis.quadratic import is_psd_form
+from bilevelpy.analysis.convexity.diagonal import diagonal_product
+from bilevelpy.analysis.convexity.quadratic import is_psd_form
 from bilevelpy.analysis.signs import SIGN_PRODUCT, Signs
 from bilevelpy.ir import expr as ir
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bilevelpy.analysis.quadratic import is_psd_form
+from bilevelpy.analysis.convexity.quadratic import is_psd_form
 from bilevelpy.ir import expr as ir
 
 if TYPE_CHECKING:
