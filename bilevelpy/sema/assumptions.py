@@ -5,8 +5,8 @@ from __future__ import annotations
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.program import MODULI, Assumption
 from bilevelpy.sema.domains import domain_of
-from bilevelpy.sema.duals import dual_target
-from bilevelpy.sema.elaborate import evaluate
+from bilevelpy.sema.expressions.duals import dual_target
+from bilevelpy.sema.expressions.elaborate import evaluate
 from bilevelpy.sema.lookup import axes_text
 from bilevelpy.sema.scope import UPPER, Declaration, Frame, State, closest
 from bilevelpy.syntax import ast

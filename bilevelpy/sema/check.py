@@ -12,7 +12,7 @@ from bilevelpy.ir.program import Expect, Level, Program, Report
 from bilevelpy.ir.types import Stance
 from bilevelpy.sema.collect import Outline, collect
 from bilevelpy.sema.declare import declare
-from bilevelpy.sema.elaborate import evaluate
+from bilevelpy.sema.expressions.elaborate import evaluate
 from bilevelpy.sema.include import read_all
 from bilevelpy.sema.levels import let, level, open_level, shapes
 from bilevelpy.sema.order import in_order

@@ -14,9 +14,9 @@ from bilevelpy.sema.axes import (
     counted,
     too_deep,
 )
-from bilevelpy.sema.calls import READS
 from bilevelpy.sema.domains import domain_of, fitted, unknown_word
-from bilevelpy.sema.elaborate import drive, evaluate
+from bilevelpy.sema.expressions.calls import READS
+from bilevelpy.sema.expressions.elaborate import drive, evaluate
 from bilevelpy.sema.lookup import axes_text
 from bilevelpy.sema.paths import leaves_folder
 from bilevelpy.sema.scope import AT_TOP, Declaration, Kind, State, closest

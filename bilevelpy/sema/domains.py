@@ -9,7 +9,7 @@ from bilevelpy.ir import expr as ir
 from bilevelpy.ir.emptiness import NAMES, REASONS, is_empty
 from bilevelpy.ir.types import FREE, Axes, Domain, DomainKind
 from bilevelpy.sema.axes import counted
-from bilevelpy.sema.elaborate import evaluate
+from bilevelpy.sema.expressions.elaborate import evaluate
 from bilevelpy.sema.lookup import axes_text, shape_text
 from bilevelpy.sema.names import DOMAIN_ONLY, known_size
 from bilevelpy.sema.scope import Context, State, closest

@@ -11,9 +11,9 @@ from bilevelpy.ir.program import Constraint, Level, Variable
 from bilevelpy.ir.types import FREE, Axes, Domain, DomainKind, Relation, Sense
 from bilevelpy.sema.assumptions import assumptions
 from bilevelpy.sema.axes import axes_of
-from bilevelpy.sema.binders import Bound, bind
 from bilevelpy.sema.domains import domain_of, fitted
-from bilevelpy.sema.elaborate import drive, evaluate
+from bilevelpy.sema.expressions.binders import Bound, bind
+from bilevelpy.sema.expressions.elaborate import drive, evaluate
 from bilevelpy.sema.lookup import axes_text
 from bilevelpy.sema.scope import UPPER, Context, Declaration, Frame, Kind, State
 from bilevelpy.sema.values import Value, shape, spread, union

@@ -16,7 +16,7 @@ from bilevelpy.sema.axes import (
     named_axis,
     range_of,
 )
-from bilevelpy.sema.points import parts_of
+from bilevelpy.sema.expressions.points import parts_of
 from bilevelpy.sema.scope import AT_TOP, Request, State
 from bilevelpy.sema.values import Value
 from bilevelpy.syntax import ast

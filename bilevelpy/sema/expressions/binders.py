@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from bilevelpy.diagnostics import Label
 from bilevelpy.sema.axes import axis_of
-from bilevelpy.sema.binder_names import check_names, check_width, points_of
+from bilevelpy.sema.expressions.binder_names import check_names, check_width, points_of
+from bilevelpy.sema.expressions.reductions import COMPREHENSIONS, reduce_over
 from bilevelpy.sema.lookup import axes_text
-from bilevelpy.sema.reductions import COMPREHENSIONS, reduce_over
 from bilevelpy.sema.scope import Context, Local, Request, State, Steps, closest
 from bilevelpy.sema.values import (
     Iterator,

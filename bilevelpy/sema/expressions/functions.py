@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from bilevelpy.diagnostics import Label
 from bilevelpy.ir.types import Axis, AxisKind
+from bilevelpy.sema.expressions.reductions import reduce_all
 from bilevelpy.sema.lookup import axes_text, shape_text
-from bilevelpy.sema.reductions import reduce_all
 from bilevelpy.sema.scope import Context, State
 from bilevelpy.sema.values import Chain, Value, elementwise, one_after_another, take, total
 from bilevelpy.syntax import ast

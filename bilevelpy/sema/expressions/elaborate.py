@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 
 from bilevelpy.diagnostics import Label
 from bilevelpy.ir import expr as ir
-from bilevelpy.sema.arithmetic import add, multiply, negate, raise_to, transpose
-from bilevelpy.sema.binders import comprehension
-from bilevelpy.sema.calls import call
-from bilevelpy.sema.conditions import boolean, compare, if_else, negation
-from bilevelpy.sema.indexing import index
+from bilevelpy.sema.expressions.arithmetic import add, multiply, negate, raise_to, transpose
+from bilevelpy.sema.expressions.binders import comprehension
+from bilevelpy.sema.expressions.calls import call
+from bilevelpy.sema.expressions.conditions import boolean, compare, if_else, negation
+from bilevelpy.sema.expressions.indexing import index
 from bilevelpy.sema.lookup import shape_text
 from bilevelpy.sema.members import member_value
 from bilevelpy.sema.names import name_value

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from bilevelpy.diagnostics import Span
 from bilevelpy.ir.types import Axis
-from bilevelpy.sema.elements import Subscript, element
+from bilevelpy.sema.expressions.elements import Subscript, element
+from bilevelpy.sema.expressions.points import ancestors, climb, subset_hint
 from bilevelpy.sema.lookup import axes_text
 from bilevelpy.sema.names import has_numbers, number
-from bilevelpy.sema.points import ancestors, climb, subset_hint
 from bilevelpy.sema.scope import Context, State, Steps
 from bilevelpy.sema.values import Iterator, Point, Value, elementwise
 from bilevelpy.syntax import ast

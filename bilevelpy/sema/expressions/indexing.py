@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bilevelpy.diagnostics import Fix, Label
-from bilevelpy.sema.elements import Subscript, element, pair
+from bilevelpy.sema.expressions.elements import Subscript, element, pair
+from bilevelpy.sema.expressions.points import climb, parts_of, subset_hint
 from bilevelpy.sema.members import member_declaration
 from bilevelpy.sema.names import declared_value, place_of
-from bilevelpy.sema.points import climb, parts_of, subset_hint
 from bilevelpy.sema.scope import Context, Declaration, State, Steps
 from bilevelpy.sema.values import Iterator, Point, Value, take
 from bilevelpy.syntax import ast

@@ -8,8 +8,8 @@ from bilevelpy.diagnostics import Label
 from bilevelpy.ir.atoms import CALLS
 from bilevelpy.ir.types import Axes
 from bilevelpy.sema.axes import axis_of
-from bilevelpy.sema.duals import dual
-from bilevelpy.sema.functions import BUILTINS
+from bilevelpy.sema.expressions.duals import dual
+from bilevelpy.sema.expressions.functions import BUILTINS
 from bilevelpy.sema.lookup import axes_text, shape_text, wrong_arguments
 from bilevelpy.sema.names import resolve
 from bilevelpy.sema.scope import TOP, Call, Context, Declaration, Kind, Local, Request, State, Steps

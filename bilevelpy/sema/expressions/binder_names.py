@@ -5,7 +5,7 @@ from __future__ import annotations
 from bilevelpy.diagnostics import Label
 from bilevelpy.ir.types import Axis
 from bilevelpy.sema.axes import counted
-from bilevelpy.sema.points import part, parts_of
+from bilevelpy.sema.expressions.points import part, parts_of
 from bilevelpy.sema.scope import Context, Declaration, Local, State
 from bilevelpy.sema.values import Point
 from bilevelpy.syntax import ast

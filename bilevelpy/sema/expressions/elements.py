@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from bilevelpy.diagnostics import Label, Span
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.types import Axis, AxisKind
+from bilevelpy.sema.expressions.points import ancestors, climb, part, parts_of, subset_hint
 from bilevelpy.sema.names import has_numbers, known_size
-from bilevelpy.sema.points import ancestors, climb, part, parts_of, subset_hint
 from bilevelpy.sema.scope import Context, State, closest
 from bilevelpy.sema.values import (
     Iterator,
