@@ -97,6 +97,11 @@ model lasso; upper { var x in [0, 3]; minimize (y - 1)^2/2; }
 lower L { var y; minimize (y - 2)^2/2 + x*abs(y); }
 """
 
+KINKED = """
+model kinked; upper { var x in [0, 3]; minimize (y - 1)^2/2; }
+lower L { var y; minimize (y - 2)^2/2 + x*max(y, -2*y); }
+"""
+
 LINEAR = """
 model linear; upper { var x in [0, 10]; minimize x - 4*y; }
 lower L {

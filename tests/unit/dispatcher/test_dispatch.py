@@ -22,6 +22,7 @@ from bilevelpy.errors import BackendError, UsageError
 from tests.unit.analysis.models import (
     BOX,
     FIRMS,
+    KINKED,
     LINEAR,
     MERELY_CONVEX,
     QUADRATIC,
@@ -29,11 +30,6 @@ from tests.unit.analysis.models import (
     RIDGE_DATA,
     facts,
 )
-
-KINKED = """
-model kinked; upper { var x in [0, 3]; minimize (y - 1)^2/2; }
-lower L { var y; minimize (y - 2)^2/2 + x*max(y, -2*y); }
-"""
 
 
 class Fake:

@@ -15,6 +15,7 @@ from bilevelpy.dispatcher import RULES, dispatch
 from bilevelpy.dispatcher import conditions as c
 from tests.unit.analysis.models import (
     BOX,
+    KINKED,
     LINEAR,
     MERELY_CONVEX,
     PL,
@@ -24,10 +25,6 @@ from tests.unit.analysis.models import (
     facts,
 )
 
-KINKED = """
-model kinked; upper { var x in [0, 3]; minimize (y - 1)^2/2; }
-lower L { var y; minimize (y - 2)^2/2 + x*max(y, -2*y); }
-"""
 PAGE = Path(__file__).parents[3] / "docs" / "dispatcher.md"
 
 
