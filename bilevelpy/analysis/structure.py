@@ -141,6 +141,16 @@ class Structure:
         return fragments.structure(rows_of(self))
 
     @property
+    def is_convex(self) -> bool:
+        """Whether the lower level is convex, if only at the points that were seen."""
+        return self.convexity.value in ("convex", "strongly convex")
+
+    @property
+    def has_one_response(self) -> bool:
+        """Whether the response to each x is taken for the only one."""
+        return self.convexity.value == "strongly convex" or bool(self.unique.value)
+
+    @property
     def is_known_convex(self) -> bool:
         """Whether the lower level is proved or declared convex: more than points have shown."""
         return any(
@@ -164,6 +174,13 @@ class Structure:
             return high / low
         mu, top = self.modulus.value, self.lipschitz.value
         return top / mu if mu and top else None
+
+    @property
+    def likely_condition(self) -> float:
+        """The condition number that costs are reckoned with: 100 where none is known, and no more
+        than 1e8, where all methods end.
+        """
+        return min(self.condition or 100.0, 1e8)
 
 
 def facts_of(structure: Structure) -> list[tuple[str, Fact[Any]]]:

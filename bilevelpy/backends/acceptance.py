@@ -22,7 +22,7 @@ def refuse_nonconvex(structure: Structure) -> Reject | None:
     refusal = refuse_shape(structure)
     if refusal is not None:
         return refusal
-    if structure.convexity.value not in ("convex", "strongly convex"):
+    if not structure.is_convex:
         return Reject("needs a convex lower level", structure.convexity)
     return None
 
@@ -103,7 +103,7 @@ def is_almost_smooth(structure: Structure) -> bool:
     onto their kinks.
     """
     s = structure
-    convex = s.convexity.value in ("convex", "strongly convex") or bool(s.unique.value)
+    convex = s.is_convex or bool(s.unique.value)
     return not (convex or s.lower.smooth.value or s.lower.smooth.reason in (ABSOLUTE, GROUPS))
 
 
@@ -136,7 +136,7 @@ def refuse_implicit(structure: Structure, *, groups: bool = False) -> Reject | N
 
 def _near_a_minimiser(structure: Structure) -> Structure:
     """The facts near one minimiser of a lower level that is not known to be convex."""
-    if structure.convexity.value in ("convex", "strongly convex") or structure.unique.value:
+    if structure.is_convex or structure.unique.value:
         return structure
     near = Fact("strongly convex", Evidence.DECLARED, "near one minimiser")
     return replace(structure, convexity=near)
@@ -144,9 +144,9 @@ def _near_a_minimiser(structure: Structure) -> Structure:
 
 def warn_implicit(structure: Structure) -> tuple[str, ...]:
     """What the theory of :func:`refuse_implicit` leaves open for this model."""
-    if structure.convexity.value not in ("convex", "strongly convex"):
+    if not structure.is_convex:
         return (LOCAL, ALMOST) if is_almost_smooth(structure) else (LOCAL,)
-    strong = structure.convexity.value == "strongly convex" or bool(structure.unique.value)
+    strong = structure.has_one_response
     return () if strong or structure.lower.smooth.reason not in (ABSOLUTE, GROUPS) else (SUPPORT,)
 
 

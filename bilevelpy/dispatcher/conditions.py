@@ -146,7 +146,7 @@ AFFINE_ROWS = Condition(
 )
 CURVED = Condition(
     "convex below, not linear",
-    lambda s: s.convexity.value in ("convex", "strongly convex") and s.lower.form.value != "linear",
+    lambda s: s.is_convex and s.lower.form.value != "linear",
 )
 BEYOND_SEARCH = Condition(
     f"a lower objective that is no polynomial, of more than {FEW_LOWER} variables or in sums of at "
@@ -226,7 +226,7 @@ NO_LONG_SUM = Condition(
 )
 UNIQUE = Condition(
     "strongly convex below, or one solution by assumption",
-    lambda s: s.convexity.value == "strongly convex" or bool(s.unique.value),
+    lambda s: s.has_one_response,
 )
 SMOOTH = Condition("smooth lower level", lambda s: s.lower.smooth.value)
 NONSMOOTH = Condition("lower level with kinks", lambda s: not s.lower.smooth.value)
@@ -236,31 +236,19 @@ FEW_KINKS = Condition(
 )
 PIECEWISE_LINEAR = Condition(
     f"convex below, with piecewise linear terms worth at most {WRITTEN:,} variables and rows",
-    lambda s: (
-        s.pieces is not None
-        and s.dim_y + 3 * s.pieces.value <= WRITTEN
-        and s.convexity.value in ("convex", "strongly convex")
-    ),
+    lambda s: s.pieces is not None and s.dim_y + 3 * s.pieces.value <= WRITTEN and s.is_convex,
 )
 EPIGRAPHS = Condition(
     "convex below, not linear, once rows stand for its kinks",
-    lambda s: (
-        s.epigraphs is not None
-        and _form(s) != "linear"
-        and s.convexity.value in ("convex", "strongly convex")
-    ),
+    lambda s: s.epigraphs is not None and _form(s) != "linear" and s.is_convex,
 )
 ABSOLUTE_VALUES = Condition(
     "convex below but for kinks of `abs` of single variables",
-    lambda s: (
-        s.lower.smooth.reason == ABSOLUTE and s.convexity.value in ("convex", "strongly convex")
-    ),
+    lambda s: s.lower.smooth.reason == ABSOLUTE and s.is_convex,
 )
 GROUP_NORMS = Condition(
     "convex below but for kinks of norms of groups of variables",
-    lambda s: (
-        s.lower.smooth.reason == GROUPS and s.convexity.value in ("convex", "strongly convex")
-    ),
+    lambda s: s.lower.smooth.reason == GROUPS and s.is_convex,
 )
 MERELY_CONVEX = Condition(
     "convex below, not strongly; several solutions",

@@ -136,7 +136,7 @@ def _judged_by_text(system: System) -> list[tuple[Follower, Span | None, str]]:
 
     structure = analyze(system.bound)
     first = system.followers[0]
-    if structure.convexity.value not in ("convex", "strongly convex"):
+    if not structure.is_convex:
         return [(first, structure.convexity.span, structure.convexity.reason)]
     if structure.lower.constraints.value == "nonconvex":
         return [(first, structure.lower.constraints.span, structure.lower.constraints.reason)]

@@ -84,7 +84,7 @@ class BLOCC(F2BA):
 
     def cost(self, structure: Structure) -> Cost:
         """Three constrained problems a step."""
-        kappa = min(structure.condition or 100.0, 1e8)
+        kappa = structure.likely_condition
         return Cost(
             gradients=1000.0 * math.sqrt(kappa), products=0.0, memory=1000.0 * structure.dim_y
         )

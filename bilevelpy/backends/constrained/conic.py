@@ -72,7 +72,7 @@ class Conic(Implicit):
             reason = f"takes at most {LARGEST} upper variables, and as many rows"
             return Reject(reason, s.upper.constraints)
         quadratic = s.lower_hessian.value in ("constant", "depends on x")
-        if not quadratic and s.convexity.value not in ("convex", "strongly convex"):
+        if not quadratic and not s.is_convex:
             return Reject("takes quadratic and convex lower objectives", s.convexity)
         if s.lower.constraints.value not in ("none", "bounds", "linear"):
             return Reject("takes rows that are affine in the lower variables", s.lower.constraints)

@@ -103,16 +103,16 @@ class GAFFA(Continued):
         refusal = refuse_other_than_rows(structure, "`meha` is the method without them")
         if refusal is not None:
             return refusal
-        if structure.convexity.value not in ("convex", "strongly convex"):
+        if not structure.is_convex:
             return Reject("needs a convex lower level", structure.convexity)
         if structure.lower.constraints.value == "nonconvex":
             return Reject("needs convex lower constraints", structure.lower.constraints)
-        unique = structure.convexity.value == "strongly convex" or bool(structure.unique.value)
+        unique = structure.has_one_response
         return Accept("lower constraints, gradients only", () if unique else (OPTIMISTIC,))
 
     def cost(self, structure: Structure) -> Cost:
         """As ill conditioned as the penalty is large."""
-        kappa = min(structure.condition or 100.0, 1e8)
+        kappa = structure.likely_condition
         return Cost(
             gradients=4000.0 * math.sqrt(kappa), products=0.0, memory=1000.0 * structure.dim_y
         )

@@ -126,7 +126,7 @@ class KKT:
                 "level has rows",
                 structure.upper.constraints,
             )
-        if structure.convexity.value not in ("convex", "strongly convex"):
+        if not structure.is_convex:
             return Reject("needs a convex lower level", structure.convexity)
         if structure.lower.form.value == "linear":
             return Reject(
@@ -147,7 +147,7 @@ class KKT:
                 f"{size}",
                 None,
             )
-        one = structure.convexity.value == "strongly convex" or bool(structure.unique.value)
+        one = structure.has_one_response
         reason = "exact hypergradients from the KKT system of the lower level"
         return Accept(reason, () if one else (ALONE,))
 

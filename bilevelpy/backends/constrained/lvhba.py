@@ -111,7 +111,7 @@ class LVHBA(Continued):
         refusal = refuse_other_than_rows(structure, "`meha` is the method without them")
         if refusal is not None:
             return refusal
-        if structure.convexity.value not in ("convex", "strongly convex"):
+        if not structure.is_convex:
             return Reject("needs a convex lower level", structure.convexity)
         if structure.lower.constraints.value != "linear":
             return Reject(
@@ -121,13 +121,13 @@ class LVHBA(Continued):
         for level in (structure.upper, structure.lower):
             if level.domains.value & {"simplex", "ball"}:
                 return Reject("projects onto bounds and linear constraints only", level.domains)
-        unique = structure.convexity.value == "strongly convex" or bool(structure.unique.value)
+        unique = structure.has_one_response
         warnings = () if unique else (OPTIMISTIC,)
         return Accept("lower constraints by projection, gradients only", warnings)
 
     def cost(self, structure: Structure) -> Cost:
         """Tens of thousands of cheap iterations."""
-        kappa = min(structure.condition or 100.0, 1e8)
+        kappa = structure.likely_condition
         return Cost(gradients=1e5 * kappa, products=0.0, memory=80.0 * structure.dim_y)
 
     def init(

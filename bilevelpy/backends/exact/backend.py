@@ -66,7 +66,7 @@ class Exact:
         conditions = s.lower.form.value in ("linear", "quadratic") and (
             s.lower.constraints.value in ("none", "bounds", "linear")
         )
-        convex = s.convexity.value in ("convex", "strongly convex")
+        convex = s.is_convex
         game = s.unsupported.get("nash")
         if conditions and not s.lower.discrete.value and (convex or game is not None):
             return Accept("global optimum by branch and bound over complementarity")
@@ -103,7 +103,7 @@ class Exact:
     def _accepts_small(self, s: Structure) -> Accept | Reject:
         """Followers that are settled by cuts and global solves."""
         curved = s.lower.constraints.value not in ("none", "bounds", "linear", "convex")
-        convex = s.convexity.value in ("convex", "strongly convex") and not curved
+        convex = s.is_convex and not curved
         for key, reason in _ONLY_CONDITIONS.items():
             if key in s.unsupported and not (key != "nash" and convex):
                 return Reject(reason, s.unsupported[key])
@@ -117,7 +117,7 @@ class Exact:
             fact = s.lower.constraints
             if s.lower.form.value not in ("linear", "quadratic"):
                 fact = s.lower.form
-            if s.convexity.value not in ("convex", "strongly convex"):
+            if not s.is_convex:
                 fact = s.convexity
             return Reject(
                 f"takes followers other than linear and convex quadratic ones up to {SMALL} "

@@ -111,7 +111,7 @@ class AID(Implicit):
 
     def cost(self, structure: Structure) -> Cost:
         """Conjugate gradients take about sqrt(kappa) products per digit."""
-        kappa = min(structure.condition or 100.0, 1e8)
+        kappa = structure.likely_condition
         steps = min(math.sqrt(kappa), float(max(structure.dim_y, 1)))
         return Cost(
             gradients=3.0,

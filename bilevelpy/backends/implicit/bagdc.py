@@ -111,7 +111,7 @@ class BAGDC:
         """Iterations grow like kappa; the work of as many as one step of a double loop is worth is
         counted here.
         """
-        kappa = min(structure.condition or 100.0, 1e8)
+        kappa = structure.likely_condition
         return Cost(
             gradients=kappa,
             products=2.0 * kappa,

@@ -94,7 +94,7 @@ class NBO:
 
     def cost(self, structure: Structure) -> Cost:
         """One to two lower gradients, and conjugate gradients for two right-hand sides."""
-        kappa = min(structure.condition or 100.0, 1e8)
+        kappa = structure.likely_condition
         steps = min(math.sqrt(kappa), float(max(structure.dim_y, 1)))
         m = structure.dim_y
         return Cost(

@@ -107,7 +107,7 @@ class QNBO(Implicit):
         """About as many products as conjugate gradients, fewer lower gradients than plain
         descent.
         """
-        kappa = min(structure.condition or 100.0, 1e8)
+        kappa = structure.likely_condition
         steps = min(math.sqrt(kappa), float(max(structure.dim_y, 1)))
         m = structure.dim_y
         return Cost(gradients=2.0 * steps, products=steps, flops=120.0 * m, memory=16.0 * 60 * m)

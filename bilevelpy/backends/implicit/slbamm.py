@@ -104,7 +104,7 @@ class SLBAMM:
         refusal = refuse_nonconvex(structure)
         if refusal is not None:
             return refusal
-        unique = structure.convexity.value == "strongly convex" or bool(structure.unique.value)
+        unique = structure.has_one_response
         assumed = "the method assumes that F is strongly convex in the lower variables"
         return Accept("the lower level is convex", () if unique else (OPTIMISTIC, assumed))
 

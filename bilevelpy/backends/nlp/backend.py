@@ -74,7 +74,7 @@ class NLP:
                 s.lower.form,
             )
         warnings: tuple[str, ...] = ()
-        if s.convexity.value not in ("convex", "strongly convex"):
+        if not s.is_convex:
             warnings = ("the lower level is not known to be convex: responses are local ones",)
         return Accept("a local optimum, from several starts", warnings)
 

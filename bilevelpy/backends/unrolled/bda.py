@@ -100,12 +100,12 @@ class BDA:
         refusal = refuse_ill(structure, LARGEST)
         if refusal is not None:
             return refusal
-        unique = structure.convexity.value == "strongly convex" or bool(structure.unique.value)
+        unique = structure.has_one_response
         return Accept("the lower level is convex", () if unique else (OPTIMISTIC,))
 
     def cost(self, structure: Structure) -> Cost:
         """T steps forth and back."""
-        T = 30.0 * min(structure.condition or 100.0, 1e8)
+        T = 30.0 * structure.likely_condition
         return Cost(gradients=2.0 * T, products=2.0 * T, memory=8.0 * T * structure.dim_y)
 
     def init(

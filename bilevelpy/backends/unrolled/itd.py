@@ -134,7 +134,7 @@ class ITD:
 
     def cost(self, structure: Structure) -> Cost:
         """About kappa steps per digit, each once forward and once back."""
-        T = 10.0 * min(structure.condition or 100.0, 1e8)
+        T = 10.0 * structure.likely_condition
         return Cost(
             gradients=T, products=T, flops=20.0 * structure.dim_y, memory=8.0 * T * structure.dim_y
         )

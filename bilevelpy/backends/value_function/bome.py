@@ -93,12 +93,12 @@ class BOME(Continued):
         refusal = refuse_shape(structure)
         if refusal is not None:
             return refusal
-        convex = structure.convexity.value in ("convex", "strongly convex")
+        convex = structure.is_convex
         return Accept("needs gradients only", () if convex else (LOCAL,))
 
     def cost(self, structure: Structure) -> Cost:
         """Many cheap iterations."""
-        kappa = min(structure.condition or 100.0, 1e8)
+        kappa = structure.likely_condition
         return Cost(gradients=1000.0 * kappa, products=0.0, memory=80.0 * structure.dim_y)
 
     def init(

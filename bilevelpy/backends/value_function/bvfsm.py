@@ -96,7 +96,7 @@ class BVFSM:
                 f"found {structure.dim_y}",
                 None,
             )
-        convex = structure.convexity.value in ("convex", "strongly convex")
+        convex = structure.is_convex
         return Accept("the lower value by restarts", () if convex else (LOCAL,))
 
     def cost(self, structure: Structure) -> Cost:

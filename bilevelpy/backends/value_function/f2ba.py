@@ -95,7 +95,7 @@ class F2BA:
 
     def cost(self, structure: Structure) -> Cost:
         """Three inner solves; L-BFGS takes some sqrt(kappa) gradients a digit."""
-        kappa = min(structure.condition or 100.0, 1e8)
+        kappa = structure.likely_condition
         return Cost(
             gradients=60.0 * math.sqrt(kappa), products=0.0, memory=1000.0 * structure.dim_y
         )

@@ -107,8 +107,8 @@ class MEHA(Continued):
             return refusal
         if absolute and structure.lower.domains.value - {"free", "box"}:
             return Reject("takes `abs` terms over free and box variables", structure.lower.domains)
-        convex = structure.convexity.value in ("convex", "strongly convex")
-        unique = structure.convexity.value == "strongly convex" or bool(structure.unique.value)
+        convex = structure.is_convex
+        unique = structure.has_one_response
         return Accept(
             "needs gradients only",
             (*(() if convex else (WEAK,)), *(() if unique else (OPTIMISTIC,))),
@@ -116,7 +116,7 @@ class MEHA(Continued):
 
     def cost(self, structure: Structure) -> Cost:
         """As ill conditioned as the penalty is large."""
-        kappa = min(structure.condition or 100.0, 1e8)
+        kappa = structure.likely_condition
         return Cost(
             gradients=400.0 * math.sqrt(kappa), products=0.0, memory=1000.0 * structure.dim_y
         )

@@ -87,13 +87,13 @@ class PBGD:
         refusal = refuse_shape(without_kinks(structure))
         if refusal is not None:
             return refusal
-        convex = structure.convexity.value in ("convex", "strongly convex")
+        convex = structure.is_convex
         kinks = (ALMOST,) if is_almost_smooth(structure) else ()
         return Accept("needs gradients only", () if convex else (LOCAL, *kinks))
 
     def cost(self, structure: Structure) -> Cost:
         """The penalised problem is as badly conditioned as gamma is large."""
-        kappa = min(structure.condition or 100.0, 1e8)
+        kappa = structure.likely_condition
         return Cost(
             gradients=300.0 * math.sqrt(kappa), products=0.0, memory=1000.0 * structure.dim_y
         )

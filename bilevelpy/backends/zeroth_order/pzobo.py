@@ -118,7 +118,7 @@ class PZOBO:
     def cost(self, structure: Structure) -> Cost:
         """A lower solve per direction."""
         Q = structure.dim_x if structure.dim_x <= ALL else FEW
-        kappa = min(structure.condition or 100.0, 1e8)
+        kappa = structure.likely_condition
         return Cost(
             gradients=(2.0 * Q + 1.0) * 10.0 * kappa, products=0.0, memory=40.0 * structure.dim_y
         )

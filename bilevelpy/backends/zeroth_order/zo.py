@@ -109,7 +109,7 @@ class ZO:
         if refusal is not None:
             return refusal
         smooth = bool(structure.lower.smooth.value and structure.upper.smooth.value)
-        unique = structure.convexity.value == "strongly convex" or bool(structure.unique.value)
+        unique = structure.has_one_response
         local = "the lower solution is the one reached from y: others are not looked for"
         return Accept(
             "values only", (*(() if smooth else (NESTED,)), *(() if unique else (local,)))
