@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram
 
 Array = np.ndarray[Any, np.dtype[Any]]
+# Relative gap of the follower, and difference of objectives, at the consumer's point.
+TOLERANCE = 1e-4
 INSTALLED = {
     "ampl": "AMPL (proprietary); with reformulation=big-m GLPK does: pip install swiglpk",
     "bileveljump": "Julia with BilevelJuMP, which no package index of Python, Node or Debian has",
@@ -55,17 +57,11 @@ class Report:
         return asdict(self)
 
 
-def verify(bound: BoundProgram, target: str, path: Path, tolerance: float = 1e-4) -> Report:
-    """Check a file that was written for ``bound``.
-
-    Parameters
-    ----------
-    tolerance
-        Of the relative gap and of the objective at the consumer's point.
-    """
+def verify(bound: BoundProgram, target: str, path: Path) -> Report:
+    """Check a file that was written for ``bound``."""
     suffix = registry.get(target).suffix
     if path.suffix == suffix:
-        return _verify(bound, target, path, tolerance)
+        return _verify(bound, target, path)
     # Readers go by the ending of a file.
     with tempfile.TemporaryDirectory() as folder:
         for file in path.parent.iterdir():
@@ -73,18 +69,18 @@ def verify(bound: BoundProgram, target: str, path: Path, tolerance: float = 1e-4
                 shutil.copyfile(file, Path(folder) / file.name)
         place = Path(folder) / f"{path.stem}{suffix}"
         shutil.copyfile(path, place)
-        return _verify(bound, target, place, tolerance)
+        return _verify(bound, target, place)
 
 
-def _verify(bound: BoundProgram, target: str, path: Path, tolerance: float) -> Report:
+def _verify(bound: BoundProgram, target: str, path: Path) -> Report:
     checks: dict[str, Callable[[], Report]] = {
         "json": lambda: _json(bound, path),
         "mps-aux": lambda: _matrix(bound, path),
         "torch": lambda: _graph(bound, path),
         "onnx": lambda: _graph(bound, path),
-        "sympy": lambda: _start(bound, path, tolerance),
+        "sympy": lambda: _start(bound, path),
         "latex": lambda: Report(True, f"KaTeX: {consumers.katex(path).status}"),
-        "blv": lambda: _one_level(bound, path, tolerance),
+        "blv": lambda: _one_level(bound, path),
     }
     try:
         if target in checks:
@@ -92,7 +88,7 @@ def _verify(bound: BoundProgram, target: str, path: Path, tolerance: float) -> R
         run = _runs(target, path)
         if run is None:
             raise Missing(INSTALLED.get(target, "a reader of this format"))
-        return compare(bound, target, path, run(), tolerance)
+        return compare(bound, target, path, run())
     except Missing as missing:
         return Report(None, f"not verified here: it takes {missing}")
 
@@ -117,9 +113,7 @@ def _runs(target: str, path: Path) -> Callable[[], Outcome] | None:
     return found.get(target)
 
 
-def compare(
-    bound: BoundProgram, target: str, path: Path, outcome: Outcome, tolerance: float = 1e-4
-) -> Report:
+def compare(bound: BoundProgram, target: str, path: Path, outcome: Outcome) -> Report:
     """Compare a consumer's optimum with the model at its point, and re-solve the follower there."""
     who = f"{outcome.solver}: {outcome.status}"
     if outcome.objective is None or outcome.values is None:
@@ -137,12 +131,12 @@ def compare(
     # Programs print the objective in the sense of the model, files are minimisations.
     theirs = outcome.objective * (1.0 if path.suffix == ".py" else found.sign)
     gap = follower_gap(found, point)
-    agrees = abs(value - theirs) <= tolerance * (1 + abs(value))
-    words = "optimal for the follower" if gap <= tolerance else "NOT optimal for the follower"
+    agrees = abs(value - theirs) <= TOLERANCE * (1 + abs(value))
+    words = "optimal for the follower" if gap <= TOLERANCE else "NOT optimal for the follower"
     message = f"{who}, F = {value:.9g}; its point is {words} (gap {gap:.2g})"
     if not agrees:
         message += f"; the file's objective there is {theirs:.9g}"
-    passed = bool(agrees and gap <= tolerance)
+    passed = bool(agrees and gap <= TOLERANCE)
     return Report(passed, message, value, gap, outcome.is_global)
 
 
@@ -226,18 +220,18 @@ def _graph(bound: BoundProgram, path: Path) -> Report:
     return Report(found <= 1e-9, f"{reader}: differs from the oracle by {found:.2g}, relative")
 
 
-def _start(bound: BoundProgram, path: Path, tolerance: float) -> Report:
+def _start(bound: BoundProgram, path: Path) -> Report:
     """SymPy's value at the start of the model."""
     outcome = consumers.program(path, "SymPy", ["sympy"])
     found = system(bound)
     value = found.sign * float(found.objective.value(found.columns.start)[0])
-    same = outcome.objective is not None and abs(outcome.objective - value) <= tolerance * (
+    same = outcome.objective is not None and abs(outcome.objective - value) <= TOLERANCE * (
         1 + abs(value)
     )
     return Report(same, f"SymPy at the start: F = {outcome.objective}, the model says {value:.9g}")
 
 
-def _one_level(bound: BoundProgram, path: Path, tolerance: float) -> Report:
+def _one_level(bound: BoundProgram, path: Path) -> Report:
     """The model of one level by way of .nl in SCIP."""
     from bilevelpy.exporters.blv import blv_names
 
@@ -263,7 +257,7 @@ def _one_level(bound: BoundProgram, path: Path, tolerance: float) -> Report:
         named = (f"v[{k + 1}]" for k in range(found.columns.count))
     values = {o: outcome.values[n] for o, n in zip(found.columns.names, named, strict=True)}
     again = Outcome("SCIP", outcome.status, outcome.objective, values)
-    return compare(bound, "blv", path, again, tolerance)
+    return compare(bound, "blv", path, again)
 
 
 def follower_gap(found: System, point: Array) -> float:

@@ -14,6 +14,8 @@ from bilevelpy.sema.paths import leaves_folder
 SUFFIXES = (".npz", ".npy", ".csv", ".json")
 # A file that is larger is not opened for a suggestion, except archives, whose headers are small.
 MAX_BYTES = 2_000_000
+# Files of a folder that are offered at most.
+MOST = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ def beside(model: str) -> list[Path]:
     return [p for s in SUFFIXES if (p := path.with_suffix(s)).is_file()]
 
 
-def listed(model: str, limit: int = 200) -> list[str]:
+def listed(model: str) -> list[str]:
     """The data files of the model's folder and one level below, as a model would write them."""
     folder = Path(model).parent
     found: list[str] = []
@@ -39,7 +41,7 @@ def listed(model: str, limit: int = 200) -> list[str]:
         for path in sorted(folder.glob("*")) + sorted(folder.glob("*/*")):
             if path.suffix.lower() in SUFFIXES and path.is_file():
                 found.append(path.relative_to(folder).as_posix())
-            if len(found) >= limit:
+            if len(found) >= MOST:
                 break
     except OSError:
         pass  # a folder that cannot be listed offers nothing

@@ -25,7 +25,7 @@ _MEANT = {f"\\{c}": c for c in "_%#&${}"} | {
 _STAND_INS = {meant: chr(0xE000 + k) for k, meant in enumerate(_MEANT.values())}
 
 
-def mathml(latex: str, *, block: bool = True) -> str:
+def mathml(latex: str) -> str:
     """``latex`` as a ``<math>`` element; its source is kept as an annotation.
 
     Raises
@@ -33,17 +33,15 @@ def mathml(latex: str, *, block: bool = True) -> str:
     UsageError
         latex2mathml is not installed.
     """
-    text = latex.strip()
-    if block:  # what sums and minima run over stands below them
-        text = _BELOW.sub(r"\\\1\\limits_", text)
+    # What sums and minima run over stands below them.
+    text = _BELOW.sub(r"\\\1\\limits_", latex.strip())
     if text.startswith(_OPEN) and text.endswith(_CLOSE):
         body = _aligned(text[len(_OPEN) : -len(_CLOSE)])
     else:
         body = _inner(text)
-    display = ' display="block"' if block else ""
     source = html.escape(latex, quote=False)
     return (
-        f'<math xmlns="http://www.w3.org/1998/Math/MathML"{display}><semantics>{body}'
+        f'<math xmlns="http://www.w3.org/1998/Math/MathML" display="block"><semantics>{body}'
         f'<annotation encoding="application/x-tex">{source}</annotation></semantics></math>'
     )
 

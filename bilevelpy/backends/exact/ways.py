@@ -262,9 +262,7 @@ class Ways(Programs):
             state.keep(found.values[: self.program.columns.count], found.objective, {})
         return found.values
 
-    def _local(
-        self, share: float = LOCAL, starts: int = STARTS
-    ) -> Callable[[Progress], list[Array]]:
+    def _local(self, share: float = LOCAL) -> Callable[[Progress], list[Array]]:
         """What looks for local solutions, and returns the points that it met."""
 
         def run(state: Progress) -> list[Array]:
@@ -281,7 +279,7 @@ class Ways(Programs):
             inner = Followers(self.system, limits)
             rng = np.random.default_rng(self.options.seed)
             phase = LocalPhase(inner, state, self.program, self.settled, rng, deadline)
-            phase.run(starts)
+            phase.run(STARTS)
             return phase.points
 
         return run

@@ -126,6 +126,8 @@ def _power(base: str, exponent: str, whole: int | None) -> str:
 
 
 STYLE = Style(FUNCTIONS, _power)
+# Characters of a line at most; GAMS reads 80,000.
+WIDTH = 10_000
 
 
 def gams_names() -> Namer:
@@ -239,11 +241,11 @@ def wrapped(words: list[str], width: int = 100) -> list[str]:
     return lines
 
 
-def broken(lines: list[str], width: int = 10_000) -> list[str]:
-    """Long lines as several; GAMS reads 80,000 characters of one."""
+def broken(lines: list[str]) -> list[str]:
+    """Long lines as several."""
     out: list[str] = []
     for line in lines:
-        out += [line] if len(line) <= width else wrapped(line.split(" "), width)
+        out += [line] if len(line) <= WIDTH else wrapped(line.split(" "), WIDTH)
     return out
 
 

@@ -50,7 +50,7 @@ class Case:
     ``tol`` is the tolerance of the certificate, ``extent`` a length of x; ``convex`` and ``unique``
     say what is known of the lower level beyond observation, ``quadratic`` that f is quadratic in y
     at every x, ``pessimistic`` what the leader expects
-    of ties, ``thorough`` whether all starts and probes are wanted.
+    of ties.
     """
 
     oracle: Oracle
@@ -60,7 +60,6 @@ class Case:
     tol: float
     convex: bool
     unique: bool
-    thorough: bool
     extent: float
     pessimistic: bool = False
     quadratic: bool = False
@@ -108,7 +107,6 @@ def make_case(
     structure: Structure | None,
     options: SolveOptions,
     rng: torch.Generator,
-    thorough: bool,
 ) -> Case:
     """The case of a point, with what the structure proves or declares."""
     convex = unique = quadratic = False
@@ -118,7 +116,7 @@ def make_case(
         quadratic = structure.lower_hessian.value in ("constant", "depends on x")
     pessimistic = structure is not None and structure.stance == "pessimistic"
     tol, extent = SLACK * options.tol, extent_of(oracle, x)
-    return Case(oracle, x, y, rng, tol, convex, unique, thorough, extent, pessimistic, quadratic)
+    return Case(oracle, x, y, rng, tol, convex, unique, extent, pessimistic, quadratic)
 
 
 def axes_and_diagonals(n: int, m: int) -> tuple[list[Vec], list[Vec]]:

@@ -103,7 +103,7 @@ class _Check:
             oracle, rows, self.seed, self.until, convex=self.convex, affine=self.affine
         )
         if is_free_below(oracle, structure):
-            case = make_case(oracle, x, y, structure, options, rng, True)
+            case = make_case(oracle, x, y, structure, options, rng)
             self.followers = FreeFollowers(case, rows, self.seed, self.until)
         self.complete = True
         # Rows in x that the lower rows imply, which hold x.

@@ -49,33 +49,11 @@ def certify(
     options: SolveOptions,
     rng: torch.Generator,
     *,
-    thorough: bool = True,
     seconds: float = math.inf,
     patience: float = math.inf,
 ) -> Certificate:
-    """Check the point (x, y) of a bilevel problem.
-
-    Parameters
-    ----------
-    oracle, x, y, structure, options, rng
-        The problem, the point, what is known of it, the options (their tolerance), and the source
-        of randomness.
-    thorough
-        False skips the re-solves from other starts and all probes but steepest descent.
-    seconds
-        Wall time at most. What there is no time for is named in ``reasons``; without the re-solve
-        at x and the hypergradient there is no certificate.
-    patience
-        Wall time at most for each of the two parts that a claim can do without: other starts of
-        the lower level, and what looks around the point.
-
-    Returns
-    -------
-    Certificate
-        ``kind`` "local" where all first-order checks hold, else "none"; ``reasons`` says why in
-        words.
-    """
-    return _certified(oracle, x, y, structure, options, rng, thorough, seconds, patience)[0]
+    """The certificate that :func:`examine` finds."""
+    return examine(oracle, x, y, structure, options, rng, seconds=seconds, patience=patience)[0]
 
 
 def examine(
@@ -89,18 +67,51 @@ def examine(
     seconds: float = math.inf,
     patience: float = math.inf,
 ) -> tuple[Certificate, tuple[Vec, Vec] | None]:
-    """The certificate, and where to go on from.
+    """Check the point (x, y) of a bilevel problem, and say where to go on from.
 
-    That is a lower point (with y) where all that is wrong is that a probe found one: it lies beside
-    a maximum, a saddle or a kink at which every first-order method stands still. Or it is a better
-    response to x, of a lower level that is not convex: the run has followed another minimiser.
+    Parameters
+    ----------
+    oracle, x, y, structure, options, rng
+        The problem, the point, what is known of it, the options (their tolerance), and the source
+        of randomness.
+    seconds
+        Wall time at most. What there is no time for is named in ``reasons``; without the re-solve
+        at x and the hypergradient there is no certificate.
+    patience
+        Wall time at most for each of the two parts that a claim can do without: other starts of
+        the lower level, and what looks around the point.
+
+    Returns
+    -------
+    Certificate
+        ``kind`` "local" where all first-order checks hold, else "none"; ``reasons`` says why in
+        words.
+    tuple or None
+        A lower point (with y) where all that is wrong is that a probe found one: it lies beside a
+        maximum, a saddle or a kink at which every first-order method stands still. Or a better
+        response to x, of a lower level that is not convex: the run has followed another minimiser.
     """
-    certificate, case = _certified(oracle, x, y, structure, options, rng, True, seconds, patience)
-    found = case.found
+    start = y
+    oracle, y = _on_support(oracle, x, y, rng)
+    timed = None
+    if math.isfinite(min(seconds, patience)):
+        timed = DeadlineOracle(oracle, time.perf_counter() + seconds)
+    seen: Any = oracle if timed is None else timed
+    case = make_case(seen, x, y, structure, options, rng)
+    check = _Check(case, timed, min(SEARCH * seconds, patience), patience)
+    try:
+        check.required()
+        check.optional()
+    except OutOfTime:
+        case.fail(
+            f"there was no time to check the point: {check.stage} takes longer than the "
+            f"{seconds:.2g} s that were left"
+        )
+    certificate, found = check.certificate(), case.found
     if found.better is not None:
         return certificate, (x, joined(found.better) if is_split(case.oracle) else found.better)
     if found.downhill is not None and len(found.failures) == 1:
-        return certificate, (found.downhill, y)
+        return certificate, (found.downhill, start)
     return certificate, None
 
 
@@ -116,7 +127,7 @@ def best_response(
     other starts find, the optimistic one where they tie; None where no finite one is.
     """
     oracle, y = _on_support(oracle, x, y, rng)
-    case = make_case(oracle, x, y, structure, options, rng, True)
+    case = make_case(oracle, x, y, structure, options, rng)
     solver = Resolver(oracle, x, y, rng)
     base = solver.answer(x, y)
     if base is None:
@@ -148,35 +159,6 @@ def settle(run: RunResult, certificate: Certificate) -> RunResult:
     if run.status is Status.STALLED and certificate.reasons:
         return replace(run, message=f"{run.message}; {'; '.join(certificate.reasons)}")
     return run
-
-
-def _certified(
-    oracle: Oracle,
-    x: Vec,
-    y: Vec,
-    structure: Structure | None,
-    options: SolveOptions,
-    rng: torch.Generator,
-    thorough: bool,
-    seconds: float,
-    patience: float,
-) -> tuple[Certificate, Case]:
-    oracle, y = _on_support(oracle, x, y, rng)
-    timed = None
-    if math.isfinite(min(seconds, patience)):
-        timed = DeadlineOracle(oracle, time.perf_counter() + seconds)
-    seen: Any = oracle if timed is None else timed
-    case = make_case(seen, x, y, structure, options, rng, thorough)
-    check = _Check(case, timed, min(SEARCH * seconds, patience), patience)
-    try:
-        check.required()
-        check.optional()
-    except OutOfTime:
-        case.fail(
-            f"there was no time to check the point: {check.stage} takes longer than the "
-            f"{seconds:.2g} s that were left"
-        )
-    return check.certificate(), case
 
 
 def _on_support(oracle: Oracle, x: Vec, y: Vec, rng: torch.Generator) -> tuple[Oracle, Vec]:

@@ -80,7 +80,7 @@ class LowerCheck:
     def _look_far(self) -> None:
         """Where f is not known to be convex, the lowest of its values far away."""
         case, o = self.case, self.case.oracle
-        if case.convex or not case.thorough or not o.m or not case.is_small:
+        if case.convex or not o.m or not case.is_small:
             return
         seed = int(torch.randint(1 << 31, (), generator=case.rng))
         best, place = self.best, None
@@ -102,7 +102,7 @@ class LowerCheck:
         one only in floating point.
         """
         case, o, base = self.case, self.case.oracle, self.base.lower
-        if not case.thorough or case.quadratic:
+        if case.quadratic:
             return
         far = base.y + OUTWARD * (base.y - o.y0)
         if norm(far - o.domain_y.project(far)) > 0.0 or norm(far - base.y) <= APART * norm(base.y):
@@ -301,8 +301,6 @@ class LowerCheck:
         proved.
         """
         case, o = self.case, self.case.oracle
-        if not case.thorough:
-            return []
         starts = [o.y0]
         if not case.unique and o.m:
             size = max(norm(case.y), norm(o.y0)) / math.sqrt(o.m) or 1.0

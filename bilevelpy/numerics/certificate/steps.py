@@ -108,7 +108,7 @@ def examine_steps(
     """
     timed = DeadlineOracle(oracle, time.perf_counter() + seconds)
     seen: Any = timed if math.isfinite(seconds) else oracle
-    case = make_case(seen, x, y, structure, options, rng, True)
+    case = make_case(seen, x, y, structure, options, rng)
     found, T, s = case.found, *steps
     gap = hyper = left = math.nan
     mismatch: float | None = None

@@ -316,8 +316,6 @@ class UpperCheck:
         pg = self._projected(case.x, self.base.gradient)
         near, beside = PROBE * case.extent, NEAR * case.extent
         out = [(-pg / norm(pg), near)] if norm(pg) > 0 else []
-        if not case.thorough:
-            return out
         if self._is_weak():
             out.append((self._released(), near))
         out += [(-g / norm(g), near) for g in self._behind if norm(g) > 0.0]

@@ -19,6 +19,8 @@ Vec = torch.Tensor
 # A Hessian that costs so many gradients is replaced by products preconditioned with an old factor,
 # at most so many for a step; so many a fresh factor would take too.
 DEAR, MOST, FRESH = 12.0, 30, 2
+# Newton steps at most.
+STEPS = 100
 # Newton steps below this fraction of y are rounding.
 FINEST = 1e-12
 # A change of f below this fraction of it is rounding; steps not halved with it lead nowhere.
@@ -40,7 +42,6 @@ def newton(
     tol: float = 1e-10,
     change: float = 0.0,
     scale: float = 0.0,
-    max_iter: int = 100,
 ) -> LowerSolution:
     """Minimise f(x, .) by (projected) Newton steps until the next step is below ``tol`` relative
     to y.
@@ -66,7 +67,7 @@ def newton(
         return finish(domain, y, f, g, 0, "nonfinite")
     started = domain.projected_gradient_norm(y, g)
     memory = calm_memory(oracle)
-    found = _iterate(oracle, x, (y, f, g), curvature, memory, tol, change, scale, max_iter)
+    found = _iterate(oracle, x, (y, f, g), curvature, memory, tol, change, scale)
     curved = found.negative_curvature or memory.version > 0
     return replace(found, started=started, curved=curved)
 
@@ -80,7 +81,6 @@ def _iterate(
     tol: float,
     change: float,
     scale: float,
-    max_iter: int,
 ) -> LowerSolution:
     """Newton's steps from a point with its value and gradient."""
     domain = oracle.domain_y
@@ -101,7 +101,7 @@ def _iterate(
     steep = norm(g)
     least, poor, strikes = steep, 0, 0
     negative = False
-    for iteration in range(max_iter):
+    for iteration in range(STEPS):
         if not curvature.settle(domain.face(y, g)):
             return finish(domain, y, f, g, iteration, "nonfinite")
         p = -curvature.solve(g)
@@ -171,7 +171,7 @@ def _iterate(
             return finish(domain, y, f, g, iteration + 1, "unbounded", negative)
         # The factor is now one step old; whether it still serves shows in the next step's size.
         fresh = curvature.constant
-    return finish(domain, y, f, g, max_iter, "limit", negative)
+    return finish(domain, y, f, g, STEPS, "limit", negative)
 
 
 def _corrected(

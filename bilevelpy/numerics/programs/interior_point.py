@@ -29,6 +29,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Rows and bounds may be off by this at a point that counts as feasible.
 FEASIBLE = 1e-6
+# Iterations of IPOPT at most.
+ITERATIONS = 200
 # Seconds that a run gets at least.
 LEAST = 0.25
 # Compiling, which nothing ends early, takes about so many times as long as writing: of rows that
@@ -93,7 +95,7 @@ class InteriorPoint:
         Constraints; their bounds are the defaults of :meth:`solve`.
     """
 
-    def __init__(self, objective: Functions, rows: Rows, iterations: int = 200) -> None:
+    def __init__(self, objective: Functions, rows: Rows) -> None:
         ca, began = library(), time.perf_counter()
         self.rows = rows
         self.width = int(objective.linear.shape[1])
@@ -109,7 +111,7 @@ class InteriorPoint:
             "calc_lam_p": False,
             "ipopt.print_level": 0,
             "ipopt.sb": "yes",
-            "ipopt.max_iter": iterations,
+            "ipopt.max_iter": ITERATIONS,
             "ipopt.tol": 1e-9,
             "ipopt.constr_viol_tol": 1e-9,
             "ipopt.acceptable_tol": 1e-7,
