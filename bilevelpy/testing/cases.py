@@ -1,6 +1,6 @@
 """Validation cases: models with a follower whose solutions are known in closed form, or enumerated.
 
-The numbers in brackets are those of section 6 of the specification of the algorithms.
+The numbers in comments (6.1, ...) are their names in tests.
 """
 
 from __future__ import annotations

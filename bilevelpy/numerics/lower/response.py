@@ -35,8 +35,8 @@ class Accuracy:
 
     ``level`` is relative to the scale of the run (the largest lower residual and right-hand side
     seen); ``change`` relative to what the latest move of x has changed, so that no move is too
-    small to be answered. The level falls with the stationarity reached (HOAG-like, section 8.3 of
-    the design) and never below ``floor``.
+    small to be answered. The level falls with the stationarity reached (F. Pedregosa, ICML 2016)
+    and never below ``floor``.
     """
 
     level: float = 1e-3
