@@ -18,7 +18,7 @@ import numpy as np
 
 from bilevelpy.importers import blv_text as blv
 from bilevelpy.importers.aux_file import Aux
-from bilevelpy.importers.matrix_text import objective_text, places
+from bilevelpy.importers.matrix_text import objective_text, places, row_texts
 from bilevelpy.importers.mps_file import Matrix
 
 
@@ -72,13 +72,7 @@ def interdiction_text(split: Aux, matrix: Matrix, path: str | Path, aux: str | P
         f"{sense} {objective_text(matrix, shown)}",
         [budget],
     )
-    rows = []
-    for r, row_name in enumerate(matrix.row_names):
-        low, high = float(matrix.row_lower[r]), float(matrix.row_upper[r])
-        if low == -np.inf and high == np.inf:
-            continue
-        body = blv.linear([(shown[j], c) for j, c in matrix.rows[r]])
-        rows.append(blv.row(row_names[row_name], body, low, high))
+    rows = list(row_texts(matrix, row_names, shown).values())
     for j, y in enumerate(shown):
         top = float(matrix.upper[j])
         rows.append(blv.row(limits[j], blv.linear([(y, 1.0), (cut[j], top)]), -np.inf, top))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from bilevelpy.importers import blv_text as blv
 from bilevelpy.importers.aux_file import Aux, Entry
 from bilevelpy.importers.mps_file import Matrix
@@ -28,3 +30,14 @@ def objective_text(matrix: Matrix, shown: list[str]) -> str:
         (f"{shown[i]}^2" if i == j else f"{shown[i]}*{shown[j]}", c) for i, j, c in matrix.hessian
     ]
     return blv.linear(terms, matrix.offset)
+
+
+def row_texts(matrix: Matrix, names: dict[str, str], shown: list[str]) -> dict[int, str]:
+    """The rows of a matrix that bound anything, by their number, in the names of the model."""
+    found: dict[int, str] = {}
+    for r, name in enumerate(matrix.row_names):
+        low, high = float(matrix.row_lower[r]), float(matrix.row_upper[r])
+        if low > -math.inf or high < math.inf:
+            body = blv.linear([(shown[j], c) for j, c in matrix.rows[r]])
+            found[r] = blv.row(names[name], body, low, high)
+    return found

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from bilevelpy.importers import blv_text as blv
 from bilevelpy.importers.aux_file import read_aux
 from bilevelpy.importers.faults import Text
 from bilevelpy.importers.interdiction import interdiction_text
-from bilevelpy.importers.matrix_text import objective_text, places
+from bilevelpy.importers.matrix_text import objective_text, places, row_texts
 from bilevelpy.importers.mps_file import read_matrix
 
 
@@ -38,12 +36,7 @@ def mps_aux_text(path: str | Path, aux: str | Path) -> str:
     lines = blv.header(name, "", comments)
     upper_rows: list[str] = []
     lower_rows: list[str] = []
-    for r, row_name in enumerate(matrix.row_names):
-        low, high = float(matrix.row_lower[r]), float(matrix.row_upper[r])
-        if low == -np.inf and high == np.inf:
-            continue
-        body = blv.linear([(shown[j], c) for j, c in matrix.rows[r]])
-        text = blv.row(row_names[row_name], body, low, high)
+    for r, text in row_texts(matrix, row_names, shown).items():
         (lower_rows if r in rows else upper_rows).append(text)
     variables = [
         shown[j]
