@@ -11,7 +11,7 @@ from bilevelpy.ir.types import FREE, Axes, Domain, DomainKind
 from bilevelpy.sema.axes import counted
 from bilevelpy.sema.expressions.elaborate import evaluate
 from bilevelpy.sema.lookup import axes_text, shape_text
-from bilevelpy.sema.names import DOMAIN_ONLY, known_size
+from bilevelpy.sema.names import DOMAIN_ONLY, decided, known_size
 from bilevelpy.sema.scope import Context, State, closest
 from bilevelpy.sema.values import Iterators, Value, spread
 from bilevelpy.syntax import ast
@@ -55,24 +55,11 @@ def domain_of(
             DomainKind.BINARY, state.builder.const(0.0), state.builder.const(1.0), span=node.span
         )
     if node.name == "psd" and (len(own) != 2 or own[0] is not own[1]):
-        state.error(
-            "BLV0323",
-            node.span,
-            "needs a matrix",
-            name="psd",
-            need="a matrix with the same axis twice",
-            found=axes_text(own) if own else "a scalar",
-        )
+        need = "a matrix with the same axis twice"
+        _misfit(state, node.span, "needs a matrix", "psd", need, own)
         return None
     if node.name in ("simplex", "ball") and not own:
-        state.error(
-            "BLV0323",
-            node.span,
-            "needs an axis",
-            name=node.name,
-            need="a vector or a tensor",
-            found="a scalar",
-        )
+        _misfit(state, node.span, "needs an axis", node.name, "a vector or a tensor", own)
         return None
     radius: ir.Expr | None = None
     if node.name == "ball":
@@ -80,14 +67,8 @@ def domain_of(
         if value is None:
             return None
         if value.axes:
-            state.error(
-                "BLV0323",
-                node.arguments[0].span,
-                f"axes {axes_text(value.axes)}",
-                name="ball",
-                need="a number as its radius",
-                found=axes_text(value.axes),
-            )
+            place, axes_found = node.arguments[0].span, f"axes {axes_text(value.axes)}"
+            _misfit(state, place, axes_found, "ball", "a number as its radius", value.axes)
             return None
         if isinstance(value.expr, ir.Const) and value.expr.value < 0:
             state.error(
@@ -100,6 +81,12 @@ def domain_of(
             )
         radius = spread(state.builder, value, iters, ()) if value.iters else value.expr
     return Domain(DomainKind(node.name), radius=radius, span=node.span)
+
+
+def _misfit(state: State, span: Span, label: str, name: str, need: str, found: Axes) -> None:
+    """Report a domain of something with other axes than it needs."""
+    text = axes_text(found) if found else "a scalar"
+    state.error("BLV0323", span, label, name=name, need=need, found=text)
 
 
 def _interval(
@@ -118,14 +105,7 @@ def _interval(
         if value is None:
             return None
         if not state.builder.is_data(value.expr):
-            state.error(
-                "BLV0221",
-                node.span,
-                "its value is decided, not given",
-                context=context,
-                name=state.text(node.span),
-                where=context.reads_only,
-            )
+            decided(state, context, node, context.reads_only)
             return None
         bound = fitted(
             state, context, value, axes, node.span, state.text(node.span), "bound", span, iters

@@ -15,6 +15,7 @@ from bilevelpy.sema.domains import domain_of, fitted
 from bilevelpy.sema.expressions.binders import Bound, bind
 from bilevelpy.sema.expressions.elaborate import drive, evaluate
 from bilevelpy.sema.lookup import axes_text
+from bilevelpy.sema.names import decided
 from bilevelpy.sema.scope import UPPER, Context, Declaration, Frame, Kind, State
 from bilevelpy.sema.values import Value, shape, spread, union
 from bilevelpy.syntax import ast
@@ -95,13 +96,7 @@ def _start(
     if value is None:
         return None
     if not state.builder.is_data(value.expr):
-        state.error(
-            "BLV0221",
-            node.start.span,
-            "its value is decided, not given",
-            name=state.text(node.start.span),
-            where=context.reads_only,
-        )
+        decided(state, context, node.start, context.reads_only)
         return None
     start = fitted(
         state, context, value, axes, node.start.span, node.name, "start", node.span, frame.iters

@@ -118,6 +118,18 @@ def _parameters(found: Declaration) -> list[str]:
     return [a.name for a in found.node.arguments]
 
 
+def decided(state: State, context: Context, node: ast.Expr, where: str | None) -> None:
+    """Report an expression that reads variables where data is asked for."""
+    state.error(
+        "BLV0221",
+        node.span,
+        "its value is decided, not given",
+        context=context,
+        name=state.text(node.span),
+        where=where,
+    )
+
+
 def _data_only(state: State, context: Context, found: Declaration, span: Span) -> None:
     state.error(
         "BLV0221",

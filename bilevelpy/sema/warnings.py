@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from bilevelpy.diagnostics import Label
 from bilevelpy.ir.expr import Expr, VarRef
-from bilevelpy.ir.program import Level, Program
+from bilevelpy.ir.program import Level, Program, Variable
 from bilevelpy.ir.walk import postorder, variables
 from bilevelpy.sema.scope import State
 
@@ -49,14 +49,7 @@ def _idle_variables(state: State, level: Level) -> None:
     read = variables(roots)
     for variable in level.variables:
         if (level.name, variable.name) not in read:
-            state.error(
-                "BLV0531",
-                variable.span,
-                "every value of it is optimal",
-                name=variable.name,
-                level=level.name,
-                reading="neither its objective nor its constraints",
-            )
+            _unread(state, variable, level.name, "neither its objective nor its constraints")
 
 
 def _unread_upper(state: State, program: Program) -> None:
@@ -65,11 +58,15 @@ def _unread_upper(state: State, program: Program) -> None:
     read = {n for lv, n in variables(postorder(roots)) if lv == "upper"}
     for variable in program.upper.variables:
         if variable.name not in read:
-            state.error(
-                "BLV0531",
-                variable.span,
-                "every value of it is optimal",
-                name=variable.name,
-                level="upper",
-                reading="no objective and no constraint",
-            )
+            _unread(state, variable, "upper", "no objective and no constraint")
+
+
+def _unread(state: State, variable: Variable, level: str, reading: str) -> None:
+    state.error(
+        "BLV0531",
+        variable.span,
+        "every value of it is optimal",
+        name=variable.name,
+        level=level,
+        reading=reading,
+    )

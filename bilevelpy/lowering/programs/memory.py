@@ -13,7 +13,7 @@ from bilevelpy.ir import expr as ir
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.mapped import VARIABLE, budget, is_mapped, streamed_bytes
 from bilevelpy.ir.objectives import lower_objective, upper_objective
-from bilevelpy.ir.program import BoundProgram
+from bilevelpy.ir.program import BoundProgram, Program
 from bilevelpy.ir.walk import params, postorder
 from bilevelpy.machine import in_words, machine_memory
 
@@ -105,14 +105,15 @@ def check_memory(bound: BoundProgram) -> None:
     if node is None or size <= limit:
         return
     sizes = " x ".join(f"{bound.data.sizes[a]:,}" for a in node.axes)
-    error = diagnostic(
-        "BLV0603",
-        _place(roots, node),
-        label=f"{sizes} numbers, and as many before and after them and in the gradient",
-        size=in_words(size),
-        memory=in_words(limit),
-    )
-    raise ModelError([error], program.sources)
+    label = f"{sizes} numbers, and as many before and after them and in the gradient"
+    raise _too_large(program, _place(roots, node), label, size, limit)
+
+
+def _too_large(
+    program: Program, span: Span | None, label: str, size: int, limit: int
+) -> ModelError:
+    error = diagnostic("BLV0603", span, label, size=in_words(size), memory=in_words(limit))
+    return ModelError([error], program.sources)
 
 
 def _check_variables(bound: BoundProgram) -> None:
@@ -124,14 +125,8 @@ def _check_variables(bound: BoundProgram) -> None:
     if total <= limit:
         return
     count, largest = max(zip(entries, variables, strict=True), key=lambda pair: pair[0])
-    error = diagnostic(
-        "BLV0603",
-        largest.span,
-        label=f"{count:,} numbers, and as many for bounds, start, gradient and step",
-        size=in_words(total),
-        memory=in_words(limit),
-    )
-    raise ModelError([error], bound.program.sources)
+    label = f"{count:,} numbers, and as many for bounds, start, gradient and step"
+    raise _too_large(bound.program, largest.span, label, total, limit)
 
 
 def check_held(bound: BoundProgram, terms: Sequence[Expr]) -> None:
@@ -149,14 +144,8 @@ def check_held(bound: BoundProgram, terms: Sequence[Expr]) -> None:
         size = _held(bound, term) if read else 0
         if size > limit:
             names = ", ".join(f"`{name}`" for name in read)
-            error = diagnostic(
-                "BLV0603",
-                _place([term], term),
-                label=f"no sum over the rows of {names}, which stay in files: needs all of them",
-                size=in_words(size),
-                memory=in_words(limit),
-            )
-            raise ModelError([error], program.sources)
+            label = f"no sum over the rows of {names}, which stay in files: needs all of them"
+            raise _too_large(program, _place([term], term), label, size, limit)
 
 
 def _held(bound: BoundProgram, term: Expr) -> int:

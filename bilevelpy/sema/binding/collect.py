@@ -99,32 +99,23 @@ def bind_externs(state: State, externs: Mapping[str, Callable[..., Any]]) -> Non
         if name not in declared:
             _unknown(state, name, set(declared))
     for name, extern in declared.items():
-        if name not in externs:
-            hint = (
-                f'hand it over from Python with `externs={{"{name}": function}}`, '
-                f"or with `--extern {name}=FILE.py:OBJECT`"
-            )
-            state.report(
-                "BLV0421",
-                extern.span,
-                "declared here",
-                poison=("extern", name),
-                name=name,
-                found="none",
-                hint=hint,
-            )
-        elif not callable(externs[name]):
-            state.report(
-                "BLV0421",
-                extern.span,
-                "declared here",
-                poison=("extern", name),
-                name=name,
-                found=kind(externs[name]),
-            )
-        else:
+        if callable(externs.get(name)):
             state.externs[name] = externs[name]
             state.origins[name] = f"argument {name}"
+            continue
+        hint = (
+            f'hand it over from Python with `externs={{"{name}": function}}`, '
+            f"or with `--extern {name}=FILE.py:OBJECT`"
+        )
+        state.report(
+            "BLV0421",
+            extern.span,
+            "declared here",
+            poison=("extern", name),
+            name=name,
+            found=kind(externs[name]) if name in externs else "none",
+            hint=None if name in externs else hint,
+        )
 
 
 def _take(state: State, param: Param, source: Source) -> None:

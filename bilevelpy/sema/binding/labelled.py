@@ -23,15 +23,8 @@ def resolve_labelled(state: State, axis: Axis) -> None:
     if axis.name in state.given_axes:
         given, origin = state.given_axes[axis.name]
         if not isinstance(given, Elements):
-            state.report(
-                "BLV0419",
-                axis.span,
-                "declared here",
-                poison=axis,
-                axis=axis.name,
-                found=f"the number {number_text(given)}",
-                hint=f"pass a list of its elements as `{axis.name}`",
-            )
+            hint = f"pass a list of its elements as `{axis.name}`"
+            _wrong_elements(state, axis, f"the number {number_text(given)}", hint)
             return
         _set_labels(state, axis, given.labels, the(origin))
         return
@@ -110,17 +103,17 @@ def _labels_at(value: Grid | Long, dim: int, place: int, arity: int) -> tuple[La
     return tuple(dict.fromkeys(keys))
 
 
+def _wrong_elements(state: State, axis: Axis, found: str, hint: str | None = None) -> None:
+    state.report(
+        "BLV0419", axis.span, "declared here", poison=axis, axis=axis.name, found=found, hint=hint
+    )
+
+
 def _set_labels(state: State, axis: Axis, labels: Sequence[Label], origin: str) -> None:
     repeated = twice(labels)
     if repeated:
-        state.report(
-            "BLV0419",
-            axis.span,
-            "declared here",
-            poison=axis,
-            axis=axis.name,
-            found=f"{origin}: it has {listed(label_text(k) for k in repeated)} twice",
-        )
+        twice_in = listed(label_text(k) for k in repeated)
+        _wrong_elements(state, axis, f"{origin}: it has {twice_in} twice")
         return
     if axis.parents and not _set_members(state, axis, labels, origin):
         return
@@ -138,14 +131,8 @@ def _set_members(state: State, axis: Axis, labels: Sequence[Label], origin: str)
         parts = label if isinstance(label, tuple) else (label,)
         if len(parts) != sum(widths):
             wanted = " and ".join(p.name for p in axis.parents)
-            state.report(
-                "BLV0419",
-                axis.span,
-                "declared here",
-                poison=axis,
-                axis=axis.name,
-                found=f"{origin}: {label_text(label)} is not made of {wanted}",
-            )
+            found = f"{origin}: {label_text(label)} is not made of {wanted}"
+            _wrong_elements(state, axis, found)
             return False
         start = 0
         for k, (parent, lookup, width) in enumerate(

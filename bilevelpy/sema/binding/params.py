@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -151,14 +152,7 @@ def _order(state: State, param: Param, axis: Axis, labels: tuple[Any, ...]) -> A
     """Where each element of the axis stands among ``labels``; None after a report."""
     again = twice(labels)
     if again:
-        state.report(
-            "BLV0423",
-            param.span,
-            _source(state, param),
-            name=param.name,
-            element=listed(label_text(k) for k in again),
-        )
-        return None
+        return _twice_labelled(state, param, again)
     lookup = Lookup(state, axis)
     places = [lookup.find(k) for k in labels]
     unknown = [k for k, p in zip(labels, places, strict=True) if p is None]
@@ -191,20 +185,24 @@ def _sparse(state: State, param: Param, given: Given, matrix: Any) -> Any:
 
 def _wrong_rank(state: State, param: Param, given: Given, shape: tuple[int, ...]) -> None:
     rank = len(param.axes)
-    declared = axes_text(param.axes)
     found = f"{shape_text(shape)}" if shape else "a number"
     hint = None
     if sum(k != 1 for k in shape) <= rank < len(shape):
         hint = f"pass it with one axis, for example `{param.name}.ravel()`" if rank == 1 else None
     elif is_sparse(given.value.array) and rank == 1 if isinstance(given.value, Grid) else False:
         hint = "a sparse matrix has two axes"
+    _misfit(state, param, given, found, hint)
+
+
+def _misfit(state: State, param: Param, given: Given, found: str, hint: str | None = None) -> None:
+    """Report a value of another shape than the axes of its param."""
     state.report(
         "BLV0403",
         param.span,
         f"bound to {given.describe()}",
         poison=param.name,
         name=param.name,
-        declared=declared,
+        declared=axes_text(param.axes),
         found=found,
         hint=hint,
     )
@@ -258,15 +256,17 @@ def _check_keys(state: State, param: Param, given: Given, long: Long) -> None:
     if odd is not None or not param.axes:
         plural = "s" if odd is not None and len(odd) != 1 else ""
         found = f"labelled with {len(odd)} label{plural} a value" if odd else "labelled values"
-        state.report(
-            "BLV0403",
-            param.span,
-            f"bound to {given.describe()}",
-            poison=param.name,
-            name=param.name,
-            declared=axes_text(param.axes),
-            found=found,
-        )
+        _misfit(state, param, given, found)
+
+
+def _twice_labelled(state: State, param: Param, labels: Sequence[Any]) -> None:
+    state.report(
+        "BLV0423",
+        param.span,
+        _source(state, param),
+        name=param.name,
+        element=listed(label_text(k) for k in labels),
+    )
 
 
 def _long(state: State, param: Param, given: Given) -> Any:
@@ -275,14 +275,7 @@ def _long(state: State, param: Param, given: Given) -> Any:
     widths = [len(parts_of(a)) for a in param.axes]
     again = twice(long.keys)
     if again:
-        state.report(
-            "BLV0423",
-            param.span,
-            _source(state, param),
-            name=param.name,
-            element=listed(label_text(one_label(k)) for k in again),
-        )
-        return None
+        return _twice_labelled(state, param, [one_label(k) for k in again])
     shape = _shape(state, param)
     flat = np.zeros(len(long.keys), dtype=np.int64)
     start = 0

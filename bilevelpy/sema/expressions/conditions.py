@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bilevelpy.diagnostics import Span
-from bilevelpy.ir.types import Axis
+from bilevelpy.ir.types import Axes, Axis
 from bilevelpy.sema.expressions.elements import Subscript, element
 from bilevelpy.sema.expressions.points import ancestors, climb, subset_hint
 from bilevelpy.sema.lookup import axes_text
-from bilevelpy.sema.names import has_numbers, number
+from bilevelpy.sema.names import decided, has_numbers, number
 from bilevelpy.sema.scope import Context, State, Steps
 from bilevelpy.sema.values import Iterator, Point, Value, elementwise
 from bilevelpy.syntax import ast
@@ -29,14 +29,7 @@ def compare(state: State, context: Context, node: ast.Compare) -> Steps:
         else:
             value = yield item, context
             if value is not None and not state.builder.is_data(value.expr):
-                state.error(
-                    "BLV0221",
-                    item.span,
-                    "its value is decided, not given",
-                    context=context,
-                    name=state.text(item.span),
-                    where="a condition reads data only",
-                )
+                decided(state, context, item, "a condition reads data only")
                 value = None
             operands.append(value)
     links: list[Value] = []
@@ -112,15 +105,7 @@ def _link(
     if a is None or b is None:
         return None
     if a.axes and b.axes and a.axes != b.axes:
-        state.error(
-            "BLV0303",
-            span,
-            "only a scalar is broadcast",
-            context=context,
-            operator=operator,
-            left=axes_text(a.axes),
-            right=axes_text(b.axes),
-        )
+        _differ(state, context, span, operator, a.axes, b.axes)
         return None
     return elementwise(state.builder, FUNCTIONS[operator], [a, b], span)
 
@@ -230,14 +215,21 @@ def _equal_axes(
     for axes in shapes[1:]:
         if axes != shapes[0]:
             operator = node.operator if isinstance(node, ast.Boolean) else "if"
-            state.error(
-                "BLV0303",
-                node.span,
-                "only a scalar is broadcast",
-                context=context,
-                operator=operator,
-                left=axes_text(shapes[0]),
-                right=axes_text(axes),
-            )
+            _differ(state, context, node.span, operator, shapes[0], axes)
             return False
     return True
+
+
+def _differ(
+    state: State, context: Context, span: Span, operator: str, left: Axes, right: Axes
+) -> None:
+    """Report operands of different axes."""
+    state.error(
+        "BLV0303",
+        span,
+        "only a scalar is broadcast",
+        context=context,
+        operator=operator,
+        left=axes_text(left),
+        right=axes_text(right),
+    )

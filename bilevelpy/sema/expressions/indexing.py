@@ -10,7 +10,7 @@ from bilevelpy.diagnostics import Fix, Label
 from bilevelpy.sema.expressions.elements import Subscript, element, pair
 from bilevelpy.sema.expressions.points import climb, parts_of, subset_hint
 from bilevelpy.sema.members import member_declaration
-from bilevelpy.sema.names import declared_value, place_of
+from bilevelpy.sema.names import decided, declared_value, place_of
 from bilevelpy.sema.scope import Context, Declaration, State, Steps
 from bilevelpy.sema.values import Iterator, Point, Value, take
 from bilevelpy.syntax import ast
@@ -31,7 +31,7 @@ def index(state: State, context: Context, node: ast.Index) -> Steps:
         elif item is not None:
             content = yield item, inner
             if content is not None and not state.builder.is_data(content.expr):
-                _reads_variables(state, context, item)
+                decided(state, context, item, "a subscript reads data only")
                 content = None
             if content is None:
                 subscripts = None
@@ -52,17 +52,6 @@ def index(state: State, context: Context, node: ast.Index) -> Steps:
     if spec is None:
         return None
     return take(state.builder, value, [*(None for _ in value.iters), *spec], node.span)
-
-
-def _reads_variables(state: State, context: Context, item: ast.Expr) -> None:
-    state.error(
-        "BLV0221",
-        item.span,
-        "its value is decided, not given",
-        context=context,
-        name=state.text(item.span),
-        where="a subscript reads data only",
-    )
 
 
 def _own_element(
