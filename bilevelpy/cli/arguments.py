@@ -54,6 +54,20 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 _NAMED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 
 
+# Formats of figures.
+FIGURES = (".png", ".svg", ".pdf")
+
+
+def check_target(path: Path | None, *endings: str) -> None:
+    """Refuse a file that could not be written before the work for it, not after it."""
+    if path is None:
+        return
+    if path.suffix.lower() not in endings:
+        raise UsageError(f"`{path.name}` must end in {' or '.join(endings)}")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"cannot write {path}: its directory does not exist")
+
+
 def assignment(text: str, option: str, example: str) -> tuple[str, str]:
     """Name and value of ``NAME=VALUE``."""
     match = _NAMED.fullmatch(text)

@@ -36,11 +36,10 @@ def compare(
     it.
     """
     from bilevelpy import many
-    from bilevelpy.cli.solve import check_targets
     from bilevelpy.cli.sources import load
     from bilevelpy.result import Status
 
-    check_targets(None, plot)
+    arguments.check_target(plot, *arguments.FIGURES)
     names = (
         None if backends is None else [name.strip() for name in backends.split(",") if name.strip()]
     )

@@ -34,10 +34,7 @@ def report(
 
     The page holds its style and its pictures and opens without a network. Exit codes as `solve`.
     """
-    if out.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"`{out.name}` must end in .html")
-    if not out.absolute().parent.is_dir():
-        raise UsageError(f"cannot write {out}: its directory does not exist")
+    arguments.check_target(out, ".html", ".htm")
     _check_extra()
     began = time.perf_counter()
     loaded = load(model, data, param, extern)

@@ -18,7 +18,6 @@ from bilevelpy.cli.console import print_diagnostics, print_json, say
 from bilevelpy.cli.guard import DONE, INTERRUPTED, UNSOLVED
 from bilevelpy.cli.ranks import rank, world
 from bilevelpy.cli.sources import load
-from bilevelpy.errors import UsageError
 from bilevelpy.options import SolveOptions
 from bilevelpy.patience import reading
 
@@ -98,7 +97,8 @@ def solve(
     command line is wrong, or no backend takes the model; 130 interrupted (the best point is printed
     and saved).
     """
-    check_targets(out, plot)
+    arguments.check_target(out, ".json", ".npz")
+    arguments.check_target(plot, *arguments.FIGURES)
     limit = math.inf if time_limit is None else time_limit
     options = SolveOptions(
         backend, tol, max_iter, limit, seed, force, arguments.options(option), device, dtype
@@ -180,17 +180,6 @@ def _run(loaded: Model, options: SolveOptions, request: Request, began: float) -
 
 def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
-
-
-def check_targets(out: Path | None, plot: Path | None) -> None:
-    """Refuse a file that could not be written before the solve, not after it."""
-    for path, kinds in ((out, (".json", ".npz")), (plot, (".png", ".svg", ".pdf"))):
-        if path is None:
-            continue
-        if path.suffix.lower() not in kinds:
-            raise UsageError(f"`{path.name}` must end in {' or '.join(kinds)}")
-        if not path.absolute().parent.is_dir():
-            raise UsageError(f"cannot write {path}: its directory does not exist")
 
 
 def _announce(structure: Structure, decision: Decision) -> None:

@@ -53,10 +53,7 @@ def sweep(
     Exit code 1 unless every run is solved and certified; 130 where Ctrl-C ends it: the table of the
     complete runs is printed and saved.
     """
-    if out is not None and out.suffix.lower() not in (".csv", ".json"):
-        raise UsageError(f"`{out.name}` must end in .csv or .json")
-    if out is not None and not out.absolute().parent.is_dir():
-        raise UsageError(f"cannot write {out}: its directory does not exist")
+    arguments.check_target(out, ".csv", ".json")
     grid = _grid(param)
     from bilevelpy import many
     from bilevelpy.cli.sources import load
