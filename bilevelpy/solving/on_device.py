@@ -40,10 +40,10 @@ def run_on_device(
     options: SolveOptions,
     callback: Callback | None,
     start: Start,
-    keep: Keep | None = None,
-    carried: Carried | None = None,
+    keep: Keep | None,
+    carried: Carried | None,
 ) -> RunResult:
-    """The run by evaluations elsewhere, to the tolerance that they allow.
+    """The run by evaluations on the device of the options, to the tolerance that they allow.
 
     Raises
     ------

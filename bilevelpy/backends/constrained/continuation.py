@@ -4,8 +4,7 @@ Responses of nearly linear lower levels stay at a vertex and jump to the next on
 landscape of steps, on which a descent ends beside its start. With ``c/2 |y - y0|^2`` added to f
 they move all the time. Minima for falling c lead to a start for the true f, which alone decides
 (homotopies of mathematical programs with equilibrium constraints: S. Scholtes, SIAM J. Optim. 11,
-2001). The centre y0 is the response that the
-leader would choose herself, or the last one.
+2001). The centre y0 is the response that the leader would choose herself, or the last one.
 """
 
 from __future__ import annotations

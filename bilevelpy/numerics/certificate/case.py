@@ -49,8 +49,7 @@ class Case:
 
     ``tol`` is the tolerance of the certificate, ``extent`` a length of x; ``convex`` and ``unique``
     say what is known of the lower level beyond observation, ``quadratic`` that f is quadratic in y
-    at every x, ``pessimistic`` what the leader expects
-    of ties.
+    at every x, ``pessimistic`` what the leader expects of ties.
     """
 
     oracle: Oracle
