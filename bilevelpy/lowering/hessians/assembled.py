@@ -58,18 +58,25 @@ class AssembledHessian:
         """The matrix at a point."""
         parts = self._oracle.parts(x, y)
         if self._constant is None:
-            self._constant = np.zeros((self._oracle.m, self._oracle.m))
+            self._constant = np.zeros(self._shape())
             self._add(self._constant, self._fixed, self._kept(*parts))
         H = self._constant.copy()
         self._add(H, self._moving, self._program(*parts))
-        return torch.from_numpy(0.5 * (H + H.T))
+        return torch.from_numpy(0.5 * (H + H.swapaxes(-1, -2)))
+
+    def _shape(self) -> tuple[int, ...]:
+        return self._oracle.m, self._oracle.m
 
     def _add(self, H: Array, which: list[int], values: list[Any]) -> None:
         sizes = self._oracle.bound.data.sizes
         for k, value in zip(which, values, strict=True):
             block = self._blocks[k]
             shape = [sizes[block.axis_of[s]] for s in block.output]
-            block.add(H, self._places, np.broadcast_to(np.asarray(value), shape))
+            self._put(H, k, np.broadcast_to(np.asarray(value), shape))
+
+    def _put(self, H: Array, k: int, value: Array) -> None:
+        """Add the coefficients of one block."""
+        self._blocks[k].add(H, self._places, value)
 
 
 class MovingQuadratic:

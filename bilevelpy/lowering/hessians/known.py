@@ -15,6 +15,7 @@ from bilevelpy.lowering.hessians.assembled import (
     assembled_hessian,
 )
 from bilevelpy.lowering.hessians.bands import Bands, bands
+from bilevelpy.lowering.hessians.block_terms import BlockHessian, block_hessian
 from bilevelpy.lowering.hessians.blocks import block_positions
 from bilevelpy.lowering.hessians.expansion import Expanded, expanded, has_kinks, pays
 from bilevelpy.lowering.hessians.joint_quadratic import JointQuadratic, joint_quadratic
@@ -61,6 +62,12 @@ class KnownStructure(NamedPrograms):
             return None
         found = self._second(values=False)
         return None if found is None else bands(found)
+
+    @cached_property
+    def block_hessian(self) -> BlockHessian | None:
+        """The matrices of independent blocks by their terms, where f has this form."""
+        index, terms = self.blocks, None if self.blocks is None else self._curvature_terms
+        return None if index is None or terms is None else block_hessian(self, index, terms)
 
     @cached_property
     def has_kinks(self) -> bool:
@@ -225,7 +232,9 @@ class KnownStructure(NamedPrograms):
     def hessian_price(self) -> float:
         """About how many values with gradients a dense Hessian with its factor is worth."""
         if self.blocks is not None:
-            return 1.0 + 0.25 * self.blocks.shape[1]
+            products = 1.0 + 0.25 * self.blocks.shape[1]
+            made = self.block_hessian
+            return products if made is None else min(products, made.work[1] / made.work[0])
         if self.bands is not None:
             return 2.0 + self.bands.products
         found = self.quadratic or self.structured or self.assembled

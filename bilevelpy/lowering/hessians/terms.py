@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,10 +63,21 @@ class Block:
             low, left = int(rows.flat[0]), int(columns.flat[0])
             H[low : low + rows.size, left : left + columns.size] += part
             return
-        sizes = dict(zip(output, value.shape, strict=True))
-        at = _spread(rows, self.row_labels, output, sizes)
-        to = _spread(columns, self.column_labels, output, sizes)
+        at, to = self.entries(places, value.shape)
         np.add.at(H, (at.reshape(-1), to.reshape(-1)), value.reshape(-1))
+
+    def entries(
+        self, places: dict[tuple[str, str], torch.Tensor], shape: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the coefficients, which have this shape, in the matrix."""
+        output = self.output
+        sizes = dict(zip(output, shape, strict=True))
+        rows = places[self.rows.level, self.rows.name].numpy()
+        columns = places[self.columns.level, self.columns.name].numpy()
+        return (
+            _spread(rows, self.row_labels, output, sizes),
+            _spread(columns, self.column_labels, output, sizes),
+        )
 
 
 def second_blocks(oracle: Programs, objective: Expr) -> list[Block] | None:

@@ -1,8 +1,9 @@
 """f_yy of a lower level that falls into independent blocks: one small matrix each, factorised as a
 batch.
 
-The blocks are read off by as many products as one block has variables, each with the unit vectors
-of all blocks at once; a thousand followers cost as many products as one.
+The blocks come from the terms of f where it has this form, else by as many products as one block
+has variables, each with the unit vectors of all blocks at once; a thousand followers cost as many
+products as one.
 """
 
 from __future__ import annotations
@@ -50,16 +51,22 @@ class BlockCurvature(DenseCurvature):
         self._ridge = 0.0
 
     def refresh(self, oracle: Oracle, x: Vec, y: Vec) -> None:
-        """Evaluate the blocks at (x, y): q products."""
-        product = oracle.hvp(x, y)
-        columns = []
-        for where in self._index.T:
-            unit = torch.zeros_like(y)
-            unit[where] = 1.0
-            columns.append(product(unit)[self._index])
-        blocks = torch.stack(columns, -1)
-        self._blocks = 0.5 * (blocks + blocks.transpose(1, 2))
-        self.H = self._blocks
+        """Evaluate the blocks at (x, y): from their terms where the oracle has them, else by q
+        products.
+        """
+        made = getattr(oracle, "block_hessian", None)
+        if made is not None:
+            blocks = made.dense(x, y)
+        else:
+            product = oracle.hvp(x, y)
+            columns = []
+            for where in self._index.T:
+                unit = torch.zeros_like(y)
+                unit[where] = 1.0
+                columns.append(product(unit)[self._index])
+            blocks = torch.stack(columns, -1)
+            blocks = 0.5 * (blocks + blocks.transpose(1, 2))
+        self.H = self._blocks = blocks
         self.face = None
         self.rent, self.place = 0.0, (x, y)
 

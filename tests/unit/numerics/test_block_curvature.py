@@ -177,3 +177,72 @@ def test_diagonal_preconditioner_of_spread_penalties(sparse):
     exact = torch.stack([o.hvp(x, y)(e) for e in torch.eye(o.m, dtype=torch.float64)]).diagonal()
     torch.testing.assert_close(o.predicted.diagonal(x, y), exact)
     assert products(o, x, y, M).products < products(o, x, y, None).products / 2
+
+
+# Terms of data, of features that x makes, and entry by entry.
+TASKS = """
+dim s, n, p, h;
+set T = 1..s;
+param X[T, n, p], y[T, n];
+upper { var P[p, h], lam[h]; minimize sumsq(P) + sumsq(lam); }
+lower task[t in T] {
+  var v[h], c;
+  minimize sum((sum(X[t, i, j] * P[j, l] * v[l] for j in p, l in h) + c - y[t, i])^2 for i in n)
+    + sum(exp(lam[l]) * v[l]^2 for l in h);
+}
+"""
+OUTPUTS = """
+dim n, p, q;
+param X[n, p], Y[n, q];
+upper { var lam[p]; minimize sumsq(lam); }
+lower fit {
+  var W[p, q];
+  minimize mean((X @ W - Y)^2) + sum(exp(lam[i]) * W[i, j]^2 for i in p, j in q)
+    + sum(softplus(W));
+}
+"""
+
+
+def parts(text: str):
+    draw = np.random.default_rng(2)
+    if text is TASKS:
+        X, y = draw.standard_normal((4, 6, 3)), draw.standard_normal((4, 6))
+        return oracle(TASKS, X=X, y=y, s=4, h=2)
+    return oracle(text, X=draw.standard_normal((8, 3)), Y=draw.standard_normal((8, 5)))
+
+
+@pytest.mark.parametrize("text", [TASKS, OUTPUTS])
+def test_blocks_come_from_their_terms(text, monkeypatch):
+    monkeypatch.setattr(known, "MANY", 5)
+    o = parts(text)
+    assert o.block_hessian is not None
+    draw = torch.Generator().manual_seed(3)
+    for _ in range(2):
+        x = o.x0 + torch.randn(o.n, generator=draw, dtype=torch.float64)
+        y = o.y0 + torch.randn(o.m, generator=draw, dtype=torch.float64)
+        before = o.counts.hvp
+        made = BlockCurvature(o.blocks)
+        made.refresh(o, x, y)
+        assert o.counts.hvp == before
+        H = torch.stack([o.hvp(x, y)(e) for e in torch.eye(o.m, dtype=torch.float64)])
+        for k, where in enumerate(o.blocks):
+            torch.testing.assert_close(made.H[k], H[where][:, where], rtol=1e-12, atol=1e-12)
+
+
+def test_sparse_data_and_other_functions_give_blocks_by_products(family, monkeypatch):
+    monkeypatch.setattr(known, "MANY", 5)
+    text = OUTPUTS.replace(" + sum(softplus(W))", "")
+    X = sp.random(8, 3, 0.5, "csr", random_state=0)
+    o = oracle(text, X=X, Y=np.ones((8, 5)))
+    assert o.blocks is not None
+    assert o.block_hessian is None
+    text = TASKS.replace("for i in n)\n", "for i in n, k in T where k != t)\n")
+    text = text.replace("y[t, i]", "y[k, i]").replace("X[t,", "X[k,")
+    draw = np.random.default_rng(2)
+    o = oracle(text, X=draw.standard_normal((4, 6, 3)), y=np.ones((4, 6)), s=4, h=2)
+    assert o.blocks is not None
+    v = torch.ones(o.m, dtype=torch.float64)
+    made = BlockCurvature(o.blocks)
+    made.refresh(o, o.x0 + 0.5, o.y0)
+    assert made.settle(Face(o.m, None))
+    torch.testing.assert_close(o.hvp(o.x0 + 0.5, o.y0)(made.solve(v)), v)
