@@ -282,10 +282,10 @@ FAMILIES = (
     ),
     Family(
         "Hessian moves with x (ridge)",
-        "DENSE_MOVING",
+        "DENSE_KEPT",
         RIDGE,
         lambda p: _regression(2 * p, p, p, signs=False),
-        (125, 250, 500),
+        (125, 250, 500, 800, 1000, 1200),
     ),
     Family(
         "Hessian moves with y, affine predictors (logistic)",

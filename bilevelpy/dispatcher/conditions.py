@@ -19,6 +19,10 @@ DENSE_CONSTANT, DENSE = 5000, 800
 # where it comes from passes over the data, and where it takes a product per variable; the former
 # twice as late where the condition number at the start is above ILL, each block by itself.
 DENSE_MOVING, DENSE_BY_PRODUCTS, ILL = 400, 200, 30.0
+# The same where x alone moves it and y is free: data and matrix are kept, factors give responses to
+# rounding, and Newton's steps above end where those by pairs meet their limit. Blocks of at most so
+# many variables come from their terms.
+DENSE_KEPT, BLOCK_KEPT = 1200, 200
 # One in classes comes in blocks, each the size of a class: dense up to here.
 DENSE_CLASSES, ONE_CLASS = 800, 2
 # Independent blocks of at most so many variables are factorised as a batch, however many there are:
@@ -74,6 +78,10 @@ def _small(s: Structure) -> bool:
         return True
     if s.lower_hessian.value == "constant":
         return s.dim_y <= DENSE
+    if s.lower_hessian.value == "depends on x" and s.lower.constraints.value == "none":
+        most = BLOCK_KEPT * s.blocks if s.blocks > 1 else DENSE_KEPT
+        if s.dim_y <= most:
+            return True
     passes = s.hessian_passes.value if s.hessian_passes is not None else None
     if passes is not None and passes > ONE_CLASS and s.dim_y <= DENSE_CLASSES:
         return True
@@ -199,7 +207,8 @@ SHARED = Condition(
 )
 SMALL = Condition(
     f"at most {DENSE:,} lower variables with a constant Hessian, {DENSE_MOVING} with one that "
-    f"moves ({DENSE_CLASSES} in classes; beyond condition number {ILL:g} twice as many, in each "
+    f"moves ({DENSE_KEPT:,} where y is free and only x moves it, or {BLOCK_KEPT} in each block; "
+    f"{DENSE_CLASSES} in classes; beyond condition number {ILL:g} twice as many, in each "
     f"block), {DENSE_BY_PRODUCTS} where it takes a product for each, independent blocks of at most "
     f"{BLOCK}, or a narrow band",
     _small,

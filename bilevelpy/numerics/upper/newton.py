@@ -21,7 +21,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 Columns = Callable[["Point", Array], Array | None]
 
 # Upper variables, and entries of dy/dx, up to which a column for each is kept.
-LARGEST, ENTRIES = 600, 2_000_000
+LARGEST, ENTRIES = 1200, 2_000_000
 # Passes over the data that one column is worth, ``f_yx s`` and ``L''(s, t)``, where f_yy moves.
 COLUMN = 2.0
 # The matrix must promise to save so many times its price, at the pace of so many latest steps.

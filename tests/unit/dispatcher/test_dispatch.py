@@ -13,8 +13,10 @@ from bilevelpy.backends import registry
 from bilevelpy.backends.base import Accept, Cost, Reject
 from bilevelpy.dispatcher import RULES, Rejection, dispatch
 from bilevelpy.dispatcher.conditions import (
+    BLOCK_KEPT,
     DENSE,
     DENSE_BY_PRODUCTS,
+    DENSE_KEPT,
     DENSE_MOVING,
     ILL,
 )
@@ -90,10 +92,8 @@ def test_boxes_go_to_direct():
     ("m", "hessian", "high", "chosen"),
     [
         (DENSE, "constant", 2.0, "direct"),
-        (DENSE_MOVING, "depends on x", 2.0, "direct"),
-        (DENSE_MOVING + 1, "depends on x", 2.0, "aid"),
-        (2 * DENSE_MOVING, "depends on x", 2 * ILL, "direct"),
-        (2 * DENSE_MOVING + 1, "depends on x", 2 * ILL, "aid"),
+        (DENSE_KEPT, "depends on x", 2.0, "direct"),
+        (DENSE_KEPT + 1, "depends on x", 2.0, "aid"),
         (DENSE_BY_PRODUCTS, "depends on both", 2.0, "direct"),
         (DENSE_BY_PRODUCTS + 1, "depends on both", 2.0, "aid"),
         (DENSE_BY_PRODUCTS + 1, "depends on both", 2 * ILL, "aid"),
@@ -104,12 +104,25 @@ def test_size_and_condition_choose(ridge, m, hessian, high, chosen):
     assert dispatch(sized(ridge, m, hessian, high=high), backends=real()).chosen == chosen
 
 
+@pytest.mark.parametrize(("high", "most"), [(2.0, DENSE_MOVING), (2 * ILL, 2 * DENSE_MOVING)])
+def test_condition_counts_where_y_moves_the_matrix(ridge, high, most):
+    for m, chosen in ((most, "direct"), (most + 1, "aid")):
+        s = sized(ridge, m, "depends on both", high=high, passes=1)
+        assert dispatch(s, backends=real()).chosen == chosen
+
+
 def test_ill_conditioned_blocks_count_by_themselves(ridge):
-    large = sized(ridge, 5 * DENSE_MOVING, high=2 * ILL)
+    large = sized(ridge, 5 * DENSE_MOVING, "depends on both", high=2 * ILL, passes=1)
     assert dispatch(large, backends=real()).chosen == "aid"
     assert dispatch(replace(large, blocks=5), backends=real()).chosen == "direct"
-    tame = replace(sized(ridge, 5 * DENSE_MOVING), blocks=5)
+    tame = replace(sized(ridge, 5 * DENSE_MOVING, "depends on both", passes=1), blocks=5)
     assert dispatch(tame, backends=real()).chosen == "aid"
+
+
+def test_blocks_that_x_alone_moves_go_to_direct(ridge):
+    for size, chosen in ((BLOCK_KEPT, "direct"), (BLOCK_KEPT + 1, "aid")):
+        s = replace(sized(ridge, 20 * size), blocks=20)
+        assert dispatch(s, backends=real()).chosen == chosen
 
 
 @pytest.mark.parametrize("kept", ["streamed", "statistics"])

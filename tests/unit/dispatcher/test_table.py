@@ -117,7 +117,7 @@ def test_models_that_are_not_convex_get_local_claims_only_from_methods_made_for_
 
 def test_large_models_leave_the_dense_solver() -> None:
     s = facts(RIDGE, **RIDGE_DATA)
-    large = replace(s, dim_y=c.DENSE + 1)
+    large = replace(s, dim_y=c.DENSE_KEPT + 1)
     assert dispatch(s).chosen == "direct"
     assert dispatch(large).row in (5, 6)
     assert dispatch(large).chosen in ("aid", "nbo")
