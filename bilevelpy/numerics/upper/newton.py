@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.linalg.lapack import dpotrf
 
-from bilevelpy.numerics.qp.working_set import Program, WorkingSet
+from bilevelpy.numerics.qp.working_set import Program, Solution, WorkingSet
 from bilevelpy.numerics.quasi_newton import CURVATURE, updated
 from bilevelpy.numerics.upper.shrinkage import Shrinkage
 
@@ -30,6 +30,8 @@ WORTH, PACE = 2.0, 5
 EVERY = 2_500
 # Curvatures below this fraction of the largest one are taken for it.
 FLAT = 1e-10
+# The same in units of the diagonal, where a step in the box is not to be found with these.
+STEEPER = 1e-6
 
 
 def reduced_newton(
@@ -94,13 +96,21 @@ class ReducedNewton:
             at = np.zeros(len(x)) if fresh else known.coordinates(x)
             working.low, working.high = known.ends(at, self._box)
             slope = slope if fresh else slope * known.slope(at)
-        working.start(at)
-        found = working.solve(Program(B, None, slope - B.dot(at)))
+        found = self._minimiser(B, at, slope)
+        if found is None:
+            # Curvatures far apart: the flattest are rounding, with which no set of bounds agrees.
+            self.matrix = steeper(B, STEEPER)
+            found = None if self.matrix is None else self._minimiser(self.matrix, at, slope)
         if found is None:
             self.reset()
             return None
         end: Array = np.minimum(np.maximum(found.y, working.low), working.high)
         return x - (end if known is None else known.point(end))
+
+    def _minimiser(self, B: Array, at: Array, slope: Array) -> Solution | None:
+        """That of the model in the box."""
+        self.working.start(at)
+        return self.working.solve(Program(B, None, slope - B.dot(at)))
 
     def reset(self) -> None:
         """Forget the matrix: its step led nowhere."""
@@ -195,6 +205,17 @@ class ReducedNewton:
             self.shrinkage = Shrinkage.of(point.x.numpy(), point.y.numpy(), mixed, R, rates)
             H.reshape(-1)[:: o.n + 1] += point.g.numpy() * self.shrinkage.bend
         return definite(0.5 * (H + H.T), FLAT)
+
+
+def steeper(B: Array, flat: float) -> Array | None:
+    """A positive definite matrix in the units of its diagonal: eigenvalues of ``D^-1/2 B D^-1/2``
+    below the fraction ``flat`` of the largest are taken for it.
+    """
+    scale = np.sqrt(B.diagonal())
+    if not scale.min(initial=np.inf) > 0.0:
+        return None
+    found = definite(B / scale / scale[:, None], flat)
+    return None if found is None else found * scale * scale[:, None]
 
 
 def definite(H: Array, flat: float) -> Array | None:

@@ -180,6 +180,22 @@ def test_negative_curvature_is_turned_and_the_step_stays_in_the_box() -> None:
     assert newton.step(point, point.g.numpy(), None) is None
 
 
+def test_a_box_without_an_answer_has_one_for_a_steeper_matrix() -> None:
+    """Of weights of samples: tiny curvatures in units of the diagonal are rounding."""
+    response, point = at(oracle_of(FIT, **fit_data()), torch.full((6,), -1.0, dtype=torch.float64))
+    newton = response.newton
+    units = np.diag([30.0, 1.0, 1.0, 0.1, 1.0, 1.0])
+    newton.matrix = units @ np.ones((6, 6)) @ units
+    assert newton._minimiser(newton.matrix, point) is None
+    step = newton.step(point, point.g.numpy(), None)
+    assert step is not None
+    assert step @ point.g.numpy() > 0.0
+    values = np.linalg.eigvalsh(np.linalg.inv(units) @ newton.matrix @ np.linalg.inv(units))
+    np.testing.assert_allclose(values[:-1], 6.0 * upper_newton.STEEPER, rtol=1e-6)
+    assert values[-1] == pytest.approx(6.0)
+    assert upper_newton.steeper(np.diag([1.0, 0.0]), upper_newton.STEEPER) is None
+
+
 def test_kinks_and_jumping_curvature_get_no_newton_steps() -> None:
     def columns(*_: object) -> None: ...
 
