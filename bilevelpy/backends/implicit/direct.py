@@ -77,11 +77,12 @@ class Direct(Implicit):
         H u = dF/dy,   dPhi/dx = dF/dx - f_xy u,   H = f_yy(x, y(x))
 
     A factor is kept while its steps contract: with a constant Hessian there is one in the whole
-    run. The upper variables move by projected L-BFGS with a Wolfe search; up to 1,200 of them,
-    over boxes and with a smooth free lower level, by Newton's steps once a run is long enough to
-    pay for the second derivative of Phi (:mod:`bilevelpy.numerics.upper.newton`), where x are
-    penalties in coordinates in which their effect on the fit is linear
-    (:mod:`bilevelpy.numerics.upper.shrinkage`). With quadratic objectives Phi is quadratic, and one
+    run. The upper variables move by projected L-BFGS with a Wolfe search; up to 600 of them (1,200
+    above least squares), over boxes and with a smooth free lower level, by Newton's steps once a
+    run is long enough to pay for the second derivative of Phi
+    (:mod:`bilevelpy.numerics.upper.newton`), where x are penalties in coordinates in which their
+    effect on the fit is linear (:mod:`bilevelpy.numerics.upper.shrinkage`). With quadratic
+    objectives Phi is quadratic, and one
     step solves; where the lower level has bounds it is so in pieces, and two runs from the start,
     by whole steps from piece to piece and by L-BFGS, end at minima of which the better one counts
     (:mod:`bilevelpy.numerics.upper.pieces`).

@@ -20,8 +20,11 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 # ``(point, f_yx) -> R = -f_yy^-1 f_yx``; None where f_yy has no inverse.
 Columns = Callable[["Point", Array], Array | None]
 
-# Upper variables, and entries of dy/dx, up to which a column for each is kept.
-LARGEST, ENTRIES = 1200, 2_000_000
+# Upper variables up to which a column of dy/dx for each is kept: where f_yy moves with y, passes
+# over few data are soon less work than the eigenvalues; twice as many where f is a quadratic in as
+# many lower variables.
+# Entries of these columns.
+LARGEST, LARGEST_KEPT, ENTRIES = 600, 1200, 2_000_000
 # Passes over the data that one column is worth, ``f_yx s`` and ``L''(s, t)``, where f_yy moves.
 COLUMN = 2.0
 # The matrix must promise to save so many times its price, at the pace of so many latest steps.
@@ -41,7 +44,9 @@ def reduced_newton(
     where there are too many variables, or where the oracle knows no second derivatives.
     """
     n, m = oracle.n, oracle.m
-    if n > LARGEST or n * m > ENTRIES or not (oracle.domain_y.is_free and oracle.domain_x.is_box):
+    if n > (LARGEST_KEPT if kept and m >= LARGEST else LARGEST) or n * m > ENTRIES:
+        return None
+    if not (oracle.domain_y.is_free and oracle.domain_x.is_box):
         return None
     known = getattr(oracle, "second_order", None)
     return None if known is None else ReducedNewton(oracle, columns, tol, kept)

@@ -205,6 +205,26 @@ def test_kinks_and_jumping_curvature_get_no_newton_steps() -> None:
     assert reduced_newton(oracle_of(FIT, **fit_data()), columns, 1e-6) is not None
 
 
+def test_quadratics_have_the_steps_for_more_upper_variables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def columns(*_: object) -> None: ...
+
+    monkeypatch.setattr(upper_newton, "LARGEST", 5)
+    monkeypatch.setattr(upper_newton, "LARGEST_KEPT", 6)
+    oracle = oracle_of(FIT, **fit_data())
+    assert (oracle.n, oracle.m) == (6, 7)
+    assert reduced_newton(oracle, columns, 1e-6) is None
+    assert reduced_newton(oracle, columns, 1e-6, kept=True) is not None
+    monkeypatch.setattr(upper_newton, "LARGEST_KEPT", 5)
+    assert reduced_newton(oracle, columns, 1e-6, kept=True) is None
+    # Passes of fewer lower variables are cheap, eigenvalues above are not.
+    monkeypatch.setattr(oracle, "n", 9)
+    monkeypatch.setattr(upper_newton, "LARGEST", 8)
+    monkeypatch.setattr(upper_newton, "LARGEST_KEPT", 16)
+    assert reduced_newton(oracle, columns, 1e-6, kept=True) is None
+
+
 def test_fewer_steps_and_the_same_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     model = fit(3, 30)
     with_steps = bl.solve(model, backend="direct")
