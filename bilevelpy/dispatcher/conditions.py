@@ -27,7 +27,7 @@ DENSE_KEPT, BLOCK_KEPT = 1200, 200
 DENSE_CLASSES, ONE_CLASS = 800, 2
 # Independent blocks of at most so many variables are factorised as a batch, however many there are:
 # beyond, conjugate gradients are as fast where the blocks are well conditioned.
-BLOCK = 20
+BLOCK = 50
 # Upper variables for which a lower solve per direction is affordable.
 FEW_UPPER = 10
 # Lower variables that restarts can look for everywhere, and that a global solver settles at once.
