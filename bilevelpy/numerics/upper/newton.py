@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -151,7 +152,7 @@ class ReducedNewton:
 
     def _is_due(self) -> bool:
         now, norm = self._course[-1]
-        if self._is_cheap and self._rates() is not None:
+        if self._is_cheap and self._rates is not None:
             return True
         if len(self._course) <= PACE or not 0.0 < norm < math.inf:
             return False
@@ -164,6 +165,7 @@ class ReducedNewton:
         left = math.log(norm / (self.tol * max(v for _, v in self._course)))
         return bool(left * (now - before) > WORTH * price * fall)
 
+    @cached_property
     def _rates(self) -> Array | None:
         """Those of penalties whose shrinkage is followed: minima far out, where nothing is left of
         it, are no matter for its coordinates.
@@ -205,7 +207,7 @@ class ReducedNewton:
         if found is None or R is None:
             return None
         H = found.reduced(R)
-        self.shrinkage, rates = None, self._rates()
+        self.shrinkage, rates = None, self._rates
         if rates is not None and mixed is not None:
             self.shrinkage = Shrinkage.of(point.x.numpy(), point.y.numpy(), mixed, R, rates)
             H.reshape(-1)[:: o.n + 1] += point.g.numpy() * self.shrinkage.bend

@@ -67,15 +67,14 @@ class Shrinkage:
         found: Array = t / (1.0 + self.q * t)
         return found
 
-    def ends(self, p: Array, box: Array) -> Array:
+    def ends(self, p: Array, box: Array) -> tuple[Array, Array]:
         """How far a step from p goes: the lower and upper bounds of x are rows of the box."""
         q, rest = self.q, self.rate - self.q
-        ends = self.coordinates(box)
+        low, high = self.coordinates(box)
         # What the penalty takes grows like 1 + rest p, where it grows exponentially.
-        least = np.where(rest > 0.0, (LEFT * (1.0 + rest * p) - 1.0) / rest, -np.inf)
-        np.maximum(ends[0], least, out=ends[0])
-        np.minimum(ends[1], (1.0 - LEFT * (1.0 - q * p)) / q, out=ends[1])
-        return ends
+        least = (LEFT * (1.0 + rest * p) - 1.0) / rest
+        low = np.where(rest > 0.0, np.maximum(low, least), low)
+        return low, np.minimum(high, (1.0 - LEFT * (1.0 - q * p)) / q)
 
     def point(self, p: Array) -> Array:
         """x of p."""

@@ -170,4 +170,4 @@ def test_penalties_without_ends_stay_in_their_own_coordinates() -> None:
     text = RIDGE.format(box="start 0", penalty="sum(exp(lam) * w^2)")
     oracle = oracle_of(text, **data())
     newton = ReducedNewton(oracle, lambda point, mixed: None, 1e-6, kept=True)
-    assert newton._rates() is None
+    assert newton._rates is None
