@@ -113,6 +113,14 @@ def analyze(
         seen = _probed(made, seed, low, signs, levels, hessian, smooth)
         _refute(bound, levels, seen, constant)
     curvature = combine(levels, seen, constant, quadratic, is_analytic(smooth))
+    below = LevelFacts(
+        form=form_fact(low, objectives, "lower"),
+        domains=domains_fact(lowers),
+        constraints=_constraints_fact(low, signs, lowers),
+        smooth=smooth,
+        discrete=discrete_fact(lowers, "lower"),
+    )
+    unique = _on_its_set(curvature.unique, below)
     sums = (low.scope, objectives, _own_axes(lowers), _own_axes((program.upper,)))
     warnings = curvature_warnings(program, levels, curvature.convexity)
     steps = steps_fact(bound, signs.measured)
@@ -130,17 +138,11 @@ def analyze(
             smooth=smooth_fact(high, signs.measured, [upper.objective], "upper and lower"),
             discrete=discrete_fact((upper,), "upper"),
         ),
-        lower=LevelFacts(
-            form=form_fact(low, objectives, "lower"),
-            domains=domains_fact(lowers),
-            constraints=_constraints_fact(low, signs, lowers),
-            smooth=smooth,
-            discrete=discrete_fact(lowers, "lower"),
-        ),
+        lower=below,
         convexity=curvature.convexity,
         modulus=curvature.modulus,
         lipschitz=curvature.lipschitz,
-        unique=curvature.unique,
+        unique=unique,
         lower_hessian=hessian,
         block_separable=block_axes(bound, lowers),
         finite_sum_lower=finite_sums(*sums),
@@ -148,7 +150,7 @@ def analyze(
         coupling=coupling,
         externs=_externs_fact(bound),
         stance=str(program.stance),
-        unsupported=unsupported_facts(program, coupling, curvature.unique, steps),
+        unsupported=unsupported_facts(program, coupling, unique, steps),
         warnings=warnings,
         spectrum=curvature.spectrum,
         by_text=curvature.by_text,
@@ -210,6 +212,18 @@ def _constraints_fact(forms: Forms, signs: Signs, levels: tuple[Level, ...]) -> 
                 reason = f"`{c.name}` is not known to describe a convex set: {why}"
                 return Fact("nonconvex", Evidence.PROVED, reason, c.span or place(left))
     return Fact("convex", Evidence.PROVED, f"`{curved[0].name}` is convex", curved[0].span)
+
+
+def _on_its_set(unique: Fact[bool | None], lower: LevelFacts) -> Fact[bool | None]:
+    """What curvature says of uniqueness, where the set is convex: others leave minimisers apart."""
+    if not unique.value or unique.evidence is Evidence.DECLARED:
+        return unique
+    if lower.discrete.value:
+        reason = "several whole numbers may be equally near to the minimiser in real numbers"
+        return Fact(None, Evidence.PROVED, reason, lower.discrete.span)
+    if lower.constraints.value == "nonconvex":
+        return Fact(None, Evidence.PROVED, lower.constraints.reason, lower.constraints.span)
+    return unique
 
 
 def _externs_fact(bound: BoundProgram) -> Fact[tuple[str, ...]]:

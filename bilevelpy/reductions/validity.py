@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from bilevelpy.diagnostics.diagnostic import diagnostic
 from bilevelpy.ir.types import Stance
@@ -144,21 +145,40 @@ def _judged_by_text(system: System) -> list[tuple[Follower, Span | None, str]]:
 
 
 def is_definite(system: System) -> bool:
-    """Whether every follower's objective is a positive definite quadratic form of its variables."""
-    objectives = system.lower_objectives
+    """Whether every follower has one best response: its objective is a positive definite quadratic
+    form of its variables, which are real numbers in a convex set. In games the form
+    ``z' (d/dy grad f) z`` of all players has to be positive definite together, so that there is one
+    equilibrium (Rosen 1965).
+    """
+    objectives, columns = system.lower_objectives, system.columns
+    if bool(columns.integer[system.lower_columns].any()):
+        return False
+    players = [k for k, follower in enumerate(system.followers) if follower.nash]
     for k in range(len(system.followers)):
-        own = np.flatnonzero(system.columns.owner == k + 1)
+        own = np.flatnonzero(columns.owner == k + 1)
         q = objectives.quadratic.get(k)
         if k in objectives.trees or (q is None and own.size):
             return False
-        if q is not None:
-            block = q[own][:, own].toarray()
-            if (
-                own.size > DENSE_LIMIT
-                or np.linalg.eigvalsh(block)[0] <= ROUNDING * abs(block).max()
-            ):
-                return False
-    return True
+        if q is not None and not _is_positive(q[own][:, own]):
+            return False
+    if players:
+        parts = [np.flatnonzero(columns.owner == k + 1) for k in players]
+        order, slopes = np.concatenate(parts), []
+        for k, part in zip(players, parts, strict=True):
+            if part.size:
+                slopes.append(objectives.quadratic[k].tocsr()[part][:, order])
+        game = sp.vstack(slopes)
+        if not _is_positive(0.5 * (game + game.T)):
+            return False
+    return not _offences(system)
+
+
+def _is_positive(block: Any) -> bool:
+    """Whether a symmetric matrix is positive definite, beyond rounding."""
+    if block.shape[0] > DENSE_LIMIT:
+        return False
+    dense = block.toarray()
+    return bool(np.linalg.eigvalsh(dense)[0] > ROUNDING * abs(dense).max())
 
 
 def least_eigenvalue(matrix: Any, chosen: Any) -> float:

@@ -10,6 +10,7 @@ import pytest
 
 import bilevelpy as bl
 from bilevelpy.analysis import describe, to_json
+from bilevelpy.analysis.analyze import analyze
 from bilevelpy.analysis.structure import Evidence
 from tests.unit.analysis.models import (
     BOX,
@@ -196,6 +197,19 @@ def test_set_valued_lower_level_is_not_called_unique():
     )
     assert (s.convexity.value, s.lower.form.value) == ("convex", "linear")
     assert s.unique.value is None
+
+
+@pytest.mark.parametrize(
+    "lower",
+    ["var y in integers(0, 2); minimize (y - x)^2;",
+     "var y in [-2, 2]; minimize y^2; subject to r: y^2 >= 1 + x;"],
+)  # fmt: skip
+def test_a_strongly_convex_objective_ties_where_the_set_is_not_convex(lower):
+    text = f"model m; upper pessimistic {{ var x in [0, 1]; minimize y; }} lower L {{ {lower} }}"
+    s = analyze(bl.parse(text).bound)
+    assert s.convexity.value == "strongly convex"
+    assert s.unique.value is None
+    assert "pessimistic" in s.unsupported
 
 
 def test_pessimistic_stance_matters_only_where_solutions_tie():

@@ -55,6 +55,28 @@ def test_a_unique_response_makes_the_stances_agree() -> None:
     assert pytest.approx(1.0, abs=1e-9) == result.F
 
 
+GAME = """
+upper pessimistic { var x in DOMAIN; minimize x - y; }
+lower a nash { var y in [0, 4]; minimize (y - SLOPE * z)^2; }
+lower b nash { var z in [0, 4]; minimize (z - SLOPE * y)^2 + 0 * x; }
+"""
+
+
+@pytest.mark.parametrize(("domain", "slope"), [("integers(0, 2)", "1"), ("[0, 2]", "0.5")])
+def test_the_worst_equilibrium(domain: str, slope: str) -> None:
+    """Each player has one best response; with slope 1 all y = z are equilibria, 0 the worst."""
+    model = bl.parse(GAME.replace("DOMAIN", domain).replace("SLOPE", slope))
+    result = bl.solve(model, backend="exact")
+    assert result.success
+    assert pytest.approx(0.0, abs=1e-6) == result.F
+
+
+def test_several_equilibria_are_no_unique_response() -> None:
+    model = bl.parse(GAME.replace("DOMAIN", "[0, 2]").replace("SLOPE", "1"))
+    with pytest.raises(bl.BackendError, match="games"):
+        bl.solve(model, backend="exact")
+
+
 @pytest.mark.parametrize(
     ("upper", "words"),
     [

@@ -65,6 +65,18 @@ def test_a_leader_of_real_numbers_is_refused() -> None:
         bl.solve(bl.parse(text), backend="exact")
 
 
+@pytest.mark.parametrize(("stance", "best"), [("optimistic", -0.3), ("pessimistic", 0.0)])
+def test_ties_of_whole_numbers_below_a_square(stance: str, best: float) -> None:
+    """At x = 1 both 0 and 1 are as near to x / 2: real numbers would have one response."""
+    text = """
+    upper STANCE { var x in integers(0, 2); minimize y - 0.3 * x; }
+    lower f { var y in integers(0, 2); minimize (2 * y - x)^2; }
+    """
+    res = bl.solve(bl.parse(text.replace("STANCE", stance)), time_limit=30)
+    assert res.certificate.kind == "global"
+    assert abs(res.F - best) < 1e-9
+
+
 @pytest.mark.parametrize("follower", ["integers(0, 2)", "[0, 2]"])
 def test_a_stopped_pessimistic_run_keeps_its_best_point(follower: str) -> None:
     """Of 16 choices the first that is tried is not the best."""
