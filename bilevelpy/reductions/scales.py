@@ -41,13 +41,15 @@ NOISE = 1e-12
 
 
 def is_ordinary(system: System) -> bool:
-    """Whether all coefficients, ends and bounds are of an ordinary size."""
+    """Whether all coefficients, ends and bounds are of an ordinary size. The leader's objective
+    says nothing here: no multiplier has its units, and its large terms would make others flat.
+    """
     columns, rows = system.columns, (system.upper_rows, system.lower_rows)
     free = ~columns.integer & (columns.owner >= 0)
     bounds = (columns.lower[free], columns.upper[free])
     parts = [b[np.abs(b) < ENDLESS] for b in bounds]
     parts += [end for part in rows for end in (part.lower, part.upper)]
-    for functions in (system.objective, system.lower_objectives, *(r.functions for r in rows)):
+    for functions in (system.lower_objectives, *(r.functions for r in rows)):
         parts += [_told(functions.linear.data)]
         parts += [_told(q.data) for q in functions.quadratic.values()]
     sizes = np.abs(np.concatenate(parts))
@@ -124,11 +126,10 @@ def _told(coefficients: Array) -> Array:
 def _entries(system: System) -> list[tuple[int, tuple[int, ...], float]]:
     """(row, columns, size) of every coefficient and every end; rows are numbered through."""
     made: list[tuple[int, tuple[int, ...], float]] = []
-    first = 0
-    for functions in (system.objective, system.lower_objectives):
-        for r in range(functions.count):
-            made += [(first + r, key, a) for key, a in _coefficients(functions, r)]
-        first += functions.count
+    objectives = system.lower_objectives
+    for r in range(objectives.count):
+        made += [(r, key, a) for key, a in _coefficients(objectives, r)]
+    first = objectives.count
     for rows in (system.upper_rows, system.lower_rows):
         for r in range(rows.count):
             made += [(first + r, key, a) for key, a in _coefficients(rows.functions, r)]

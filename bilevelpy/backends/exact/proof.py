@@ -66,7 +66,7 @@ class Proof:
         again, and is lower at none of so many points ``beside``.
         """
         assert found.values is not None
-        proved = found.status == "optimal" and self._is_small(found.gap, found.objective)
+        proved = found.status == "optimal" and self.is_small(found.gap, found.objective)
         notes, doubts = check_prices(self.program, found.values, self.limits(0.3), self.units)
         if proved:
             attained = self._worst_attained if self.pessimistic else self._attained
@@ -75,14 +75,14 @@ class Proof:
                 sign, bound = self.system.sign, self.units.upper * found.bound
                 limit = f"{wording(sign).limit} of {sign * bound:.6g}"
                 notes = (*notes, f"the value may be {limit} that no point attains")
-        if not self._is_small(moved, found.objective):
+        if not self.is_small(moved, found.objective):
             doubts = (
                 *doubts,
                 f"F moves by {moved:.1e} (relative) with the response solved again: the follower's "
                 "tolerance is worth that much to the leader",
             )
         F = float(self.system.objective.value(found.values[: self.system.columns.count])[0])
-        if not self.pessimistic and not self._is_small(self._below(found.bound, F), F):
+        if not self.pessimistic and not self.is_small(self._below(found.bound, F), F):
             doubts = (
                 *doubts,
                 "the point is better than the bound that is proved for all: it cannot be feasible",
@@ -112,7 +112,7 @@ class Proof:
         """How far F lies below a bound, as a gap."""
         return max(bound - F, 0.0) / max(1.0, abs(F)) if math.isfinite(bound) else 0.0
 
-    def _is_small(self, gap: float, F: float) -> bool:
+    def is_small(self, gap: float, F: float) -> bool:
         """Whether a gap (relative to ``max(1, |F|)``) is one that a claim may name: about that of
         the solver, or small beside F itself.
         """

@@ -185,11 +185,17 @@ def _solve(program: Relaxed, limits: Limits, sign: float, interlude: Interlude |
     outcome = program.model(program.kkt.objective, sign).solve(limits, interlude)
     left = limits.seconds - (time.perf_counter() - began)
     if outcome.status == "trouble" and left > LEAST:
-        # A linear program that SCIP could not solve; its slower settings for such ones often can.
+        # A linear program that SCIP could not solve: an objective with large terms in units, or its
+        # slower settings for such ones, often can.
         model = program.model(program.kkt.objective, sign)
-        model.scip.setEmphasis(engine().SCIP_PARAMEMPHASIS.NUMERICS)
         quiet = None if interlude is None else replace(interlude, after=math.inf)
-        again = model.solve(replace(limits, seconds=min(left, max(RETRY, TENTH * left))), quiet)
+        point = None if interlude is None else interlude.point()
+        if point is None or not model.begin_from(point):
+            model.scip.setEmphasis(engine().SCIP_PARAMEMPHASIS.NUMERICS)
+        left = limits.seconds - (time.perf_counter() - began)
+        again = model.solve(
+            replace(limits, seconds=max(min(left, max(RETRY, TENTH * left)), LEAST)), quiet
+        )
         outcome = again if again.status in ("optimal", "infeasible") else outcome
     if outcome.status == "infeasible" and program.kkt.objective.degree == 3 and not program.fixed:
         return _confirmed(program, outcome, limits, sign, began)

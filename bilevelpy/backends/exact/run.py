@@ -27,8 +27,10 @@ from bilevelpy.result import Status
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Seconds that are left for the certificate after points beside x have been compared.
-BESIDE = 0.5
+# Seconds, and part of the time, left for the certificate after points beside x are compared.
+BESIDE, LAST = 0.5, 0.05
+# What keeps a proof from being one where F moves with responses solved again.
+TOLERANCES = "the followers' tolerances are worth more to the leader than the gap"
 # Seconds that the certificate takes after an interruption.
 CHECKED = 1.0
 
@@ -65,14 +67,20 @@ class Run(Ways):
         v, certificate, moved, beside = found.values, None, 0.0, 0
         if self.settled and not self.pessimistic and v.size == self.program.columns.count:
             v = polish(self.program, v)
-        late = found.status == "time_limit" and self.settled and not self.pessimistic
+        plain = self.settled and not self.pessimistic
         try:
             if not self.pessimistic:
                 v, moved = self._resolved(v)
-            if self.verify and late:
+            small = self._proof(False).is_small(moved, found.objective)
+            if plain and found.status == "optimal" and not small:
+                # What tolerances are worth is more than what sets points apart.
+                found, self.why = replace(found, status="trouble"), TOLERANCES
+            if self.verify and plain and found.status in ("time_limit", "trouble"):
+                left = min(BESIDE, LAST * self.seconds)
                 v, beside = points_beside(
-                    self.system, v, self.options.seed, self.began + self.seconds - BESIDE
+                    self.system, v, self.options.seed, self.began + self.seconds - left
                 )
+                moved = 0.0 if beside else moved  # responses beside are solved again, too
             v = self._in_whole_numbers(v)
             if self.verify:
                 ties = self.settings.ties and not self.told and found.status != "hopeless"

@@ -21,6 +21,7 @@ from bilevelpy.backends.exact.events import watch
 from bilevelpy.backends.exact.expressions import INFINITE, constant, engine, moves, silent
 from bilevelpy.backends.exact.outcome import Interlude, Limits, Outcome
 from bilevelpy.interruption import as_interrupt, has_handler, unlost
+from bilevelpy.numerics.programs.follower import objective_scale
 from bilevelpy.patience import TooLong
 from bilevelpy.reductions.trees import linear_terms, quadratic_terms
 
@@ -37,7 +38,7 @@ LOST = 1e13
 EQUAL = 1e-9
 # Points that are kept beside the best one.
 OTHERS = 12
-# An objective that is larger than this at a good point is told in units of that.
+# An objective with larger terms than this at a good point is told in units of its size there.
 LARGE = 1e5
 # Seconds that a solve gets however late it is.
 LEAST = 0.05
@@ -117,18 +118,21 @@ class Model:
 
         self._height = functions, sign, tell(1.0), tell
 
-    def _in_units(self, values: Array) -> None:
-        """Tell an objective that is large at a point in units of about its size (a power of two):
-        its row may be off by an absolute tolerance, which had more digits than it.
+    def begin_from(self, values: Array) -> bool:
+        """Offer a good point, and tell an objective with large terms there in units of its size (a
+        power of two): its row may be off by an absolute tolerance. Whether there are such units.
         """
-        if self._height is None:
-            return
-        functions, sign, row, tell = self._height
-        size = abs(float(functions.value(values)[0]))
-        if LARGE < size < LOST:
-            self.scip.freeTransform()
-            self.scip.delCons(row)
-            self._height = functions, sign, tell(2.0 ** round(math.log2(size))), tell
+        large = False
+        if self._height is not None:
+            functions, sign, row, tell = self._height
+            size, every = abs(float(functions.value(values)[0])), np.arange(values.size)
+            terms = objective_scale(functions, 0, values, every) + abs(float(functions.constant[0]))
+            if large := max(size, terms) > LARGE and 1.0 < size < LOST:
+                self.scip.freeTransform()
+                self.scip.delCons(row)
+                self._height = functions, sign, tell(2.0 ** round(math.log2(size))), tell
+        self.offer(values)
+        return large
 
     def rows(self, rows: Rows, chosen: Iterable[int] | None = None) -> None:
         """Add constraints."""
@@ -306,9 +310,9 @@ class Model:
         except KeyboardInterrupt:  # what SCIP has found is kept
             return "interrupted"
         spent = interlude.after + (time.perf_counter() - began)
-        if values is not None:
-            if spent < limits.seconds:
-                self._in_units(values)
+        if values is not None and spent < limits.seconds:
+            self.begin_from(values)
+        elif values is not None:
             self.offer(values)
         pace = interlude.pace
         if pace is not None:

@@ -22,19 +22,23 @@ def is_close(found: Outcome, gap: float) -> bool:
     return found.gap <= CLOSE * gap
 
 
+def is_local(certificate: Certificate | None) -> bool:
+    """Whether a local optimum is certified."""
+    return certificate is not None and certificate.kind == "local"
+
+
 def end_of(
     found: Outcome, certificate: Certificate | None, seconds: float, why: str
 ) -> tuple[Status, str]:
     """Status and message of an answer with a point; ``why`` says what stopped the cuts."""
     if found.status == "interrupted":
         return Status.INTERRUPTED, "interrupted; the best point is kept"
+    if found.status in ("time_limit", "trouble") and is_local(certificate):
+        reason = f"was not proved in {seconds:.3g} s: the gap is {found.gap:.2e}"
+        if found.status == "trouble":
+            reason = f"was not proved: {why or 'numerical trouble'}"
+        return Status.CONVERGED, f"a local optimum; that it is the global one {reason}"
     if found.status == "time_limit":
-        if certificate is not None and certificate.kind == "local":
-            return (
-                Status.CONVERGED,
-                f"a local optimum; that it is the global one was not proved in {seconds:.3g} s: "
-                f"the gap is {found.gap:.2e}",
-            )
         return (
             Status.TIME_LIMIT,
             f"stopped after {seconds:g} s (time_limit) with a gap of {found.gap:.2e}; the best "

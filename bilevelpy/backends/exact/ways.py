@@ -193,12 +193,13 @@ class Ways(Programs):
         small = self.system.columns.count <= SMALL and not games and not prices
         limited = math.isfinite(self.seconds) and small
         pace = self._pace()
-        state, local = self.state, self._local(LOCAL if pace is None else FOLLOWED)
+        state, looks = self.state, [self._local(LOCAL if pace is None else FOLLOWED)]
         if self.hooks.start:
             program = replace(program, start=self._answered(program, state))
 
         def point() -> Array | None:
-            local(state)
+            while looks:  # once: SCIP may ask again
+                looks.pop()(state)
             if state.best is None or whole is None:
                 return state.best
             return whole.complete(state.best)

@@ -42,6 +42,13 @@ def test_ordinary_models_are_left_alone() -> None:
     assert normalize(given).system is given
 
 
+def test_the_leaders_objective_says_nothing_about_units() -> None:
+    """Units of its coefficients would make the follower's objective flat."""
+    given = system(bl.parse(in_units(1, 1).replace("maximize 3.0", "maximize 1e7")).bound)
+    assert float(abs(given.objective.linear).max()) == 1e7
+    assert normalize(given).system is given
+
+
 @pytest.mark.parametrize(("x", "y"), [(1e4, 1), (1e-4, 1e4), (1e6, 1e-6)])
 def test_units_are_found(x: float, y: float) -> None:
     found = column_scales(system(bl.parse(in_units(x, y)).bound))

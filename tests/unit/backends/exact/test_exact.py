@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import bilevelpy as bl
+from bilevelpy.backends.exact.outcome import Outcome
 from bilevelpy.backends.exact.scip import Model
+from bilevelpy.backends.exact.status import end_of
 
 pytest.importorskip("pyscipopt")
 
@@ -248,6 +251,40 @@ def test_a_large_objective_is_told_in_units() -> None:
     result = bl.solve(bl.parse(LARGE), backend="exact", time_limit=5)
     assert pytest.approx(1e8 * (10 - 9 * 0.25 / 0.35), rel=1e-6) == result.F
     assert result.certificate.kind == "global"
+
+
+@pytest.mark.parametrize(
+    ("objective", "best"),
+    [("1e6 * x - 1e6 * y + (y - 3)^2", 0.0),
+     ("1e8 * (y - 3)^2 + 1e3 * (x - 1)^2", 1e3 * 4 / (1 + 1e-5))],
+)  # fmt: skip
+def test_small_differences_of_large_terms(objective: str, best: float) -> None:
+    """The follower answers y = x, where the large terms cancel."""
+    text = f"""
+    upper {{ var x in [0, 10] start 9; minimize {objective}; }}
+    lower f {{ var y in [0, 9]; minimize (y - x)^2; }}
+    """
+    result = bl.solve(bl.parse(text), backend="exact", time_limit=5)
+    assert pytest.approx(best, rel=1e-5, abs=1e-6) == result.F
+    assert result.certificate.kind == "global"
+
+
+def test_what_tolerances_hide_is_no_global_optimum() -> None:
+    """The y that SCIP takes for x is off by 1e-6, which is worth more than all the rest."""
+    text = """
+    upper { var x in [0, 10] start 9; minimize 1e8 * x * x - 1e8 * y * x + 0.5 * x - 0.1 * y; }
+    lower f { var y in [0, 20]; minimize (y - x)^2; }
+    """
+    result = bl.solve(bl.parse(text), backend="exact", time_limit=2)
+    assert result.certificate.kind != "global"
+
+
+def test_trouble_that_stays_leaves_a_local_optimum() -> None:
+    found = Outcome("trouble", np.zeros(1), 1.0, -np.inf, 0, 0.0)
+    status, message = end_of(found, SimpleNamespace(kind="local"), 5.0, "")
+    assert status is bl.Status.CONVERGED
+    assert message.endswith("was not proved: numerical trouble")
+    assert end_of(found, SimpleNamespace(kind="none"), 5.0, "")[0] is bl.Status.STALLED
 
 
 def test_numerical_trouble_is_met_by_other_settings(monkeypatch: pytest.MonkeyPatch) -> None:
