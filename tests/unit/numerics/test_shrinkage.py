@@ -76,7 +76,7 @@ def test_the_response_is_linear_in_the_coordinate_of_each_penalty(form: str, rat
     R = -np.linalg.solve(H + np.diag(s(lam)), mixed)
     box = np.array([[0.0] * 5, [9.0] * 5])
     known = Shrinkage.of(lam, w, mixed, R, np.full(5, rate))
-    far = known.ends(np.zeros(5), box)
+    far = np.stack(known.ends(np.zeros(5), box))
     for i in range(5):
         p = np.zeros((2, 5))
         p[:, i] = 0.3 * far[:, i]

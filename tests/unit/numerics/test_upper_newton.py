@@ -186,7 +186,8 @@ def test_a_box_without_an_answer_has_one_for_a_steeper_matrix() -> None:
     newton = response.newton
     units = np.diag([30.0, 1.0, 1.0, 0.1, 1.0, 1.0])
     newton.matrix = units @ np.ones((6, 6)) @ units
-    assert newton._minimiser(newton.matrix, point) is None
+    at_x, slope = point.x.numpy(), point.g.numpy()
+    assert newton._minimiser(newton.matrix, at_x, slope) is None
     step = newton.step(point, point.g.numpy(), None)
     assert step is not None
     assert step @ point.g.numpy() > 0.0
