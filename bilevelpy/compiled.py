@@ -12,7 +12,11 @@ from bilevelpy.errors import BackendError, UsageError
 from bilevelpy.expectations import environment
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.lowering.oracle import TorchOracle
+from bilevelpy.numerics.certificate.examine import on_support
 from bilevelpy.numerics.certificate.resolve import Resolver
+from bilevelpy.numerics.linear_solve import norm
+from bilevelpy.numerics.lower.halves import joined
+from bilevelpy.numerics.lower.solve import LowerSolution
 from bilevelpy.numerics.rows.resolver import RowsResolver
 
 if TYPE_CHECKING:
@@ -21,6 +25,13 @@ if TYPE_CHECKING:
     from bilevelpy.lowering.programs.constraints import ConstraintFunction
 
 NO_SOLUTION = "the lower level has no finite solution at this x"
+NOT_FOUND = "the lower solve from `y0` ended at no solution at this x"
+# What may be left of the lower gradient at a solution (`Resolver.unsolved`).
+SOLVED = 1e-6
+NO_GRADIENT = "no hypergradient follows from this lower solution"
+# Steps to both sides of a solution, relative to y; a change of gradients between them that f_yy
+# does not account for to a tenth is a jump, unless it is rounding beside the gradient at the start.
+BESIDE, JUMP, ROUNDING = 1e-6, 0.1, 1e-12
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -93,23 +104,46 @@ class Oracle:
         Raises
         ------
         BackendError
-            Where there is none, and where the lower level has rows that only whole programs take.
+            Where there is none or none was found, where the lower level is a game or follows given
+            steps, and where it has rows that only whole programs take.
         """
         point = _in(x, self.n)
-        lower = self._solver(point).solved(point, self._oracle.y0)
-        if lower is None:
-            raise BackendError(NO_SOLUTION)
-        return _out(lower.y)
+        solver, start = self._solver(point)
+        y = _found(solver, solver.solved(point, start)).y
+        return _out(joined(y) if y.numel() > self.m else y)
 
     def hypergradient(self, x: Any) -> Vector:
         """The gradient of F(x, y(x)), with lower and adjoint problem solved to rounding level;
-        raises as :meth:`response` does.
+        raises as :meth:`response` does, and where y(x) is one solution of several or may sit on a
+        kink.
         """
         point = _in(x, self.n)
-        answer = self._solver(point).answer(point, self._oracle.y0)
+        solver, start = self._solver(point)
+        facts = self._structure()
+        if facts.unique.value is False:
+            raise BackendError(f"{NO_GRADIENT}: {facts.unique.reason}")
+        answer = solver.answer(point, start)
+        lower = _found(solver, answer.lower if answer is not None else None)
         if answer is None or answer.gradient is None:
             raise BackendError(NO_SOLUTION)
+        smooth = facts.lower.smooth
+        if not smooth.value and lower.y.numel() == self.m and self._on_kink(point, lower):
+            raise BackendError(f"{NO_GRADIENT}, which lies on a kink: {smooth.reason}")
         return _out(answer.gradient)
+
+    def _on_kink(self, x: torch.Tensor, lower: LowerSolution) -> bool:
+        """Whether f has a kink at a solution: gradients to both sides, within the face, do not
+        differ by what f_yy says.
+        """
+        rng = torch.Generator().manual_seed(0)
+        v = lower.face.project(torch.randn(self.m, generator=rng, dtype=torch.float64))
+        v = v * (BESIDE * (norm(lower.y) or 1.0) / (norm(v) or 1.0))
+        o, face = self._oracle, lower.face
+        before, behind = (face.project(o.grad_f(x, lower.y + s * v)) for s in (-1.0, 1.0))
+        change = behind - before
+        noise = ROUNDING * max(norm(o.grad_f(x, o.y0)), norm(before))
+        expected = face.project(o.hvp(x, lower.y + v)(2.0 * v))
+        return norm(change - expected) > max(noise, JUMP * norm(change))
 
     def unflatten(self, x: Any, y: Any) -> tuple[Mapping[str, Vector], Mapping[str, Any]]:
         """Upper variables by name, lower ones by follower and name."""
@@ -127,10 +161,18 @@ class Oracle:
     def _bound(self) -> BoundProgram:
         return (self._oracle.by_rows or self._oracle).bound
 
-    def _solver(self, point: torch.Tensor) -> Resolver | RowsResolver:
-        """What solves the lower level and the adjoint tightly at a point."""
+    def _solver(self, point: torch.Tensor) -> tuple[Resolver | RowsResolver, torch.Tensor]:
+        """What solves the lower level and the adjoint tightly at a point, and from where: with
+        halves in the place of variables whose absolute values have weights.
+        """
+        facts = self._structure()
+        for tag in ("nash", "steps"):
+            if tag in facts.unsupported:
+                raise BackendError(
+                    "responses to x are minimisers of the lower objective here; "
+                    f"{facts.unsupported[tag].reason}"
+                )
         if self.g.size:
-            facts = self._structure()
             lower = facts.lower
             if not facts.is_known_convex or lower.form.value == "linear":
                 fact = lower.form if facts.is_known_convex else facts.convexity
@@ -148,9 +190,21 @@ class Oracle:
                     "responses to x are solved here with rows over free, box and simplex variables "
                     f"only; {lower.domains.reason}"
                 )
-            return RowsResolver(self._oracle)
+            return RowsResolver(self._oracle), self._oracle.y0
         rng = torch.Generator().manual_seed(0)
-        return Resolver(self._oracle, point, self._oracle.y0, rng)
+        if facts.lower.smooth.value:
+            return Resolver(self._oracle, point, self._oracle.y0, rng), self._oracle.y0
+        oracle, start = on_support(self._oracle, point, self._oracle.y0, rng)
+        return Resolver(oracle, point, start, rng), start
+
+
+def _found(solver: Resolver | RowsResolver, lower: LowerSolution | None) -> LowerSolution:
+    """The same, if it is a solution."""
+    if lower is None:
+        raise BackendError(NO_SOLUTION)
+    if isinstance(solver, Resolver) and solver.unsolved(lower) > SOLVED:
+        raise BackendError(NOT_FOUND)
+    return lower
 
 
 class Constraints:

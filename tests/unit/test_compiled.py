@@ -115,3 +115,60 @@ def test_arguments_of_another_type_are_refused(call, said: str) -> None:
 
 def test_a_model_is_dispatched_as_its_structure_is() -> None:
     assert bl.dispatch(MODEL).chosen == bl.dispatch(bl.analyze(MODEL)).chosen
+
+
+UPPER = "upper { var x in [0.1, 1]; minimize (y[1] - 1)^2; }"
+
+
+def test_responses_sit_on_the_kinks_of_absolute_values() -> None:
+    follower = "minimize (y[1] - 2)^2 + (y[2] - 0.1)^2 + x * norm1(y);"
+    oracle = bl.compile(bl.parse(f"{UPPER} lower l {{ var y[2]; {follower} }}"))
+    assert oracle.response([0.6]) == pytest.approx([1.7, 0.0], abs=1e-12)
+    # y(x) = (2 - x / 2, 0): dPhi/dx = -(y_1 - 1).
+    assert oracle.hypergradient([0.6]) == pytest.approx([-0.7], abs=1e-9)
+
+
+@pytest.mark.parametrize("weight", [0.1, 0.6])
+def test_hypergradients_beside_kinks_and_none_on_them(weight: float) -> None:
+    # y_1 = y_2 from the weight 0.2 on, y_1 = 1.2 - x / 2 below.
+    follower = "minimize (y[1] - 1.2)^2 + (y[2] - 1)^2 + x * abs(y[1] - y[2]);"
+    oracle = bl.compile(bl.parse(f"{UPPER} lower l {{ var y[2] start 2; {follower} }}"))
+    if weight < 0.2:
+        assert oracle.hypergradient([weight]) == pytest.approx([-(0.2 - weight / 2)], rel=1e-6)
+        return
+    with pytest.raises(bl.BackendError, match=r"kink|at no solution"):
+        oracle.hypergradient([weight])
+
+
+GAME = "lower {} nash {{ var {}; minimize ({} - x)^2 + u * v; }}"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "upper { var x in [0, 1]; minimize u^2; }"
+            + GAME.format("a", "u", "u")
+            + GAME.format("b", "v", "v"),
+            "play a Nash game",
+        ),
+        (
+            "upper { var x in [0.01, 1]; minimize (y - 1)^2; } "
+            "lower f { var y start 3; minimize (y - x)^2; assume steps(2, 0.1); }",
+            "2 gradient steps",
+        ),
+        (
+            "upper { var x in [0, 1]; minimize y^2; } "
+            "lower f { var y in [-2, 2]; minimize y^4 - y^2 + 0.06 * y; }",
+            "ended at no solution",
+        ),
+        (
+            "upper { var x in [0, 1]; minimize x^2 + y; } "
+            "lower f { var y in [-1, 1], z; minimize (z - x)^2; }",
+            "`y` does not occur",
+        ),
+    ],
+)
+def test_levels_that_are_no_single_minimum_have_no_hypergradient(text: str, said: str) -> None:
+    with pytest.raises(bl.BackendError, match=said):
+        bl.compile(bl.parse(text)).hypergradient([0.6])

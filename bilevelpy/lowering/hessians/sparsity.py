@@ -267,10 +267,15 @@ def _align(follow: _Follow, node: ir.Align, inner: list[sp.csr_array | None]) ->
     (part,) = inner
     assert part is not None
     length = follow.length(node)
-    places = np.unravel_index(np.arange(length), follow.shape(node))
+    places = _places(length, follow.shape(node))
     own = [places[node.source.index(d)] for d in range(node.operand.rank)]
     columns = np.ravel_multi_index(own, follow.shape(node.operand)) if own else 0 * places[0]
     return follow.moved(part, np.arange(length), columns, length)
+
+
+def _places(count: int, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    """The subscripts of so many entries, axis by axis; a number has no axes."""
+    return np.unravel_index(np.arange(count), shape) if shape else ()
 
 
 def _reduce(follow: _Follow, node: ir.Reduce, inner: list[sp.csr_array | None]) -> sp.csr_array:
@@ -278,7 +283,7 @@ def _reduce(follow: _Follow, node: ir.Reduce, inner: list[sp.csr_array | None]) 
     if node.function != "sum" or part is None:
         raise TooDense
     count = part.shape[0]
-    places = np.unravel_index(np.arange(count), follow.shape(node.operand))
+    places = _places(count, follow.shape(node.operand))
     kept = [p for d, p in enumerate(places) if d not in node.dims]
     rows = np.ravel_multi_index(kept, follow.shape(node)) if kept else np.zeros(count, np.int64)
     return follow.moved(part, rows, np.arange(count), follow.length(node))
@@ -292,7 +297,7 @@ def _gather(follow: _Follow, node: ir.Gather, inner: list[sp.csr_array | None]) 
     shape = follow.shape(node.operand)
     kept = [d for d, i in enumerate(node.index) if i is None]
     lead = node.rank - len(kept)
-    places = np.unravel_index(np.arange(length), follow.shape(node))
+    places = _places(length, follow.shape(node))
     own: list[Array] = []
     for d, i in enumerate(node.index):
         if i is None:
@@ -311,7 +316,7 @@ def _scatter(follow: _Follow, node: ir.ScatterSum, inner: list[sp.csr_array | No
         raise TooDense
     sizes = follow.shape(node)
     count = part.shape[0]
-    places = np.unravel_index(np.arange(count), follow.shape(node.operand))
+    places = _places(count, follow.shape(node.operand))
     to = []
     for d, i in enumerate(node.index):
         follow.run.run([i])

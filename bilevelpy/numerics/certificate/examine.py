@@ -37,6 +37,8 @@ Vec = torch.Tensor
 
 # How far variables may leave their domain, relative to the largest of them.
 FEASIBLE = 1e-8
+# Lower gradients that are left at a response, relative to those that belong to y itself.
+UNSOLVED = 1e-3
 # Other starts of the lower level may take this part of the time: the hypergradient comes after.
 SEARCH = 0.4
 
@@ -92,7 +94,7 @@ def examine(
         response to x, of a lower level that is not convex: the run has followed another minimiser.
     """
     start = y
-    oracle, y = _on_support(oracle, x, y, rng)
+    oracle, y = on_support(oracle, x, y, rng)
     timed = None
     if math.isfinite(min(seconds, patience)):
         timed = DeadlineOracle(oracle, time.perf_counter() + seconds)
@@ -126,7 +128,7 @@ def best_response(
     """The minimiser of f(x, .) without rows that the re-solves of a certificate from y and from
     other starts find, the optimistic one where they tie; None where no finite one is.
     """
-    oracle, y = _on_support(oracle, x, y, rng)
+    oracle, y = on_support(oracle, x, y, rng)
     case = make_case(oracle, x, y, structure, options, rng)
     solver = Resolver(oracle, x, y, rng)
     base = solver.answer(x, y)
@@ -161,7 +163,7 @@ def settle(run: RunResult, certificate: Certificate) -> RunResult:
     return run
 
 
-def _on_support(oracle: Oracle, x: Vec, y: Vec, rng: torch.Generator) -> tuple[Oracle, Vec]:
+def on_support(oracle: Oracle, x: Vec, y: Vec, rng: torch.Generator) -> tuple[Oracle, Vec]:
     """The problem by the support of groups, or with absolute values split into halves."""
     grouped = _grouped(oracle)
     if grouped is not None:
@@ -210,6 +212,12 @@ class _Check:
         base = solver.answer(case.x, case.y)
         if base is None:
             case.fail("the lower level has no finite solution at the returned x")
+            return
+        if case.convex and solver.unsolved(base.lower) > UNSOLVED:
+            case.fail(
+                "the gradient of the lower objective does not vanish at the response: it lies on "
+                "a kink, where no hypergradient follows from derivatives"
+            )
             return
         self.lower = LowerCheck(case, solver, base, f_here)
         until = time.perf_counter() + self.searching

@@ -91,6 +91,15 @@ class Resolver:
         usable = lower.usable or lower.ended == "limit"
         return lower if usable and math.isfinite(lower.f) else None
 
+    def unsolved(self, lower: LowerSolution) -> float:
+        """What is left of the lower gradient where a solve has not reached its tolerance, beside
+        the gradient that an error of 100 % in y would cause.
+        """
+        if lower.ended == "reached":
+            return 0.0
+        scale = max(self.gradient_scale, self.bend * norm(lower.y))
+        return lower.residual / max(scale, 1e-300)
+
     def answer(
         self, x: Vec, y: Vec, guide: Answer | None = None, *, rough: bool = False
     ) -> Answer | None:

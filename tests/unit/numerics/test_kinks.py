@@ -161,3 +161,21 @@ def test_the_shortest_vector_in_a_hull(rows: int, columns: int, shift: float) ->
 
 def test_no_vector_is_shorter_than_none() -> None:
     assert shortest_in_hull(torch.zeros(3, 2, dtype=torch.float64)).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("x", [0.6, 0.625])
+def test_no_slope_is_claimed_where_the_response_lies_on_a_kink_between_variables(x: float) -> None:
+    # y = (1.1, 1.1) for x >= 0.2: Phi = 0.0025 + (x - 0.6)^2, but derivatives of f know no face.
+    text = """upper { var x in [0.1, 1]; minimize (y[1] - 1.05)^2 + (x - 0.6)^2; }
+    lower f { var y[2]; minimize (y[1] - 1.2)^2 + (y[2] - 1)^2 + x * abs(y[1] - y[2]); }"""
+    model = bl.parse(text)
+    found = certify(
+        oracle(model),
+        torch.tensor([x], dtype=torch.float64),
+        torch.tensor([1.1, 1.1 + 1e-12], dtype=torch.float64),
+        bl.analyze(model),
+        SolveOptions(),
+        torch.Generator().manual_seed(0),
+    )
+    assert found.kind == "none"
+    assert "lies on a kink" in found.reasons[0]
