@@ -40,6 +40,7 @@ def axis_of(state: State, context: Context, node: ast.Expr) -> AxisSteps:
             return (yield from operation_of(state, context, node))
         case _:
             text = state.text(node.span)
+            called = isinstance(node, ast.Call) and node.function == "range"
             state.error(
                 "BLV0310",
                 node.span,
@@ -47,7 +48,9 @@ def axis_of(state: State, context: Context, node: ast.Expr) -> AxisSteps:
                 context=context,
                 name=text,
                 what="an expression",
-                hint=f"give the size a name: `dim m = {text};`",
+                hint="a range is written `low..high` and counts from 1: `i in 1..n`"
+                if called
+                else f"give the size a name: `dim m = {text};`",
             )
             return None
 
@@ -76,6 +79,9 @@ def named_axis(state: State, context: Context, node: ast.Name) -> Axis | None:
         f"this is {what}",
         context=context,
         secondary=secondary,
+        hint=f"a size is declared with `dim`: `dim {node.name} = ...;`"
+        if isinstance(found, Declaration) and found.kind is Kind.PARAM
+        else None,
         name=node.name,
         what=what,
     )

@@ -17,6 +17,12 @@ from bilevelpy.sema.values import Iterators, Value, spread
 from bilevelpy.syntax import ast
 
 DOMAINS = ("simplex", "ball", "psd", "binary", "integers")
+# What others call domains: name in lower case -> what is meant.
+SPELT = {
+    **dict.fromkeys(("nonnegative", "nonneg", "positive"), "[0, inf]"),
+    **dict.fromkeys(("real", "reals", "r", "free", "continuous"), "[-inf, inf]"),
+    **dict.fromkeys(("bool", "boolean", "bin"), "binary"),
+}
 
 
 def domain_of(
@@ -202,7 +208,7 @@ def fitted(
 
 def unknown_word(state: State, span: Span, name: str, what: str, known: tuple[str, ...]) -> None:
     """Report a word that is none of a short list."""
-    guess = closest(name, known)
+    guess = SPELT.get(name.lower()) or closest(name, known)
     listed = ", ".join(f"`{k}`" for k in known)
     state.error(
         "BLV0224",

@@ -23,6 +23,8 @@ from bilevelpy.syntax import ast
 
 # Of many followers that declare the same name, so many are shown.
 SHOWN = 6
+# What others call infinity.
+INFINITE = frozenset({"inf", "infinity", "infty", "oo"})
 # Unknown names of so few letters are indices more often than anything else.
 LETTERS = 2
 
@@ -108,6 +110,11 @@ def unknown(
         secondary = (Place(known[guess].span, f"`{guess}` is declared here"),)
     hint = f"did you mean `{guess}`?" if guess else None
     fix = Fix(f"replace `{name}` with `{guess}`", span, guess) if guess else None
+    known_elsewhere = _meant(state, context, name)
+    if known_elsewhere is not None:
+        hint, right = known_elsewhere
+        fix = Fix(f"write `{right}`", span, right) if right else None
+        secondary = ()
     where, note = READERS.get(
         context.level,
         (
@@ -139,6 +146,18 @@ def unknown(
         fix=fix,
         name=name,
     )
+
+
+def _meant(state: State, context: Context, name: str) -> tuple[str, str] | None:
+    """What a name that is none stands for elsewhere: the help, and what to write if it is sure."""
+    if name.lower() in INFINITE:
+        return "infinity is `inf`", "inf"
+    if name == "e":
+        return "Euler's number is `exp(1)`", ""
+    sets = (axis.labels for axis in state.axes.values() if axis is not None)
+    if context.reads_only and any(name in (labels or ()) for labels in sets):
+        return f'labels stand in quotes: `"{name}"`', f'"{name}"'
+    return None
 
 
 def shape_text(axes: Axes) -> str:

@@ -12,6 +12,9 @@ DOMAINS = frozenset(
     {"binary", "integers", "integer", "simplex", "ball", "psd", "reals", "real", "bounds"}
 )
 
+# What others call the value to start from.
+STARTS = frozenset({"init", "initial", "initially", "guess", "default", "value"})
+
 # What others call whole numbers.
 WHOLE = frozenset({"integers", "integer", "int"})
 
@@ -32,6 +35,8 @@ def _help(f: Failure) -> tuple[str | None, Fix | None]:
                 f"write `param {word} = ...;` for a constant, `dim {word} = ...;` for a size",
                 None,
             )
+        if word in DOMAINS and f.symbol == "stmt":
+            return f"a domain follows the name: `var x in {word};`", None
         noun = "declarations" if f.symbol == "item" else "statements"
         keywords = table.TOP_KEYWORDS if f.symbol == "item" else table.LEVEL_KEYWORDS
         return f"{noun} start with " + ", ".join(f"`{w}`" for w in keywords), None
@@ -39,8 +44,10 @@ def _help(f: Failure) -> tuple[str | None, Fix | None]:
         return "a choice is written `if condition then a else b`", None
     if kind == "IF":
         return "put parentheses around `if ... then ... else ...` inside a larger expression", None
+    if kind == "COLON" and f.kind(-1) in ("MINIMIZE", "MAXIMIZE"):
+        return None, Fix("remove `:`", f.here(), "")
     for right in ("EQUAL", "COLON"):
-        if kind in ("EQUAL", "COLON") and kind != right and right in f.accepts:
+        if kind in ("EQUAL", "COLON", "ARROW") and kind != right and right in f.accepts:
             sign = table.WRITTEN[right]
             return None, Fix(f"replace `{word}` with `{sign}`", f.here(), sign)
     if kind == "COMMA" and f.kind(-1) == f.kind(1) == "NUMBER":
@@ -60,6 +67,12 @@ def _help(f: Failure) -> tuple[str | None, Fix | None]:
         return "name the range first: `set T = 1..24;`", None
     if kind == "IN" and "WHERE" in {f.tokens[k].type for k in range(f.start, f.at)}:
         return "restrict the set of the iterator instead: `i in I inter A`", None
+    if f.symbol == "constraint" and f.at == f.start + 1:
+        name = f.text(f.start)
+        if kind == "LBRACE":
+            return f"iterators stand in square brackets: `{name}[i in I]: left <= right;`", None
+        if kind == "MINUS" and f.kind(1) == "NAME":
+            return f"names have letters, digits and `_`: `{name}_{f.text(f.at + 1)}`", None
     if kind == "LBRACE" and f.symbol == "constraint" and f.at == f.start:
         return "constraints have no braces around them: `subject to name: left <= right;`", None
     if kind == "IN" and f.symbol == "constraint":
@@ -89,6 +102,8 @@ def _comma_in_number(f: Failure) -> str:
 
 
 def _head_help(f: Failure) -> tuple[str | None, Fix | None]:
+    if f.kind(0) == "COLON":
+        return None, Fix("remove `:`", f.here(), "")
     if f.symbol == "lower_head" and f.at == f.start + 1 and f.kind(0) == "LBRACE":
         return "give this level a name: `lower follower { ... }`", None
     if f.symbol == "lower_head" and f.kind(0) == "LPAR":
@@ -127,17 +142,25 @@ def _declaration_help(f: Failure) -> tuple[str | None, Fix | None]:
         return f"axes stand in square brackets: `{name}[n]`", None
     if kind == "IN" and "EQUAL" in {f.tokens[k].type for k in range(f.start, f.at)}:
         return "the domain stands before `=`", None
+    if kind == "EQUAL" and f.kind(-1) == "START":
+        return None, Fix("remove `=`", f.here(), "")
     if kind == "EQUAL" and f.first() == "VAR":
         return (
             f"write `var {name} start ...;` to start from, `let {name} = ...;` to define",
             None,
         )
+    if kind == "NAME" and word.lower() in STARTS and "START" in f.accepts:
+        return None, Fix(f"replace `{word}` with `start`", f.here(), "start")
     if kind == "NAME" and word in DOMAINS and "IN" in f.accepts:
         return None, Fix(
             f"insert `in` before `{word}`",
             Span(f.source.name, f.here().start, f.here().start),
             "in ",
         )
+    if kind == "NAME" and f.at == f.start + 2:
+        return f"the name stands first, without a type: `{f.text(f.start)} {word}`", None
+    if kind == "NAME" and f.kind(1) in ("COMMA", "SEMICOLON", "LSQB", "IN", "START"):
+        return f"declarations of one statement are separated by commas: `, {word}`", None
     return _similar(f)
 
 

@@ -97,6 +97,11 @@ class Failure:
                 stack.pop()
         return stack
 
+    def still_open(self) -> int:
+        """How many brackets the statement opens and does not close."""
+        kinds = [self.tokens[k].type for k in range(self.start, self.end)]
+        return sum((kind in table.CLOSER) - (kind in table.OPENER) for kind in kinds)
+
     def first(self) -> str:
         """The type of the first token of the statement."""
         return self.tokens[self.start].type if self.start < len(self.tokens) else ""

@@ -12,6 +12,7 @@ from bilevelpy.syntax.failure import Failure
 # A reserved word before one of these stands where a name was meant.
 NAME_FOLLOWS = frozenset({"SEMICOLON", "COMMA", "LSQB", "IN", "EQUAL"})
 UNIVERSAL = frozenset({"forall", "foreach"})
+REDUCTION = "`reduction(e for i in I where condition)`"
 VALUE_STATEMENTS = frozenset({"MINIMIZE", "MAXIMIZE", "LET", "DEF", "REPORT", "DIM"})
 
 
@@ -133,28 +134,28 @@ def _iterators(f: Failure) -> Diagnostic | None:
     if not f.inside:
         return None
     stack = f.open_brackets()
-    reduction = "`reduction(e for i in I where condition)`"
     if kind == "LBRACE" and f.kind(-1) == "NAME" and "STAR" in f.accepts:
         name = f.text(f.at - 1)
         return diagnostic(
             "BLV0113",
             f.span(f.at - 1, f.at),
             hint=f"write `{name}(... for i in I)`",
-            form=reduction,
+            form=REDUCTION,
         )
     words = {f.tokens[k].type for k in range(f.start, f.at)}
-    called = bool(stack) and f.tokens[stack[-1]].type == "LPAR" and f.at - 2 == stack[-1]
-    if kind == "IN" and f.kind(-1) == "NAME" and called:
+    word = f.at - (kind == "IN" and f.kind(-1) == "NAME")
+    called = bool(stack) and f.tokens[stack[-1]].type == "LPAR" and word - 1 == stack[-1]
+    if called and (kind == "FOR" or word < f.at):
         return diagnostic(
             "BLV0113",
-            f.span(f.at - 1, f.at),
+            f.span(word, f.at),
             hint="the expression comes first, `for` after it",
-            form=reduction,
+            form=REDUCTION,
         )
     if kind == "IF" and words & {"FOR", "IN"}:
         fix = Fix("replace `if` with `where`", f.here(), "where")
         return diagnostic(
-            "BLV0113", f.here(), "a filter starts with `where`", fix=fix, form=reduction
+            "BLV0113", f.here(), "a filter starts with `where`", fix=fix, form=REDUCTION
         )
     universal = kind == "NAME" and f.text(f.at).lower() in UNIVERSAL
     if f.symbol == "constraint" and f.text(f.start).lower() in UNIVERSAL and f.at == f.start + 1:
@@ -167,7 +168,7 @@ def _iterators(f: Failure) -> Diagnostic | None:
             return diagnostic(
                 "BLV0113", f.here(), hint=hint, form="before the colon of a constraint"
             )
-        return diagnostic("BLV0113", f.here(), "no reduction is open here", form=reduction)
+        return diagnostic("BLV0113", f.here(), "no reduction is open here", form=REDUCTION)
     if kind == "FOR" and "FOR" in words:
         fix = Fix("replace `for` with a comma", f.here(), ",")
         return diagnostic(
@@ -175,8 +176,10 @@ def _iterators(f: Failure) -> Diagnostic | None:
         )
     if kind == "FOR" and f.tokens[stack[-1]].type == "LPAR" and f.kind(-1) in table.OPERAND_ENDS:
         called = stack[-1] > f.start and f.tokens[stack[-1] - 1].type == "NAME"
+        if not called and f.still_open() > 0:
+            return diagnostic("BLV0104", f.span(stack[-1]), "no `)` before this `for`", opener="(")
         if not called or "COMMA" in {f.tokens[k].type for k in range(stack[-1], f.at)}:
-            return diagnostic("BLV0113", f.here(), form=reduction)
+            return diagnostic("BLV0113", f.here(), form=REDUCTION)
     return None
 
 
@@ -194,6 +197,11 @@ def _range(f: Failure) -> Diagnostic | None:
             return diagnostic("BLV0102", f.here(), hint=hint, expected="`,` or `]`", found="`:`")
     elif not stack and first != "SET":
         return None
+    if stack and any(f.kind(k) in ("REL", "CMP", "EQUAL") for k in range(2, 5)):
+        fix = Fix("replace `:` with `where`", f.here(), "where")
+        return diagnostic(
+            "BLV0113", f.here(), "a filter starts with `where`", fix=fix, form=REDUCTION
+        )
     fix = Fix("replace `:` with `..`", f.here(), "..")
     return diagnostic("BLV0125", f.here(), fix=fix)
 
@@ -272,6 +280,9 @@ def _operator(f: Failure) -> Diagnostic | None:
         hint = f"functions stand by themselves: `{left}(...)`"
     elif array and (stack[-1] == f.start or f.tokens[stack[-1] - 1].type not in table.OPERAND_ENDS):
         hint = f"elements are separated by commas: `{left}, {right}`"
+    elif before == "NUMBER" and right[0] == "_" and right[1:].isdigit() and end == f.here().start:
+        whole = Span(f.source.name, f.span(f.at - 1).start, f.here().end)
+        fix = Fix(f"write `{left}{right[1:]}`", whole, left + right[1:])
     elif before in ("NUMBER", "RPAR"):
         between = Span(f.source.name, end, f.here().start)
         fix = Fix(

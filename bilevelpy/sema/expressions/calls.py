@@ -20,6 +20,17 @@ READS = ("file", "csv", "json")
 # How much text the functions of one model may grow to when they are inlined.
 MAX_EXPANSION = 20_000
 MAX_WIDTH = 20_000
+# What is a function elsewhere: name -> how it is written here.
+ELSEWHERE = {
+    "ln": "the natural logarithm is `log(x)`",
+    "log10": "write `log(x) / log(10)`",
+    "log2": "write `log(x) / log(2)`",
+    **dict.fromkeys(("pow", "power"), "a power is written `x^p`"),
+    **dict.fromkeys(("transpose", "t"), "the transpose is written `A'`"),
+    "matmul": "a product of matrices is written `A @ B`",
+    "average": "did you mean `mean`?",
+    **dict.fromkeys(("len", "size", "length"), "the size of an axis is `card(S)`"),
+}
 
 
 def call(state: State, context: Context, node: ast.Call) -> Steps:
@@ -71,9 +82,12 @@ def call(state: State, context: Context, node: ast.Call) -> Steps:
             node.function_span,
             "neither of the language nor declared in this file",
             context=context,
-            hint=f"did you mean `{guess}`?"
-            if guess
-            else "functions are declared with `def` or `extern`",
+            hint=ELSEWHERE.get(name)
+            or (
+                f"did you mean `{guess}`?"
+                if guess
+                else "functions are declared with `def` or `extern`"
+            ),
             name=name,
         )
     return None
