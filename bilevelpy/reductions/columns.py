@@ -176,6 +176,15 @@ def make_columns(bound: BoundProgram, *, matrices: bool = False) -> Columns:
     )
 
 
+def without_prices(bound: BoundProgram) -> BoundProgram:
+    """The same without declared bounds of shadow prices, which have columns of their own."""
+    lowers = tuple(
+        replace(v, assumptions=tuple(a for a in v.assumptions if a.constraint is None))
+        for v in bound.program.lowers
+    )
+    return replace(bound, program=replace(bound.program, lowers=lowers))
+
+
 def _prices(bound: BoundProgram) -> set[tuple[str, str]]:
     """Constraints whose shadow prices occur in the upper level, or are bounded by an assumption."""
     found = duals(level_roots(bound.program.upper))

@@ -36,7 +36,7 @@ from bilevelpy.solving.facts import hashes, units
 from bilevelpy.solving.judge import Judge
 from bilevelpy.solving.on_device import ALONE, continued, going_on, run_on_device, usable
 from bilevelpy.solving.posed import Posed, posed
-from bilevelpy.solving.prices import prices_at, told, unknown
+from bilevelpy.solving.prices import beyond_declared, prices_at, told, unknown
 from bilevelpy.solving.starts import moved, start_vectors
 
 if TYPE_CHECKING:
@@ -288,7 +288,12 @@ def packed(
         history=joined(earlier, list(final.history)),
         provenance=provenance(model.bound, hashes(model), options, name),
         duals=duals,
-        warnings=(*decision.warnings, *final.warnings, *told(model, duals)),
+        warnings=(
+            *decision.warnings,
+            *final.warnings,
+            *told(model, duals),
+            *beyond_declared(model, duals),
+        ),
     )
 
 

@@ -12,6 +12,7 @@ import torch
 
 from bilevelpy.backends import registry
 from bilevelpy.errors import BackendError, ExportError
+from bilevelpy.ir.evaluate import evaluate
 from bilevelpy.ir.walk import duals as prices_read
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.lowering.sums.streaming import is_streamed
@@ -22,6 +23,10 @@ from bilevelpy.solving.facts import oracle
 from bilevelpy.solving.starts import start_at, start_vectors
 
 UNKNOWN = "the shadow price of `{}` is not known: not unique, or the answer is not certified"
+
+BEYOND = "the declared bounds [{:g}, {:g}] of `dual({})` do not hold here: the price is {:g}"
+# How far beyond its declared bounds a price is told to be, relative to its size.
+DECLARED = 1e-6
 
 Prices = dict[str, np.ndarray]
 
@@ -67,6 +72,24 @@ def unknown(model: Model) -> Prices:
         row = next(c for c in model.program.level(level).constraints if c.name == name)
         found[f"{level}.{name}"] = np.full(tuple(sizes[a] for a in row.axes), math.nan)
     return found
+
+
+def beyond_declared(model: Model, known: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """A sentence for each price that lies outside of its declared bounds, which methods without
+    columns for prices do not use.
+    """
+    found = []
+    for level in model.program.lowers:
+        for fact in level.assumptions:
+            key = f"{level.name}.{fact.constraint}"
+            if key not in known or not known[key].size:
+                continue
+            low, high = (float(np.asarray(evaluate(a, model.bound.data))) for a in fact.arguments)
+            price = known[key].ravel()
+            worst = price[np.argmax(np.maximum(low - price, price - high))]
+            if max(low - worst, worst - high) > DECLARED * max(1.0, abs(worst)):
+                found.append(BEYOND.format(low, high, key, worst))
+    return tuple(found)
 
 
 def told(model: Model, known: Mapping[str, np.ndarray]) -> tuple[str, ...]:

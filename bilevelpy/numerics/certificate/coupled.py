@@ -33,6 +33,7 @@ from bilevelpy.numerics.rows.fitted_adjoint import ACTIVE, FittedAdjoint
 from bilevelpy.numerics.rows.sample import kinds_with_cuts, with_cuts
 from bilevelpy.numerics.wording import wording
 from bilevelpy.options import SolveOptions
+from bilevelpy.reductions.columns import without_prices
 from bilevelpy.reductions.refusal import Refused
 from bilevelpy.reductions.rows import System, system
 from bilevelpy.result import Certificate
@@ -66,7 +67,8 @@ def examine_rows(
     out.
     """
     try:
-        rows = system(oracle.bound, objective=False, lower=not is_free_below(oracle, structure))
+        free = is_free_below(oracle, structure)
+        rows = system(without_prices(oracle.bound), objective=False, lower=not free)
     except Refused as error:
         reason = f"the constraints cannot be checked: {error}"
         nothing = (math.nan,) * 6

@@ -94,3 +94,15 @@ def test_prices_that_are_not_unique_are_not_told() -> None:
     assert found.duals == {}
     assert np.isnan(found.reports["price"])
     assert any("`f.one` is not known" in w for w in found.warnings)
+
+
+@pytest.mark.parametrize(("high", "holds"), [(9, True), (3, False)])
+def test_declared_bounds_of_prices_are_looked_at(high: int, holds: bool) -> None:
+    # The price of y >= 4 is 2 (4 - x): 4 where the leader has the best of it.
+    text = """upper { var x in [0, 6]; minimize (dual(f.r) - 4)^2 + 0.01 * x; }
+    lower f { var y in [-10, 10]; minimize (y - x)^2; subject to r: y >= 4;
+      assume dual(r) in [0, HIGH]; }"""
+    found = bl.solve(bl.parse(text.replace("HIGH", str(high))), backend="kkt")
+    assert found.success
+    assert found["x"] == pytest.approx(1.99875, rel=1e-6)
+    assert any("do not hold here" in w for w in found.warnings) is not holds
