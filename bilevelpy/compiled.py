@@ -185,6 +185,11 @@ class Oracle:
                     "responses to x are solved here where lower rows are affine in the lower "
                     f"variables; {lower.constraints.reason}"
                 )
+            if not lower.smooth.value:
+                raise BackendError(
+                    "responses to x are solved here with rows where the lower objective is "
+                    f"smooth; {lower.smooth.reason}"
+                )
             if lower.domains.value - {"free", "box", "simplex"}:
                 raise BackendError(
                     "responses to x are solved here with rows over free, box and simplex variables "

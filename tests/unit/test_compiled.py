@@ -75,6 +75,7 @@ def test_responses_keep_the_rows(oracle, x: float) -> None:
         ("minimize y; subject to g: y >= x;", "not linear; every term is affine"),
         ("minimize (y - x)^2; subject to g: y^2 <= x;", "affine in the lower variables; `g` is"),
         ("minimize sin(y); subject to g: y <= x;", "is convex and not linear"),
+        ("minimize y^2 + relu(2 - y); subject to g: y <= x;", r"is smooth; `relu .* has a kink"),
     ],
 )
 def test_rows_that_it_cannot_take_are_refused(follower: str, said: str) -> None:

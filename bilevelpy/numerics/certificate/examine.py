@@ -213,17 +213,17 @@ class _Check:
         if base is None:
             case.fail("the lower level has no finite solution at the returned x")
             return
-        if case.convex and solver.unsolved(base.lower) > UNSOLVED:
-            case.fail(
-                "the gradient of the lower objective does not vanish at the response: it lies on "
-                "a kink, where no hypergradient follows from derivatives"
-            )
-            return
         self.lower = LowerCheck(case, solver, base, f_here)
         until = time.perf_counter() + self.searching
         self._when_there_is_time("other starts of the lower level", self.lower.search, until)
         self.lower.conic()
         self.gap, self.relative_gap = self.lower.gap()
+        if case.convex and solver.unsolved(self.lower.base.lower) > UNSOLVED:
+            case.fail(
+                "the gradient of the lower objective does not vanish at the response: it lies on "
+                "a kink, where no hypergradient follows from derivatives"
+            )
+            return
         self.stage = "the choice among several lower solutions"
         self.lower.ties()
         self.stage = "the scale of the hypergradient"
