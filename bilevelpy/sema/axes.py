@@ -40,7 +40,6 @@ def axis_of(state: State, context: Context, node: ast.Expr) -> AxisSteps:
             return (yield from operation_of(state, context, node))
         case _:
             text = state.text(node.span)
-            called = isinstance(node, ast.Call) and node.function == "range"
             state.error(
                 "BLV0310",
                 node.span,
@@ -49,7 +48,7 @@ def axis_of(state: State, context: Context, node: ast.Expr) -> AxisSteps:
                 name=text,
                 what="an expression",
                 hint="a range is written `low..high` and counts from 1: `i in 1..n`"
-                if called
+                if isinstance(node, ast.Call) and node.function == "range"
                 else f"give the size a name: `dim m = {text};`",
             )
             return None

@@ -19,7 +19,7 @@ from bilevelpy.sema.expressions.calls import READS
 from bilevelpy.sema.expressions.elaborate import drive, evaluate
 from bilevelpy.sema.lookup import axes_text
 from bilevelpy.sema.paths import leaves_folder
-from bilevelpy.sema.scope import AT_TOP, Declaration, Kind, State, closest
+from bilevelpy.sema.scope import AT_TOP, Declaration, Kind, State, closest, element_text
 from bilevelpy.sema.sets import _width, set_axis
 from bilevelpy.syntax import ast
 
@@ -173,7 +173,7 @@ def _not_in(state: State, key: Element, span: Span, axis: Axis) -> None:
         f"not in {axis.name}",
         secondary=[Label(axis.span, "declared here")] if axis.span else [],
         hint=f'did you mean "{guess}"?' if guess else None,
-        found=f'"{key}"' if isinstance(key, str) else key,
+        found=element_text(key),
         axis=axis.name,
     )
 

@@ -226,6 +226,13 @@ class State:
         return " ".join(source.text[span.start : span.end].split()) if source else ""
 
 
+def element_text(label: Label | float) -> str:
+    """A label as it is written in a model."""
+    if isinstance(label, tuple):
+        return "(" + ", ".join(element_text(part) for part in label) + ")"
+    return f'"{label}"' if isinstance(label, str) else str(label)
+
+
 def closest(name: str, candidates: Iterable[str]) -> str | None:
     """The candidate that ``name`` most likely means."""
     names = sorted(set(candidates))

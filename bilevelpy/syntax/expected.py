@@ -44,6 +44,10 @@ def _help(f: Failure) -> tuple[str | None, Fix | None]:
         return "a choice is written `if condition then a else b`", None
     if kind == "IF":
         return "put parentheses around `if ... then ... else ...` inside a larger expression", None
+    if f.accepts == {"NAME"} and kind in ("NUMBER", "STRING"):
+        return "a name starts with a letter or `_` and has no quotes", None
+    if kind == "LSQB" and f.kind(-1) == "NASH":
+        return f"`nash` stands last: `lower {f.text(f.start + 1)}[i in I] nash {{ ... }}`", None
     if kind == "COLON" and f.kind(-1) in ("MINIMIZE", "MAXIMIZE"):
         return None, Fix("remove `:`", f.here(), "")
     for right in ("EQUAL", "COLON"):
@@ -65,6 +69,10 @@ def _help(f: Failure) -> tuple[str | None, Fix | None]:
             return "a set has labels only; values for them belong to a `param`", None
     if kind == "RANGE":
         return "name the range first: `set T = 1..24;`", None
+    if kind == "COMMA" and f.accepts == {"IN"}:
+        return "elements of a set of pairs stand in parentheses: `(i, j) in A`", None
+    if kind == "COMMA" and f.in_subscript():
+        return "subscripts have no parentheses of their own: `x[i, j]`", None
     if kind == "IN" and "WHERE" in {f.tokens[k].type for k in range(f.start, f.at)}:
         return "restrict the set of the iterator instead: `i in I inter A`", None
     if f.symbol == "constraint" and f.at == f.start + 1:

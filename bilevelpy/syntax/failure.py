@@ -97,6 +97,17 @@ class Failure:
                 stack.pop()
         return stack
 
+    def in_subscript(self) -> bool:
+        """Whether the innermost bracket is the only thing in one that follows a name."""
+        stack = self.open_brackets()
+        return (
+            len(stack) > 1
+            and stack[-1] == stack[-2] + 1
+            and self.tokens[stack[-1]].type == "LPAR"
+            and self.tokens[stack[-2]].type == "LSQB"
+            and self.tokens[stack[-2] - 1].type == "NAME"
+        )
+
     def still_open(self) -> int:
         """How many brackets the statement opens and does not close."""
         kinds = [self.tokens[k].type for k in range(self.start, self.end)]

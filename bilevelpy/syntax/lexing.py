@@ -129,10 +129,14 @@ def _foreign_comment(out: Lexed, text: str, span: Span) -> None:
 
 def _foreign_operator(out: Lexed, source: Source, token: Token, span: Span) -> None:
     found = str(token)
-    if found == "|" and _bars(out, source, span.start) > 1:
+    opened = bool(out.diagnostics) and "`||` is not" in out.diagnostics[-1].message
+    begins = not out.tokens or out.tokens[-1].type not in table.OPERAND_ENDS
+    norm = found == "||" and (begins or opened)
+    if norm or (found == "|" and _bars(out, source, span.start) > 1):
         out.tainted.append(span.start)
+        out.unreadable.append(span.start)
         hint = "an absolute value is written `abs(x)`, a norm `norm2(x)`"
-        out.diagnostics.append(diagnostic("BLV0107", span, hint=hint, character="`|`"))
+        out.diagnostics.append(diagnostic("BLV0107", span, hint=hint, character=f"`{found}`"))
         return
     right, kind = table.FOREIGN_OPERATORS[found]
     shown = found if found.isascii() else f"U+{ord(found):04X}"

@@ -143,8 +143,16 @@ def _outside(
         text=state.source_text(span) or "this subscript",
         axis=name,
         notes=(_elements(state, axis),) if axis is not None else (),
-        hint=_counted(node, axis, wanted, state) or "leave that element out with a `where`",
+        hint=_counted(node, axis, wanted, state) or _left_out(axis),
     )
+
+
+def _left_out(axis: Axis | None) -> str:
+    """What to do about elements that an axis lacks."""
+    if axis is not None and len(axis.parents) > 1:
+        names = ", ".join("ijklmn"[: len(axis.parents)])
+        return f"run over its elements, `for ({names}) in {axis.name}`, or leave out the others"
+    return "leave that element out with a `where`"
 
 
 def _counted(node: Expr, axis: Axis | None, wanted: str, state: State) -> str | None:

@@ -97,6 +97,7 @@ class State:
     def entry(self, name: str, axes: Iterable[Axis], place: Iterable[int]) -> str:
         """An entry of a param: ``cost["a", 3]``."""
         parts = [self.element(a, k) for a, k in zip(axes, place, strict=True)]
+        parts = [p[1:-1] if p.startswith("(") else p for p in parts]
         return f"{name}[{', '.join(parts)}]" if parts else name
 
     def source_text(self, span: Span | None) -> str:
@@ -109,7 +110,7 @@ class State:
 def label_text(label: Any) -> str:
     """A label as it is written in a model."""
     if isinstance(label, tuple):
-        return ", ".join(label_text(part) for part in label)
+        return "(" + ", ".join(label_text(part) for part in label) + ")"
     return f'"{label}"' if isinstance(label, str) else number_text(label)
 
 

@@ -157,9 +157,9 @@ def _contractible(
         for n in _vectors(state, context, left[-1])
     ]
     if len(left) == 2 and left[0] is right[0]:
-        guesses.append(f"`{_group(left_node, left_text)}' @ {right_text}`")
+        guesses.append(f"`{_transposed(left_node, left_text)} @ {right_text}`")
     elif len(right) == 2 and right[-1] is left[-1]:
-        guesses.append(f"`{left_text} @ {_group(right_node, right_text)}'`")
+        guesses.append(f"`{left_text} @ {_transposed(right_node, right_text)}`")
     hint = f"did you mean {', or '.join(guesses)}?" if guesses else None
     if left == right:
         hint = f"an entry-by-entry product is written `{left_text} * {right_text}`"
@@ -194,8 +194,12 @@ def _vectors(state: State, context: Context, axis: Axis) -> list[str]:
     return nearest if len(nearest) == 1 else found if len(found) == 1 else []
 
 
-def _group(node: ast.Expr, text: str) -> str:
-    return text if isinstance(node, ast.Name | ast.Index | ast.Member | ast.Call) else f"({text})"
+def _transposed(node: ast.Expr, text: str) -> str:
+    """The transpose as it would be written."""
+    if isinstance(node, ast.Transpose):
+        return text.removesuffix("'")
+    plain = isinstance(node, ast.Name | ast.Index | ast.Member | ast.Call)
+    return f"{text}'" if plain else f"({text})'"
 
 
 def negate(state: State, context: Context, node: ast.Negate) -> Steps:

@@ -10,7 +10,7 @@ from bilevelpy.ir import expr as ir
 from bilevelpy.ir.types import Axis, AxisKind
 from bilevelpy.sema.expressions.points import ancestors, climb, part, parts_of, subset_hint
 from bilevelpy.sema.names import has_numbers, known_size
-from bilevelpy.sema.scope import Context, State, closest
+from bilevelpy.sema.scope import Context, State, closest, element_text
 from bilevelpy.sema.values import (
     Iterator,
     Point,
@@ -110,7 +110,7 @@ def _no_element(
     hint = None
     if axis.labels is not None:
         guess = closest(label, [x for x in axis.labels if isinstance(x, str)])
-        listed = ", ".join(f'"{x}"' if isinstance(x, str) else str(x) for x in axis.labels[:6])
+        listed = ", ".join(element_text(x) for x in axis.labels[:6])
         hint = (
             f'did you mean "{guess}"?'
             if guess

@@ -67,9 +67,12 @@ def part(state: State, point: Point, k: int) -> Point | None:
 
 
 def subset_hint(one: Axis, other: Axis) -> str | None:
-    """How the declaration is written, where one set lists labels that the other has; None where
-    their labels differ or come from the data.
+    """How the declaration is written, where one set lists labels that the other has; how subscripts
+    are, where elements of ``one`` are pairs of those of ``other``; None where neither is known.
     """
+    if len(one.parents) > 1 and other in one.parents:
+        names = ", ".join("ijklmn"[: len(one.parents)])
+        return f"elements of `{one.name}` have {len(one.parents)} parts: `[{names}]`"
     for part, whole in ((one, other), (other, one)):
         if not all(a.kind is AxisKind.LABELS and a.labels for a in (part, whole)):
             continue

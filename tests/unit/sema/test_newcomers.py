@@ -44,6 +44,11 @@ INSTEAD = [
     ("z' @ z", "transpose(z) @ z", "`A'`"),
     ("z' @ z", "sum(z[i] for i in range(n))", "`i in 1..n`"),
     ("dim n = 2", "param n = 2", "`dim n = ...;`"),
+    ("sum(x) <=", "||x|| <=", "a norm `norm2(x)`"),
+    ("lower f {", "lower f nash[s in S] {", "`nash` stands last"),
+    ("lower f {", "lower 2f {", "starts with a letter"),
+    ("sum(x) <=", "sum(x[(s, t)] for s in S) <=", "no parentheses of their own"),
+    ("for s in S) + z", "for s, t in S) + z", "`(i, j) in A`"),
 ]
 
 
@@ -65,3 +70,26 @@ def test_fixes_repair(right: str, written: str, told: str) -> None:
     fix = raised.value.diagnostics[0].fix
     if fix is not None:
         bl.parse(text[: fix.span.start] + fix.replacement + text[fix.span.end :])
+
+
+PAIRS = """set N = {"a", "b"};
+set A within N * N = {("a", "b")};
+dim n = 2, p = 3;
+param X[n, p] = 1;
+upper { var x[A], w[p]; minimize EXPR; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("expr", "told"),
+    [
+        ("sum(x[i, j] for i in N, j in N)", "`for (i, j) in A`"),
+        ("sum(x[i] for i in N)", "have 2 parts: `[i, j]`"),
+        ('x["b", "a"]', 'elements: ("a", "b")'),
+        ("sum(X' @ w)", "`X @ w`"),
+    ],
+)
+def test_pairs_and_transposes_are_told_as_they_are_written(expr: str, told: str) -> None:
+    with pytest.raises(bl.ModelError) as raised:
+        bl.parse(PAIRS.replace("EXPR", expr))
+    assert told in str(raised.value)
