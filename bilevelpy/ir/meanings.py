@@ -45,7 +45,11 @@ def _const(run: Interpreter, node: ir.Const) -> Any:
 
 
 def _array(run: Interpreter, node: ir.Array) -> Any:
-    return np.array(node.values, dtype=np.float64).reshape(run.shape(node))
+    values, shape = np.array(node.values, dtype=np.float64), run.shape(node)
+    if values.size != math.prod(shape):
+        size = " x ".join(str(n) for n in shape)
+        raise EvaluationError(node, f"it holds {values.size} values where its axes take {size}")
+    return values.reshape(shape)
 
 
 def _fill(run: Interpreter, node: ir.Fill) -> Any:

@@ -93,3 +93,9 @@ def test_pairs_and_transposes_are_told_as_they_are_written(expr: str, told: str)
     with pytest.raises(bl.ModelError) as raised:
         bl.parse(PAIRS.replace("EXPR", expr))
     assert told in str(raised.value)
+
+
+def test_values_that_do_not_fit_axes_of_the_data_are_counted() -> None:
+    text = "dim n; param c[n]; upper { var x[n] start [1, 2, 3]; minimize sumsq(x - c); }"
+    with pytest.raises(bl.DataError, match="it holds 3 values where its axes take 2"):
+        bl.parse(text, c=[1.0, 2.0])
