@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,9 @@ import torch
 from bilevelpy.errors import BackendError, UsageError
 from bilevelpy.expectations import environment
 from bilevelpy.ir.evaluate import Interpreter
+from bilevelpy.ir.expr import Expr, VarRef
+from bilevelpy.ir.walk import postorder
+from bilevelpy.lowering.absolute import shows_kinks
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.numerics.certificate.examine import on_support
 from bilevelpy.numerics.certificate.resolve import Resolver
@@ -119,17 +123,34 @@ class Oracle:
         """
         point = _in(x, self.n)
         solver, start = self._solver(point)
-        facts = self._structure()
-        if facts.unique.value is False:
-            raise BackendError(f"{NO_GRADIENT}: {facts.unique.reason}")
+        absent = self._absent()
+        if absent:
+            raise BackendError(
+                f"{NO_GRADIENT}: `{absent}` does not occur in the lower objective, every value is "
+                "a solution"
+            )
         answer = solver.answer(point, start)
         lower = _found(solver, answer.lower if answer is not None else None)
         if answer is None or answer.gradient is None:
             raise BackendError(NO_SOLUTION)
-        smooth = facts.lower.smooth
-        if not smooth.value and lower.y.numel() == self.m and self._on_kink(point, lower):
-            raise BackendError(f"{NO_GRADIENT}, which lies on a kink: {smooth.reason}")
+        if self._kinked and lower.y.numel() == self.m and self._on_kink(point, lower):
+            raise BackendError(f"{NO_GRADIENT}, which lies on a kink of the lower objective")
         return _out(answer.gradient)
+
+    @cached_property
+    def _kinked(self) -> bool:
+        """Whether the text of the lower objective has kinks; analyses cost more than a solution."""
+        root = getattr(self._oracle, "f_expr", None)
+        return isinstance(root, Expr) and shows_kinks(root)
+
+    def _absent(self) -> str | None:
+        """A lower variable of models without rows that the lower objective does not read."""
+        root = getattr(self._oracle, "f_expr", None)
+        if self.g.size or not isinstance(root, Expr):
+            return None
+        read = {(n.level, n.name) for n in postorder([root]) if isinstance(n, VarRef)}
+        every = ((v.name, u.name) for v in self._bound.program.lowers for u in v.variables)
+        return next((name for level, name in every if (level, name) not in read), None)
 
     def _on_kink(self, x: torch.Tensor, lower: LowerSolution) -> bool:
         """Whether f has a kink at a solution: gradients to both sides, within the face, do not
@@ -165,14 +186,16 @@ class Oracle:
         """What solves the lower level and the adjoint tightly at a point, and from where: with
         halves in the place of variables whose absolute values have weights.
         """
-        facts = self._structure()
-        for tag in ("nash", "steps"):
-            if tag in facts.unsupported:
+        for level in self._bound.program.lowers:
+            steps = any(fact.name == "steps" for fact in level.assumptions)
+            if level.nash or steps:
+                what = "follows given steps" if steps else "plays a Nash game"
                 raise BackendError(
-                    "responses to x are minimisers of the lower objective here; "
-                    f"{facts.unsupported[tag].reason}"
+                    f"responses to x are minimisers of the lower objective here; `{level.name}` "
+                    f"{what}"
                 )
         if self.g.size:
+            facts = self._structure()
             lower = facts.lower
             if not facts.is_known_convex or lower.form.value == "linear":
                 fact = lower.form if facts.is_known_convex else facts.convexity
@@ -197,7 +220,7 @@ class Oracle:
                 )
             return RowsResolver(self._oracle), self._oracle.y0
         rng = torch.Generator().manual_seed(0)
-        if facts.lower.smooth.value:
+        if not self._kinked:
             return Resolver(self._oracle, point, self._oracle.y0, rng), self._oracle.y0
         oracle, start = on_support(self._oracle, point, self._oracle.y0, rng)
         return Resolver(oracle, point, start, rng), start

@@ -151,12 +151,12 @@ GAME = "lower {} nash {{ var {}; minimize ({} - x)^2 + u * v; }}"
             "upper { var x in [0, 1]; minimize u^2; }"
             + GAME.format("a", "u", "u")
             + GAME.format("b", "v", "v"),
-            "play a Nash game",
+            "plays a Nash game",
         ),
         (
             "upper { var x in [0.01, 1]; minimize (y - 1)^2; } "
             "lower f { var y start 3; minimize (y - x)^2; assume steps(2, 0.1); }",
-            "2 gradient steps",
+            "follows given steps",
         ),
         (
             "upper { var x in [0, 1]; minimize y^2; } "
