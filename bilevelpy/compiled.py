@@ -32,6 +32,8 @@ NO_SOLUTION = "the lower level has no finite solution at this x"
 NOT_FOUND = "the lower solve from `y0` ended at no solution at this x"
 # What may be left of the lower gradient at a solution (`Resolver.unsolved`).
 SOLVED = 1e-6
+# The same where a solve has reached its tolerance, which is one of steps.
+STOOD = 1e-2
 NO_GRADIENT = "no hypergradient follows from this lower solution"
 # Steps to both sides of a solution, relative to y; a change of gradients between them that f_yy
 # does not account for to a tenth is a jump, unless it is rounding beside the gradient at the start.
@@ -220,8 +222,6 @@ class Oracle:
                 )
             return RowsResolver(self._oracle), self._oracle.y0
         rng = torch.Generator().manual_seed(0)
-        if not self._kinked:
-            return Resolver(self._oracle, point, self._oracle.y0, rng), self._oracle.y0
         oracle, start = on_support(self._oracle, point, self._oracle.y0, rng)
         return Resolver(oracle, point, start, rng), start
 
@@ -230,8 +230,11 @@ def _found(solver: Resolver | RowsResolver, lower: LowerSolution | None) -> Lowe
     """The same, if it is a solution."""
     if lower is None:
         raise BackendError(NO_SOLUTION)
-    if isinstance(solver, Resolver) and solver.unsolved(lower) > SOLVED:
-        raise BackendError(NOT_FOUND)
+    if isinstance(solver, Resolver):
+        # Newton's method stands still, too, where f has slope and no curvature.
+        scale = max(solver.gradient_scale, solver.bend * (norm(lower.y) + ROUNDING))
+        if solver.unsolved(lower) > SOLVED or lower.residual > STOOD * scale:
+            raise BackendError(NOT_FOUND)
     return lower
 
 

@@ -129,6 +129,17 @@ def test_responses_sit_on_the_kinks_of_absolute_values() -> None:
     assert oracle.hypergradient([0.6]) == pytest.approx([-0.7], abs=1e-9)
 
 
+def test_groups_are_solved_by_their_support() -> None:
+    # y = (1 - x / 2 / |c|) c for c = (2, 1).
+    follower = "minimize sum((y[j] - c[j])^2 for j in 2) + x * norm2(y);"
+    text = f"param c[2] = [2, 1]; {UPPER} lower l {{ var y[2]; {follower} }}"
+    oracle = bl.compile(bl.parse(text))
+    shrunk = 1 - 0.6 / 2 / 5**0.5
+    assert oracle.response([0.6]) == pytest.approx([2 * shrunk, shrunk], rel=1e-9)
+    slope = 2 * (2 * shrunk - 1) * (-1 / 5**0.5)
+    assert oracle.hypergradient([0.6]) == pytest.approx([slope], rel=1e-8)
+
+
 @pytest.mark.parametrize("weight", [0.1, 0.6])
 def test_hypergradients_beside_kinks_and_none_on_them(weight: float) -> None:
     # y_1 = y_2 from the weight 0.2 on, y_1 = 1.2 - x / 2 below.
@@ -161,6 +172,11 @@ GAME = "lower {} nash {{ var {}; minimize ({} - x)^2 + u * v; }}"
         (
             "upper { var x in [0, 1]; minimize y^2; } "
             "lower f { var y in [-2, 2]; minimize y^4 - y^2 + 0.06 * y; }",
+            "ended at no solution",
+        ),
+        (
+            "upper { var x in [0, 1]; minimize x^2 + y; } "
+            "lower f { var y in [-1, 1]; minimize x * y; }",
             "ended at no solution",
         ),
         (
