@@ -33,7 +33,7 @@ NAMES = [
     "threads",
 ]
 # Names with parts that are measured, and kept, one by one.
-PARTS = {"races": "RACES", "libraries": "TASKS", "curves": "CURVES", "threads": "TASKS"}
+PARTS = {"races": "NAMES", "libraries": "TASKS", "curves": "CURVES", "threads": "TASKS"}
 PLOTS = {"races", "curves"}
 STATE = Path("bench-output/rows.json")
 COLUMNS = ["task", "bilevelpy", "yardstick", "ratio", "aim", "remark"]

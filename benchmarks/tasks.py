@@ -181,9 +181,9 @@ def text(rows: int, features: int) -> Race:
     )  # fmt: skip
 
 
-def simplex(n: int) -> Race:
+def simplex(n: int, seed: int | None = None) -> Race:
     """Shares on a simplex: the response has kinks, so that both may end at local optima."""
-    draw = np.random.default_rng(n)
+    draw = np.random.default_rng(n if seed is None else seed)
     A = conditioned_matrix(n, 100)
     t = draw.dirichlet(np.full(n, 0.3))
     data = {"A": A, "t": t}
