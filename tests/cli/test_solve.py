@@ -41,7 +41,7 @@ upper {
 }
 lower fit {
   var w[p];
-  minimize sum((w - 2 * t - 1)^2) + sum(exp(lam) * w^2);
+  minimize sum((w - 2 * t - 1)^2) + sum((exp(lam) + softplus(lam)) * w^2);
 }
 """
 # No method takes whole numbers beside semidefinite variables.
