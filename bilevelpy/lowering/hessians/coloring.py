@@ -25,10 +25,11 @@ class Columns:
         groups = None if pattern is None else _groups(pattern)
         self._places: list[tuple[Array, Array]] | None = None
         if pattern is None or groups is None:
-            self.seeds = torch.eye(shape[1], dtype=torch.float64)
+            self.seeds = list(torch.eye(shape[1], dtype=torch.float64))
             return
-        self.seeds = torch.zeros((int(groups.max(initial=-1)) + 1, shape[1]), dtype=torch.float64)
-        self.seeds[torch.from_numpy(groups), torch.arange(shape[1])] = 1.0
+        seeds = torch.zeros((int(groups.max(initial=-1)) + 1, shape[1]), dtype=torch.float64)
+        seeds[torch.from_numpy(groups), torch.arange(shape[1])] = 1.0
+        self.seeds = list(seeds)
         rows, columns = pattern.nonzero()
         owner = groups[columns]
         self._places = [(rows[owner == k], columns[owner == k]) for k in range(len(self.seeds))]

@@ -46,7 +46,7 @@ class Shrinkage:
     @classmethod
     def of(cls, x: Array, y: Array, mixed: Array, R: Array, rates: Array) -> Shrinkage:
         """By f_yx, ``R = dy/dx`` at a point, and the rates of growth, NaN for no penalty."""
-        lost, size = -(mixed * R).sum(0), y.dot(mixed)
+        lost, size = -np.add.reduce(mixed * R), y.dot(mixed)
         rate = np.fmax(rates, LINEAR)
         # Weights of 0 tell nothing: half is the coordinate that does not bend.
         plain = np.isnan(rates) | ~(size > 0.0)
