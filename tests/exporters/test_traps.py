@@ -400,3 +400,17 @@ def test_the_derivative_of_a_diagonal_is_a_function():
     (torch.diagonal(x, 0, 0, 2) * weights).sum().backward()
     made = DECOMPOSED[torch.ops.aten.diagonal_backward.default](weights, [3, 2, 3], 0, 0, 2)
     assert torch.equal(made, x.grad)
+
+
+@pytest.mark.filterwarnings("ignore:No complete tensor found")
+def test_arrays_without_entries_are_refused_in_words(tmp_path):
+    text = """
+    dim n;
+    param a[n];
+    upper { var x in [0, 1]; minimize (x - 1)^2 + prod(a[i] * x for i in n where a[i] > 9); }
+    lower follow { var y; minimize (y - x)^2; }
+    """
+    path = tmp_path / "m.pt2"
+    with pytest.raises(bl.ExportError, match="over an empty set"):
+        bl.export(bl.parse(text, data={"a": np.ones(3)}), to="torch", path=path)
+    assert not path.exists()

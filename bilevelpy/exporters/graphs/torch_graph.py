@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from bilevelpy.errors import ExportError
 from bilevelpy.exporters.base import Files, Options
 from bilevelpy.exporters.graphs.traced import trace
 
@@ -29,5 +30,13 @@ class TorchGraph:
         # wrong, hence the trace (and its check) comes first.
         program = torch.export.export(traced.module, traced.point, strict=False)
         stream = io.BytesIO()
-        torch.export.save(program, stream)
+        try:
+            torch.export.save(program, stream)
+        except RuntimeError as error:
+            if all(t.numel() for t in program.state_dict.values()):
+                raise
+            raise ExportError(
+                "a torch program holds no arrays without entries, such as the members of a sum or "
+                "product over an empty set: bind other data, or export to `onnx`"
+            ) from error
         return Files(stream.getvalue(), {".layout.json": traced.layout()})
