@@ -101,7 +101,7 @@ class ReducedNewton:
         if known is not None:
             at = np.zeros(len(x)) if fresh else known.coordinates(x)
             working.low, working.high = known.ends(at, self._box)
-            slope = slope if fresh else slope * known.slope(at)
+            slope = slope if fresh else slope * known.slope(x)
         found = self._minimiser(B, at, slope)
         if found is None:
             # Curvatures far apart: the flattest are rounding, with which no set of bounds agrees.
@@ -111,7 +111,8 @@ class ReducedNewton:
             self.reset()
             return None
         end: Array = np.minimum(np.maximum(found.y, working.low), working.high)
-        return x - (end if known is None else known.point(end))
+        # By differences: coordinates end before x that are far out, which stay where they are.
+        return x - end if known is None else known.point(at) - known.point(end)
 
     def _minimiser(self, B: Array, at: Array, slope: Array) -> Solution | None:
         """That of the model in the box."""
@@ -186,8 +187,8 @@ class ReducedNewton:
         s, d = (new.x - old.x).numpy(), (new.g - old.g).numpy()
         known = self.shrinkage
         if known is not None:
-            before, after = (known.coordinates(p.x.numpy()) for p in (old, new))
-            s = after - before
+            before, after = old.x.numpy(), new.x.numpy()
+            s = known.coordinates(after) - known.coordinates(before)
             d = new.g.numpy() * known.slope(after) - old.g.numpy() * known.slope(before)
         B = self.matrix
         assert B is not None
@@ -209,7 +210,8 @@ class ReducedNewton:
         H = found.reduced(R)
         self.shrinkage, rates = None, self._rates
         if rates is not None and mixed is not None:
-            self.shrinkage = Shrinkage.of(point.x.numpy(), point.y.numpy(), mixed, R, rates)
+            x, y, low = point.x.numpy(), point.y.numpy(), self._box[0]
+            self.shrinkage = Shrinkage.of(x, y, mixed, R, rates, low)
             H.reshape(-1)[:: o.n + 1] += point.g.numpy() * self.shrinkage.bend
         return definite(0.5 * (H + H.T), FLAT)
 

@@ -27,10 +27,14 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 LEFT = 0.1
 # The parts that penalties take are kept so far from 0 and 1.
 INSIDE = 1e-9
+# A part so far above 1 is no rounding: what x weighs has both signs, which is no penalty.
+BEYOND = 1e-3
 # Linear growth is that of exponentials of so small a rate, to rounding.
 LINEAR = 1e-9
-# Exponents within the range of numbers.
-RANGE = 300.0
+# Rooms that are none.
+TINY = 1e-300
+# Exponents beyond are taken for this one: farther out, parts are lost in rounding.
+RANGE = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +48,19 @@ class Shrinkage:
     rate: Array
 
     @classmethod
-    def of(cls, x: Array, y: Array, mixed: Array, R: Array, rates: Array) -> Shrinkage:
-        """By f_yx, ``R = dy/dx`` at a point, and the rates of growth, NaN for no penalty."""
+    def of(cls, x: Array, y: Array, mixed: Array, R: Array, rates: Array, low: Array) -> Shrinkage:
+        """By f_yx, ``R = dy/dx`` at a point, the rates of growth, NaN for no penalty, and the
+        lower bounds of x. As long as f_yy is positive definite there, a linear penalty has
+        ``1 + q (low - x) > 0``, as an exponential has ``q < a``.
+        """
         lost, size = -np.add.reduce(mixed * R), y.dot(mixed)
         rate = np.fmax(rates, LINEAR)
+        room = 1.0 / rate
+        np.subtract(x, low, out=room, where=rates == 0.0)
         # Weights of 0 tell nothing: half is the coordinate that does not bend.
-        plain = np.isnan(rates) | ~(size > 0.0)
+        plain = np.isnan(rates) | ~(size > 0.0) | (lost * room > (1.0 + BEYOND) * size)
         q = np.divide(lost, size, out=0.5 * rate, where=~plain)
-        most = np.where(rate > LINEAR, (1.0 - INSIDE) * rate, np.inf)
+        most = (1.0 - INSIDE) / np.maximum(room, TINY)
         return cls(x, np.minimum(np.maximum(q, INSIDE * rate), most), rate)
 
     @property
@@ -61,9 +70,7 @@ class Shrinkage:
 
     def coordinates(self, x: Array) -> Array:
         """p of x; rows of several x, too."""
-        most = RANGE / self.rate
-        moved = np.minimum(np.maximum(x - self.at, -most), most)
-        t = np.expm1(self.rate * moved) / self.rate
+        t = np.expm1(self._exponent(x)) / self.rate
         found: Array = t / (1.0 + self.q * t)
         return found
 
@@ -82,8 +89,13 @@ class Shrinkage:
         found: Array = self.at + np.log1p(self.rate * t) / self.rate
         return found
 
-    def slope(self, p: Array) -> Array:
-        """dx/dp."""
-        rest = 1.0 - self.q * p
-        found: Array = 1.0 / (rest * (rest + self.rate * p))
+    def slope(self, x: Array) -> Array:
+        """``dx/dp = (1 + q t)^2 exp(-a e)``, by x: in p, both of its parts cancel far out."""
+        exponent = self._exponent(x)
+        whole = 1.0 + self.q / self.rate * np.expm1(exponent)
+        found: Array = whole * whole * np.exp(-exponent)
+        return found
+
+    def _exponent(self, x: Array) -> Array:
+        found: Array = np.minimum(np.maximum(self.rate * (x - self.at), -RANGE), RANGE)
         return found

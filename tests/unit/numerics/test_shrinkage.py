@@ -40,7 +40,7 @@ def around(at: np.ndarray, part: float, rate: float) -> Shrinkage:
     """Penalties that take a part of their weights, by the response of one weight for each."""
     s = rate or part
     mixed, R = np.diag(np.full(len(at), s)), np.diag(np.full(len(at), -s * part))
-    return Shrinkage.of(at, np.ones(len(at)), mixed, R, np.full(len(at), rate))
+    return Shrinkage.of(at, np.ones(len(at)), mixed, R, np.full(len(at), rate), at - 1.0)
 
 
 @pytest.mark.parametrize("rate", [1.0, math.log(10.0), 0.0, math.nan])
@@ -51,10 +51,12 @@ def test_coordinates_and_points_are_each_others_inverse(rate: float, part: float
     assert known.coordinates(known.point(p)) == pytest.approx(p)
     step = 1e-6
     slopes = (known.point(p + step) - known.point(p - step)) / (2 * step)
-    assert known.slope(p) == pytest.approx(slopes, rel=1e-7)
+    assert known.slope(known.point(p)) == pytest.approx(slopes, rel=1e-7)
     zero = np.zeros(3)
-    assert known.slope(zero) == pytest.approx(np.ones(3))
-    bend = (known.slope(zero + step) - known.slope(zero - step)) / (2 * step)
+    assert known.slope(at) == pytest.approx(np.ones(3))
+    bend = (known.slope(known.point(zero + step)) - known.slope(known.point(zero - step))) / (
+        2 * step
+    )
     assert known.bend == pytest.approx(bend, rel=1e-6, abs=1e-8)
     if math.isnan(rate):
         assert known.point(p) == pytest.approx(at + p)
@@ -75,7 +77,7 @@ def test_the_response_is_linear_in_the_coordinate_of_each_penalty(form: str, rat
     mixed = np.diag(s(lam) * rate * w if rate else w)
     R = -np.linalg.solve(H + np.diag(s(lam)), mixed)
     box = np.array([[0.0] * 5, [9.0] * 5])
-    known = Shrinkage.of(lam, w, mixed, R, np.full(5, rate))
+    known = Shrinkage.of(lam, w, mixed, R, np.full(5, rate), np.zeros(5))
     far = np.stack(known.ends(np.zeros(5), box))
     for i in range(5):
         p = np.zeros((2, 5))
@@ -87,8 +89,41 @@ def test_the_response_is_linear_in_the_coordinate_of_each_penalty(form: str, rat
 
 def test_weights_of_zero_have_a_coordinate_of_their_own() -> None:
     mixed, R = np.diag([0.0, 1.0]), np.diag([0.0, -0.3])
-    known = Shrinkage.of(np.zeros(2), np.array([0.0, 1.0]), mixed, R, np.ones(2))
+    known = Shrinkage.of(np.zeros(2), np.array([0.0, 1.0]), mixed, R, np.ones(2), np.full(2, -9.0))
     assert known.q == pytest.approx([0.5, 0.3])
+
+
+def test_what_x_weighs_with_both_signs_is_no_penalty() -> None:
+    """``x y1 y2``, whose part would be far above 1: the box kept neither of its ends."""
+    y, low = np.array([1.0, 0.01]), np.array([-0.5])
+    mixed = y[::-1, None].copy()  # f_yy is the unit matrix at x = 0
+    known = Shrinkage.of(np.zeros(1), y, mixed, -mixed, np.zeros(1), low)
+    box = np.array([[-0.5], [0.5]])
+    assert np.stack(known.ends(np.zeros(1), box)) == pytest.approx(box)
+
+
+@pytest.mark.parametrize("far", [-60.0, -25.0, 25.0, 60.0])
+@pytest.mark.parametrize("part", [1e-9, 0.5, 1.0])
+def test_coordinates_end_before_they_are_lost_in_rounding(far: float, part: float) -> None:
+    known = around(np.zeros(1), part, 1.0)
+    box = np.array([[-70.0], [70.0]])
+    with np.errstate(all="raise"):
+        p, slope = known.coordinates(np.array([far])), known.slope(np.array([far]))
+        assert known.point(p) == pytest.approx([math.copysign(20.0, far)], abs=1e-4)
+        low, high = known.ends(p, box)
+        assert np.isfinite([slope, known.point(low), known.point(high)]).all()
+        assert low <= p <= high
+
+
+def test_linear_penalties_that_take_all_stay_within_the_box() -> None:
+    """A weight without data: ``s = x`` takes all of it, at the bound 0 of x, too."""
+    x, ones = np.array([2.0, 0.0]), np.ones(2)
+    mixed, R = np.eye(2), -np.diag([0.5, 3.0])
+    known = Shrinkage.of(x, ones, mixed, R, np.zeros(2), np.zeros(2))
+    low, high = known.ends(np.zeros(2), np.array([[0.0, 0.0], [9.0, 9.0]]))
+    assert (low <= 0.0).all()
+    assert (high > 0.0).all()
+    assert known.point(low) == pytest.approx([0.0, 0.0], abs=1e-6)
 
 
 @pytest.mark.parametrize("rate", [1.0, 0.0])
