@@ -95,7 +95,8 @@ class QuadraticLower:
         if last is not None and torch.equal(last[0], x):
             return last[1], self._size
         program, c = self._at(x)
-        self._size = math.sqrt(program.b.dot(program.b))
+        with np.errstate(over="ignore"):  # tried points far out: those are for the other method
+            self._size = math.sqrt(program.b.dot(program.b))
         working = self.working
         if not self._started:
             working.start(y.numpy())

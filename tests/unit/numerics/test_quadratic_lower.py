@@ -75,6 +75,13 @@ def test_quadratic_levels_take_one_step() -> None:
     np.testing.assert_allclose(result["x"], expected, rtol=1e-9)
 
 
+def test_points_so_far_out_that_sizes_overflow_raise_no_warning() -> None:
+    o = oracle(TOY, A=definite(3))
+    response = Direct().response(o, DirectOptions())
+    with np.errstate(all="raise"):
+        response.evaluate(torch.full((3,), 1e200, dtype=torch.float64), None, o.y0)
+
+
 def test_bounds_above_are_respected_by_the_step() -> None:
     A = definite(20, 2)
     text = TOY.replace("var x[n] start 2", "var x[n] in [0.45, 2] start 2")
