@@ -31,6 +31,7 @@ from bilevelpy.backends.exact.leader import leaders_best
 from bilevelpy.backends.exact.outcome import Limits, Outcome
 from bilevelpy.backends.exact.relax import Relaxed
 from bilevelpy.backends.exact.scip import LEAST
+from bilevelpy.numerics.programs.follower import follower_program
 from bilevelpy.numerics.programs.smooth import Program
 from bilevelpy.reductions.kkt import own_slopes
 from bilevelpy.reductions.rows import Functions, Rows, join_rows
@@ -223,7 +224,7 @@ def worst_by_values(
         if status == "infeasible":
             continue
         if status != "optimal":
-            return ended("time_limit", -math.inf)
+            return ended("trouble" if status == "trouble" else "time_limit", -math.inf)
         if float(system.objective.value(at)[0]) >= best:
             continue  # the worst response is no better than the one in hand
         found = leaders_best(followers, at, solved, sign=-1.0)
@@ -246,10 +247,15 @@ def worst_by_values(
 
 
 def responses(followers: Followers, at: Array) -> tuple[dict[int, float], str]:
-    """The least objectives of all followers at x; ``at`` takes their responses."""
+    """The least objectives of all followers at x; ``at`` takes their responses. A linear follower
+    without a bound has no best response: "infeasible".
+    """
     solved: dict[int, float] = {}
     for k in range(len(followers.system.followers)):
         answer = followers.solve(k, at)
+        if answer.status in ("unbounded", "unclear"):
+            linear = follower_program(followers.system, k, at).degree == 1
+            return solved, "infeasible" if linear else "trouble"
         if answer.status != "optimal" or answer.values is None:
             return solved, answer.status
         mine = followers.system.columns.owner == k + 1

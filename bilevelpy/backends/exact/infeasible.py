@@ -42,6 +42,9 @@ class Why:
     proved: bool = True
 
 
+NO_RESPONSE = Why("no x that the leader may choose leaves the follower a best response")
+
+
 def boundless(system: System) -> int | None:
     """A follower whose objective falls for ever wherever it has a feasible point, whatever x is:
     along a direction that no row and no bound ends. Linear followers, with coefficients of
@@ -121,7 +124,7 @@ def explain_infeasible(program: KKT, limits: Limits, units: Units) -> Why:
         if is_empty(replace(base, kkt=replace(program, pairs=())), limits):
             both = [r for r, kind in enumerate(program.kinds) if kind in STATED]
             return _with_rows("no point satisfies the leader's constraints", program, both, limits)
-        return Why("no x that the leader may choose leaves the follower a best response")
+        return NO_RESPONSE
     own = [r for r, kind in enumerate(program.kinds) if kind in ("lower", "norm")]
     primal = replace(
         program,

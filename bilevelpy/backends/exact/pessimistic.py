@@ -15,6 +15,7 @@ as one likes, and the bound tells how near.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -100,7 +101,9 @@ class Pessimist:
 
     @staticmethod
     def _gap(best: Outcome) -> float:
-        """Distance of objective and bound relative to F."""
+        """Distance of objective and bound relative to F; infinite without a point."""
+        if best.values is None:
+            return math.inf
         return best.gap * max(1.0, abs(best.objective)) / max(abs(best.objective), 1e-3)
 
     def _better(self, best: Outcome, v: Array) -> Outcome:

@@ -11,7 +11,7 @@ import numpy as np
 
 from bilevelpy.backends.exact.beside import points_beside
 from bilevelpy.backends.exact.demands import demands_of
-from bilevelpy.backends.exact.infeasible import Why, explain_infeasible
+from bilevelpy.backends.exact.infeasible import NO_RESPONSE, Why, explain_infeasible
 from bilevelpy.backends.exact.outcome import Outcome
 from bilevelpy.backends.exact.polish import polish
 from bilevelpy.backends.exact.prices import beyond_bounds, open_prices
@@ -37,6 +37,8 @@ CHECKED = 1.0
 
 # The reason where rows of a pessimistic leader read responses, and no choice will do.
 NOT_ALL = Why("at no x are there best responses that meet the leader's constraints, all of them")
+# There may be best responses, and F without a bound over them.
+NO_WORST = Why("at no x that the leader may choose is there a worst one of the best responses")
 
 
 class Run(Ways):
@@ -143,6 +145,8 @@ class Run(Ways):
             why = NOT_ALL
             if self.choices is None or not self._asks_all():
                 why = explain_infeasible(self.program, self.limits(0.9), self.units)
+            if self.pessimistic and why is NO_RESPONSE:
+                why = NO_WORST
             message = why.text
             if self.verify:
                 certificate = without_point(message, why.details, why.proved)

@@ -44,10 +44,7 @@ def ties_by_conditions(program: KKT, v: Array, limits: Limits) -> Ties | None:
     fixed = {int(j): float(v[j]) for j in program.system.upper_columns}
     relaxed = Relaxed(program, fixed)
     low = relaxed.solve(limits)
-    high = relaxed.solve(limits, sign=-1.0)
-    if low.status != "optimal":
-        return None
-    return _between(low, high)
+    return _between(low, relaxed.solve(limits, sign=-1.0))
 
 
 def _linear(program: KKT, v: Array) -> Ties | None:
@@ -67,11 +64,9 @@ def _linear(program: KKT, v: Array) -> Ties | None:
         if one.degree != 1:
             return None
         found = one.solve()
-        if found.status == "unbounded" and ends:
-            return Ties(ends[0], math.inf)
-        if found.status != "optimal":
+        if found.status not in ("optimal", "unbounded"):
             return None
-        ends.append(sign * found.objective)
+        ends.append(sign * (found.objective if found.status == "optimal" else -math.inf))
     return Ties(ends[0], ends[1])
 
 
@@ -88,19 +83,22 @@ def ties_by_values(
     seconds = min(limits.seconds, SECONDS)
     inner = Followers(system, lambda: replace(limits, seconds=seconds))
     low = leaders_best(inner, v, solved)
-    high = leaders_best(inner, v, solved, sign=-1.0)
-    if low.status != "optimal":
-        return None
-    return _between(low, high)
+    return _between(low, leaders_best(inner, v, solved, sign=-1.0))
 
 
 def _between(low: Outcome, high: Outcome) -> Ties | None:
-    """Both ends, where the worst was found, or has none: squares of what SCIP takes for infinite
+    """Both ends, where they were found, or there is none: squares of what SCIP takes for infinite
     may end a little below its infinity.
     """
-    if high.status == "unbounded" or -high.objective >= 1e-3 * INFINITE:
-        return Ties(low.objective, math.inf)
-    return Ties(low.objective, -high.objective) if high.status == "optimal" else None
+    ends = []
+    for end in (low, high):
+        if end.status == "unbounded" or end.objective <= -1e-3 * INFINITE:
+            ends.append(-math.inf)
+        elif end.status == "optimal":
+            ends.append(end.objective)
+        else:
+            return None
+    return Ties(ends[0], -ends[1])
 
 
 def worst_within(followers: Followers, v: Array, limits: Limits) -> float | None:

@@ -115,3 +115,16 @@ def test_all_best_responses_meet_the_rows_of_the_leader(follower: str) -> None:
     none = bl.solve(bl.parse(text.replace("MOST", "1")), backend="exact", time_limit=30)
     assert none.status == "infeasible"
     assert "all of them" in none.message
+
+
+def test_a_whole_follower_without_a_bound_rules_x_out() -> None:
+    """At x = 0 more of z is better for ever; at x = 1 none is the best."""
+    text = """
+    upper pessimistic { var x in LEADER; minimize 3 * x - z; }
+    lower f { var y in integers(0, 5), z in [0, inf]; minimize y - z + 2 * x * z; }
+    """
+    result = bl.solve(bl.parse(text.replace("LEADER", "binary")), backend="exact", time_limit=30)
+    assert result.certificate.kind == "global", result.message
+    assert pytest.approx(3.0, abs=1e-6) == result.F
+    none = bl.parse(text.replace("LEADER", "integers(0, 0)"))
+    assert bl.solve(none, backend="exact", time_limit=30).status == "infeasible"

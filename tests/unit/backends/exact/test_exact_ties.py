@@ -49,6 +49,23 @@ def test_a_response_that_grows_without_end_says_so() -> None:
     assert np.isinf(result.certificate.details["F_pessimistic"])
 
 
+@pytest.mark.parametrize(
+    ("x", "more"),
+    [("[0, 2]", ""), ("integers(0, 2)", ""), ("integers(0, 2)", ", k in integers(0, 1)")],
+)
+def test_the_worst_response_counts_where_the_best_has_no_bound(x: str, more: str) -> None:
+    """The follower does not care about y: the leader may hope for all, and gets nothing."""
+    text = f"""upper pessimistic {{ var x in {x}; minimize x - y; }}
+    lower f {{ var y in [0, inf], z in [0, 1]{more}; minimize z; }}"""
+    found = bl.solve(bl.parse(text), backend="exact", time_limit=30)
+    assert found.certificate.kind == "global", found.message
+    assert pytest.approx(0.0, abs=1e-6) == found.F
+    assert np.isneginf(found.certificate.details["F_optimistic"])
+    none = bl.solve(bl.parse(text.replace("x - y", "x + y")), backend="exact", time_limit=30)
+    assert none.status == "infeasible"
+    assert "worst one" in none.message
+
+
 @pytest.mark.parametrize(("F", "status"), [("x + 5*y", "stalled"), ("5*y - x", "converged")])
 def test_a_pessimistic_infimum_is_not_called_an_optimum(F: str, status: str) -> None:
     # y = 0 beyond x = 0.3, 1 before it, and either one there: x + 5y comes near 0.3 from above,
