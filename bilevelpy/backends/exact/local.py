@@ -17,6 +17,7 @@ import numpy as np
 
 from bilevelpy.backends.exact.followers import Followers, Progress
 from bilevelpy.backends.exact.leader import candidate
+from bilevelpy.backends.exact.nearest import near_responses
 from bilevelpy.backends.nlp.branches import Branch, branch
 from bilevelpy.backends.nlp.complementarity import (
     NEAR,
@@ -54,6 +55,8 @@ NEARBY, JUMP = 1e-5, 1e-3
 # From this many lower variables on quadratic followers are solved jointly; curved ones from fewer
 # on, for a part of the time.
 MANY, SOME, HALF = 200, 20, 0.5
+# Where they lead to no point, this part of their time more for one by linear programs.
+NEAREST = 0.5
 # Columns beyond which compiling trees entry by entry takes longer than the search is worth.
 LARGEST = 20_000
 
@@ -87,6 +90,14 @@ class LocalPhase:
         size = self.system.lower_columns.size
         if self.settled and (size >= MANY or (size >= SOME and not is_linear(self.system))):
             self._reduced(starts)
+        began = time.perf_counter()
+        self._from_starts(starts, enough)
+        if self.settled and self.state.best is None and not self.state.stopped:
+            found = near_responses(self.program, NEAREST * (self.deadline - began))
+            if found is not None:
+                self._keep(*found)
+
+    def _from_starts(self, starts: int, enough: int) -> None:
         programs = self._programs()
         if not programs:
             return
