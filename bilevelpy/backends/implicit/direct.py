@@ -82,10 +82,9 @@ class Direct(Implicit):
     run is long enough to pay for the second derivative of Phi
     (:mod:`bilevelpy.numerics.upper.newton`), where x are penalties in coordinates in which their
     effect on the fit is linear (:mod:`bilevelpy.numerics.upper.shrinkage`). With quadratic
-    objectives Phi is quadratic, and one
-    step solves; where the lower level has bounds it is so in pieces, and two runs from the start,
-    by whole steps from piece to piece and by L-BFGS, end at minima of which the better one counts
-    (:mod:`bilevelpy.numerics.upper.pieces`).
+    objectives Phi is quadratic, and one step solves; where the lower level has bounds it is so in
+    pieces, and two runs from the start, by whole steps from piece to piece and by L-BFGS, end at
+    minima of which the better one counts (:mod:`bilevelpy.numerics.upper.pieces`).
 
     Cost per upper step: one to three value-gradient pairs, at most a few Hessians and factors
     (m^3/3 flops each), one or two pullbacks; a second derivative of Phi takes 2 n products and n

@@ -253,9 +253,7 @@ class QuadraticLower:
         if self.working.bounded:
             slack = WEAK * float(np.maximum.reduce(np.abs(found.gradient), initial=0.0))
             flat = (np.abs(found.multipliers) <= slack) & (side != 0)
-            weak = int(np.count_nonzero(flat)) and int(
-                np.count_nonzero(flat & self.working.movable)
-            )
+            weak = int(np.count_nonzero(flat & self.working.movable))
         known = self._known
         if (
             known is not None

@@ -23,8 +23,7 @@ Columns = Callable[["Point", Array], Array | None]
 
 # Upper variables up to which a column of dy/dx for each is kept: where f_yy moves with y, passes
 # over few data are soon less work than the eigenvalues; twice as many where f is a quadratic in as
-# many lower variables.
-# Entries of these columns.
+# many lower variables. Entries of these columns.
 LARGEST, LARGEST_KEPT, ENTRIES = 600, 1200, 2_000_000
 # Passes over the data that one column is worth, ``f_yx s`` and ``L''(s, t)``, where f_yy moves.
 COLUMN = 2.0
