@@ -12,6 +12,7 @@ import torch
 import bilevelpy as bl
 from bilevelpy.lowering.device import DeviceOracle
 from bilevelpy.solving.facts import oracle
+from tests.another_device import another_device
 
 TEXT = """
 dim n, m, p;
@@ -59,6 +60,17 @@ def test_a_run_in_single_precision_is_certified_in_float64(backend: str) -> None
     assert [r.iteration for r in single.history] == list(range(len(single.history)))
     # Solves below what single precision resolves took hundreds of thousands.
     assert single.counts["f"] < 30_000
+
+
+@pytest.mark.parametrize("backend", ["direct", "aid", "qnbo"])
+def test_a_run_that_begins_on_a_gpu_ends_where_others_do(backend: str) -> None:
+    """On a device that is emulated: a GPU's roundings are its own."""
+    with another_device() as operations:
+        there = bl.solve(model(), device="cuda", backend=backend, force=True, max_iter=40)
+    here = bl.solve(model(), backend=backend, force=True)
+    assert operations["aten.mv.default"] > 20
+    assert there.status == here.status
+    assert pytest.approx(here.F, rel=1e-6) == there.F
 
 
 def test_a_callback_ends_it_there_and_then() -> None:

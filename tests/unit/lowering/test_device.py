@@ -1,7 +1,7 @@
 """Evaluations on another device: everything that meets there lies there.
 
-No machine without a GPU can run them. PyTorch's `meta` device has shapes, types and a place, but no
-numbers: whatever would mix devices on a GPU is refused here as well.
+No machine without a GPU can run them; here they run on a device that is emulated, and refuses what
+would mix devices on a GPU.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import bilevelpy as bl
 from bilevelpy.lowering.device import DeviceOracle
 from bilevelpy.lowering.oracle import TorchOracle
-
-aten = torch.ops.aten
+from tests.another_device import another_device
 
 FIT = """
 dim n, m, p, c;
@@ -48,35 +46,6 @@ MODELS = {
 }
 
 
-class OneDevice(TorchDispatchMode):
-    """Refuses operations on tensors of two devices; 1 stands for each number that comes back."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-        if not any(t.is_meta for t in tensors):
-            return func(*args, **kwargs)
-        self.operations += 1
-        if func is aten._local_scalar_dense.default:
-            return 1.0
-        if func is aten._to_copy.default:
-            if torch.device(kwargs.get("device") or "meta").type == "cpu":
-                return torch.ones(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
-            return func(*args, **kwargs)
-        places = [(tuple(t.shape), t.device.type) for t in tensors]
-        assert all(t.is_meta or t.dim() == 0 for t in tensors), f"{func} of {places}"
-        if tensors[0].layout is torch.sparse_csr and func in (aten.mm.default, aten.mv.default):
-            # A product that has no form without numbers.
-            matrix, v = tensors
-            assert matrix.dtype is v.dtype
-            return v.new_empty((matrix.shape[0], *v.shape[1:]))
-        return func(*args, **kwargs)
-
-
 def bound(text: str, sparse: bool) -> bl.Model:
     draw = np.random.default_rng(0)
     X, V = draw.standard_normal((12, 5)), draw.standard_normal((8, 5))
@@ -86,24 +55,38 @@ def bound(text: str, sparse: bool) -> bl.Model:
     return bl.parse(text, data={"X": X, "V": V, "y": y, "v": v, "keep": y > 1, "c": 2})
 
 
+def evaluated(oracle: Any, x: Any, y: Any, v: Any) -> list[Any]:
+    products = [oracle.pullback(x, y)(v), oracle.hvp(x, y)(v), oracle.cross(x, y)(v)]
+    values = [oracle.f(x, y), oracle.F(x, y), oracle.value_grad_F(x, y), oracle.value_grad_f(x, y)]
+    slopes = [oracle.grad_F(x, y), oracle.grad_f(x, y), oracle.grad_f_x(x, y)]
+    return [*values, *slopes, *products, oracle.hessian(x, y)]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
 @pytest.mark.parametrize("name", MODELS)
 def test_everything_lies_on_the_device(name: str, sparse: bool, dtype: torch.dtype) -> None:
     home = TorchOracle(bound(MODELS[name], sparse).bound)
-    there = DeviceOracle(home, "meta", dtype)
-    x, y, v = home.x0, home.y0, torch.ones(home.m, dtype=torch.float64)
-    with OneDevice() as mode:
-        found = [there.f(x, y), there.F(x, y), there.value_grad_F(x, y), there.value_grad_f(x, y)]
-        found += [there.grad_F(x, y), there.grad_f(x, y), there.grad_f_x(x, y)]
-        found += [there.pullback(x, y)(v), there.hvp(x, y)(v), there.cross(x, y)(v)]
-        found.append(there.hessian(x, y))
-    assert mode.operations > 100
-    for part in tree_leaves(found):
-        if isinstance(part, torch.Tensor):
-            assert (part.device.type, part.dtype) == ("cpu", torch.float64)
+    draw = torch.Generator().manual_seed(0)
+    x, y, v = (
+        torch.rand(size, generator=draw, dtype=torch.float64) - 0.5
+        for size in (home.n, home.m, home.m)
+    )
+    with another_device() as operations:
+        there = evaluated(DeviceOracle(home, "cuda", dtype), x, y, v)
+    assert sum(operations.values()) > 100
+    within = 1e-12 if dtype is torch.float64 else 1e-5
+    for found, true in zip(tree_leaves(there), tree_leaves(evaluated(home, x, y, v)), strict=True):
+        if isinstance(found, torch.Tensor):
+            assert (type(found), found.dtype) == (torch.Tensor, torch.float64)
+        scale = max(1.0, float(torch.as_tensor(true).abs().max()))
+        np.testing.assert_allclose(found, true, rtol=0, atol=within * scale)
 
 
-def test_a_mixture_would_be_seen() -> None:
-    with OneDevice(), pytest.raises(AssertionError, match="'cpu'"):
-        torch.zeros(3, device="meta") @ torch.ones(3)
+def test_a_mixture_is_seen() -> None:
+    with another_device():
+        there = torch.zeros(3, device="cuda")
+        with pytest.raises(RuntimeError, match="two devices"):
+            there @ torch.ones(3)
+        with pytest.raises(TypeError, match="to numpy"):
+            there.numpy()
