@@ -50,6 +50,13 @@ _KINDS: tuple[tuple[str, tuple[type, ...], str], ...] = (
 DTYPES = ("float64", "float32")
 
 
+def is_switch(value: Any) -> bool:
+    """Whether a value is True or False, Python's or NumPy's: a text such as "no" would count as
+    True.
+    """
+    return value is True or value is False or type(value).__name__ in ("bool", "bool_")
+
+
 @dataclass(frozen=True, slots=True)
 class SolveOptions:
     """What ``solve`` takes besides the model.
@@ -79,6 +86,8 @@ class SolveOptions:
             if not isinstance(value, kinds) or isinstance(value, bool):
                 called = "options" if name == "backend_options" else name
                 raise UsageError(f"{called} takes {wanted}, found {value!r}")
+        if not is_switch(self.force):
+            raise UsageError(f"force takes True or False, found {self.force!r}")
         if self.seed < 0:
             raise UsageError(f"seed must not be negative, found {self.seed!r}")
         if not 0 < self.tol < 1:

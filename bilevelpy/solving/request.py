@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bilevelpy.errors import UsageError
+from bilevelpy.options import is_switch
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure
@@ -46,6 +47,13 @@ class Request:
             ("checkpoint", isinstance(self.checkpoint, str | Path | None), "the path of a file"),
             ("stop_by", isinstance(self.stop_by, str | None), '"max REPORT" or "min REPORT"'),
             ("patience", _is_count(self.patience), "a whole number from 1 on"),
+            ("resume", is_switch(self.resume), "True or False"),
+            ("verify", is_switch(self.verify), "True or False"),
+            (
+                "progress",
+                self.progress is None or is_switch(self.progress),
+                "True or False, or None where a terminal decides",
+            ),
         ):
             if not fits:
                 raise UsageError(f"{name} takes {wanted}, found {getattr(self, name)!r}")

@@ -117,6 +117,10 @@ def test_a_backend_without_iterations_says_that_it_follows_nothing() -> None:
         ({"watch": "max heldout"}, "did you mean `held_out`"),
         ({"watch": 3}, "watch takes a list of names, found 3"),
         ({"patience": -1}, "patience takes a whole number from 1 on, found -1"),
+        ({"verify": "off"}, "verify takes True or False, found 'off'"),
+        ({"resume": 1}, "resume takes True or False, found 1"),
+        ({"force": "no"}, "force takes True or False, found 'no'"),
+        ({"progress": "yes"}, "progress takes True or False, or None"),
         ({"stop_by": 3}, "stop_by takes"),
         ({"stop_by": "held_out"}, "takes `max held_out` or `min held_out`"),
         (
