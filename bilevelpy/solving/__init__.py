@@ -124,7 +124,8 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
         except (BackendError, ExportError) as error:  # what was found before is not lost
             decision = decision.noted(f"`{name}`: {said(error)}")
     kept = _kept(results, sign)
-    if goes_on and kept.success and not request.start and course.note is None:
+    proved = kept.certificate is not None and kept.certificate.kind == "global"
+    if goes_on and kept.success and not (proved or request.start) and course.note is None:
 
         def attempt(name: str, start: Start, noted: Decision, options: SolveOptions) -> Result:
             asked = replace(request, start=start)

@@ -11,6 +11,7 @@ import torch
 
 from bilevelpy.dispatcher.conditions import FINITE_SUM, FREE_BELOW, MANY_LOWERS, NOT_CONVEX
 from bilevelpy.numerics.certificate.conic import ConicCheck, applies
+from bilevelpy.numerics.certificate.convex_quadratic import globally
 from bilevelpy.numerics.certificate.coupled import examine_rows
 from bilevelpy.numerics.certificate.examine import examine, settle
 from bilevelpy.numerics.certificate.steps import examine_steps
@@ -136,6 +137,8 @@ class Judge:
                 seconds=left,
                 patience=max(PATIENCE, began - self.began),
             )
+            if place is None and certificate.kind == "local":
+                return globally(certificate, compiled, x, y), None
             if place is None or units is None:
                 return certificate, place
             return certificate, (units.x * place[0], units.y * place[1])

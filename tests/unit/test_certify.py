@@ -89,7 +89,7 @@ def answered() -> dict[tuple[int, ...], tuple[int, tuple[int, ...]]]:
 def test_a_closed_form_is_certified(quadratic: bl.Model) -> None:
     found = bl.certify(quadratic, {"x": X, "y": Y})
     assert found.success
-    assert found.certificate.kind == "local"
+    assert found.certificate.kind == "global"
     assert np.array_equal(found["x"], X)
     assert np.array_equal(found["y"], Y)
     F = found.F
