@@ -30,18 +30,33 @@ PART = 8
 
 
 class Gaps:
-    """A matrix of data of a NumPy program: ``product(v)`` is ``A v``, or ``A' v``."""
+    """A matrix of data of a NumPy program: ``product(v)`` is ``A v``, or ``A' v``.
 
-    __slots__ = ("_calls", "_columns", "_matrix", "_rows")
+    The latest ``A v`` is kept: at one y, values, Hessians and products with them begin with the
+    same predictors, and so does the next upper point.
+    """
+
+    __slots__ = ("_calls", "_columns", "_latest", "_matrix", "_rows")
 
     def __init__(self, matrix: Array) -> None:
         self._matrix = matrix
         self._calls = 0
         self._rows: Any = None
         self._columns: Any = None
+        self._latest: tuple[bytes, Array] = b"", matrix
 
     def product(self, v: Array, transpose: bool) -> Array:
-        """The product with a vector or a matrix."""
+        """The product with a vector or a matrix; not to be written to."""
+        if transpose:
+            return self._product(v, True)
+        key, known = v.tobytes(), self._latest
+        if key == known[0] and v.ndim == known[1].ndim:
+            return known[1]
+        found = self._product(v, False)
+        self._latest = key, found
+        return found
+
+    def _product(self, v: Array, transpose: bool) -> Array:
         if self._rows is not None and (v.ndim == 1 or v.shape[1] <= COLUMNS):
             found: Array = (self._columns if transpose else self._rows) @ v
             return found

@@ -36,8 +36,8 @@ def matrix(rows: int, columns: int, share: float) -> np.ndarray:
 def test_products_stay_what_they_are(share: float, skips: bool, columns: int) -> None:
     A, draw = matrix(500, 210, share), np.random.default_rng(1)
     found = Gaps(A)
-    v, u = (draw.standard_normal((k, columns) if columns else k) for k in (210, 500))
     for _ in range(2 * WORTH):
+        v, u = (draw.standard_normal((k, columns) if columns else k) for k in (210, 500))
         np.testing.assert_allclose(found.product(v, False), A @ v, atol=1e-12)
         np.testing.assert_allclose(found.product(u, True), A.T @ u, atol=1e-12)
     assert sp.issparse(found._rows) is skips
@@ -47,9 +47,35 @@ def test_a_copy_stays_within_its_part_of_the_memory(monkeypatch: pytest.MonkeyPa
     A = matrix(500, 210, 0.1)
     monkeypatch.setattr(gaps, "budget", lambda: 8 * 12 * (np.count_nonzero(A) - 1))
     found = Gaps(A)
-    for _ in range(WORTH):
-        found.product(np.ones(210), False)
+    for k in range(WORTH):
+        found.product(np.full(210, k), False)
     assert found._rows is None
+
+
+def test_the_latest_predictors_are_kept() -> None:
+    A = matrix(500, 210, 0.6)
+    found, v = Gaps(A), np.linspace(0.0, 1.0, 210)
+    first = found.product(v, False)
+    assert found.product(v.copy(), False) is first
+    np.testing.assert_array_equal(found.product(v[:, None], False)[:, 0], first)
+    assert found.product(2.0 * v, False)[3] == pytest.approx(2.0 * first[3])
+    again = found.product(v, False)
+    assert again is not first
+    np.testing.assert_array_equal(again, first)
+
+
+def test_what_a_program_returns_is_not_what_is_kept() -> None:
+    draw = np.random.default_rng(3)
+    data = {"X": draw.standard_normal((1200, 100))}
+    text = """dim n, p; param X[n, p];
+        upper { var u[n] in [0, 1]; minimize dot(u, X @ w); }
+        lower fit { var w[p]; minimize sumsq(w - u[1]); }"""
+    functions = oracle(bl.parse(text, data=data))
+    x, y = functions.x0, torch.ones(100, dtype=torch.float64)
+    first = functions.grad_F(x, y)[0]
+    kept = first.clone()
+    first.zero_()
+    torch.testing.assert_close(functions.grad_F(x, y)[0], kept)
 
 
 def test_programs_share_the_products_of_a_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
