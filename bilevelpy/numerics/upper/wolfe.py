@@ -66,82 +66,132 @@ def search(
     slope failure from below. On smooth functions the next trial interpolates; on a kink the
     bracket closes on it. Where Phi cannot resolve the decrease any more, slopes decide alone.
     """
-    domain = response.oracle.domain_x
-    low, high = 0.0, math.inf
-    best: Point | None = None
-    last: tuple[float, Vec] | None = None
-    above = math.inf  # Phi at the upper end of the bracket
-    # The response there; the first bracket that a jump seemed to end, and how much Phi rose in it.
-    beyond: Vec | None = None
-    first: tuple[float, float] | None = None
-    looked = False
-    t, length = 1.0, norm(d)
-    noise = NOISE * abs(start.value)
-    shortest = max(SHORTEST * max(extent, length), 4e-16 * norm(start.x))
-    for count in range(1, TRIALS + 1):
-        x = domain.project(start.x + t * d)
-        move = x - start.x
-        slope = dot(start.g, move)
-        if slope >= 0.0 or (best is not None and torch.equal(x, best.x)):
-            if best is not None or not bool(move.any()):
+    return _Search(response, start, d, extent, remember).run()
+
+
+class _Search:
+    """A bracket ``[low, high]`` of step lengths: ``best`` is the point at its lower end, ``above``
+    is Phi at its upper end and ``beyond`` the response there.
+    """
+
+    __slots__ = (
+        "above", "best", "beyond", "d", "domain", "first", "high", "last", "length", "looked",
+        "low", "remember", "response", "shortest", "start", "t",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        response: Response,
+        start: Point,
+        d: Vec,
+        extent: float,
+        remember: Callable[[tuple[Vec, Vec]], None],
+    ) -> None:
+        self.response, self.start, self.d, self.remember = response, start, d, remember
+        self.domain = response.oracle.domain_x
+        self.t, self.length = 1.0, norm(d)
+        self.low, self.high, self.above = 0.0, math.inf, math.inf
+        self.best: Point | None = None
+        self.beyond: Vec | None = None
+        # Step and response of the trial from which the next response is guessed.
+        self.last: tuple[float, Vec] | None = None
+        # The first bracket that a jump seemed to end, and how much Phi rose in it.
+        self.first: tuple[float, float] | None = None
+        self.looked = False
+        self.shortest = max(SHORTEST * max(extent, self.length), 4e-16 * norm(start.x))
+
+    def run(self) -> Found:
+        """Trials until one is good, or the bracket is closed."""
+        for count in range(1, TRIALS + 1):
+            x = self.domain.project(self.start.x + self.t * self.d)
+            move = x - self.start.x
+            slope = dot(self.start.g, move)
+            if slope >= 0.0 or (self.best is not None and torch.equal(x, self.best.x)):
+                if self.best is not None or not bool(move.any()):
+                    break
+                self.high, self.t = self.t, 0.25 * self.t
+                continue
+            trial = self.response.evaluate(x, self.start, self._guess(), expected=-slope)
+            no_better = count == 1 and not trial.value < self.start.value
+            if no_better and _is_vague(self.response, self.start, trial):
+                # What the first trial is compared with is the error of a looser solve.
+                self.start = _sharper(self.response, self.start)
+                slope = dot(self.start.g, move)
+                if slope >= 0.0:
+                    break
+            finite = self.response.finite(trial)
+            change = trial.value - self.start.value if finite else math.inf
+            found, end_slope = self._narrowed(trial, move, slope, change)
+            if found is not None:
+                return found
+            if (self.high - self.low) * self.length <= self.shortest:
                 break
-            high, t = t, 0.25 * t
-            continue
-        guess = start.y if last is None else last[1]
-        if response.guesses and last is not None and t <= REACH * last[0]:
-            # Between known points the response is almost linear, far beyond them it is not.
-            guess = start.y + (t / last[0]) * (last[1] - start.y)
-            guess = response.oracle.domain_y.project(guess)
-        trial = response.evaluate(x, start, guess, expected=-slope)
-        if count == 1 and not trial.value < start.value and _is_vague(response, start, trial):
-            # What the first trial is compared with is the error of a looser solve.
-            start = _sharper(response, start)
-            slope = dot(start.g, move)
-            if slope >= 0.0:
-                break
-        change = trial.value - start.value if response.finite(trial) else math.inf
-        good = change <= ARMIJO * slope
-        end_slope = math.nan
-        if good or change <= noise:
-            trial = response.differentiate(trial, start)
-            remember((trial.x, trial.g))
+            found = self._jump() if self.response.curved else None
+            if found is not None:
+                return found
+            self.t = _next(self.low, self.high, self.t, slope, end_slope, change)
+        stuck = self.best is None or self.high < math.inf
+        return Found(self.best, stuck, self.start)
+
+    def _guess(self) -> Vec:
+        """The response to begin from: between known points it is almost linear, far beyond them it
+        is not.
+        """
+        if self.last is None:
+            return self.start.y
+        step, y = self.last
+        if not self.response.guesses or self.t > REACH * step:
+            return y
+        guess = self.start.y + (self.t / step) * (y - self.start.y)
+        return self.response.oracle.domain_y.project(guess)
+
+    def _narrowed(
+        self, trial: Point, move: Vec, slope: float, change: float
+    ) -> tuple[Found | None, float]:
+        """Make the trial an end of the bracket, or the end of the search; with the slope there."""
+        good, end_slope = change <= ARMIJO * slope, math.nan
+        if good or change <= NOISE * abs(self.start.value):
+            trial = self.response.differentiate(trial, self.start)
+            self.remember((trial.x, trial.g))
             end_slope = dot(trial.g, move)
             steep = end_slope < WOLFE * slope and change <= PROMISE * slope
             if steep:
                 # Where bounds hold most of x there is nothing to gain farther on the arc.
-                ahead = domain.project(start.x + 2.0 * t * d) - trial.x
+                ahead = self.domain.project(self.start.x + 2.0 * self.t * self.d) - trial.x
                 steep = dot(trial.g, ahead) < AHEAD * slope
             if not steep and (good or end_slope <= -WOLFE * slope):
-                return Found(trial, False, start)
+                return Found(trial, False, self.start), end_slope
             if steep:
-                low, best = t, trial
+                self.low, self.best = self.t, trial
             else:
-                high, above = t, trial.value
+                self.high, self.above = self.t, trial.value
         else:
-            high, above = t, trial.value
-            beyond = trial.y if trial.lower.usable and not looked else None
-            if response.newton is not None and math.isfinite(change):
-                response.newton.collect(partial(response.differentiate, trial, start))
+            self.high, self.above = self.t, trial.value
+            self.beyond = trial.y if trial.lower.usable and not self.looked else None
+            newton = self.response.newton
+            if newton is not None and math.isfinite(change):
+                newton.collect(partial(self.response.differentiate, trial, self.start))
         # From a response of another valley the next one would be one of that valley, too.
-        if math.isfinite(change) and (good or not response.curved):
-            last = (t, trial.y)
-        if (high - low) * length <= shortest:
-            break
-        base = start if best is None else best
-        rise = above - base.value
-        if response.curved and rise > CLIFF * abs(dot(start.g, d)) * (high - low) > 0.0:
-            first = first or (high, rise)
-            narrow = high <= NARROW * first[0] and rise > STAYS * first[1]
-            if beyond is not None and (best is not None or narrow):
-                # Where a valley ends f falls to another one, which is often lower here, too.
-                better, beyond, looked = response.better(base, beyond), None, True
-                if better is not None:
-                    return Found(best, False, start, better)
-            if best is not None:
-                return Found(best, False, start)
-        t = _next(low, high, t, slope, end_slope, change)
-    stuck = best is None or high < math.inf
-    return Found(best, stuck, start)
+        if math.isfinite(change) and (good or not self.response.curved):
+            self.last = (self.t, trial.y)
+        return None, end_slope
+
+    def _jump(self) -> Found | None:
+        """The end of the search before a jump of the response, in which a valley ends: F falls to
+        another one there, which is often lower here, too.
+        """
+        base = self.start if self.best is None else self.best
+        rise, width = self.above - base.value, self.high - self.low
+        if not rise > CLIFF * abs(dot(self.start.g, self.d)) * width > 0.0:
+            return None
+        self.first = self.first or (self.high, rise)
+        narrow = self.high <= NARROW * self.first[0] and rise > STAYS * self.first[1]
+        if self.beyond is not None and (self.best is not None or narrow):
+            better = self.response.better(base, self.beyond)
+            self.beyond, self.looked = None, True
+            if better is not None:
+                return Found(self.best, False, self.start, better)
+        return None if self.best is None else Found(self.best, False, self.start)
 
 
 def _is_vague(response: Response, start: Point, trial: Point) -> bool:
