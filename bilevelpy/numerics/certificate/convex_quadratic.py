@@ -68,6 +68,8 @@ def _gap(oracle: Any, x: Vec, y: Vec) -> tuple[float, float] | None:
         return None
     if not (oracle.domain_y.is_free and oracle.domain_x.is_box):
         return None
+    if any(level.nash for level in oracle.bound.program.lowers):
+        return None  # f is the sum of what the players minimise each for themselves
     known = getattr(oracle, "joint_quadratic", None)
     if known is None:
         return None

@@ -11,8 +11,7 @@ from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.linear_solve import PseudoInverse, conjugate_gradients, dot, norm
 from bilevelpy.numerics.lower.dense_curvature import DenseCurvature
 from bilevelpy.numerics.lower.krylov import HALVED, STRIKES, calm_memory, downwards, on_face
-from bilevelpy.numerics.lower.solve import LowerSolution, armijo, descend, finish
-from bilevelpy.numerics.quasi_newton import BFGS
+from bilevelpy.numerics.lower.solve import LowerSolution, Step, armijo, descend, finish
 
 Vec = torch.Tensor
 
@@ -66,112 +65,171 @@ def newton(
     if not math.isfinite(f):
         return finish(domain, y, f, g, 0, "nonfinite")
     started = domain.projected_gradient_norm(y, g)
-    memory = calm_memory(oracle)
-    found = _iterate(oracle, x, (y, f, g), curvature, memory, tol, change, scale)
-    curved = found.negative_curvature or memory.version > 0
-    return replace(found, started=started, curved=curved)
+    found = _Newton(oracle, x, (y, f, g), curvature, tol, change, scale).run()
+    return replace(found, started=started)
 
 
-def _iterate(
-    oracle: Oracle,
-    x: Vec,
-    start: tuple[Vec, float, Vec],
-    curvature: DenseCurvature,
-    memory: BFGS,
-    tol: float,
-    change: float,
-    scale: float,
-) -> LowerSolution:
-    """Newton's steps from a point with its value and gradient."""
-    domain = oracle.domain_y
-    y, f, g = start
-    fresh = curvature.constant and curvature.H is not None
-    # Chord steps are worth taking while they cost less than the Hessian that they save.
-    patience = getattr(oracle, "hessian_price", 3.0 + oracle.m / 50)
-    if curvature.H is None and not (patience >= DEAR and curvature.borrow(oracle, x, y)):
-        curvature.refresh(oracle, x, y)
-        fresh = True
-    if not fresh and (patience < 1.0 or (patience >= DEAR and curvature.rent >= patience)):
-        curvature.refresh(oracle, x, y)
-        fresh = True
-    if not fresh:
-        curvature.follow(oracle, x, y)
-    last = math.inf
-    first = 0.0
-    steep = norm(g)
-    least, poor, strikes = steep, 0, 0
-    negative = False
-    for iteration in range(STEPS):
-        if not curvature.settle(domain.face(y, g)):
-            return finish(domain, y, f, g, iteration, "nonfinite")
-        p = -curvature.solve(g)
+class _Newton:
+    """Newton's steps from a point with its value and gradient.
+
+    ``fresh`` says that the factor is that of the present point, ``last`` is the size of the latest
+    step: 0 asks for a new factor, infinity says that there is none to compare with.
+    """
+
+    __slots__ = (
+        "change", "curvature", "domain", "f", "first", "fresh", "g", "last", "least", "memory",
+        "negative", "oracle", "patience", "poor", "scale", "steep", "strikes", "tol", "x", "y",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        oracle: Oracle,
+        x: Vec,
+        start: tuple[Vec, float, Vec],
+        curvature: DenseCurvature,
+        tol: float,
+        change: float,
+        scale: float,
+    ) -> None:
+        self.oracle, self.domain, self.x, self.curvature = oracle, oracle.domain_y, x, curvature
+        self.y, self.f, self.g = start
+        self.tol, self.change, self.scale = tol, change, scale
+        self.memory = calm_memory(oracle)
+        # Chord steps are worth taking while they cost less than the Hessian that they save.
+        self.patience = getattr(oracle, "hessian_price", 3.0 + oracle.m / 50)
+        self.fresh = curvature.constant and curvature.H is not None
+        self.last, self.first = math.inf, 0.0
+        self.least = self.steep = norm(self.g)
+        self.poor = self.strikes = 0
+        self.negative = False
+
+    def run(self) -> LowerSolution:
+        """Steps until one ends the solve."""
+        self._begin()
+        for iteration in range(STEPS):
+            found = self._step(iteration)
+            if found is not None:
+                return found
+        return self._finished(STEPS, "limit")
+
+    def _begin(self) -> None:
+        """A factor to begin with."""
+        curvature, dear = self.curvature, self.patience >= DEAR
+        if curvature.H is None and not (dear and curvature.borrow(self.oracle, self.x, self.y)):
+            self._refresh()
+        if not self.fresh and (self.patience < 1.0 or (dear and curvature.rent >= self.patience)):
+            self._refresh()
+        if not self.fresh:
+            curvature.follow(self.oracle, self.x, self.y)
+
+    def _step(self, iteration: int) -> LowerSolution | None:
+        """One step; the solution where it is the last one."""
+        curvature, domain = self.curvature, self.domain
+        if not curvature.settle(domain.face(self.y, self.g)):
+            return self._finished(iteration, "nonfinite")
+        p = -curvature.solve(self.g)
         size = norm(p)
-        scale = max(scale, norm(y))
-        first = first or size
-        goal = tol * scale
-        if change > 0.0:
-            goal = max(min(goal, change * first), FINEST * scale)
-        trusted = fresh
+        goal = self._goal(size)
+        trusted = self.fresh
         rough = curvature.lent is not None or curvature.negative
-        if not fresh and (rough or _slow(last, size, goal, patience)):
-            corrected = None
-            if patience >= DEAR and curvature.rent < patience and not curvature.negative:
-                forcing = min(0.1, max(1e-3, 0.3 * goal / size))
-                corrected = _corrected(oracle, x, y, g, curvature, forcing)
-            if corrected is not None:
-                p = corrected
-            else:
-                curvature.refresh(oracle, x, y)
-                if not curvature.settle(domain.face(y, g)):
-                    return finish(domain, y, f, g, iteration, "nonfinite")
-                fresh = True
-                p = -curvature.solve(g)
-            trusted, size = True, norm(p)
-        negative = curvature.negative
-        if fresh and not curvature.constant and (negative or strikes >= STRIKES):
-            calmer, strikes = downwards(oracle, x, y, f, g, memory), 0
+        if not self.fresh and (rough or _slow(self.last, size, goal, self.patience)):
+            better = self._exact_step(goal, size)
+            if better is None:
+                return self._finished(iteration, "nonfinite")
+            p, trusted = better, True
+            size = norm(p)
+        self.negative = curvature.negative
+        if self.fresh and not curvature.constant and (self.negative or self.strikes >= STRIKES):
+            calmer, self.strikes = self._downwards(), 0
             if calmer is not None:
-                y, f, g = calmer.y, calmer.f, calmer.gradient
                 if calmer.ended in ("unbounded", "nonfinite"):
-                    return finish(domain, y, f, g, iteration + 1, calmer.ended, negative)
-                curvature.refresh(oracle, x, y)
-                last = math.inf
-                continue
+                    return self._finished(iteration + 1, calmer.ended)
+                return None
         if size <= goal or size == 0.0:
-            flat = _unanswered(curvature, g, p, steep)
-            if flat is None or domain.longest_step(y, flat) < math.inf:
-                return finish(domain, y, f, g, iteration, "reached", negative)
+            flat = _unanswered(curvature, self.g, p, self.steep)
+            if flat is None or domain.longest_step(self.y, flat) < math.inf:
+                return self._finished(iteration, "reached")
             # No curvature where f slopes: far away there may be some.
-            p = flat * (FAR * max(scale, 1.0) / norm(flat))
+            p = flat * (FAR * max(self.scale, 1.0) / norm(flat))
             trusted, size = True, norm(p)
-        step = descend(oracle, x, y, f, g, p) if trusted else armijo(oracle, x, y, f, g, p)
-        if step is None and not fresh:
-            curvature.refresh(oracle, x, y)
-            fresh, last = True, math.inf
-            continue
+        search = descend if trusted else armijo
+        step = search(self.oracle, self.x, self.y, self.f, self.g, p)
         if step is None:
-            return finish(domain, y, f, g, iteration, "rounding", negative)
-        still = trusted and abs(f - step.f) <= STILL * abs(f)
-        if (still or (fresh and size <= 1e-7 * scale)) and size >= 0.5 * last:
-            return finish(
-                domain, step.y, step.f, step.gradient, iteration + 1, "rounding", negative
-            )
-        worth = -dot(g, p)
-        y, f, g = step.y, step.f, step.gradient
-        slope = norm(g)
-        poor = poor + 1 if slope > LOWER * least and worth <= WORTHLESS * abs(f) else 0
-        slow = isinstance(curvature.factor, PseudoInverse) and slope > HALVED * least
-        strikes = strikes + 1 if slow else 0
-        least = min(least, slope)
-        if poor >= WANDERING and trusted and domain.is_free:
-            return finish(domain, y, f, g, iteration + 1, "rounding", negative)
-        # A shortened step says that the factor does not fit here: 0 asks for a new one.
-        last = size if step.length == 1.0 else 0.0
-        if not math.isfinite(slope) or f < -1e300 or norm(y) > 1e30:
-            return finish(domain, y, f, g, iteration + 1, "unbounded", negative)
+            if self.fresh:
+                return self._finished(iteration, "rounding")
+            self._refresh()
+            self.last = math.inf
+            return None
+        return self._taken(step, p, size, trusted, iteration + 1)
+
+    def _goal(self, size: float) -> float:
+        """The size of a step that is the last one, beside one of ``size``."""
+        self.scale = max(self.scale, norm(self.y))
+        self.first = self.first or size
+        goal = self.tol * self.scale
+        if self.change > 0.0:
+            goal = max(min(goal, self.change * self.first), FINEST * self.scale)
+        return goal
+
+    def _exact_step(self, goal: float, size: float) -> Vec | None:
+        """A step as good as one by the factor of the present point; None where it has none."""
+        curvature = self.curvature
+        cheaper = self.patience >= DEAR and curvature.rent < self.patience
+        if cheaper and not curvature.negative:
+            forcing = min(0.1, max(1e-3, 0.3 * goal / size))
+            found = _corrected(self.oracle, self.x, self.y, self.g, curvature, forcing)
+            if found is not None:
+                return found
+        self._refresh()
+        if not curvature.settle(self.domain.face(self.y, self.g)):
+            return None
+        return -curvature.solve(self.g)
+
+    def _downwards(self) -> LowerSolution | None:
+        """Steps out of negative curvature, or where there is next to none."""
+        calmer = downwards(self.oracle, self.x, self.y, self.f, self.g, self.memory)
+        if calmer is not None:
+            self.y, self.f, self.g = calmer.y, calmer.f, calmer.gradient
+            if calmer.ended not in ("unbounded", "nonfinite"):
+                self._refresh()
+                self.last = math.inf
+        return calmer
+
+    def _taken(
+        self, step: Step, p: Vec, size: float, trusted: bool, count: int
+    ) -> LowerSolution | None:
+        """Go where the step along ``p`` has led, unless that is the end."""
+        still = trusted and abs(self.f - step.f) <= STILL * abs(self.f)
+        small = self.fresh and size <= 1e-7 * self.scale
+        worth = -dot(self.g, p)
+        self.y, self.f, self.g = step.y, step.f, step.gradient
+        if (still or small) and size >= 0.5 * self.last:
+            return self._finished(count, "rounding")
+        slope = norm(self.g)
+        lost = slope > LOWER * self.least and worth <= WORTHLESS * abs(step.f)
+        self.poor = self.poor + 1 if lost else 0
+        slow = isinstance(self.curvature.factor, PseudoInverse) and slope > HALVED * self.least
+        self.strikes = self.strikes + 1 if slow else 0
+        self.least = min(self.least, slope)
+        if self.poor >= WANDERING and trusted and self.domain.is_free:
+            return self._finished(count, "rounding")
+        # A shortened step says that the factor does not fit here.
+        self.last = size if step.length == 1.0 else 0.0
+        if not math.isfinite(slope) or self.f < -1e300 or norm(self.y) > 1e30:
+            return self._finished(count, "unbounded")
         # The factor is now one step old; whether it still serves shows in the next step's size.
-        fresh = curvature.constant
-    return finish(domain, y, f, g, STEPS, "limit", negative)
+        self.fresh = self.curvature.constant
+        return None
+
+    def _refresh(self) -> None:
+        """The factor of the present point."""
+        self.curvature.refresh(self.oracle, self.x, self.y)
+        self.fresh = True
+
+    def _finished(self, iterations: int, ended: str) -> LowerSolution:
+        curved = self.negative or self.memory.version > 0
+        found = finish(self.domain, self.y, self.f, self.g, iterations, ended, self.negative)
+        return replace(found, curved=curved)
 
 
 def _corrected(
