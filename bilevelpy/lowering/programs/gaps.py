@@ -27,6 +27,8 @@ WORTH = 12
 SAMPLE = 50
 # Part of the memory for data that a copy may take.
 PART = 8
+# A product of so many times fewer entries than the matrix is kept.
+LIGHT = 8
 
 
 class Gaps:
@@ -53,7 +55,8 @@ class Gaps:
         if key == known[0] and v.ndim == known[1].ndim:
             return known[1]
         found = self._product(v, False)
-        self._latest = key, found
+        if LIGHT * found.size <= self._matrix.size:
+            self._latest = key, found
         return found
 
     def _product(self, v: Array, transpose: bool) -> Array:
