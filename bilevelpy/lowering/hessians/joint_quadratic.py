@@ -47,6 +47,14 @@ class JointQuadratic:
         return found
 
 
+def are_jointly_quadratic(oracle: Programs) -> bool:
+    """Whether f_yy, f_yx and F'' are the same everywhere, as far as rules for derivatives tell."""
+    z = (*oracle.xs, *oracle.ys)
+    lower = second_product(oracle, oracle.f_expr, oracle.ys, z)
+    upper = second_product(oracle, oracle.F_expr, z, z)
+    return all(p is not None and p.is_constant for p in (lower, upper))
+
+
 def joint_quadratic(oracle: Programs) -> JointQuadratic | None:
     """The matrices, from a product with each unit direction; None where the objectives are not of
     this kind.

@@ -106,3 +106,29 @@ def test_bounds_on_the_response_leave_it_local() -> None:
     result = bl.solve(bl.parse(text + "minimize (y - x)^2; }"), backend="direct")
     assert result.certificate is not None
     assert result.certificate.kind == "local"
+
+
+def test_many_tasks_below_few_weights_above() -> None:
+    """Ridge heads about a mean that is chosen: F is the sum of their errors elsewhere."""
+    draw = np.random.default_rng(4)
+    tasks, rows, width = 130, 6, 5
+    names = {"A": (tasks, rows, width), "b": (tasks, rows), "V": (tasks, rows, width)}
+    data = {name: draw.standard_normal(shape) for name, shape in names.items()}
+    data["v"] = draw.standard_normal((tasks, rows))
+    text = """dim T, r, p; param A[T, r, p], b[T, r], V[T, r, p], v[T, r];
+        upper { var m[p]; minimize sum((sum(V[t, i, j] * w[t, j] for j in p) - v[t, i])^2
+                                       for t in T, i in r) / T; }
+        lower heads { var w[T, p]; minimize sum((sum(A[t, i, j] * w[t, j] for j in p) - b[t, i])^2
+                                       for t in T, i in r) + 2 * sum((w[t, j] - m[j])^2
+                                       for t in T, j in p); }"""
+    result = bl.solve(bl.parse(text, data=data), backend="direct")
+    assert result.certificate is not None
+    assert result.certificate.kind == "global"
+    H = np.einsum("tij,tik->tjk", data["A"], data["A"]) + 2.0 * np.eye(width)
+    R = 2.0 * np.linalg.inv(H)
+    r = np.linalg.solve(H, np.einsum("tij,ti->tj", data["A"], data["b"])[:, :, None])[:, :, 0]
+    rows_of = np.einsum("tij,tjk->tik", data["V"], R).reshape(-1, width)
+    wanted = (data["v"] - np.einsum("tij,tj->ti", data["V"], r)).ravel()
+    best = np.linalg.lstsq(rows_of, wanted, rcond=None)
+    np.testing.assert_allclose(result["m"], best[0], rtol=1e-6)
+    assert result.certificate.details["bound"] == pytest.approx(best[1][0] / tasks, rel=1e-8)
