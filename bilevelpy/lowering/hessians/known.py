@@ -18,7 +18,11 @@ from bilevelpy.lowering.hessians.bands import Bands, bands
 from bilevelpy.lowering.hessians.block_terms import BlockHessian, block_hessian
 from bilevelpy.lowering.hessians.blocks import block_positions
 from bilevelpy.lowering.hessians.expansion import Expanded, expanded, has_kinks, pays
-from bilevelpy.lowering.hessians.joint_quadratic import JointQuadratic, joint_quadratic
+from bilevelpy.lowering.hessians.joint_quadratic import (
+    JointQuadratic,
+    are_jointly_quadratic,
+    joint_quadratic,
+)
 from bilevelpy.lowering.hessians.preconditioning import Preconditioning, jacobi
 from bilevelpy.lowering.hessians.quadratic import LARGEST, QuadraticHessian, quadratic_form
 from bilevelpy.lowering.hessians.reduced_curvature import ReducedCurvature, reduced_curvature
@@ -157,6 +161,11 @@ class KnownStructure(NamedPrograms):
         if found is None or not found.constant or self.has_kinks:
             return None
         return joint_quadratic(self)
+
+    @cached_property
+    def is_jointly_quadratic(self) -> bool:
+        """Whether they are so, whatever their size."""
+        return not self.has_kinks and are_jointly_quadratic(self)
 
     @cached_property
     def second_order(self) -> ReducedCurvature | None:

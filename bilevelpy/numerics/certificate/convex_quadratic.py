@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from scipy.linalg import cho_factor, cho_solve
 
-from bilevelpy.lowering.hessians.joint_quadratic import are_jointly_quadratic
 from bilevelpy.numerics.certificate.resolve import Resolver
 from bilevelpy.numerics.wording import wording
 from bilevelpy.result import Certificate
@@ -85,7 +84,7 @@ def _reduced(oracle: TorchOracle, x: Vec, y: Vec) -> _Reduced | None:
         return None  # f is the sum of what the players minimise each for themselves
     if max(oracle.n, oracle.m) <= LARGEST and oracle.joint_quadratic is not None:
         return _by_matrices(oracle, x, y)
-    if oracle.n <= FEW and not oracle.has_kinks and are_jointly_quadratic(oracle):
+    if oracle.n <= FEW and oracle.is_jointly_quadratic:
         return _by_differences(oracle, x, y)
     return None
 
@@ -131,19 +130,31 @@ def _gap(phi: _Reduced, oracle: TorchOracle, x: Array) -> tuple[float, float] | 
     P = (phi.P + phi.P.T) / 2.0
     if not (np.isfinite(P).all() and np.isfinite(phi.gradient).all()):
         return None
-    curvatures, axes = np.linalg.eigh(P)
-    if curvatures[0] < -phi.least:
-        return None
     left, held = _within_bounds(oracle, x, phi.gradient)
-    slopes, flat = axes.T @ left, curvatures <= phi.least
-    if (np.abs(slopes[flat]) > phi.noise).any():
+    twice = _twice_the_fall(P, left, phi)
+    if twice is None:
         return None
-    gap = held + 0.5 * float((slopes[~flat] ** 2 / curvatures[~flat]).sum())
+    gap = held + 0.5 * twice
     away = oracle.domain_x.project(oracle.x0).numpy() - x
     fallen = float(phi.gradient @ away + 0.5 * away @ P @ away)
     scale = max(abs(phi.value), abs(fallen), 1e-300)
     gap = max(gap, ROUNDING * scale)
     return gap, gap / scale
+
+
+def _twice_the_fall(P: Array, slope: Array, phi: _Reduced) -> float | None:
+    """``p'P^+ p`` for the slope p; None where P has a negative eigenvalue, or 0 along a slope."""
+    try:
+        factor = cho_factor(P - phi.least * np.eye(len(P)), lower=True)
+    except np.linalg.LinAlgError:
+        pass
+    else:  # P itself has larger eigenvalues, and the fall is less
+        return float(slope @ cho_solve(factor, slope))
+    curvatures, axes = np.linalg.eigh(P)
+    along, flat = axes.T @ slope, curvatures <= phi.least
+    if curvatures[0] < -phi.least or (np.abs(along[flat]) > phi.noise).any():
+        return None
+    return float((along[~flat] ** 2 / curvatures[~flat]).sum())
 
 
 def _within_bounds(oracle: TorchOracle, x: Array, g: Array) -> tuple[Array, float]:
