@@ -32,6 +32,9 @@ def check_values(state: State, param: Param) -> None:
         if bounds is not None:
             _inside(state, param, array, domain, *bounds)
         return
+    if domain.kind is DomainKind.FREE and domain.span is not None:  # `[-inf, inf]`, as written
+        _numbers(state, param, array, np.isnan)
+        return
     if not _finite(state, param, array):
         return
     if domain.kind is DomainKind.SIMPLEX:
@@ -127,7 +130,7 @@ def _numbers(state: State, param: Param, array: Any, wrong: Callable[..., Any]) 
     hint = (
         "correct the data: leave out the rows where something is missing, or fill it in"
         if nan
-        else "an infinite value needs a domain that has it, as in `in [0, inf]`"
+        else "an infinite value needs a domain that has it: `in [0, inf]`, or `in [-inf, inf]`"
     )
     state.report(
         "BLV0406",

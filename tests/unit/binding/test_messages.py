@@ -115,11 +115,16 @@ def test_bounds_may_be_data(problems):
     assert problem.notes == ('v["a"] = 2',)
 
 
-def test_nan_and_infinity_without_a_domain(problems):
+def test_nan_and_infinity_without_a_domain(problems, bound):
     problem = only(problems("dim n; param v[n];", {"v": [1, np.nan]}))
     assert problem.message == "1 of 2 values of `v` is not a number"
     problem = only(problems("dim n; param v[n];", {"v": [np.inf, np.inf]}))
     assert problem.message == "2 of 2 values of `v` are infinite"
+    assert "in [-inf, inf]" in problem.hint
+    everything = "dim n; param v[n] in [-inf, inf];"
+    bound(everything, {"v": [-np.inf, 3.0]})
+    problem = only(problems(everything, {"v": [np.nan, 3.0]}))
+    assert problem.message == "1 of 2 values of `v` is not a number"
 
 
 def test_labelled_data_that_does_not_fit(problems):
