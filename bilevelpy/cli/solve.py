@@ -97,6 +97,8 @@ def solve(
     command line is wrong, or no backend takes the model; 130 interrupted (the best point is printed
     and saved).
     """
+    if world() == 1:
+        _end_in_order()
     arguments.check_target(out, ".json", ".npz")
     arguments.check_target(plot, *arguments.FIGURES)
     limit = math.inf if time_limit is None else time_limit
@@ -165,17 +167,23 @@ def _run(loaded: Model, options: SolveOptions, request: Request, began: float) -
     from bilevelpy.solving import run
 
     if world() == 1:
-        # Schedulers end a job with the first of these signals, a terminal that closes with the
-        # second, unless `nohup` has it ignored: then, too, the best point is kept.
-        for name in ("SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, _interrupt)
         return run(loaded, options, request, began)
     from bilevelpy.distributed import shared
 
     with shared(loaded) as leads:
         return run(loaded, options, request, began) if leads else None
+
+
+def _end_in_order() -> None:
+    """Take a signal that ends the process for an interruption, which keeps the best point.
+
+    Schedulers end a job with the first of these signals, a terminal that closes with the second,
+    unless `nohup` has it ignored.
+    """
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _interrupt)
 
 
 def _interrupt(number: int, frame: object) -> None:
