@@ -48,7 +48,9 @@ def _tied(result: Result) -> bool:
 
 
 def _kinked(result: Result) -> bool:
-    return result.status is Status.STALLED and any("kink" in text for text in result.warnings)
+    if result.status is not Status.STALLED:
+        return False
+    return "piece to piece" in result.message or any("kink" in text for text in result.warnings)
 
 
 def _flat(result: Result) -> bool:
@@ -76,9 +78,10 @@ REACTIONS: tuple[Reaction, ...] = (
     Reaction(_tied, _convex, "met several lower solutions"),
     # No descent leaves a plateau; a global search does, or proves that there is nothing better.
     Reaction(_flat, lambda s: s, "met a plateau of F(x, y(x))", ("exact",)),
-    # Penalties see x and y apart and are smooth where y(x) is not: many kinks at once do not stop
-    # them, as they stop every method that descends on F(x, y(x)).
-    Reaction(_kinked, lambda s: s, "was stopped by kinks of the response", ("pbgd", "meha")),
+    # By the conditions of the lower level a leader knows all pieces that meet at a kink. Penalties
+    # see x and y apart and are smooth where y(x) is not: many kinks at once do not stop them, as
+    # they stop every method that descends on F(x, y(x)).
+    Reaction(_kinked, lambda s: s, "was stopped by kinks of the response", ("kkt", "pbgd", "meha")),
     Reaction(lambda r: r.status is Status.DIVERGED, lambda s: s, "diverged"),
     Reaction(lambda r: True, lambda s: s, "came to no certified end"),
 )

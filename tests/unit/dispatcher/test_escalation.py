@@ -215,6 +215,25 @@ def test_kinks_are_followed_by_a_penalty_before_the_rest(solved: bl.Model) -> No
     assert "kinks of the response" in following[1]
 
 
+def test_kinks_between_pieces_are_followed_by_the_conditions_that_know_them() -> None:
+    """150 shares of a quadratic follower, a leader without bounds: `direct` ends between pieces."""
+    draw = np.random.default_rng(0)
+    n = 150
+    A = draw.standard_normal((n, n))
+    data = {"A": A @ A.T / n + 0.1 * np.eye(n), "t": draw.dirichlet(np.ones(n))}
+    text = """dim n; param A[n, n], t[n];
+        upper { var x[n]; minimize sumsq(y - t) / 2 + 1e-3 * sumsq(x) / 2; }
+        lower choose { var y[n] in simplex; minimize quad(y, A) / 2 - dot(x, y); }"""
+    model = bl.parse(text, data=data)
+    facts = bl.analyze(model)
+    words = "steps from piece to piece lead no further; the hypergradient is 2e-4"
+    ended = bl.solve(model, backend="direct", verify=False, max_iter=0)
+    result = replace(ended, status=Status.STALLED, message=words)
+    following = successor(facts, result, ["direct"])
+    assert following is not None
+    assert following[0] == "kkt"
+
+
 MANY_MINIMA = """
 model many_minima;
 dim n = 2;
