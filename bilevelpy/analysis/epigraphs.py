@@ -4,7 +4,7 @@
 
 A kink is one where less of it is better: ``abs``, ``max`` and ``relu`` under coefficients that are
 nowhere negative, ``min`` under coefficients that are nowhere positive, of expressions that are
-affine in y, or affine but for such kinks. The rewriting is :mod:`bilevelpy.reductions.epigraphs`.
+affine in y, or affine but for such kinks. The rewriting is ``reductions.rewriting.epigraphs``.
 """
 
 from __future__ import annotations

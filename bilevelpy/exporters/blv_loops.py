@@ -17,7 +17,7 @@ from bilevelpy.importers import blv_text
 
 if TYPE_CHECKING:
     from bilevelpy.exporters.loops import Loop, Loops
-    from bilevelpy.reductions.conditions import KKT
+    from bilevelpy.reductions.optimality.conditions import KKT
 
 Array = np.ndarray[Any, np.dtype[Any]]
 TITLES = {

@@ -12,10 +12,10 @@ from bilevelpy.exporters.expressions import TEXT_LIMIT, Style, text, unsupported
 from bilevelpy.exporters.families import written_size
 from bilevelpy.exporters.naming import Namer
 from bilevelpy.reductions import scalar as sc
-from bilevelpy.reductions.conditions import KKT, Pair
-from bilevelpy.reductions.kkt import kkt
-from bilevelpy.reductions.lift import lift
+from bilevelpy.reductions.optimality.conditions import KKT, Pair
+from bilevelpy.reductions.optimality.kkt import kkt
 from bilevelpy.reductions.refusal import refuse
+from bilevelpy.reductions.rewriting.lift import lift
 from bilevelpy.reductions.rows import Functions, Rows, system
 from bilevelpy.reductions.trees import tree_of
 

@@ -11,13 +11,13 @@ from bilevelpy.importers import blv_text
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import Program
-    from bilevelpy.reductions.mixed import Mixed
+    from bilevelpy.reductions.linearization.mixed import Mixed
 
 SHOWN = 500
 """Names that are listed at most; a table of every name would be longer than the model."""
 
 
-# Names that `reductions.lift` gives; what a model declares never ends in a number alone.
+# Names that `reductions.rewriting.lift` gives; what a model declares never ends in a number alone.
 KINK = re.compile(r"(kink|huber)\.\d+")
 KINKS = (
     "kink.1 and so on stand for abs, max and min, huber.1 and so on for residuals of huber within "

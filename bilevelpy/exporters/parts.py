@@ -13,7 +13,7 @@ from bilevelpy.reductions.trees import tree_of
 if TYPE_CHECKING:
     from bilevelpy.diagnostics import Span
     from bilevelpy.reductions.columns import Columns
-    from bilevelpy.reductions.conditions import KKT, Pair
+    from bilevelpy.reductions.optimality.conditions import KKT, Pair
     from bilevelpy.reductions.rows import Rows, System
 
 OBJECTIVE, FOLLOWER = "objective", "follower"

@@ -21,7 +21,7 @@ from bilevelpy.exporters.matrices.matrix import TITLES, with_ends
 from bilevelpy.exporters.naming import printable
 from bilevelpy.ir.serial import digest
 from bilevelpy.numerics.programs.slsqp import independent
-from bilevelpy.reductions.lift import lift
+from bilevelpy.reductions.rewriting.lift import lift
 from bilevelpy.reductions.rows import Functions, System, join_rows, system
 from bilevelpy.reductions.trees import linear_terms
 

@@ -15,7 +15,7 @@ from bilevelpy.backends.acceptance import with_epigraphs as facts_with_epigraphs
 from bilevelpy.expectations import environment
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.model import Model
-from bilevelpy.reductions.epigraphs import Lifted, with_epigraphs
+from bilevelpy.reductions.rewriting.epigraphs import Lifted, with_epigraphs
 from bilevelpy.solving.facts import oracle
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from ampl_reader import evaluated, gmpl, solved
 import bilevelpy as bl
 from bilevelpy.exporters.conditions import slack_tree
 from bilevelpy.reductions import scalar as sc
-from bilevelpy.reductions.kkt import kkt
+from bilevelpy.reductions.optimality.kkt import kkt
 from bilevelpy.reductions.rows import system
 
 NONLINEAR = [text for text, *_ in families.QUADRATIC[:4]]

@@ -22,7 +22,7 @@ from bilevelpy.exporters import consumers
 from bilevelpy.exporters.consumers import Missing, Outcome, beside, printed
 from bilevelpy.exporters.verify import compare, follower_gap, verify
 from bilevelpy.importers.mps_file import read_matrix
-from bilevelpy.reductions.kkt import kkt
+from bilevelpy.reductions.optimality.kkt import kkt
 from bilevelpy.reductions.rows import system
 
 BIG_M = {"reformulation": "big-m", "dual_bound": families.DUAL_BOUND}

@@ -12,8 +12,8 @@ import pytest
 
 import bilevelpy as bl
 from bilevelpy.numerics.followers.response import JointResponse
-from bilevelpy.reductions.lift import lift
-from bilevelpy.reductions.normalize import normalize
+from bilevelpy.reductions.rewriting.lift import lift
+from bilevelpy.reductions.rewriting.normalize import normalize
 from bilevelpy.reductions.rows import system
 
 pytest.importorskip("pyscipopt")

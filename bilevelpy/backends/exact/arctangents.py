@@ -16,7 +16,7 @@ import numpy as np
 
 from bilevelpy.backends.exact.expressions import engine, tree_expression
 from bilevelpy.reductions import scalar as sc
-from bilevelpy.reductions.intervals import tree_range
+from bilevelpy.reductions.rewriting.intervals import tree_range
 
 if TYPE_CHECKING:
     from bilevelpy.backends.exact.scip import Model

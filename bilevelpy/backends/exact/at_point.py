@@ -11,7 +11,7 @@ from bilevelpy.backends.exact.relax import Relaxed
 
 if TYPE_CHECKING:
     from bilevelpy.backends.exact.outcome import Limits
-    from bilevelpy.reductions.conditions import KKT
+    from bilevelpy.reductions.optimality.conditions import KKT
     from bilevelpy.reductions.rows import System
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -4,7 +4,7 @@ Conditions of followers that are neither linear nor quadratic (congestion, entro
 any other equation for a global solver. At a fixed x nothing of that is needed: a local minimum is
 the global one, which the tangent there proves. What is needed instead is that the leader's value
 does not depend on which of several best responses it is: what she reads must be the same in all
-(:mod:`bilevelpy.reductions.determined`).
+(:mod:`bilevelpy.reductions.rewriting.determined`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bilevelpy.numerics.certificate.constrained import FEASIBLE
 from bilevelpy.numerics.programs.follower import follower_program, objective_scale, row_scales
 from bilevelpy.numerics.programs.interior_point import is_installed
 from bilevelpy.numerics.programs.linearised import tangent_bound
-from bilevelpy.reductions.determined import determined
+from bilevelpy.reductions.rewriting.determined import determined
 
 if TYPE_CHECKING:
     from bilevelpy.backends.exact.followers import Progress

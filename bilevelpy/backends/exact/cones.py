@@ -16,7 +16,7 @@ from bilevelpy.backends.exact.arctangents import with_arctangents
 from bilevelpy.backends.exact.expressions import engine, tree_expression
 from bilevelpy.backends.exact.logarithms import with_logarithms
 from bilevelpy.reductions import scalar as sc
-from bilevelpy.reductions.norms import epigraphs
+from bilevelpy.reductions.rewriting.norms import epigraphs
 
 if TYPE_CHECKING:
     from bilevelpy.backends.exact.scip import Model

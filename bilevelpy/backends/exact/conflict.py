@@ -14,7 +14,7 @@ from bilevelpy.backends.exact.outcome import Limits
 from bilevelpy.backends.exact.scip import Model
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.conditions import KKT
+    from bilevelpy.reductions.optimality.conditions import KKT
 
 # Rows that the filter looks at one by one, and seconds for all of them.
 MOST, SECONDS = 200, 5.0

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from bilevelpy.reductions import scalar as sc
-from bilevelpy.reductions.fixing import fix, mapped
+from bilevelpy.reductions.rewriting.fixing import fix, mapped
 from bilevelpy.reductions.rows import Functions
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ from bilevelpy.backends.exact.relax import Relaxed
 from bilevelpy.backends.exact.scip import LEAST, Model
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.conditions import KKT
+    from bilevelpy.reductions.optimality.conditions import KKT
     from bilevelpy.reductions.rows import System
 
 Array = np.ndarray[Any, np.dtype[Any]]

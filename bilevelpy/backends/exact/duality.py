@@ -8,7 +8,7 @@ whose rows read no other variables::
 It follows from the other rows. Only followers whose objective does not move with x get it: the row
 is linear then. With products in it SCIP 10.0 has returned false optima, SOS1 sets beside nonlinear
 equations (tests/faults/test_engine.py); what a leader earns from such products is made linear in
-the objective instead (``reductions.linear_objective``).
+the objective instead (``reductions.linearization.linear_objective``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bilevelpy.backends.exact.cut import placed
 
 if TYPE_CHECKING:
     from bilevelpy.backends.exact.scip import Model
-    from bilevelpy.reductions.conditions import KKT
+    from bilevelpy.reductions.optimality.conditions import KKT
 
 
 def write_duality(program: KKT, model: Model) -> None:

@@ -33,12 +33,12 @@ from bilevelpy.backends.exact.relax import Relaxed
 from bilevelpy.backends.exact.scip import LEAST
 from bilevelpy.numerics.programs.follower import follower_program
 from bilevelpy.numerics.programs.smooth import Program
-from bilevelpy.reductions.kkt import own_slopes
+from bilevelpy.reductions.optimality.kkt import own_slopes
 from bilevelpy.reductions.rows import Functions, Rows, join_rows
 from bilevelpy.reductions.trees import linear_terms
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.conditions import KKT
+    from bilevelpy.reductions.optimality.conditions import KKT
     from bilevelpy.reductions.rows import System
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -16,7 +16,7 @@ from bilevelpy.backends.exact.kinks import as_given, epigraph_rows, kink_columns
 from bilevelpy.backends.exact.outcome import Limits, Outcome
 from bilevelpy.backends.exact.scip import LOST, Model
 from bilevelpy.numerics.programs.follower import follower_program, row_scales
-from bilevelpy.reductions.fixing import fix
+from bilevelpy.reductions.rewriting.fixing import fix
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.rows import Functions, Rows, System

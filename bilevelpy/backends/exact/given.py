@@ -37,9 +37,9 @@ from bilevelpy.numerics.certificate.constrained import (
 )
 from bilevelpy.numerics.programs.follower import follower_program
 from bilevelpy.numerics.wording import wording
-from bilevelpy.reductions.lift import lift
-from bilevelpy.reductions.normalize import normalize
 from bilevelpy.reductions.refusal import Refused
+from bilevelpy.reductions.rewriting.lift import lift
+from bilevelpy.reductions.rewriting.normalize import normalize
 from bilevelpy.reductions.rows import system
 from bilevelpy.result import Status
 

@@ -19,8 +19,8 @@ from bilevelpy.backends.exact.scip import Model
 from bilevelpy.reductions.scalar import columns as columns_of
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.conditions import KKT
-    from bilevelpy.reductions.normalize import Units
+    from bilevelpy.reductions.optimality.conditions import KKT
+    from bilevelpy.reductions.rewriting.normalize import Units
     from bilevelpy.reductions.rows import Functions, System
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -18,7 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from bilevelpy.reductions import scalar as sc
-from bilevelpy.reductions.fixing import fix, mapped
+from bilevelpy.reductions.rewriting.fixing import fix, mapped
 from bilevelpy.reductions.rows import Functions
 from bilevelpy.reductions.trees import tree_of
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Names that `reductions.lift` gives; what a model declares never ends in a number alone.
+# Names that `reductions.rewriting.lift` gives; what a model declares never ends in a number alone.
 KINK, EPIGRAPH = re.compile(r"kink\.\d+"), re.compile(r"epigraph\.\d+")
 
 

@@ -35,9 +35,9 @@ from bilevelpy.numerics.programs.interior_point import is_installed
 from bilevelpy.reductions.refusal import Refused
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.conditions import KKT
+    from bilevelpy.reductions.linearization.integer_duality import Whole
+    from bilevelpy.reductions.optimality.conditions import KKT
     from bilevelpy.reductions.rows import System
-    from bilevelpy.reductions.whole_duality import Whole
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

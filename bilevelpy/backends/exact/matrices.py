@@ -30,10 +30,10 @@ from bilevelpy.numerics.certificate.constrained import (
 )
 from bilevelpy.numerics.cones.program import ConeAnswer, ConeProgram
 from bilevelpy.numerics.cones.semidefinite import cone_rows
-from bilevelpy.reductions.fixing import polynomial
-from bilevelpy.reductions.lift import lift
-from bilevelpy.reductions.norms import Norm, Norms
 from bilevelpy.reductions.refusal import Refused, refuse
+from bilevelpy.reductions.rewriting.fixing import polynomial
+from bilevelpy.reductions.rewriting.lift import lift
+from bilevelpy.reductions.rewriting.norms import Norm, Norms
 from bilevelpy.reductions.rows import Rows, System, system, without_constants
 from bilevelpy.result import Certificate, Status
 

@@ -25,7 +25,7 @@ from bilevelpy.numerics.programs.smooth import Program
 from bilevelpy.reductions.rows import join_rows
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.conditions import KKT
+    from bilevelpy.reductions.optimality.conditions import KKT
     from bilevelpy.reductions.rows import System
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -12,12 +12,12 @@ import scipy.sparse as sp
 
 from bilevelpy.backends.exact.logarithms import LEAST
 from bilevelpy.reductions import scalar as sc
-from bilevelpy.reductions.choice_rows import with_choice_rows
-from bilevelpy.reductions.conditions import KKT
-from bilevelpy.reductions.intervals import column_ranges, tree_range
-from bilevelpy.reductions.kkt import kkt
-from bilevelpy.reductions.norms import Norms
+from bilevelpy.reductions.optimality.choice_rows import with_choice_rows
+from bilevelpy.reductions.optimality.conditions import KKT
+from bilevelpy.reductions.optimality.kkt import kkt
 from bilevelpy.reductions.refusal import Refused
+from bilevelpy.reductions.rewriting.intervals import column_ranges, tree_range
+from bilevelpy.reductions.rewriting.norms import Norms
 from bilevelpy.reductions.rows import Functions, Rows, System, join_rows
 from bilevelpy.reductions.trees import tree_of
 

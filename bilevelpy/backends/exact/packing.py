@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bilevelpy.backends.exact.zero_sum import is_opposed
+from bilevelpy.reductions.integer.multiples import common_unit
 from bilevelpy.reductions.trees import linear_terms, quadratic_terms
-from bilevelpy.reductions.whole_responses import common_unit
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.rows import System

@@ -28,7 +28,7 @@ from bilevelpy.backends.exact.outcome import Limits, Outcome
 from bilevelpy.backends.exact.packing_nodes import LeaderRows, Node, Open
 from bilevelpy.backends.exact.scip import LEAST
 from bilevelpy.patience import check
-from bilevelpy.reductions.whole_responses import common_unit
+from bilevelpy.reductions.integer.multiples import common_unit
 
 if TYPE_CHECKING:
     from bilevelpy.backends.exact.packing import Item, Option, Packing

@@ -30,9 +30,9 @@ from bilevelpy.backends.exact.relax import Relaxed, Side
 if TYPE_CHECKING:
     from bilevelpy.backends.exact.followers import Progress
     from bilevelpy.backends.exact.scip import Model
-    from bilevelpy.reductions.conditions import KKT
-    from bilevelpy.reductions.pessimistic import Worst
-    from bilevelpy.reductions.whole_duality import Whole
+    from bilevelpy.reductions.linearization.integer_duality import Whole
+    from bilevelpy.reductions.optimality.conditions import KKT
+    from bilevelpy.reductions.optimality.pessimistic import Worst
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -14,7 +14,7 @@ import numpy as np
 from bilevelpy.numerics.programs.smooth import Program
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.conditions import KKT
+    from bilevelpy.reductions.optimality.conditions import KKT
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bilevelpy.backends.exact.closure import STRICT, is_affine
 from bilevelpy.backends.exact.cut import placed
 from bilevelpy.backends.exact.ways_out import NEVER, Rules
-from bilevelpy.reductions.difference import difference
+from bilevelpy.reductions.rewriting.difference import difference
 
 if TYPE_CHECKING:
     from bilevelpy.backends.exact.cut import Cut

@@ -23,7 +23,7 @@ from bilevelpy.reductions.rows import Functions
 
 if TYPE_CHECKING:
     from bilevelpy.backends.exact.outcome import Limits
-    from bilevelpy.reductions.conditions import KKT
+    from bilevelpy.reductions.optimality.conditions import KKT
 
 # What is added to an end for the tolerance of rows (relative); ends beyond this size say nothing.
 ROOM, LARGEST = 1e-5, 1e8

@@ -11,12 +11,12 @@ import numpy as np
 from bilevelpy.backends.exact.duality import write_duality
 from bilevelpy.backends.exact.outcome import Limits
 from bilevelpy.backends.exact.relax import Relaxed
-from bilevelpy.reductions.conditions import KKT
-from bilevelpy.reductions.kkt import kkt
-from bilevelpy.reductions.linear_objective import linear_objective
+from bilevelpy.reductions.linearization.linear_objective import linear_objective
+from bilevelpy.reductions.optimality.conditions import KKT
+from bilevelpy.reductions.optimality.kkt import kkt
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.normalize import Units
+    from bilevelpy.reductions.rewriting.normalize import Units
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -11,14 +11,14 @@ from bilevelpy.backends.exact.necessary import necessary, rows_are_affine
 from bilevelpy.backends.exact.relax import Relaxed
 from bilevelpy.ir.walk import duals
 from bilevelpy.numerics.programs.response_bounds import response_bounds
-from bilevelpy.reductions.choice_rows import with_choice_rows
-from bilevelpy.reductions.conditions import KKT
-from bilevelpy.reductions.convex_objective import convex_objective
-from bilevelpy.reductions.kkt import kkt
-from bilevelpy.reductions.linear_objective import linear_objective
-from bilevelpy.reductions.linear_parts import linear_parts
+from bilevelpy.reductions.linearization.convex_objective import convex_objective
+from bilevelpy.reductions.linearization.linear_objective import linear_objective
+from bilevelpy.reductions.linearization.linear_parts import linear_parts
+from bilevelpy.reductions.optimality.choice_rows import with_choice_rows
+from bilevelpy.reductions.optimality.conditions import KKT
+from bilevelpy.reductions.optimality.kkt import kkt
+from bilevelpy.reductions.optimality.shared_multipliers import with_shared_multipliers
 from bilevelpy.reductions.refusal import Refused
-from bilevelpy.reductions.shared_multipliers import with_shared_multipliers
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.rows import System

@@ -16,19 +16,19 @@ from bilevelpy.backends.whole import with_start
 from bilevelpy.errors import BackendError
 from bilevelpy.ir.types import Stance
 from bilevelpy.ir.walk import duals
-from bilevelpy.reductions.choice_rows import choice_rows
-from bilevelpy.reductions.fractional import without_quotients
-from bilevelpy.reductions.lift import lift
-from bilevelpy.reductions.multiplier_bounds import with_multiplier_bounds
-from bilevelpy.reductions.normalize import normalize
-from bilevelpy.reductions.pessimistic import Unfit, Worst, worst_responses
-from bilevelpy.reductions.real_responses import in_real_numbers
+from bilevelpy.reductions.integer.relaxation import in_real_numbers
+from bilevelpy.reductions.linearization.integer_duality import Whole, whole_duality
+from bilevelpy.reductions.linearization.integer_products import Products
+from bilevelpy.reductions.optimality.choice_rows import choice_rows
+from bilevelpy.reductions.optimality.multiplier_bounds import with_multiplier_bounds
+from bilevelpy.reductions.optimality.pessimistic import Unfit, Worst, worst_responses
+from bilevelpy.reductions.optimality.validity import is_definite
 from bilevelpy.reductions.refusal import Refused, refuse
+from bilevelpy.reductions.rewriting.fractional import without_quotients
+from bilevelpy.reductions.rewriting.lift import lift
+from bilevelpy.reductions.rewriting.normalize import normalize
+from bilevelpy.reductions.rewriting.separate import separate
 from bilevelpy.reductions.rows import system
-from bilevelpy.reductions.separate import separate
-from bilevelpy.reductions.validity import is_definite
-from bilevelpy.reductions.whole_duality import Whole, whole_duality
-from bilevelpy.reductions.whole_products import Products
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram

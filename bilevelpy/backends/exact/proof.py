@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from bilevelpy.backends.exact.outcome import Limits, Outcome
     from bilevelpy.options import SolveOptions
-    from bilevelpy.reductions.conditions import KKT
-    from bilevelpy.reductions.normalize import Units
+    from bilevelpy.reductions.optimality.conditions import KKT
+    from bilevelpy.reductions.rewriting.normalize import Units
     from bilevelpy.reductions.rows import Rows, System
     from bilevelpy.result import Certificate
 

@@ -17,13 +17,13 @@ from bilevelpy.backends.exact.expressions import engine
 from bilevelpy.backends.exact.outcome import Interlude, Limits, Outcome
 from bilevelpy.backends.exact.scip import LEAST, Model
 from bilevelpy.numerics.programs.smooth import Program
-from bilevelpy.reductions.fixing import fix_products
-from bilevelpy.reductions.intervals import column_ranges, tree_range
+from bilevelpy.reductions.rewriting.fixing import fix_products
+from bilevelpy.reductions.rewriting.intervals import column_ranges, tree_range
 from bilevelpy.reductions.rows import Functions
 from bilevelpy.reductions.trees import tree_of
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.conditions import KKT, Pair
+    from bilevelpy.reductions.optimality.conditions import KKT, Pair
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -22,7 +22,7 @@ from bilevelpy.backends.exact.ways import Ways
 from bilevelpy.backends.whole import ProgramAnswer
 from bilevelpy.numerics.certificate.constrained import without_point
 from bilevelpy.patience import TooLong, until
-from bilevelpy.reductions.prices import shadow_prices
+from bilevelpy.reductions.optimality.prices import shadow_prices
 from bilevelpy.result import Status
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -27,7 +27,7 @@ from bilevelpy.reductions.trees import linear_terms, quadratic_terms
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.columns import Columns
-    from bilevelpy.reductions.conditions import Pair
+    from bilevelpy.reductions.optimality.conditions import Pair
     from bilevelpy.reductions.rows import Functions, Rows
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -23,7 +23,7 @@ from bilevelpy.numerics.programs.follower import follower_program, row_scales
 from bilevelpy.numerics.programs.interior_point import is_installed
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.conditions import KKT
+    from bilevelpy.reductions.optimality.conditions import KKT
     from bilevelpy.reductions.rows import System
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -15,13 +15,13 @@ from bilevelpy.backends.exact.leader import leaders_best
 from bilevelpy.backends.exact.relax import Relaxed
 from bilevelpy.numerics.certificate.constrained import Ties
 from bilevelpy.numerics.programs.smooth import Program
-from bilevelpy.reductions.pessimistic import Unfit
+from bilevelpy.reductions.optimality.pessimistic import Unfit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from bilevelpy.backends.exact.outcome import Limits, Outcome
-    from bilevelpy.reductions.conditions import KKT
+    from bilevelpy.reductions.optimality.conditions import KKT
     from bilevelpy.reductions.rows import System
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from bilevelpy.backends.exact.cut import Cut
     from bilevelpy.backends.exact.followers import Progress
     from bilevelpy.backends.exact.scip import Model
-    from bilevelpy.reductions.conditions import KKT
+    from bilevelpy.reductions.optimality.conditions import KKT
     from bilevelpy.reductions.rows import System
 
 Array = np.ndarray[Any, np.dtype[Any]]

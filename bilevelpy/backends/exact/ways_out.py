@@ -18,7 +18,7 @@ from bilevelpy.backends.exact.cut import placed
 from bilevelpy.backends.exact.fallback import fallback, slopes_of
 from bilevelpy.backends.exact.kinks import kink_columns
 from bilevelpy.numerics.programs.follower import row_scales
-from bilevelpy.reductions.intervals import column_ranges, tree_range
+from bilevelpy.reductions.rewriting.intervals import column_ranges, tree_range
 from bilevelpy.reductions.rows import Functions
 from bilevelpy.reductions.trees import linear_terms, tree_of
 

@@ -1,4 +1,4 @@
-"""Whole responses in place of real ones that are worth as much (``reductions.real_responses``)."""
+"""Integer responses in place of real ones worth as much (``reductions.integer.relaxation``)."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from bilevelpy.backends.exact.scip import LEAST, Model
 from bilevelpy.backends.nlp.response import Responses
 from bilevelpy.numerics.programs.follower import follower_program, row_scales
 from bilevelpy.numerics.programs.interior_point import is_installed
-from bilevelpy.reductions.intervals import column_ranges, tree_range
+from bilevelpy.reductions.rewriting.intervals import column_ranges, tree_range
 from bilevelpy.reductions.trees import linear_terms, quadratic_terms, tree_of
 
 if TYPE_CHECKING:

@@ -24,13 +24,13 @@ from bilevelpy.backends.nlp.branches import Branch, extension
 from bilevelpy.numerics.programs.interior_point import InteriorPoint, Local
 from bilevelpy.patience import check
 from bilevelpy.reductions import scalar as sc
-from bilevelpy.reductions.intervals import column_ranges, propagated
+from bilevelpy.reductions.rewriting.intervals import column_ranges, propagated
 from bilevelpy.reductions.rows import Functions, Rows, join_rows
 from bilevelpy.reductions.tables import free_rows
 from bilevelpy.reductions.trees import tree_of
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.conditions import KKT
+    from bilevelpy.reductions.optimality.conditions import KKT
     from bilevelpy.reductions.rows import System
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -277,6 +277,6 @@ def stationary_program(system: System) -> KKT:
     Refused
         Where a function has kinks or a follower whole numbers.
     """
-    from bilevelpy.reductions.kkt import kkt
+    from bilevelpy.reductions.optimality.kkt import kkt
 
     return kkt(system, "local solutions", force=True, norms=True)

@@ -7,9 +7,9 @@ from bilevelpy.errors import BackendError
 from bilevelpy.ir.types import Stance
 from bilevelpy.numerics.followers.parametric import ParametricResponse
 from bilevelpy.numerics.followers.response import JointResponse
+from bilevelpy.reductions.optimality.validity import is_definite, require_convex
 from bilevelpy.reductions.refusal import Refused
 from bilevelpy.reductions.rows import System
-from bilevelpy.reductions.validity import is_definite, require_convex
 
 # From this many lower variables on the reduced form comes first, where there is one; the same where
 # kinks have become variables and rows: conditions are slow then, and solutions many.

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bilevelpy.numerics.programs.follower import gain, row_scales
-from bilevelpy.reductions.normalize import Units
+from bilevelpy.reductions.rewriting.normalize import Units
 
 if TYPE_CHECKING:
     from bilevelpy.backends.nlp.reduced import Reduced
     from bilevelpy.backends.nlp.response import Responses
-    from bilevelpy.reductions.conditions import KKT
+    from bilevelpy.reductions.optimality.conditions import KKT
     from bilevelpy.reductions.rows import System
     from bilevelpy.result import Certificate
 

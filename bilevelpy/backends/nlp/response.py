@@ -13,7 +13,7 @@ import numpy as np
 
 from bilevelpy.numerics.programs.follower import follower_program
 from bilevelpy.numerics.programs.interior_point import InteriorPoint
-from bilevelpy.reductions.intervals import column_ranges
+from bilevelpy.reductions.rewriting.intervals import column_ranges
 
 if TYPE_CHECKING:
     from bilevelpy.numerics.programs.smooth import Program

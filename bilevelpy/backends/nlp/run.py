@@ -28,7 +28,7 @@ from bilevelpy.numerics.certificate.local import certify_local
 from bilevelpy.numerics.certificate.local_probe import Probe, probe
 from bilevelpy.numerics.wording import wording
 from bilevelpy.patience import TooLong, until
-from bilevelpy.reductions.prices import shadow_prices
+from bilevelpy.reductions.optimality.prices import shadow_prices
 from bilevelpy.result import Certificate, Status
 
 Array = np.ndarray[Any, np.dtype[Any]]

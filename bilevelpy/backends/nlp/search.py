@@ -43,11 +43,11 @@ from bilevelpy.numerics.programs.follower import gain, row_scales
 from bilevelpy.numerics.programs.interior_point import library
 from bilevelpy.options import SolveOptions
 from bilevelpy.patience import TooLong, until
-from bilevelpy.reductions.conditions import KKT
-from bilevelpy.reductions.lift import lift
+from bilevelpy.reductions.optimality.conditions import KKT
 from bilevelpy.reductions.refusal import Refused
+from bilevelpy.reductions.rewriting.lift import lift
+from bilevelpy.reductions.rewriting.separate import separate
 from bilevelpy.reductions.rows import system
-from bilevelpy.reductions.separate import separate
 
 if TYPE_CHECKING:
     from bilevelpy.backends.nlp.options import NLPOptions

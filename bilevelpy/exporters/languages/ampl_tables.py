@@ -16,7 +16,7 @@ from bilevelpy.exporters.naming import number as plain
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bilevelpy.reductions.mixed import Mixed
+    from bilevelpy.reductions.linearization.mixed import Mixed
 
 GMPL = """\
 set COLUMN;

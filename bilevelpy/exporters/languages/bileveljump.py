@@ -15,10 +15,10 @@ from bilevelpy.exporters.loops import loops
 from bilevelpy.exporters.naming import identifiers
 from bilevelpy.exporters.naming import number as plain
 from bilevelpy.exporters.parts import parts_of_levels
-from bilevelpy.reductions.lift import lift
+from bilevelpy.reductions.optimality.validity import require_convex, require_optimistic
 from bilevelpy.reductions.refusal import refuse
+from bilevelpy.reductions.rewriting.lift import lift
 from bilevelpy.reductions.rows import Rows, system
-from bilevelpy.reductions.validity import require_convex, require_optimistic
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram

@@ -136,7 +136,7 @@ def gams_names() -> Namer:
 
 
 class GamsMpec:
-    """The conditions of :mod:`bilevelpy.reductions.kkt` with complementarity pairs."""
+    """The conditions of :mod:`bilevelpy.reductions.optimality.kkt` with complementarity pairs."""
 
     name: ClassVar[str] = "gams-mpec"
     title: ClassVar[str] = "GAMS program of the KKT conditions with complementarity (NLPEC, KNITRO)"

@@ -35,11 +35,11 @@ from bilevelpy.exporters.loops import loops
 from bilevelpy.exporters.naming import number as plain
 from bilevelpy.exporters.parts import parts_of_levels
 from bilevelpy.reductions import scalar as sc
-from bilevelpy.reductions.lift import lift
 from bilevelpy.reductions.monomials import Terms, terms_rows
+from bilevelpy.reductions.optimality.validity import require_convex, require_optimistic
 from bilevelpy.reductions.refusal import refuse
+from bilevelpy.reductions.rewriting.lift import lift
 from bilevelpy.reductions.rows import join_rows, system
-from bilevelpy.reductions.validity import require_convex, require_optimistic
 
 if TYPE_CHECKING:
     from bilevelpy.exporters.loops import Loops

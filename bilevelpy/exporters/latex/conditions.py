@@ -10,17 +10,17 @@ from bilevelpy.exporters.conditions import Line, Writer, slack_tree
 from bilevelpy.exporters.expressions import Style
 from bilevelpy.exporters.latex.symbols import escape, number, symbol
 from bilevelpy.exporters.naming import Namer
-from bilevelpy.reductions.kkt import kkt
-from bilevelpy.reductions.lift import lift
-from bilevelpy.reductions.mixed import Mixed, big_m, indicators
+from bilevelpy.reductions.linearization.mixed import Mixed, big_m, indicators
+from bilevelpy.reductions.linearization.strong_duality import strong_duality
+from bilevelpy.reductions.optimality.kkt import kkt
+from bilevelpy.reductions.rewriting.lift import lift
 from bilevelpy.reductions.rows import system
-from bilevelpy.reductions.strong_duality import strong_duality
 
 if TYPE_CHECKING:
     from bilevelpy.exporters.base import Options
     from bilevelpy.ir.program import BoundProgram
     from bilevelpy.reductions.columns import Columns
-    from bilevelpy.reductions.conditions import KKT
+    from bilevelpy.reductions.optimality.conditions import KKT
 
 TARGET = "LaTeX of a reformulation"
 FUNCTIONS = {

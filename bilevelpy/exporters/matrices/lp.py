@@ -15,7 +15,7 @@ from bilevelpy.reductions.trees import linear_terms, quadratic_terms
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram
-    from bilevelpy.reductions.mixed import Mixed
+    from bilevelpy.reductions.linearization.mixed import Mixed
     from bilevelpy.reductions.rows import Functions
 
 # Words that begin a section, or that readers take for infinity or a free variable.

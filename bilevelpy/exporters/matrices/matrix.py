@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bilevelpy.reductions.kkt import kkt
-from bilevelpy.reductions.lift import lift, with_ranges
-from bilevelpy.reductions.mixed import Mixed, big_m, indicators, sos1
+from bilevelpy.reductions.linearization.mixed import Mixed, big_m, indicators, sos1
+from bilevelpy.reductions.linearization.strong_duality import strong_duality
+from bilevelpy.reductions.optimality.kkt import kkt
 from bilevelpy.reductions.refusal import refuse
+from bilevelpy.reductions.rewriting.lift import lift, with_ranges
 from bilevelpy.reductions.rows import system
-from bilevelpy.reductions.strong_duality import strong_duality
 
 if TYPE_CHECKING:
     from bilevelpy.exporters.base import Options

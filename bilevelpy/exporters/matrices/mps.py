@@ -15,7 +15,7 @@ from bilevelpy.reductions.trees import linear_terms
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram
     from bilevelpy.reductions.columns import Columns
-    from bilevelpy.reductions.mixed import Indicator, Mixed
+    from bilevelpy.reductions.linearization.mixed import Indicator, Mixed
     from bilevelpy.reductions.rows import Functions, Rows
 
 OBJECTIVE = "OBJ"

@@ -17,10 +17,10 @@ from bilevelpy.exporters.matrices.matrix import with_ends
 from bilevelpy.exporters.matrices.mps import matrix_lines, mps_names
 from bilevelpy.exporters.naming import number
 from bilevelpy.ir.types import Stance
-from bilevelpy.reductions.lift import lift
+from bilevelpy.reductions.optimality.validity import refuse_steps
 from bilevelpy.reductions.refusal import refuse
+from bilevelpy.reductions.rewriting.lift import lift
 from bilevelpy.reductions.rows import Functions, System, join_rows, system
-from bilevelpy.reductions.validity import refuse_steps
 
 if TYPE_CHECKING:
     from bilevelpy.diagnostics import Span

@@ -14,9 +14,9 @@ from bilevelpy.exporters.header import header, one_line
 from bilevelpy.exporters.python.blvpy_forms import convex, parameters
 from bilevelpy.exporters.python.blvpy_loops import looped, start_range
 from bilevelpy.exporters.python.python_script import arrays_packed, docstring, python_names, style
+from bilevelpy.reductions.optimality.validity import require_convex, require_optimistic
 from bilevelpy.reductions.refusal import refuse
 from bilevelpy.reductions.rows import System, system
-from bilevelpy.reductions.validity import require_convex, require_optimistic
 
 if TYPE_CHECKING:
     from bilevelpy.diagnostics import Span

@@ -24,7 +24,7 @@ from bilevelpy.reductions.refusal import refuse
 if TYPE_CHECKING:
     from bilevelpy.exporters.loops import Loops
     from bilevelpy.ir.program import BoundProgram
-    from bilevelpy.reductions.conditions import KKT
+    from bilevelpy.reductions.optimality.conditions import KKT
 
 STYLE = style("ca.", abs="ca.fabs({0})", max="ca.fmax({0}, {1})", min="ca.fmin({0}, {1})")
 TARGET = "a CasADi program"

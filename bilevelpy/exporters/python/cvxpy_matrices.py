@@ -9,7 +9,7 @@ import numpy as np
 from bilevelpy.exporters.python.python_script import arrays_packed
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.mixed import Mixed
+    from bilevelpy.reductions.linearization.mixed import Mixed
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

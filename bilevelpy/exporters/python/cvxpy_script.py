@@ -12,14 +12,14 @@ from bilevelpy.exporters.header import header, mixed_lines, one_line
 from bilevelpy.exporters.matrices.matrix import TITLES, mixed_program
 from bilevelpy.exporters.python.cvxpy_matrices import matrix_data, matrix_program
 from bilevelpy.exporters.python.python_script import docstring, python_names, style
+from bilevelpy.reductions.optimality.validity import least_eigenvalue
 from bilevelpy.reductions.refusal import refuse
 from bilevelpy.reductions.rows import Functions
-from bilevelpy.reductions.validity import least_eigenvalue
 
 if TYPE_CHECKING:
     from bilevelpy.diagnostics import Span
     from bilevelpy.ir.program import BoundProgram
-    from bilevelpy.reductions.mixed import Mixed
+    from bilevelpy.reductions.linearization.mixed import Mixed
 
 TARGET = "a CVXPY program"
 LARGE = 20_000

@@ -24,7 +24,7 @@ from bilevelpy.exporters.python.python_script import (
 if TYPE_CHECKING:
     from bilevelpy.exporters.loops import Loops
     from bilevelpy.ir.program import BoundProgram
-    from bilevelpy.reductions.conditions import KKT
+    from bilevelpy.reductions.optimality.conditions import KKT
 
 STYLE = style("pyo.", abs="abs({0})")
 TITLES = {

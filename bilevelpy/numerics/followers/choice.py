@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 
 from bilevelpy.numerics.followers.response import JointResponse, Response
-from bilevelpy.reductions.validity import is_definite
+from bilevelpy.reductions.optimality.validity import is_definite
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.rows import System

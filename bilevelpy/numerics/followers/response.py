@@ -26,7 +26,7 @@ from bilevelpy.numerics.followers.batch import Batch
 from bilevelpy.numerics.qp.two_sided import TwoSided, continued, sharpened, solve_two_sided
 
 if TYPE_CHECKING:
-    from bilevelpy.reductions.conditions import KKT
+    from bilevelpy.reductions.optimality.conditions import KKT
     from bilevelpy.reductions.rows import Functions, System
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -9,7 +9,7 @@ import numpy as np
 
 from bilevelpy.numerics.programs.smooth import Program
 from bilevelpy.reductions import scalar as sc
-from bilevelpy.reductions.difference import terms_of
+from bilevelpy.reductions.rewriting.difference import terms_of
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.rows import Functions, Rows, System

@@ -18,7 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from bilevelpy.numerics.qp.two_sided import solve_two_sided
-from bilevelpy.reductions.intervals import propagated
+from bilevelpy.reductions.rewriting.intervals import propagated
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.rows import System

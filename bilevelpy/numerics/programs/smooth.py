@@ -20,9 +20,9 @@ from bilevelpy.numerics.programs.far import MIDDLE, far_points, is_lower
 from bilevelpy.numerics.programs.slsqp import Slsqp
 from bilevelpy.numerics.qp.two_sided import sharpened, solve_two_sided
 from bilevelpy.reductions import scalar as sc
-from bilevelpy.reductions.fixing import fix
+from bilevelpy.reductions.optimality.validity import least_eigenvalue
+from bilevelpy.reductions.rewriting.fixing import fix
 from bilevelpy.reductions.rows import Functions
-from bilevelpy.reductions.validity import least_eigenvalue
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.rows import Rows

@@ -10,7 +10,7 @@ import numpy as np
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.walk import place
 from bilevelpy.reductions import scalar as sc
-from bilevelpy.reductions.elementwise import ENTRIES
+from bilevelpy.reductions.expand.elementwise import ENTRIES
 from bilevelpy.reductions.expand.moves import source_positions, target_positions
 from bilevelpy.reductions.expand.products import entries_of
 from bilevelpy.reductions.refusal import refuse

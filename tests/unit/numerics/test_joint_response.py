@@ -8,7 +8,7 @@ import pytest
 import bilevelpy as bl
 from bilevelpy.numerics.followers.response import JointResponse, with_multipliers
 from bilevelpy.numerics.programs.follower import follower_program
-from bilevelpy.reductions.kkt import kkt
+from bilevelpy.reductions.optimality.kkt import kkt
 from bilevelpy.reductions.rows import System, system
 
 TEXT = """

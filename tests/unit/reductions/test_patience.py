@@ -58,7 +58,7 @@ lower f { var y[3] in [-9, 9]; minimize sumsq(y - x);
     ("module", "backend"),
     [
         ("reductions.trees", "exact"),
-        ("reductions.separate", "exact"),
+        ("reductions.rewriting.separate", "exact"),
         ("backends.nlp.complementarity", "nlp"),
     ],
 )

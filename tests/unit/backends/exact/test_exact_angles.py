@@ -9,7 +9,7 @@ import pytest
 
 import bilevelpy as bl
 from bilevelpy.reductions import scalar as sc
-from bilevelpy.reductions.intervals import tree_range
+from bilevelpy.reductions.rewriting.intervals import tree_range
 
 pytest.importorskip("pyscipopt")
 

@@ -18,7 +18,7 @@ from bilevelpy.backends.exact.followers import Followers
 from bilevelpy.backends.exact.moving import moving
 from bilevelpy.backends.exact.outcome import Limits, Outcome
 from bilevelpy.backends.exact.scip import Model
-from bilevelpy.reductions.lift import lift
+from bilevelpy.reductions.rewriting.lift import lift
 from bilevelpy.reductions.rows import system
 
 pytest.importorskip("pyscipopt")

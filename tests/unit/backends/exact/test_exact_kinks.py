@@ -10,7 +10,7 @@ import pytest
 import bilevelpy as bl
 from bilevelpy.backends.exact.kinks import as_given, kink_columns
 from bilevelpy.backends.exact.ways_out import common, whole_steps
-from bilevelpy.reductions.lift import lift
+from bilevelpy.reductions.rewriting.lift import lift
 from bilevelpy.reductions.rows import system
 
 pytest.importorskip("pyscipopt")

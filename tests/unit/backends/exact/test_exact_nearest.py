@@ -8,8 +8,8 @@ from scipy.optimize import linprog
 
 import bilevelpy as bl
 from bilevelpy.backends.exact.nearest import near_responses
-from bilevelpy.reductions.kkt import kkt
-from bilevelpy.reductions.lift import lift
+from bilevelpy.reductions.optimality.kkt import kkt
+from bilevelpy.reductions.rewriting.lift import lift
 from bilevelpy.reductions.rows import system
 
 pytest.importorskip("pyscipopt")

@@ -11,8 +11,8 @@ import pytest
 import bilevelpy as bl
 from bilevelpy.backends.exact.outcome import Limits
 from bilevelpy.backends.exact.price_bounds import with_price_bounds
-from bilevelpy.reductions.fixing import fix_products
-from bilevelpy.reductions.kkt import kkt
+from bilevelpy.reductions.optimality.kkt import kkt
+from bilevelpy.reductions.rewriting.fixing import fix_products
 from bilevelpy.reductions.rows import system
 
 pytest.importorskip("pyscipopt")

@@ -15,9 +15,9 @@ from bilevelpy.backends.exact.outcome import Limits
 from bilevelpy.backends.exact.packing import Packing
 from bilevelpy.backends.exact.packing_tree import PackingTree
 from bilevelpy.patience import TooLong, until
-from bilevelpy.reductions.lift import lift
+from bilevelpy.reductions.rewriting.lift import lift
+from bilevelpy.reductions.rewriting.separate import separate
 from bilevelpy.reductions.rows import system
-from bilevelpy.reductions.separate import separate
 
 pytest.importorskip("pyscipopt")
 

@@ -15,9 +15,9 @@ from bilevelpy.backends.exact.local import LocalPhase, is_attained
 from bilevelpy.backends.exact.outcome import Limits
 from bilevelpy.backends.exact.program import conditions
 from bilevelpy.backends.nlp.branches import branch, extension
-from bilevelpy.reductions.lift import lift
+from bilevelpy.reductions.rewriting.lift import lift
+from bilevelpy.reductions.rewriting.separate import separate
 from bilevelpy.reductions.rows import System, system
-from bilevelpy.reductions.separate import separate
 
 pytest.importorskip("pyscipopt")
 pytest.importorskip("casadi")

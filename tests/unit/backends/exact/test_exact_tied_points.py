@@ -9,9 +9,9 @@ import bilevelpy as bl
 from bilevelpy.backends.exact.cut import ROOM
 from bilevelpy.backends.exact.followers import Followers
 from bilevelpy.backends.exact.outcome import Limits
-from bilevelpy.reductions.difference import difference
-from bilevelpy.reductions.fixing import polynomial
-from bilevelpy.reductions.lift import lift
+from bilevelpy.reductions.rewriting.difference import difference
+from bilevelpy.reductions.rewriting.fixing import polynomial
+from bilevelpy.reductions.rewriting.lift import lift
 from bilevelpy.reductions.rows import Functions, system
 from bilevelpy.reductions.trees import tree_of
 

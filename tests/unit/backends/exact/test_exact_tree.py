@@ -16,7 +16,7 @@ from bilevelpy.backends.exact.links import Links
 from bilevelpy.backends.exact.outcome import Limits
 from bilevelpy.backends.exact.pool import Pool
 from bilevelpy.backends.exact.tree import solve_by_tree
-from bilevelpy.reductions.lift import lift
+from bilevelpy.reductions.rewriting.lift import lift
 from bilevelpy.reductions.rows import system
 
 pytest.importorskip("pyscipopt")

@@ -11,7 +11,7 @@ import pytest
 import bilevelpy as bl
 from bilevelpy.backends.exact.outcome import Limits
 from bilevelpy.backends.exact.scip import Model
-from bilevelpy.reductions.lift import lift
+from bilevelpy.reductions.rewriting.lift import lift
 from bilevelpy.reductions.rows import system
 
 pytest.importorskip("pyscipopt")

@@ -12,7 +12,7 @@ from bilevelpy.backends.nlp.reduced import Reduced
 from bilevelpy.numerics.certificate.local import certify_local
 from bilevelpy.numerics.certificate.local_probe import Probe, probe, tangent
 from bilevelpy.numerics.followers.response import JointResponse
-from bilevelpy.reductions.kkt import kkt
+from bilevelpy.reductions.optimality.kkt import kkt
 from bilevelpy.reductions.rows import system
 
 pytest.importorskip("casadi")

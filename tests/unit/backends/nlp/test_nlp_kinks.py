@@ -12,9 +12,9 @@ import bilevelpy as bl
 from bilevelpy.numerics.followers.parametric import ParametricResponse
 from bilevelpy.numerics.followers.response import JointResponse
 from bilevelpy.numerics.qp.two_sided import sharpened, solve_two_sided
-from bilevelpy.reductions.lift import lift
+from bilevelpy.reductions.rewriting.lift import lift
+from bilevelpy.reductions.rewriting.separate import separate
 from bilevelpy.reductions.rows import system
-from bilevelpy.reductions.separate import separate
 
 pytest.importorskip("casadi")
 

@@ -1,0 +1,1 @@
+"""Programs of one level made linear, convex or mixed-integer."""
