@@ -2,17 +2,16 @@
 
 ``analyze`` makes the ``structure`` of a program. What it asks:
 
-- Is a level convex? ``terms`` splits objectives, ``convexity`` judges the terms, ``curvature`` puts
-  the verdicts together.
-- How strongly? ``convexity`` and ``eigenvalues``, with bounds by ``ranges``, ``signs``, ``least``.
-- What shape has it? ``form`` (degrees), ``smooth`` and ``epigraphs`` (kinks), ``separable``
-  (blocks, sums), ``predictors``, ``banded``.
-- What do points show? ``probe``, against what ``declared`` holds of ``assume``.
+- Is a level convex, and how strongly? ``convexity`` judges its terms, ``curvature`` puts the
+  verdicts together.
+- What shape has it? ``forms``: degrees, terms, blocks, sums, predictors, kinks.
+- Between what limits do its expressions lie? ``bounds``: ranges, least values, signs.
+- What do points show? ``probing``, against what ``declared`` holds of ``assume``.
 """
 
 from bilevelpy.analysis.analyze import analyze
 from bilevelpy.analysis.explain import describe, to_json
-from bilevelpy.analysis.probe import ProbeOracle
+from bilevelpy.analysis.probing.probe import ProbeOracle
 from bilevelpy.analysis.structure import Evidence, Fact, LevelFacts, Structure
 
 __all__ = [

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.analysis.adapt import as_probe
+from bilevelpy.analysis.bounds.signs import Signs
 from bilevelpy.analysis.convexity.corner import is_least
 from bilevelpy.analysis.convexity.judge import Judge
 from bilevelpy.analysis.curvature import STRONGLY, LevelVerdict, combine, judge_level
 from bilevelpy.analysis.declared import declared_facts, negative, refute
-from bilevelpy.analysis.epigraphs import epigraphs_fact
 from bilevelpy.analysis.feasible import (
     coupling_fact,
     discrete_fact,
@@ -22,17 +21,18 @@ from bilevelpy.analysis.feasible import (
     parts,
     row_count,
 )
-from bilevelpy.analysis.form import Forms, form_fact, hessian_fact
+from bilevelpy.analysis.forms.epigraphs import epigraphs_fact
+from bilevelpy.analysis.forms.form import Forms, form_fact, hessian_fact
+from bilevelpy.analysis.forms.predictors import hessian_passes
+from bilevelpy.analysis.forms.scope import make_scope, names_of
+from bilevelpy.analysis.forms.separable import block_axes, block_count, finite_sums, longest_sum
+from bilevelpy.analysis.forms.smooth import is_analytic, pieces_fact, smooth_fact
+from bilevelpy.analysis.forms.terms import split
 from bilevelpy.analysis.messages import curvature_warnings
-from bilevelpy.analysis.predictors import hessian_passes
-from bilevelpy.analysis.probe import DENSE, Probe, ProbeOracle, probe
-from bilevelpy.analysis.scope import make_scope, names_of
-from bilevelpy.analysis.separable import block_axes, block_count, finite_sums, longest_sum
-from bilevelpy.analysis.signs import Signs
-from bilevelpy.analysis.smooth import is_analytic, pieces_fact, smooth_fact
+from bilevelpy.analysis.probing.adapt import as_probe
+from bilevelpy.analysis.probing.probe import DENSE, Probe, ProbeOracle, probe
 from bilevelpy.analysis.steps import steps_fact
 from bilevelpy.analysis.structure import Evidence, Fact, LevelFacts, Structure
-from bilevelpy.analysis.terms import split
 from bilevelpy.analysis.unsupported import unsupported_facts, unsupported_tags
 from bilevelpy.errors import ModelError
 from bilevelpy.ir.expr import Expr, ExternCall

@@ -12,17 +12,17 @@ from bilevelpy.analysis.convexity.judge import Judge, Verdict
 from bilevelpy.analysis.convexity.modulus import proved_modulus, shares
 from bilevelpy.analysis.convexity.relative_entropy import convex_together
 from bilevelpy.analysis.declared import Declared
-from bilevelpy.analysis.probe import ROUNDING, SINGULAR, Probe
-from bilevelpy.analysis.scope import text_at
+from bilevelpy.analysis.forms.scope import text_at
+from bilevelpy.analysis.forms.terms import split
+from bilevelpy.analysis.probing.probe import ROUNDING, SINGULAR, Probe
 from bilevelpy.analysis.structure import Evidence, Fact
-from bilevelpy.analysis.terms import split
 from bilevelpy.ir.expr import VarRef
 from bilevelpy.ir.types import Sense
 from bilevelpy.ir.walk import place, postorder
 
 if TYPE_CHECKING:
-    from bilevelpy.analysis.form import Forms
-    from bilevelpy.analysis.signs import Signs
+    from bilevelpy.analysis.bounds.signs import Signs
+    from bilevelpy.analysis.forms.form import Forms
     from bilevelpy.diagnostics import Span
     from bilevelpy.ir.program import Level, Variable
 

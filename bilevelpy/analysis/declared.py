@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bilevelpy.analysis.probe import SINGULAR, Probe
-from bilevelpy.analysis.ranges import Ranges
+from bilevelpy.analysis.bounds.ranges import Ranges
+from bilevelpy.analysis.probing.probe import SINGULAR, Probe
 from bilevelpy.diagnostics import Diagnostic, diagnostic
 from bilevelpy.ir.program import MODULI, Assumption, Level
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bilevelpy.analysis.form import Forms
-from bilevelpy.analysis.scope import Scope, names_of
+from bilevelpy.analysis.forms.form import Forms
+from bilevelpy.analysis.forms.scope import Scope, names_of
 from bilevelpy.analysis.structure import Evidence, Fact
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.program import Constraint, Level

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bilevelpy.analysis.curvature import CONVEX, NONCONVEX, STRONGLY, LevelVerdict
-from bilevelpy.analysis.scope import text_at
+from bilevelpy.analysis.forms.scope import text_at
 from bilevelpy.analysis.structure import Evidence, Fact
 from bilevelpy.diagnostics import Diagnostic, diagnostic
 from bilevelpy.ir.program import Program

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from bilevelpy.analysis.ranges import Ranges
+from bilevelpy.analysis.bounds.ranges import Ranges
 from bilevelpy.analysis.structure import Evidence, Fact
 from bilevelpy.diagnostics import Diagnostic, Span, diagnostic
 from bilevelpy.errors import ModelError

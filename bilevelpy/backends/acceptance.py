@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bilevelpy.analysis.smooth import ABSOLUTE, GROUPS
+from bilevelpy.analysis.forms.smooth import ABSOLUTE, GROUPS
 from bilevelpy.analysis.structure import Evidence, Fact, Structure
 from bilevelpy.backends.base import Reject, refuse_common
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bilevelpy.analysis.smooth import ABSOLUTE, GROUPS
+from bilevelpy.analysis.forms.smooth import ABSOLUTE, GROUPS
 from bilevelpy.analysis.structure import Structure
 
 # A dense Hessian that never changes is factorised once (on sets: once for every face): up to the

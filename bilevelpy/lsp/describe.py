@@ -104,10 +104,10 @@ def curvature(program: Program, level: Level) -> str:
     Sizes and values of data are not known here: every axis counts as two long, and a param has the
     sign that its domain gives it.
     """
+    from bilevelpy.analysis.bounds.signs import Signs
     from bilevelpy.analysis.curvature import judge_level
-    from bilevelpy.analysis.form import Forms
-    from bilevelpy.analysis.scope import make_scope, names_of
-    from bilevelpy.analysis.signs import Signs
+    from bilevelpy.analysis.forms.form import Forms
+    from bilevelpy.analysis.forms.scope import make_scope, names_of
 
     bound = BoundProgram(program, Data(defaultdict(lambda: 2), {}, {}, {}))
     roots: list[Expr] = [level.objective]

@@ -10,7 +10,7 @@ import torch
 
 import bilevelpy
 from bilevelpy import patience, solving
-from bilevelpy.analysis.predictors import find_predictors
+from bilevelpy.analysis.forms.predictors import find_predictors
 from bilevelpy.errors import BackendError
 from bilevelpy.ir.objectives import lower_objective
 from bilevelpy.lowering.hessians.structured import structured_hessian

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from bilevelpy.analysis.least import SHAVE
+from bilevelpy.analysis.bounds.least import SHAVE
 from bilevelpy.analysis.structure import Evidence
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.evaluate import Interpreter
 
 if TYPE_CHECKING:
+    from bilevelpy.analysis.bounds.ranges import Ranges
     from bilevelpy.analysis.convexity.judge import Verdict
-    from bilevelpy.analysis.ranges import Ranges
-    from bilevelpy.analysis.scope import Scope
+    from bilevelpy.analysis.forms.scope import Scope
 
 
 def is_least(

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bilevelpy.analysis.ranges import Range, Ranges, magnitude, times
-from bilevelpy.analysis.scope import Scope
+from bilevelpy.analysis.bounds.ranges import Range, Ranges, magnitude, times
+from bilevelpy.analysis.forms.scope import Scope
 from bilevelpy.ir import expr as ir
 
 ONE: Range = (np.asarray(1.0), np.asarray(1.0))

@@ -7,18 +7,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bilevelpy.analysis.bounds.signs import Signs
 from bilevelpy.analysis.convexity.offence import Offence
 from bilevelpy.analysis.convexity.plain import is_affine_product, plain_sign
 from bilevelpy.analysis.convexity.stand_ins import PRODUCT, StandIns
-from bilevelpy.analysis.signs import Signs
 from bilevelpy.analysis.structure import Evidence
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.walk import postorder
 from bilevelpy.patience import check
 
 if TYPE_CHECKING:
-    from bilevelpy.analysis.form import Forms
-    from bilevelpy.analysis.terms import Term
+    from bilevelpy.analysis.forms.form import Forms
+    from bilevelpy.analysis.forms.terms import Term
 
 NEITHER = frozenset({"sin", "cos", "tan", "atan", "tanh", "sinh", "sigmoid", "softmax", "prod"})
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from bilevelpy.ir import expr as ir
 
 if TYPE_CHECKING:
-    from bilevelpy.analysis.form import Forms
-    from bilevelpy.analysis.signs import Signs
+    from bilevelpy.analysis.bounds.signs import Signs
+    from bilevelpy.analysis.forms.form import Forms
 
 # Sums within sums beyond this depth are not looked into.
 DEEPEST = 60

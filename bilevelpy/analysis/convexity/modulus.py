@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bilevelpy.analysis.bounds.least import SHAVE, lower_bound
+from bilevelpy.analysis.bounds.ranges import Ranges
 from bilevelpy.analysis.convexity.diagonal import diagonal, diagonal_product
 from bilevelpy.analysis.convexity.quadratic import least_eigenvalue, quadratic_form
-from bilevelpy.analysis.least import SHAVE, lower_bound
-from bilevelpy.analysis.ranges import Ranges
-from bilevelpy.analysis.scope import Scope
-from bilevelpy.analysis.terms import Term
+from bilevelpy.analysis.forms.scope import Scope
+from bilevelpy.analysis.forms.terms import Term
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.program import Level
 from bilevelpy.patience import check

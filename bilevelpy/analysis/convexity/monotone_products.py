@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from bilevelpy.ir import expr as ir
 
 if TYPE_CHECKING:
-    from bilevelpy.analysis.form import Forms
-    from bilevelpy.analysis.signs import Signs
+    from bilevelpy.analysis.bounds.signs import Signs
+    from bilevelpy.analysis.forms.form import Forms
 
 # Functions that rise wherever they have a value, and those that rise from 0 on.
 _RISING = frozenset({"exp", "expm1", "log", "log1p", "sqrt", "softplus", "relu"})

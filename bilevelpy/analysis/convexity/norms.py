@@ -8,8 +8,8 @@ from bilevelpy.analysis.convexity.quadratic import is_psd_form
 from bilevelpy.ir import expr as ir
 
 if TYPE_CHECKING:
-    from bilevelpy.analysis.form import Forms
-    from bilevelpy.analysis.signs import Signs
+    from bilevelpy.analysis.bounds.signs import Signs
+    from bilevelpy.analysis.forms.form import Forms
 
 
 def is_sum_of_squares(forms: Forms, signs: Signs, node: ir.Expr) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bilevelpy.analysis.bounds.signs import SIGN_PRODUCT, Signs
 from bilevelpy.analysis.convexity.diagonal import diagonal_product
 from bilevelpy.analysis.convexity.quadratic import is_psd_form
-from bilevelpy.analysis.signs import SIGN_PRODUCT, Signs
 from bilevelpy.ir import expr as ir
 
 if TYPE_CHECKING:
-    from bilevelpy.analysis.form import Forms
+    from bilevelpy.analysis.forms.form import Forms
 
 # Functions whose curvature is the same on their whole domain.
 _CURVED = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bilevelpy.analysis import eigenvalues
+from bilevelpy.analysis.probing import eigenvalues
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.ir.sparse import is_sparse
@@ -18,8 +18,8 @@ from bilevelpy.ir.types import DomainKind
 from bilevelpy.ir.walk import postorder
 
 if TYPE_CHECKING:
-    from bilevelpy.analysis.scope import Scope
-    from bilevelpy.analysis.signs import Signs
+    from bilevelpy.analysis.bounds.signs import Signs
+    from bilevelpy.analysis.forms.scope import Scope
 
 
 def is_psd(scope: Scope, signs: Signs, matrix: ir.Expr) -> bool:

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 from bilevelpy.ir import expr as ir
 
 if TYPE_CHECKING:
-    from bilevelpy.analysis.form import Forms
-    from bilevelpy.analysis.signs import Signs
-    from bilevelpy.analysis.terms import Term
+    from bilevelpy.analysis.bounds.signs import Signs
+    from bilevelpy.analysis.forms.form import Forms
+    from bilevelpy.analysis.forms.terms import Term
 
 Labels = tuple[int, ...]
 Factor = tuple[ir.Expr, Labels]

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from bilevelpy.analysis.bounds.signs import Signs
 from bilevelpy.analysis.convexity.log_convex import is_log_convex
 from bilevelpy.analysis.convexity.monotone_products import common_argument
 from bilevelpy.analysis.convexity.norms import is_sum_of_squares
@@ -19,12 +20,11 @@ from bilevelpy.analysis.convexity.offence import Offence, shape_words
 from bilevelpy.analysis.convexity.plain import plain_sign
 from bilevelpy.analysis.convexity.quadratic import is_psd_form
 from bilevelpy.analysis.convexity.relative_entropy import log_product
-from bilevelpy.analysis.scope import Scope
-from bilevelpy.analysis.signs import Signs
+from bilevelpy.analysis.forms.scope import Scope
 from bilevelpy.ir import expr as ir
 
 if TYPE_CHECKING:
-    from bilevelpy.analysis.form import Forms
+    from bilevelpy.analysis.forms.form import Forms
 
 PRODUCT = "a product of factors that both depend on these variables"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from bilevelpy.analysis.smooth import ABSOLUTE, GROUPS
+from bilevelpy.analysis.forms.smooth import ABSOLUTE, GROUPS
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.acceptance import refuse_implicit, warn_implicit
 from bilevelpy.backends.base import Accept, Cost, Reject

@@ -8,7 +8,7 @@ from typing import ClassVar, cast
 
 import torch
 
-from bilevelpy.analysis.smooth import ABSOLUTE
+from bilevelpy.analysis.forms.smooth import ABSOLUTE
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends.acceptance import refuse_shape, with_smooth_lower
 from bilevelpy.backends.base import Accept, Cost, Reject

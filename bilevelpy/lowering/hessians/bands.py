@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from bilevelpy.analysis.banded import banded
+from bilevelpy.analysis.probing.banded import banded
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -6,7 +6,7 @@ from math import prod
 
 import torch
 
-from bilevelpy.analysis.separable import block_axes
+from bilevelpy.analysis.forms.separable import block_axes
 from bilevelpy.ir.program import BoundProgram
 from bilevelpy.lowering.programs.layout import Layout
 

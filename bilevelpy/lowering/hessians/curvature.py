@@ -1,7 +1,7 @@
 """Hessians of functions of affine predictors: products and assembly without differentiating through
 the data.
 
-With predictors ``z_k = J_k y + const`` (:mod:`bilevelpy.analysis.predictors`) the lower Hessian is
+With predictors ``z_k = J_k y + const`` (``analysis.forms.predictors``) the lower Hessian is
 ``sum_k J_k' G_k J_k``. Each ``G_k`` is block-diagonal over samples with blocks as large as the
 number of classes; it costs one second derivative per class in the space of the predictors. A
 product then takes two products with the data, the dense Hessian one matrix product per pair of
@@ -32,7 +32,7 @@ from bilevelpy.lowering.hessians.assembly import (
 from bilevelpy.lowering.programs.differentiate import gradient, gradients
 
 if TYPE_CHECKING:
-    from bilevelpy.analysis.predictors import Predictor
+    from bilevelpy.analysis.forms.predictors import Predictor
 
 # Seconds of a call on small data, entries a second of a product with a vector, and operations a
 # second of matrix products: orders of magnitude of one core, for comparing kinds of work.
@@ -59,7 +59,7 @@ class Curvature:
     Parameters
     ----------
     predictors
-        From :func:`~bilevelpy.analysis.predictors.find_predictors`.
+        From :func:`~bilevelpy.analysis.forms.predictors.find_predictors`.
     sizes
         The tensor shape of each predictor, in the order of ``predictors``.
     coefficients

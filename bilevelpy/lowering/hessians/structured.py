@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from bilevelpy.analysis.predictors import Predictor, find_predictors
+from bilevelpy.analysis.forms.predictors import Predictor, find_predictors
 from bilevelpy.ir.expr import Expr, VarRef
 from bilevelpy.ir.substitute import substitute
 from bilevelpy.lowering.hessians.curvature import FLOPS, OVERHEAD, Curvature

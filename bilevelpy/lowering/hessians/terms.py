@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bilevelpy.analysis.linear_terms import Factors, linear_terms, owned
+from bilevelpy.analysis.forms.linear_terms import Factors, linear_terms, owned
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.walk import postorder

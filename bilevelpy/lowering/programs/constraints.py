@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from bilevelpy.analysis.feasible import nonaffine
-from bilevelpy.analysis.form import Forms
-from bilevelpy.analysis.scope import make_scope, names_of
+from bilevelpy.analysis.forms.form import Forms
+from bilevelpy.analysis.forms.scope import make_scope, names_of
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.program import BoundProgram, Constraint, Level
 from bilevelpy.ir.types import Relation

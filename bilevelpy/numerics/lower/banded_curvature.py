@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy.linalg.lapack import dpbtrf, dpbtrs
 
-from bilevelpy.analysis.banded import stored
+from bilevelpy.analysis.probing.banded import stored
 from bilevelpy.lowering.domains.product import Face
 from bilevelpy.lowering.protocol import Oracle
 from bilevelpy.numerics.linear_solve import RIDGES, Cholesky, cholesky

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bilevelpy.analysis.analyze import lower_forms
-from bilevelpy.analysis.epigraphs import Epigraph, find
-from bilevelpy.analysis.scope import text_at
-from bilevelpy.analysis.signs import Signs
+from bilevelpy.analysis.bounds.signs import Signs
+from bilevelpy.analysis.forms.epigraphs import Epigraph, find
+from bilevelpy.analysis.forms.scope import text_at
 from bilevelpy.ir.program import Assumption, Constraint, Variable
 from bilevelpy.ir.substitute import substitute
 from bilevelpy.ir.types import FREE, Domain, DomainKind, Relation
@@ -26,7 +26,7 @@ from bilevelpy.ir.types import FREE, Domain, DomainKind, Relation
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bilevelpy.analysis.form import Forms
+    from bilevelpy.analysis.forms.form import Forms
     from bilevelpy.ir.build import Builder
     from bilevelpy.ir.expr import Expr
     from bilevelpy.ir.program import BoundProgram, Level
@@ -50,7 +50,7 @@ def with_epigraphs(bound: BoundProgram) -> Lifted:
     ------
     ValueError
         Where there are kinks that epigraphs cannot stand for (see
-        :func:`bilevelpy.analysis.epigraphs.epigraphs_fact`).
+        :func:`bilevelpy.analysis.forms.epigraphs.epigraphs_fact`).
     """
     program = bound.program
     forms, signs = lower_forms(bound), Signs(bound)

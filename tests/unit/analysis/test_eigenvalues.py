@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from bilevelpy.analysis.eigenvalues import least_eigenvalue
+from bilevelpy.analysis.probing.eigenvalues import least_eigenvalue
 
 
 def spd(n: int, low: float, high: float = 10.0) -> np.ndarray:

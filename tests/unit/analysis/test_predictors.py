@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 import bilevelpy as bl
-from bilevelpy.analysis.predictors import find_predictors
+from bilevelpy.analysis.forms.predictors import find_predictors
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.build import Builder
 from bilevelpy.ir.types import Axis, AxisKind

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bilevelpy.analysis import analyze
-from bilevelpy.analysis.probe import DENSE, lanczos, probe
+from bilevelpy.analysis.probing.probe import DENSE, lanczos, probe
 from bilevelpy.analysis.structure import Evidence
 from bilevelpy.errors import ModelError
 from tests.unit.analysis.models import RIDGE, RIDGE_DATA, bound, facts

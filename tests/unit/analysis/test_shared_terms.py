@@ -6,9 +6,9 @@ import pytest
 
 import bilevelpy
 from bilevelpy.analysis import analyze
-from bilevelpy.analysis.scope import make_scope, names_of
+from bilevelpy.analysis.forms.scope import make_scope, names_of
+from bilevelpy.analysis.forms.terms import DEEP, MANY, split
 from bilevelpy.analysis.structure import Evidence
-from bilevelpy.analysis.terms import DEEP, MANY, split
 from tests.steps import steps
 from tests.unit.analysis.models import facts
 

@@ -4,7 +4,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from bilevelpy.analysis.predictors import find_predictors
+from bilevelpy.analysis.forms.predictors import find_predictors
 from bilevelpy.ir.build import Builder
 from bilevelpy.ir.types import Axis, AxisKind
 from bilevelpy.lowering.hessians import assembly

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import prod
 
-from bilevelpy.analysis.form import Forms
-from bilevelpy.analysis.ranges import Ranges
-from bilevelpy.analysis.scope import Scope
+from bilevelpy.analysis.bounds.ranges import Ranges
+from bilevelpy.analysis.forms.form import Forms
+from bilevelpy.analysis.forms.scope import Scope
 from bilevelpy.analysis.structure import Evidence, Fact
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.atoms import ELEMENTWISE, MATRICES, REDUCTIONS

@@ -7,9 +7,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from bilevelpy.analysis.scope import Scope, make_scope, names_of
+from bilevelpy.analysis.forms.scope import Scope, make_scope, names_of
+from bilevelpy.analysis.forms.terms import split
 from bilevelpy.analysis.structure import Evidence, Fact
-from bilevelpy.analysis.terms import split
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.program import BoundProgram, Level, Variable
 from bilevelpy.ir.types import Axis, DomainKind

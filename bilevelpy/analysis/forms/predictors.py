@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from bilevelpy.analysis.linear_terms import linear_terms, owned
+from bilevelpy.analysis.forms.linear_terms import linear_terms, owned
 from bilevelpy.analysis.structure import Evidence, Fact
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.expr import Expr

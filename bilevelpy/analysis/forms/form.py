@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bilevelpy.analysis.scope import Scope
+from bilevelpy.analysis.forms.scope import Scope
 from bilevelpy.analysis.structure import Evidence, Fact
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.walk import place, postorder

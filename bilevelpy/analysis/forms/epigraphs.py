@@ -12,17 +12,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bilevelpy.analysis.form import form_name
-from bilevelpy.analysis.smooth import smooth_fact
+from bilevelpy.analysis.forms.form import form_name
+from bilevelpy.analysis.forms.smooth import smooth_fact
+from bilevelpy.analysis.forms.terms import split
 from bilevelpy.analysis.structure import Epigraphs, Evidence, Fact
-from bilevelpy.analysis.terms import split
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.types import Sense
 from bilevelpy.ir.walk import duals, place, postorder, program_roots
 
 if TYPE_CHECKING:
-    from bilevelpy.analysis.form import Forms
-    from bilevelpy.analysis.signs import Signs
+    from bilevelpy.analysis.bounds.signs import Signs
+    from bilevelpy.analysis.forms.form import Forms
     from bilevelpy.ir.program import Level, Program
     from bilevelpy.ir.types import Axes
 

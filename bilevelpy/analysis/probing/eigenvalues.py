@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from bilevelpy.analysis.banded import banded, stored
+from bilevelpy.analysis.probing.banded import banded, stored
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 

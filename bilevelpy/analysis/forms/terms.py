@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from bilevelpy.analysis.ranges import contracted_axes
-from bilevelpy.analysis.scope import Scope
+from bilevelpy.analysis.bounds.ranges import contracted_axes
+from bilevelpy.analysis.forms.scope import Scope
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.types import Axis
 from bilevelpy.ir.walk import postorder

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bilevelpy.analysis.ranges import Range, Ranges
+from bilevelpy.analysis.bounds.ranges import Range, Ranges
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.walk import fold, postorder
 

@@ -13,8 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
-from bilevelpy.analysis.eigenvalues import FACTOR, least_eigenvalue
-from bilevelpy.analysis.flat import hidden_directions
+from bilevelpy.analysis.probing.eigenvalues import FACTOR, least_eigenvalue
+from bilevelpy.analysis.probing.flat import hidden_directions
 from bilevelpy.patience import check
 
 Vec = np.ndarray

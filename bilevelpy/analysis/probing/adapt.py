@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from bilevelpy.analysis.probe import ProbeOracle, Vec
+from bilevelpy.analysis.probing.probe import ProbeOracle, Vec
 
 # Finite boxes up to this width are sampled evenly, wider ones around the start.
 EVEN_WIDTH = 100.0
 
 
 class TensorProbe:
-    """A :class:`~bilevelpy.analysis.probe.ProbeOracle` over an oracle of tensors."""
+    """A :class:`~bilevelpy.analysis.probing.probe.ProbeOracle` over an oracle of tensors."""
 
     def __init__(self, oracle: Any) -> None:
         self.oracle = oracle

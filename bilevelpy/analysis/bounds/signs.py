@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bilevelpy.analysis.least import lower_bound
-from bilevelpy.analysis.ranges import Ranges
+from bilevelpy.analysis.bounds.least import lower_bound
+from bilevelpy.analysis.bounds.ranges import Ranges
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.program import BoundProgram
 

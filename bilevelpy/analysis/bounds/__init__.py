@@ -1,0 +1,1 @@
+"""Ranges, least values and signs of expressions, over the domains of what they read."""

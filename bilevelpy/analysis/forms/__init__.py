@@ -1,0 +1,1 @@
+"""The shape of expressions in a level's variables: degrees, terms, blocks, predictors, kinks."""

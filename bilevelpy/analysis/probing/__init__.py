@@ -1,0 +1,1 @@
+"""What points and matrices show, by numbers."""
