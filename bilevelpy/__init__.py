@@ -20,13 +20,13 @@ _HOME = {
     "compile": "bilevelpy.api",
     "solve": "bilevelpy.api",
     "certify": "bilevelpy.api",
-    "compare": "bilevelpy.many",
-    "sweep": "bilevelpy.many",
+    "compare": "bilevelpy.studies.api",
+    "sweep": "bilevelpy.studies.api",
     "export": "bilevelpy.api",
     "read": "bilevelpy.loading",
-    "load_result": "bilevelpy.saved",
-    "Comparison": "bilevelpy.comparison",
-    "Sweep": "bilevelpy.sweeping",
+    "load_result": "bilevelpy.records.saved",
+    "Comparison": "bilevelpy.studies.comparison",
+    "Sweep": "bilevelpy.studies.sweeping",
     "Model": "bilevelpy.model",
     "Oracle": "bilevelpy.compiled",
     "Result": "bilevelpy.result",
@@ -84,7 +84,6 @@ if TYPE_CHECKING:
 
     from bilevelpy.analysis.structure import Structure
     from bilevelpy.api import analyze, certify, compile, dispatch, export, solve
-    from bilevelpy.comparison import Comparison
     from bilevelpy.compiled import Oracle
     from bilevelpy.dispatcher import Decision
     from bilevelpy.errors import (
@@ -97,11 +96,12 @@ if TYPE_CHECKING:
         UsageError,
     )
     from bilevelpy.loading import load, parse, read
-    from bilevelpy.many import compare, sweep
     from bilevelpy.model import Model
+    from bilevelpy.records.saved import load_result
     from bilevelpy.result import Certificate, Record, Result, Status
-    from bilevelpy.saved import load_result
-    from bilevelpy.sweeping import Sweep
+    from bilevelpy.studies.api import compare, sweep
+    from bilevelpy.studies.comparison import Comparison
+    from bilevelpy.studies.sweeping import Sweep
 
     def backends() -> list[str]:
         """List the names of the installed backends."""

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bilevelpy.errors import UsageError
-from bilevelpy.garbage import undisturbed
 from bilevelpy.loading import load as load
 from bilevelpy.loading import model_of
 from bilevelpy.loading import parse as parse
 from bilevelpy.loading import read as read
 from bilevelpy.model import Model
 from bilevelpy.options import SolveOptions, dtype_name, names_of
-from bilevelpy.patience import reading
-from bilevelpy.storage import path_given
+from bilevelpy.system.garbage import undisturbed
+from bilevelpy.system.patience import reading
+from bilevelpy.system.storage import path_given
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure
@@ -314,7 +314,7 @@ def certify(
     with reading(began, limit):
         bound = given_model(model, data, externs, keywords)
     if isinstance(answer, str | Path):
-        from bilevelpy.saved import values_in
+        from bilevelpy.records.saved import values_in
 
         answer = values_in(Path(answer), bound.bound, "answer")
     with few_threads(bound.bound), bound.alone() as own:

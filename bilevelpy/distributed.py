@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bilevelpy.errors import BackendError, UsageError
 from bilevelpy.model import Model
-from bilevelpy.provenance import outline
+from bilevelpy.records.provenance import outline
 
 if TYPE_CHECKING:
     from bilevelpy.lowering.sums.sharded import ShardedOracle

@@ -10,7 +10,7 @@ from typing import Any
 from bilevelpy.diagnostics import Source
 from bilevelpy.errors import ModelError, UsageError
 from bilevelpy.model import TEXT, Given, Model, build, check_externs, check_names, read_model
-from bilevelpy.storage import path_given
+from bilevelpy.system.storage import path_given
 
 
 def load(

@@ -16,7 +16,7 @@ from bilevelpy.diagnostics import Diagnostic, Severity, Source
 from bilevelpy.errors import ExportError, ModelError, UsageError
 from bilevelpy.options import did_you_mean
 from bilevelpy.sema import check
-from bilevelpy.storage import open_text
+from bilevelpy.system.storage import open_text
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram, Level, Program

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy import storage
 from bilevelpy.errors import NotConverged, UsageError
+from bilevelpy.system import storage
 
 if TYPE_CHECKING:
     import pandas

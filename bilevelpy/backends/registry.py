@@ -13,8 +13,8 @@ from typing import Any
 
 from bilevelpy.backends.base import Backend
 from bilevelpy.errors import BackendError, UsageError
-from bilevelpy.garbage import undisturbed
 from bilevelpy.options import did_you_mean
+from bilevelpy.system.garbage import undisturbed
 
 GROUP = "bilevelpy.backends"
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from bilevelpy.errors import UsageError
-from bilevelpy.storage import JsonProblem, loads, written_number
+from bilevelpy.system.storage import JsonProblem, loads, written_number
 
 ModelFile = Annotated[str, typer.Argument(metavar="MODEL", help="A model file.")]
 Data = Annotated[

@@ -13,7 +13,7 @@ from bilevelpy.cli import arguments
 from bilevelpy.cli.solve import shown
 from bilevelpy.cli.sources import load
 from bilevelpy.options import SolveOptions
-from bilevelpy.patience import reading
+from bilevelpy.system.patience import reading
 
 Answer = Annotated[
     Path,
@@ -48,7 +48,7 @@ def certify(
     began = time.perf_counter()
     with reading(began, limit):
         loaded = load(model, data, param, extern)
-    from bilevelpy.saved import values_in
+    from bilevelpy.records.saved import values_in
     from bilevelpy.solving.given import certify as examined
 
     values = values_in(answer, loaded.bound, "ANSWER")

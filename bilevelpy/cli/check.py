@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bilevelpy import storage
 from bilevelpy.cli import arguments
 from bilevelpy.cli.console import print_diagnostics, print_json, say
 from bilevelpy.cli.guard import DONE, UNSOLVED
 from bilevelpy.cli.sources import model_files, refuse
 from bilevelpy.errors import DataError, UsageError
+from bilevelpy.system import storage
 
 if TYPE_CHECKING:
     from bilevelpy.diagnostics import Diagnostic, Fix, Source

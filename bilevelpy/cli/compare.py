@@ -35,9 +35,9 @@ def compare(
     """Solve a model with several backends and print one table; exit code 1 unless all of them solve
     it.
     """
-    from bilevelpy import many
     from bilevelpy.cli.sources import load
     from bilevelpy.result import Status
+    from bilevelpy.studies import api as many
 
     arguments.check_target(plot, *arguments.FIGURES)
     names = (

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from bilevelpy import storage
+from bilevelpy.system import storage
 
 if TYPE_CHECKING:
     from bilevelpy.diagnostics import Diagnostic, Source

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from bilevelpy import storage
 from bilevelpy.cli.console import print_diagnostics, say
 from bilevelpy.cli.guard import DONE, UNSOLVED, WRONG
 from bilevelpy.cli.sources import model_files, refuse
 from bilevelpy.errors import UsageError
+from bilevelpy.system import storage
 
 
 def fmt(

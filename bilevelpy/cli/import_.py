@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from bilevelpy import storage
 from bilevelpy.cli.console import print_diagnostics, say
 from bilevelpy.cli.guard import DONE
 from bilevelpy.errors import UsageError
+from bilevelpy.system import storage
 
 # Values of an array that JSON holds at most; larger ones go into a .npz file.
 INLINE = 5_000

@@ -30,7 +30,7 @@ from bilevelpy.cli import (
 )
 from bilevelpy.cli.console import say
 from bilevelpy.cli.guard import INTERRUPTED, guarded
-from bilevelpy.garbage import seldom
+from bilevelpy.system.garbage import seldom
 
 app = typer.Typer(
     name="bilevelpy",

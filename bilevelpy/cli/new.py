@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from bilevelpy import storage
 from bilevelpy.cli.console import say
 from bilevelpy.cli.guard import DONE
 from bilevelpy.cli.templates import TEMPLATES
 from bilevelpy.errors import UsageError
 from bilevelpy.options import did_you_mean
+from bilevelpy.system import storage
 
 
 def new(

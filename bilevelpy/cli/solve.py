@@ -19,7 +19,7 @@ from bilevelpy.cli.guard import DONE, INTERRUPTED, UNSOLVED
 from bilevelpy.cli.ranks import rank, world
 from bilevelpy.cli.sources import load
 from bilevelpy.options import SolveOptions
-from bilevelpy.patience import reading
+from bilevelpy.system.patience import reading
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure
@@ -157,7 +157,7 @@ def shown(result: Result, loaded: Model, as_json: bool) -> int:
 
 
 def _values(path: Path, loaded: Model) -> dict[str, Any]:
-    from bilevelpy.saved import values_in
+    from bilevelpy.records.saved import values_in
 
     return values_in(path, loaded.bound, "--start")
 

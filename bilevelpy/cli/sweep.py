@@ -13,10 +13,10 @@ from bilevelpy.cli import arguments
 from bilevelpy.cli.console import print_json, say
 from bilevelpy.cli.guard import DONE, INTERRUPTED, UNSOLVED
 from bilevelpy.errors import UsageError
-from bilevelpy.storage import JsonProblem, loads, written_number
+from bilevelpy.system.storage import JsonProblem, loads, written_number
 
 if TYPE_CHECKING:
-    from bilevelpy.sweeping import Sweep
+    from bilevelpy.studies.sweeping import Sweep
 
 
 def sweep(
@@ -55,8 +55,8 @@ def sweep(
     """
     arguments.check_target(out, ".csv", ".json")
     grid = _grid(param)
-    from bilevelpy import many
     from bilevelpy.cli.sources import load
+    from bilevelpy.studies import api as many
 
     def keep(table: Sweep) -> None:
         """What is complete outlives the process; what cannot be written is told at the end."""

@@ -24,7 +24,7 @@ from bilevelpy.exporters.matrices.lp import lp_names
 from bilevelpy.exporters.matrices.mps import mps_names
 from bilevelpy.importers.faults import Text
 from bilevelpy.reductions.columns import make_columns
-from bilevelpy.storage import written_number
+from bilevelpy.system.storage import written_number
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram

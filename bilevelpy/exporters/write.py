@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING
 from bilevelpy.errors import UsageError
 from bilevelpy.exporters import registry
 from bilevelpy.exporters.base import Files, Options
-from bilevelpy.storage import write_atomically
+from bilevelpy.system.storage import write_atomically
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram

@@ -27,7 +27,7 @@ from bilevelpy.importers.ampl_expressions import (
 )
 from bilevelpy.importers.ampl_file import Range, line_of, parse
 from bilevelpy.importers.faults import Text
-from bilevelpy.storage import open_text
+from bilevelpy.system.storage import open_text
 
 Tree = lark.Tree[Any]
 DERIVED = ("stationarity", "complementarity")

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from bilevelpy.importers.faults import Text, quoted
-from bilevelpy.storage import written_number
+from bilevelpy.system.storage import written_number
 
 COUNTS = {"@NUMVARS": "columns", "@NUMCONSTRS": "rows", "@NUMCONSTR": "rows"}
 BEGINS = {

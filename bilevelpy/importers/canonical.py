@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bilevelpy.errors import UsageError
 from bilevelpy.ir.restore import decode
-from bilevelpy.storage import read_json
+from bilevelpy.system.storage import read_json
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram

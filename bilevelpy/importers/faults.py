@@ -7,7 +7,7 @@ from pathlib import Path
 from bilevelpy.diagnostics import Source, Span
 from bilevelpy.diagnostics.diagnostic import diagnostic
 from bilevelpy.errors import ModelError, UsageError
-from bilevelpy.storage import open_text
+from bilevelpy.system.storage import open_text
 
 
 class Text:

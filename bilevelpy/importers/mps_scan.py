@@ -10,7 +10,7 @@ import re
 import numpy as np
 
 from bilevelpy.importers.faults import Text, quoted
-from bilevelpy.storage import written_number
+from bilevelpy.system.storage import written_number
 
 SECTIONS = [
     "NAME",

@@ -12,7 +12,7 @@ from bilevelpy.importers.canonical import read_document
 from bilevelpy.importers.mps_aux import mps_aux_text
 from bilevelpy.importers.records import is_record, record_text
 from bilevelpy.ir.serial import FORMAT
-from bilevelpy.storage import read_value
+from bilevelpy.system.storage import read_value
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram

@@ -11,7 +11,7 @@ from typing import Any
 
 from bilevelpy.errors import UsageError
 from bilevelpy.importers import blv_text as blv
-from bilevelpy.storage import read_value
+from bilevelpy.system.storage import read_value
 
 CALLS = frozenset({"exp", "log", "sqrt", "sin", "cos", "tan", "abs", "max", "min", "pi"})
 WORD = re.compile(r"[A-Za-z_]\w*")

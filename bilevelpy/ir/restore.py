@@ -39,7 +39,7 @@ from bilevelpy.ir.types import (
     Sense,
     Stance,
 )
-from bilevelpy.storage import number
+from bilevelpy.system.storage import number
 
 
 class Damage(ValueError):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bilevelpy.ir.expr import Expr
-from bilevelpy.storage import number
+from bilevelpy.system.storage import number
 
 if TYPE_CHECKING:
     from bilevelpy.diagnostics import Span

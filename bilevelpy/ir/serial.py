@@ -32,7 +32,7 @@ from bilevelpy.ir.program import (
 from bilevelpy.ir.sparse import is_sparse
 from bilevelpy.ir.types import Axes, Axis, Domain
 from bilevelpy.ir.walk import postorder
-from bilevelpy.storage import dumps, plain
+from bilevelpy.system.storage import dumps, plain
 
 FORMAT = "bilevelpy-ir"
 VERSION = 1

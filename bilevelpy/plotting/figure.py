@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bilevelpy.errors import UsageError
-from bilevelpy.storage import path_given, write_atomically
+from bilevelpy.system.storage import path_given, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

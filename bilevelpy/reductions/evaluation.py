@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from bilevelpy.patience import check
 from bilevelpy.reductions import scalar as sc
+from bilevelpy.system.patience import check
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from bilevelpy.patience import check
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.columns import Columns
 from bilevelpy.reductions.evaluation import Evaluation
 from bilevelpy.reductions.polynomial import Sparse
+from bilevelpy.system.patience import check
 
 if TYPE_CHECKING:
     from bilevelpy.diagnostics import Span

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bilevelpy.patience import check
 from bilevelpy.reductions import scalar as sc
+from bilevelpy.system.patience import check
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.tables import Functions

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bilevelpy import storage
 from bilevelpy.errors import UsageError
 from bilevelpy.markup.html import escape
 from bilevelpy.markup.style import CSS
 from bilevelpy.reporting import sections
+from bilevelpy.system import storage
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure

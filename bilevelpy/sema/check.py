@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from bilevelpy.diagnostics import Diagnostic, Severity, Source, Span
-from bilevelpy.garbage import undisturbed
 from bilevelpy.ir.program import Expect, Level, Program, Report
 from bilevelpy.ir.types import Stance
 from bilevelpy.sema.collect import Outline, collect
@@ -28,6 +27,7 @@ from bilevelpy.sema.scope import (
 )
 from bilevelpy.sema.warnings import warn
 from bilevelpy.syntax import ast
+from bilevelpy.system.garbage import undisturbed
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from bilevelpy.diagnostics import Source
 from bilevelpy.sema.paths import leaves_folder
 from bilevelpy.sema.scope import State, closest
-from bilevelpy.storage import NotUtf8, utf8_text
 from bilevelpy.syntax import ast
 from bilevelpy.syntax.parser import parse
+from bilevelpy.system.storage import NotUtf8, utf8_text
 
 Loader = Callable[[str], Source]
 MAX_BYTES = 4_000_000

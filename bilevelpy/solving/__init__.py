@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 
 from bilevelpy.backends import registry
 from bilevelpy.backends.whole import GIVEN_UP, takes_programs
-from bilevelpy.checkpoint import add_counts
 from bilevelpy.dispatcher import successor
 from bilevelpy.errors import BackendError, ExportError, MissingEngine
 from bilevelpy.ir.types import Sense
 from bilevelpy.lowering.device import check_device
 from bilevelpy.model import Model
 from bilevelpy.options import SolveOptions
-from bilevelpy.patience import LEAST, TooLong, until
+from bilevelpy.records.checkpoint import add_counts
 from bilevelpy.result import Record, Result, Status
 from bilevelpy.solving.course import Course, from_saved
 from bilevelpy.solving.driven import solve_driven
@@ -30,6 +29,7 @@ from bilevelpy.solving.out_of_time import answer_at_start
 from bilevelpy.solving.request import Clock, Request
 from bilevelpy.solving.starts import given_values, start_at
 from bilevelpy.solving.whole import solve_whole
+from bilevelpy.system.patience import LEAST, TooLong, until
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy import storage
-from bilevelpy.checkpoint import Checkpoint, Saved, read
+from bilevelpy.records.checkpoint import Checkpoint, Saved, read
 from bilevelpy.result import Result, Status
 from bilevelpy.solving.on_device import ALONE
+from bilevelpy.system import storage
 
 if TYPE_CHECKING:
     from bilevelpy.model import Model

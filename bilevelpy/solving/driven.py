@@ -12,7 +12,6 @@ import torch
 
 from bilevelpy.backends import registry
 from bilevelpy.backends.rescaled import SCALABLE, Rescaled
-from bilevelpy.checkpoint import Checkpoint, Saved, add_counts, joined
 from bilevelpy.errors import UsageError
 from bilevelpy.expectations import environment
 from bilevelpy.ir.evaluate import Interpreter
@@ -28,8 +27,8 @@ from bilevelpy.numerics.driver.loop import run as drive
 from bilevelpy.numerics.driver.measure import Measure
 from bilevelpy.numerics.driver.runs import is_end
 from bilevelpy.options import SolveOptions
-from bilevelpy.progress import Progress, wanted
-from bilevelpy.provenance import provenance
+from bilevelpy.records.checkpoint import Checkpoint, Saved, add_counts, joined
+from bilevelpy.records.provenance import provenance
 from bilevelpy.result import Certificate, Record, Result, Status
 from bilevelpy.solving.early_stopping import Stop, Watched, passed
 from bilevelpy.solving.facts import hashes, units
@@ -37,6 +36,7 @@ from bilevelpy.solving.judge import Judge
 from bilevelpy.solving.on_device import ALONE, continued, going_on, run_on_device, usable
 from bilevelpy.solving.posed import Posed, posed
 from bilevelpy.solving.prices import beyond_declared, prices_at, told, unknown
+from bilevelpy.solving.progress import Progress, wanted
 from bilevelpy.solving.starts import moved, start_vectors
 
 if TYPE_CHECKING:

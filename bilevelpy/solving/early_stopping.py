@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bilevelpy.checkpoint import Best, Saved, counted_on
 from bilevelpy.errors import UsageError
 from bilevelpy.options import did_you_mean
+from bilevelpy.records.checkpoint import Best, Saved, counted_on
 from bilevelpy.result import Record, Status
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from bilevelpy.model import Model
 from bilevelpy.numerics.rows.priced import PricedOracle, reads_prices
 from bilevelpy.numerics.scaled import ScaledOracle
 from bilevelpy.numerics.units import find_units
-from bilevelpy.provenance import data_hashes
+from bilevelpy.records.provenance import data_hashes
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure

@@ -23,7 +23,6 @@ from bilevelpy.numerics.certificate.examine import best_response
 from bilevelpy.numerics.certificate.steps import Replay
 from bilevelpy.numerics.driver.loop import RunResult
 from bilevelpy.numerics.driver.loop import run as drive
-from bilevelpy.patience import LEAST, TooLong, until
 from bilevelpy.result import Result, Status
 from bilevelpy.solving.driven import packed
 from bilevelpy.solving.facts import check_unchanged, chosen, oracle, structure, units
@@ -32,6 +31,7 @@ from bilevelpy.solving.posed import posed
 from bilevelpy.solving.request import Clock, Request
 from bilevelpy.solving.starts import given_values, named_values, start_vectors
 from bilevelpy.solving.whole import solve_whole
+from bilevelpy.system.patience import LEAST, TooLong, until
 
 if TYPE_CHECKING:
     from torch import Tensor

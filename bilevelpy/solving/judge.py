@@ -18,8 +18,8 @@ from bilevelpy.numerics.certificate.steps import examine_steps
 from bilevelpy.numerics.driver.loop import RunResult
 from bilevelpy.numerics.scaled import ScaledOracle, Units
 from bilevelpy.options import SolveOptions
-from bilevelpy.patience import TooLong, until
 from bilevelpy.result import Certificate, Status
+from bilevelpy.system.patience import TooLong, until
 
 if TYPE_CHECKING:
     from bilevelpy.solving.posed import Posed

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bilevelpy.checkpoint import add_counts
 from bilevelpy.errors import UsageError
 from bilevelpy.lowering.device import DeviceOracle
 from bilevelpy.lowering.oracle import TorchOracle
@@ -18,6 +17,7 @@ from bilevelpy.numerics.driver.carried import Carried, NotCarried
 from bilevelpy.numerics.driver.loop import Callback, Keep, RunResult
 from bilevelpy.numerics.driver.loop import run as drive
 from bilevelpy.options import SolveOptions
+from bilevelpy.records.checkpoint import add_counts
 from bilevelpy.result import Status
 
 if TYPE_CHECKING:

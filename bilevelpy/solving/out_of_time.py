@@ -11,7 +11,7 @@ from bilevelpy.expectations import environment
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.ir.walk import duals
 from bilevelpy.lowering.sums.streaming import is_streamed
-from bilevelpy.provenance import provenance
+from bilevelpy.records.provenance import provenance
 from bilevelpy.reductions.columns import make_columns
 from bilevelpy.result import Result, Status
 from bilevelpy.solving.facts import hashes

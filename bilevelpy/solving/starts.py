@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bilevelpy.checkpoint import Saved
 from bilevelpy.errors import UsageError
 from bilevelpy.options import did_you_mean
+from bilevelpy.records.checkpoint import Saved
 from bilevelpy.result import Result
 from bilevelpy.sema.binding.starts import start_array
 

@@ -12,13 +12,13 @@ import numpy as np
 from bilevelpy.backends.whole import parts_of
 from bilevelpy.numerics.driver.loop import IterationState
 from bilevelpy.numerics.driver.runs import is_end
-from bilevelpy.progress import Progress, wanted
 from bilevelpy.result import Record
+from bilevelpy.solving.progress import Progress, wanted
 
 if TYPE_CHECKING:
-    from bilevelpy.checkpoint import Checkpoint, Saved
     from bilevelpy.numerics.driver.carried import Carried
     from bilevelpy.options import SolveOptions
+    from bilevelpy.records.checkpoint import Checkpoint, Saved
     from bilevelpy.reductions.rows import System
     from bilevelpy.solving.request import Request
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from bilevelpy.backends import registry
 from bilevelpy.backends.whole import Hooks, ProgramBackend, parts_of, start_from
-from bilevelpy.checkpoint import joined
 from bilevelpy.errors import BackendError, BilevelError, UsageError
 from bilevelpy.expectations import environment
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.model import Model
 from bilevelpy.numerics.driver.carried import Damaged
 from bilevelpy.options import SolveOptions
-from bilevelpy.provenance import provenance
+from bilevelpy.records.checkpoint import joined
+from bilevelpy.records.provenance import provenance
 from bilevelpy.reductions.columns import make_columns
 from bilevelpy.result import Record, Result
 from bilevelpy.solving.early_stopping import Watched
@@ -26,8 +26,8 @@ from bilevelpy.solving.watch import Watch
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bilevelpy.checkpoint import Checkpoint, Saved
     from bilevelpy.dispatcher import Decision
+    from bilevelpy.records.checkpoint import Checkpoint, Saved
     from bilevelpy.solving.request import Clock, Request
 
 # Seconds that a backend gets however late it is.

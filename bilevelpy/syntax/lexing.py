@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from lark.lexer import Token
 
 from bilevelpy.diagnostics import Diagnostic, Fix, Source, Span, diagnostic
-from bilevelpy.patience import check
 from bilevelpy.syntax import tokens as table
 from bilevelpy.syntax.ast import MAX_DEPTH
+from bilevelpy.system.patience import check
 
 
 @dataclass(frozen=True, slots=True)

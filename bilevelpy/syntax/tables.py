@@ -20,8 +20,8 @@ from lark.lexer import BasicLexer, LexerThread, Token
 from lark.parse_tree_builder import ExpandSingleChild
 from lark.parsers.lalr_analysis import Shift
 
-from bilevelpy.patience import check
 from bilevelpy.syntax.build import Builder
+from bilevelpy.system.patience import check
 
 STARTS = ["start", "item", "stmt", "constraint", "upper_head", "lower_head", "foreign"]
 OPTIONS: dict[str, Any] = {

@@ -13,9 +13,9 @@ from experiment import Outcome, Setting
 from numpy.typing import NDArray
 from tables import best, lowest
 
-from bilevelpy import storage
 from bilevelpy.plotting.figure import COLOURS, DASHES, dress, finish, new_figure
 from bilevelpy.result import Record
+from bilevelpy.system import storage
 
 # Points of a curve, and the relative suboptimality below and above which nothing is shown: a run
 # that breaks down for a moment may be at 1e200.

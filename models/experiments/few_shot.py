@@ -25,7 +25,7 @@ from few_shot_tasks import Network, digits, nearest_mean, omniglot
 from numpy.typing import NDArray
 
 import bilevelpy as bl
-from bilevelpy import storage
+from bilevelpy.system import storage
 
 HERE = Path(__file__).resolve().parent
 TITLE = "Few-shot learning with learned features"

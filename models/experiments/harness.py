@@ -23,9 +23,9 @@ from datasets import fingerprint
 from experiment import Data, Outcome, Setting, made
 
 import bilevelpy as bl
-from bilevelpy import storage
 from bilevelpy.backends import registry
-from bilevelpy.provenance import data_hashes, text_hash
+from bilevelpy.records.provenance import data_hashes, text_hash
+from bilevelpy.system import storage
 
 HERE = Path(__file__).resolve().parent
 # The name of the row of `auto` ended by a report, and for how many iterations it waits.

@@ -59,10 +59,10 @@ def _work(script: str, arguments: tuple[str, ...], folder: Path) -> None:
     """Run a script as from the command line, with a checkpoint at every iteration instead of every
     2 s.
     """
-    import bilevelpy.checkpoint
+    import bilevelpy.records.checkpoint
 
     os.chdir(folder)
-    bilevelpy.checkpoint.INTERVAL = 0.0
+    bilevelpy.records.checkpoint.INTERVAL = 0.0
     sys.argv = [script, *arguments]
     sys.path.insert(0, str(FOLDER))
     # Not closed here: the process writes its last words after this function.

@@ -27,8 +27,8 @@ from bilevelpy.backends.exact.judge import answers
 from bilevelpy.backends.exact.outcome import Limits, Outcome
 from bilevelpy.backends.exact.packing_nodes import LeaderRows, Node, Open
 from bilevelpy.backends.exact.scip import LEAST
-from bilevelpy.patience import check
 from bilevelpy.reductions.integer.multiples import common_unit
+from bilevelpy.system.patience import check
 
 if TYPE_CHECKING:
     from bilevelpy.backends.exact.packing import Item, Option, Packing

@@ -21,9 +21,9 @@ from bilevelpy.backends.exact.status import end_of, end_without_point, is_close
 from bilevelpy.backends.exact.ways import Ways
 from bilevelpy.backends.whole import ProgramAnswer
 from bilevelpy.numerics.certificate.constrained import without_point
-from bilevelpy.patience import TooLong, until
 from bilevelpy.reductions.optimality.prices import shadow_prices
 from bilevelpy.result import Status
+from bilevelpy.system.patience import TooLong, until
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

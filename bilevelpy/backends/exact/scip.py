@@ -20,10 +20,10 @@ from bilevelpy.backends.exact.cones import with_cones
 from bilevelpy.backends.exact.events import watch
 from bilevelpy.backends.exact.expressions import INFINITE, constant, engine, moves, silent
 from bilevelpy.backends.exact.outcome import Interlude, Limits, Outcome
-from bilevelpy.interruption import as_interrupt, has_handler, unlost
 from bilevelpy.numerics.programs.follower import objective_scale
-from bilevelpy.patience import TooLong
 from bilevelpy.reductions.trees import linear_terms, quadratic_terms
+from bilevelpy.system.interruption import as_interrupt, has_handler, unlost
+from bilevelpy.system.patience import TooLong
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.columns import Columns

@@ -22,12 +22,12 @@ import scipy.sparse as sp
 
 from bilevelpy.backends.nlp.branches import Branch, extension
 from bilevelpy.numerics.programs.interior_point import InteriorPoint, Local
-from bilevelpy.patience import check
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.rewriting.intervals import column_ranges, propagated
 from bilevelpy.reductions.rows import Functions, Rows, join_rows
 from bilevelpy.reductions.tables import free_rows
 from bilevelpy.reductions.trees import tree_of
+from bilevelpy.system.patience import check
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.optimality.conditions import KKT

@@ -27,9 +27,9 @@ from bilevelpy.backends.whole import ProgramAnswer
 from bilevelpy.numerics.certificate.local import certify_local
 from bilevelpy.numerics.certificate.local_probe import Probe, probe
 from bilevelpy.numerics.wording import wording
-from bilevelpy.patience import TooLong, until
 from bilevelpy.reductions.optimality.prices import shadow_prices
 from bilevelpy.result import Certificate, Status
+from bilevelpy.system.patience import TooLong, until
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

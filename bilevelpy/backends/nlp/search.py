@@ -42,12 +42,12 @@ from bilevelpy.numerics.followers.response import JointResponse
 from bilevelpy.numerics.programs.follower import gain, row_scales
 from bilevelpy.numerics.programs.interior_point import library
 from bilevelpy.options import SolveOptions
-from bilevelpy.patience import TooLong, until
 from bilevelpy.reductions.optimality.conditions import KKT
 from bilevelpy.reductions.refusal import Refused
 from bilevelpy.reductions.rewriting.lift import lift
 from bilevelpy.reductions.rewriting.separate import separate
 from bilevelpy.reductions.rows import system
+from bilevelpy.system.patience import TooLong, until
 
 if TYPE_CHECKING:
     from bilevelpy.backends.nlp.options import NLPOptions

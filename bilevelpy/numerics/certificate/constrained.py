@@ -19,8 +19,8 @@ from bilevelpy.numerics.programs.follower import follower_program, objective_sca
 from bilevelpy.numerics.programs.linearised import confirmed_by_tangent
 from bilevelpy.numerics.programs.smooth import Program
 from bilevelpy.numerics.wording import wording
-from bilevelpy.patience import check
 from bilevelpy.result import Certificate
+from bilevelpy.system.patience import check
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.rows import System

@@ -18,8 +18,8 @@ from bilevelpy.numerics.driver.deadline import DeadlineOracle, OutOfTime
 from bilevelpy.numerics.driver.measure import Finish
 from bilevelpy.numerics.driver.runs import PATH, Callback, IterationState, Onward, Report, RunResult
 from bilevelpy.options import SolveOptions
-from bilevelpy.patience import LEAST, TooLong, until
 from bilevelpy.result import Record, Status
+from bilevelpy.system.patience import LEAST, TooLong, until
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure

@@ -18,9 +18,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from bilevelpy.errors import BackendError
-from bilevelpy.interruption import unlost
-from bilevelpy.patience import check
 from bilevelpy.reductions import scalar as sc
+from bilevelpy.system.interruption import unlost
+from bilevelpy.system.patience import check
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.rows import Functions, Rows

@@ -14,8 +14,6 @@ import numpy as np
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.ir.walk import place, postorder
-from bilevelpy.machine import in_words, machine_memory
-from bilevelpy.patience import check
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.expand.forms import FORMS
 from bilevelpy.reductions.expand.trees import TREES
@@ -30,6 +28,8 @@ from bilevelpy.reductions.polynomial import (
 from bilevelpy.reductions.refusal import refuse
 from bilevelpy.reductions.tables import Functions
 from bilevelpy.reductions.trees import quadratic_terms
+from bilevelpy.system.machine import in_words, machine_memory
+from bilevelpy.system.patience import check
 
 if TYPE_CHECKING:
     from bilevelpy.diagnostics import Span

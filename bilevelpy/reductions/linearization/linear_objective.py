@@ -26,9 +26,9 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 
-from bilevelpy.patience import check
 from bilevelpy.reductions.monomials import Terms, functions_of
 from bilevelpy.reductions.trees import linear_terms, quadratic_terms
+from bilevelpy.system.patience import check
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.columns import Columns

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from bilevelpy.patience import check
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.linearization.linear_objective import (
     identities,
@@ -24,6 +23,7 @@ from bilevelpy.reductions.linearization.linear_objective import (
 from bilevelpy.reductions.monomials import Terms, functions_of
 from bilevelpy.reductions.rows import Functions
 from bilevelpy.reductions.trees import tree_of
+from bilevelpy.system.patience import check
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -28,9 +28,9 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
-from bilevelpy.patience import check
 from bilevelpy.reductions.integer.multiples import is_unimodular
 from bilevelpy.reductions.trees import linear_terms
+from bilevelpy.system.patience import check
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.optimality.conditions import KKT

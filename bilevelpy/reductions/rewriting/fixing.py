@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from bilevelpy.patience import check
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.rows import Functions
+from bilevelpy.system.patience import check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence

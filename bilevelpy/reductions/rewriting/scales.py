@@ -20,8 +20,8 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 
-from bilevelpy.patience import check
 from bilevelpy.reductions.trees import quadratic_terms
+from bilevelpy.system.patience import check
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.rows import Functions, Rows, System

@@ -15,9 +15,9 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
-from bilevelpy.patience import check
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.rows import Follower, Functions, System, join_functions
+from bilevelpy.system.patience import check
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

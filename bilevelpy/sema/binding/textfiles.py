@@ -16,7 +16,7 @@ from bilevelpy.ir.types import Label
 from bilevelpy.sema.binding.convert import index_labels
 from bilevelpy.sema.binding.npz import UNREADABLE, FileProblem, reason
 from bilevelpy.sema.binding.raw import Array, NotNumbers
-from bilevelpy.storage import JsonProblem, NotUtf8, loads, utf8_text, written_number
+from bilevelpy.system.storage import JsonProblem, NotUtf8, loads, utf8_text, written_number
 
 # Python's limit for whole numbers is no label's business: longer ones are text.
 _WHOLE = re.compile(r"[+-]?\d{1,300}", re.ASCII)

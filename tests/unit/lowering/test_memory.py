@@ -16,8 +16,8 @@ from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.lowering.programs import memory
 from bilevelpy.lowering.programs.memory import forecast, memory_words
 from bilevelpy.lowering.sums.streaming import StreamedOracle, make_oracle
-from bilevelpy.machine import in_words
 from bilevelpy.model import Given, read_model
+from bilevelpy.system.machine import in_words
 from tests.unit.lowering.programs import RIDGE, bound, ridge_data
 
 PAIRS = """

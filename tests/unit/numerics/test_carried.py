@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import bilevelpy as bl
-from bilevelpy import solving, storage
+from bilevelpy import solving
 from bilevelpy.analysis.structure import Structure
 from bilevelpy.backends import registry
 from bilevelpy.backends.whole import ProgramBackend
@@ -29,6 +29,7 @@ from bilevelpy.numerics.lower.preconditioner import PairPreconditioner
 from bilevelpy.numerics.lower.solve import LowerSolution
 from bilevelpy.numerics.quasi_newton import BFGS, SR1
 from bilevelpy.options import SolveOptions
+from bilevelpy.system import storage
 from bilevelpy.testing import CASES
 
 Vec = torch.Tensor

@@ -15,13 +15,13 @@ import pytest
 import torch
 
 import bilevelpy as bl
-from bilevelpy import storage
 from bilevelpy.backends import registry
 from bilevelpy.numerics.driver.carried import Carried, Damaged
 from bilevelpy.numerics.driver.loop import run
 from bilevelpy.numerics.driver.runs import RunResult
 from bilevelpy.numerics.upper import eliminated, two_ways
 from bilevelpy.options import SolveOptions
+from bilevelpy.system import storage
 from tests.unit.lowering.programs import oracle as oracle_of
 from tests.unit.numerics.test_carried import Seen, through_a_file
 from tests.unit.numerics.test_pieces import Enumerated, data, model, text

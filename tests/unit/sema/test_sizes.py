@@ -8,9 +8,9 @@ import pytest
 
 import bilevelpy
 from bilevelpy.diagnostics import Source
-from bilevelpy.garbage import undisturbed
 from bilevelpy.ir.walk import level_roots, postorder
 from bilevelpy.sema import check
+from bilevelpy.system.garbage import undisturbed
 from tests.steps import steps
 
 UPPER = "upper { var x in [0, 1]; minimize x; }"

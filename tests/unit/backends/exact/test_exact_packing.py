@@ -14,10 +14,10 @@ from bilevelpy.backends.exact.followers import Progress
 from bilevelpy.backends.exact.outcome import Limits
 from bilevelpy.backends.exact.packing import Packing
 from bilevelpy.backends.exact.packing_tree import PackingTree
-from bilevelpy.patience import TooLong, until
 from bilevelpy.reductions.rewriting.lift import lift
 from bilevelpy.reductions.rewriting.separate import separate
 from bilevelpy.reductions.rows import system
+from bilevelpy.system.patience import TooLong, until
 
 pytest.importorskip("pyscipopt")
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from bilevelpy import storage
 from bilevelpy.backends import registry
 from bilevelpy.diagnostics import Source
 from bilevelpy.errors import BackendError, BilevelError, UsageError
@@ -24,6 +23,7 @@ from bilevelpy.markup.table import table
 from bilevelpy.model import Given, Model, build
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Result, Status
+from bilevelpy.system import storage
 
 # Seconds between two calls of a caller's function while a sweep goes on.
 INTERVAL = 10.0

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bilevelpy.interruption import as_interrupt, has_handler
+from bilevelpy.system.interruption import as_interrupt, has_handler
 
 
 @pytest.fixture

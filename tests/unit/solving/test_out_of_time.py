@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import bilevelpy
-from bilevelpy import patience, solving
+from bilevelpy import solving
 from bilevelpy.analysis.forms.predictors import find_predictors
 from bilevelpy.errors import BackendError
 from bilevelpy.ir.objectives import lower_objective
@@ -17,6 +17,7 @@ from bilevelpy.lowering.hessians.structured import structured_hessian
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.numerics.driver.deadline import DeadlineOracle, OutOfTime
 from bilevelpy.solving import judge
+from bilevelpy.system import patience
 from tests.steps import steps
 
 TEXT = """

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy import storage
+from bilevelpy.system import storage
 from bilevelpy.testing import CASES
 from tests.experiments.processes import CONTEXT, cut_short
 
@@ -39,9 +39,9 @@ def _data(name: str) -> tuple[str, dict[str, Any]]:
 
 def _work(text: str, data: dict[str, Any], folder: Path, options: dict[str, Any]) -> None:
     """A solve that goes on where it was, with a checkpoint at every iteration."""
-    import bilevelpy.checkpoint
+    import bilevelpy.records.checkpoint
 
-    bilevelpy.checkpoint.INTERVAL, bilevelpy.checkpoint.SHARE = 0.0, float("inf")
+    bilevelpy.records.checkpoint.INTERVAL, bilevelpy.records.checkpoint.SHARE = 0.0, float("inf")
     result = bl.solve(
         bl.parse(text, data=data), checkpoint=folder / "run.ckpt", resume=True,
         callback=lambda state: time.sleep(PACE), **options,

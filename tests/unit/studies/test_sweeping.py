@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy import sweeping
 from bilevelpy.cli.main import main
 from bilevelpy.result import Status
-from bilevelpy.sweeping import random_start
+from bilevelpy.studies import sweeping
+from bilevelpy.studies.sweeping import random_start
 
 # y = a x / 2, so F = (a x / 2 - 3)^2 has its minimum 0 at x = 6 / a.
 MODEL = """\

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy import storage
 from bilevelpy.errors import UsageError
 from bilevelpy.result import Certificate, Record, Result, Status
+from bilevelpy.system import storage
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram

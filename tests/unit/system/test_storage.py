@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bilevelpy import storage
 from bilevelpy.errors import UsageError
+from bilevelpy.system import storage
 
 
 def test_plain_takes_arrays_and_replaces_what_json_lacks() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import math
 
-from bilevelpy.progress import Progress
 from bilevelpy.result import Record
+from bilevelpy.solving.progress import Progress
 
 
 class Terminal(io.StringIO):

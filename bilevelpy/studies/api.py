@@ -12,8 +12,8 @@ from bilevelpy.model import Model
 from bilevelpy.options import names_of
 
 if TYPE_CHECKING:
-    from bilevelpy.comparison import Comparison
-    from bilevelpy.sweeping import Sweep
+    from bilevelpy.studies.comparison import Comparison
+    from bilevelpy.studies.sweeping import Sweep
 
 
 def compare(
@@ -41,7 +41,7 @@ def compare(
         Where a name is unknown, or no backend is named: before the first solve.
     """
     from bilevelpy.backends import registry
-    from bilevelpy.comparison import compared
+    from bilevelpy.studies.comparison import compared
 
     given = registry.names() if backends is None else names_of(backends, "backends")
     names = list(dict.fromkeys(given))
@@ -106,7 +106,7 @@ def sweep(
     UsageError
         A name is unknown, or nothing is to be run.
     """
-    from bilevelpy.sweeping import sweep as run
+    from bilevelpy.studies.sweeping import sweep as run
 
     if not isinstance(params, Mapping | None):
         raise UsageError(f"params takes names with lists of values, found {params!r:.80}")

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy import checkpoint, storage
 from bilevelpy.backends import registry
+from bilevelpy.records import checkpoint
 from bilevelpy.result import Status
+from bilevelpy.system import storage
 from tests.unit.dispatcher.test_escalation import QUADRATIC, Broken, with_first
 
 MODEL = """\

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy import storage
 from bilevelpy.errors import UsageError
 from bilevelpy.numerics.driver.carried import Carried, InStep
 from bilevelpy.numerics.driver.packed import PREFIX, packed, unpacked
-from bilevelpy.provenance import data_hashes, text_hash
+from bilevelpy.records.provenance import data_hashes, text_hash
+from bilevelpy.records.saved import record_of, result_of
 from bilevelpy.result import Record, Result
-from bilevelpy.saved import record_of, result_of
+from bilevelpy.system import storage
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram

@@ -1,0 +1,1 @@
+"""Many solves of one model: backends side by side, and grids in parallel processes."""
