@@ -20,8 +20,8 @@ from bilevelpy.loading import parse as parse
 from bilevelpy.loading import read as read
 from bilevelpy.model import Model
 from bilevelpy.options import SolveOptions, dtype_name, names_of
+from bilevelpy.system.deadline import reading
 from bilevelpy.system.garbage import undisturbed
-from bilevelpy.system.patience import reading
 from bilevelpy.system.storage import path_given
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import numpy as np
 from bilevelpy.errors import BackendError
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Certificate, Status
-from bilevelpy.system.patience import TooLong, until
+from bilevelpy.system.deadline import TooLong, until
 
 if TYPE_CHECKING:
     from bilevelpy.ir.program import BoundProgram, Program

@@ -13,7 +13,7 @@ from bilevelpy.cli import arguments
 from bilevelpy.cli.solve import shown
 from bilevelpy.cli.sources import load
 from bilevelpy.options import SolveOptions
-from bilevelpy.system.patience import reading
+from bilevelpy.system.deadline import reading
 
 Answer = Annotated[
     Path,

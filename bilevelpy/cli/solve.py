@@ -19,7 +19,7 @@ from bilevelpy.cli.guard import DONE, INTERRUPTED, UNSOLVED
 from bilevelpy.cli.ranks import rank, world
 from bilevelpy.cli.sources import load
 from bilevelpy.options import SolveOptions
-from bilevelpy.system.patience import reading
+from bilevelpy.system.deadline import reading
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure
@@ -117,13 +117,12 @@ def solve(
     # Only now, when the model is known to be right, the libraries that take seconds to load.
     from bilevelpy.solving import Request
 
-    along = {} if plot_along is None else {"along": plot_along}
-    if plot is not None and (plot_kind != "convergence" or along):
+    drawn = {} if plot_along is None else {"along": plot_along}
+    if plot is not None and (plot_kind != "convergence" or drawn):
         from bilevelpy.pictures import require
 
-        require(
-            loaded.bound, plot_kind, plot_along
-        )  # a picture that cannot be drawn is said before the solve
+        # A picture that cannot be drawn is said before the solve.
+        require(loaded.bound, plot_kind, plot_along)
     request = Request(
         start={} if start is None else _values(start, loaded),
         progress=False if quiet else None,
@@ -137,7 +136,7 @@ def solve(
     result = _run(loaded, options, request, began)
     if result is None:  # a process that served the one which solves
         return DONE
-    draw = partial(result.plot, kind=plot_kind, model=loaded, **along)
+    draw = partial(result.plot, kind=plot_kind, model=loaded, **drawn)
     _save([(out, result.save), (plot, draw)], quiet)
     return shown(result, loaded, as_json)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.types import Axes, Axis, AxisKind, Label
-from bilevelpy.system.patience import check
+from bilevelpy.system.deadline import check
 
 if TYPE_CHECKING:
     from bilevelpy.diagnostics import Span

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from bilevelpy.reductions import scalar as sc
-from bilevelpy.system.patience import check
+from bilevelpy.system.deadline import check
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from bilevelpy.system.machine import machine_memory
-from bilevelpy.system.patience import check
+from bilevelpy.system.deadline import check
+from bilevelpy.system.memory import machine_memory
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Sparse = Any  # SciPy ships no types

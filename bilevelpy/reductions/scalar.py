@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from bilevelpy.system.patience import check
+from bilevelpy.system.deadline import check
 
 
 @dataclass(frozen=True, slots=True)

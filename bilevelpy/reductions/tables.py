@@ -14,7 +14,7 @@ from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.columns import Columns
 from bilevelpy.reductions.evaluation import Evaluation
 from bilevelpy.reductions.polynomial import Sparse
-from bilevelpy.system.patience import check
+from bilevelpy.system.deadline import check
 
 if TYPE_CHECKING:
     from bilevelpy.diagnostics import Span

@@ -29,7 +29,7 @@ from bilevelpy.solving.out_of_time import answer_at_start
 from bilevelpy.solving.request import Clock, Request
 from bilevelpy.solving.starts import given_values, start_at
 from bilevelpy.solving.whole import solve_whole
-from bilevelpy.system.patience import LEAST, TooLong, until
+from bilevelpy.system.deadline import LEAST, TooLong, until
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure

@@ -31,7 +31,7 @@ from bilevelpy.solving.posed import posed
 from bilevelpy.solving.request import Clock, Request
 from bilevelpy.solving.starts import given_values, named_values, start_vectors
 from bilevelpy.solving.whole import solve_whole
-from bilevelpy.system.patience import LEAST, TooLong, until
+from bilevelpy.system.deadline import LEAST, TooLong, until
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,7 +19,7 @@ from bilevelpy.numerics.driver.loop import RunResult
 from bilevelpy.numerics.scaled import ScaledOracle, Units
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Certificate, Status
-from bilevelpy.system.patience import TooLong, until
+from bilevelpy.system.deadline import TooLong, until
 
 if TYPE_CHECKING:
     from bilevelpy.solving.posed import Posed

@@ -11,7 +11,7 @@ from lark.lexer import Token
 from bilevelpy.diagnostics import Diagnostic, Fix, Source, Span, diagnostic
 from bilevelpy.syntax import tokens as table
 from bilevelpy.syntax.ast import MAX_DEPTH
-from bilevelpy.system.patience import check
+from bilevelpy.system.deadline import check
 
 
 @dataclass(frozen=True, slots=True)

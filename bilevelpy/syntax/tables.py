@@ -21,7 +21,7 @@ from lark.parse_tree_builder import ExpandSingleChild
 from lark.parsers.lalr_analysis import Shift
 
 from bilevelpy.syntax.build import Builder
-from bilevelpy.system.patience import check
+from bilevelpy.system.deadline import check
 
 STARTS = ["start", "item", "stmt", "constraint", "upper_head", "lower_head", "foreign"]
 OPTIONS: dict[str, Any] = {

@@ -14,7 +14,7 @@ from bilevelpy.analysis.convexity.stand_ins import PRODUCT, StandIns
 from bilevelpy.analysis.structure import Evidence
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.walk import postorder
-from bilevelpy.system.patience import check
+from bilevelpy.system.deadline import check
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.forms.form import Forms

@@ -22,7 +22,7 @@ from bilevelpy.analysis.forms.scope import Scope
 from bilevelpy.analysis.forms.terms import Term
 from bilevelpy.ir import expr as ir
 from bilevelpy.ir.program import Level
-from bilevelpy.system.patience import check
+from bilevelpy.system.deadline import check
 
 Key = tuple[str, str]
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from bilevelpy.analysis.probing.eigenvalues import FACTOR, least_eigenvalue
 from bilevelpy.analysis.probing.flat import hidden_directions
-from bilevelpy.system.patience import check
+from bilevelpy.system.deadline import check
 
 Vec = np.ndarray
 

@@ -28,7 +28,7 @@ from bilevelpy.backends.exact.outcome import Limits, Outcome
 from bilevelpy.backends.exact.packing_nodes import LeaderRows, Node, Open
 from bilevelpy.backends.exact.scip import LEAST
 from bilevelpy.reductions.integer.multiples import common_unit
-from bilevelpy.system.patience import check
+from bilevelpy.system.deadline import check
 
 if TYPE_CHECKING:
     from bilevelpy.backends.exact.packing import Item, Option, Packing

@@ -23,7 +23,7 @@ from bilevelpy.backends.whole import ProgramAnswer
 from bilevelpy.numerics.certificate.constrained import without_point
 from bilevelpy.reductions.optimality.prices import shadow_prices
 from bilevelpy.result import Status
-from bilevelpy.system.patience import TooLong, until
+from bilevelpy.system.deadline import TooLong, until
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

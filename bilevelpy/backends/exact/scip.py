@@ -22,8 +22,8 @@ from bilevelpy.backends.exact.expressions import INFINITE, constant, engine, mov
 from bilevelpy.backends.exact.outcome import Interlude, Limits, Outcome
 from bilevelpy.numerics.programs.follower import objective_scale
 from bilevelpy.reductions.trees import linear_terms, quadratic_terms
+from bilevelpy.system.deadline import TooLong
 from bilevelpy.system.interruption import as_interrupt, has_handler, unlost
-from bilevelpy.system.patience import TooLong
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.columns import Columns

@@ -27,7 +27,7 @@ from bilevelpy.reductions.rewriting.intervals import column_ranges, propagated
 from bilevelpy.reductions.rows import Functions, Rows, join_rows
 from bilevelpy.reductions.tables import free_rows
 from bilevelpy.reductions.trees import tree_of
-from bilevelpy.system.patience import check
+from bilevelpy.system.deadline import check
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.optimality.conditions import KKT

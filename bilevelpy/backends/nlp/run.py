@@ -29,7 +29,7 @@ from bilevelpy.numerics.certificate.local_probe import Probe, probe
 from bilevelpy.numerics.wording import wording
 from bilevelpy.reductions.optimality.prices import shadow_prices
 from bilevelpy.result import Certificate, Status
-from bilevelpy.system.patience import TooLong, until
+from bilevelpy.system.deadline import TooLong, until
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -47,7 +47,7 @@ from bilevelpy.reductions.refusal import Refused
 from bilevelpy.reductions.rewriting.lift import lift
 from bilevelpy.reductions.rewriting.separate import separate
 from bilevelpy.reductions.rows import system
-from bilevelpy.system.patience import TooLong, until
+from bilevelpy.system.deadline import TooLong, until
 
 if TYPE_CHECKING:
     from bilevelpy.backends.nlp.options import NLPOptions

@@ -21,7 +21,7 @@ from bilevelpy.ir.evaluate import Interpreter
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.program import Data
 from bilevelpy.ir.walk import postorder
-from bilevelpy.system.patience import check
+from bilevelpy.system.deadline import check
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Labels = tuple[int, ...]

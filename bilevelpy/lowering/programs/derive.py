@@ -22,7 +22,7 @@ from bilevelpy.ir import expr as ir
 from bilevelpy.ir.expr import Expr
 from bilevelpy.ir.walk import postorder
 from bilevelpy.lowering.programs.kernels import TINY
-from bilevelpy.system.patience import check
+from bilevelpy.system.deadline import check
 
 if TYPE_CHECKING:
     from bilevelpy.ir.build import Builder

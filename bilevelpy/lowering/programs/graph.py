@@ -32,7 +32,7 @@ from bilevelpy.lowering.programs.externs import call_extern
 from bilevelpy.lowering.programs.fusing import fold_factors, squared, takes_sign, terms_of
 from bilevelpy.lowering.programs.recording import Recorder, Value, Variables, broadcast
 from bilevelpy.lowering.programs.slots import Slot, SlotKind, sparse_node
-from bilevelpy.system.patience import check
+from bilevelpy.system.deadline import check
 
 if TYPE_CHECKING:
     from bilevelpy.ir.build import Builder

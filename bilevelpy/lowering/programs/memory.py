@@ -15,7 +15,7 @@ from bilevelpy.ir.mapped import VARIABLE, budget, is_mapped, streamed_bytes
 from bilevelpy.ir.objectives import lower_objective, upper_objective
 from bilevelpy.ir.program import BoundProgram, Program
 from bilevelpy.ir.walk import params, postorder
-from bilevelpy.system.machine import in_words, machine_memory
+from bilevelpy.system.memory import in_words, machine_memory
 
 # Leaves that exist anyway, and broadcasts, which are never stored.
 _FREE = (ir.ParamRef, ir.VarRef, ir.Const, ir.Fill, ir.Align)

@@ -20,7 +20,7 @@ from bilevelpy.numerics.programs.linearised import confirmed_by_tangent
 from bilevelpy.numerics.programs.smooth import Program
 from bilevelpy.numerics.wording import wording
 from bilevelpy.result import Certificate
-from bilevelpy.system.patience import check
+from bilevelpy.system.deadline import check
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.rows import System

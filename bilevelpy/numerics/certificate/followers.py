@@ -11,7 +11,7 @@ from bilevelpy.numerics.certificate.constrained import Findings, examine_point
 from bilevelpy.numerics.programs.follower import follower_program
 from bilevelpy.numerics.programs.linearised import confirmed_by_tangent, tangent_bound
 from bilevelpy.numerics.rows.resolver import RowsResolver
-from bilevelpy.system.patience import check
+from bilevelpy.system.deadline import check
 
 if TYPE_CHECKING:
     from bilevelpy.lowering.oracle import TorchOracle

@@ -17,7 +17,7 @@ from bilevelpy.numerics.certificate.constrained import FEASIBLE, Findings, check
 from bilevelpy.numerics.certificate.followers import Followers
 from bilevelpy.numerics.certificate.lower import LowerCheck
 from bilevelpy.numerics.certificate.resolve import Resolver
-from bilevelpy.system.patience import check
+from bilevelpy.system.deadline import check
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure

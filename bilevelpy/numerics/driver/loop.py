@@ -19,7 +19,7 @@ from bilevelpy.numerics.driver.measure import Finish
 from bilevelpy.numerics.driver.runs import PATH, Callback, IterationState, Onward, Report, RunResult
 from bilevelpy.options import SolveOptions
 from bilevelpy.result import Record, Status
-from bilevelpy.system.patience import LEAST, TooLong, until
+from bilevelpy.system.deadline import LEAST, TooLong, until
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure

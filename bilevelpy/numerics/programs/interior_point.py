@@ -19,8 +19,8 @@ import scipy.sparse as sp
 
 from bilevelpy.errors import BackendError
 from bilevelpy.reductions import scalar as sc
+from bilevelpy.system.deadline import check
 from bilevelpy.system.interruption import unlost
-from bilevelpy.system.patience import check
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.rows import Functions, Rows

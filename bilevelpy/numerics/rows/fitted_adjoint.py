@@ -20,7 +20,7 @@ import torch
 from bilevelpy.numerics.cones.nearest_feasible import derivatives
 from bilevelpy.numerics.linear_solve import norm, unit
 from bilevelpy.numerics.qp.saddle import least_squares, saddle
-from bilevelpy.system.patience import TooLong, check, time_left
+from bilevelpy.system.deadline import TooLong, check, time_left
 
 if TYPE_CHECKING:
     from bilevelpy.lowering.oracle import TorchOracle

@@ -28,8 +28,8 @@ from bilevelpy.reductions.polynomial import (
 from bilevelpy.reductions.refusal import refuse
 from bilevelpy.reductions.tables import Functions
 from bilevelpy.reductions.trees import quadratic_terms
-from bilevelpy.system.machine import in_words, machine_memory
-from bilevelpy.system.patience import check
+from bilevelpy.system.deadline import check
+from bilevelpy.system.memory import in_words, machine_memory
 
 if TYPE_CHECKING:
     from bilevelpy.diagnostics import Span

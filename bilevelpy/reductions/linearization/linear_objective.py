@@ -28,7 +28,7 @@ from scipy.sparse.linalg import splu
 
 from bilevelpy.reductions.monomials import Terms, functions_of
 from bilevelpy.reductions.trees import linear_terms, quadratic_terms
-from bilevelpy.system.patience import check
+from bilevelpy.system.deadline import check
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.columns import Columns

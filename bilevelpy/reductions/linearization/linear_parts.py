@@ -23,7 +23,7 @@ from bilevelpy.reductions.linearization.linear_objective import (
 from bilevelpy.reductions.monomials import Terms, functions_of
 from bilevelpy.reductions.rows import Functions
 from bilevelpy.reductions.trees import tree_of
-from bilevelpy.system.patience import check
+from bilevelpy.system.deadline import check
 
 if TYPE_CHECKING:
     from collections.abc import Callable

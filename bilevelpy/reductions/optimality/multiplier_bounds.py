@@ -30,7 +30,7 @@ from scipy.sparse.csgraph import connected_components
 
 from bilevelpy.reductions.integer.multiples import is_unimodular
 from bilevelpy.reductions.trees import linear_terms
-from bilevelpy.system.patience import check
+from bilevelpy.system.deadline import check
 
 if TYPE_CHECKING:
     from bilevelpy.reductions.optimality.conditions import KKT

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.rows import Functions
-from bilevelpy.system.patience import check
+from bilevelpy.system.deadline import check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence

@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 from bilevelpy.reductions import scalar as sc
 from bilevelpy.reductions.rows import Follower, Functions, System, join_functions
-from bilevelpy.system.patience import check
+from bilevelpy.system.deadline import check
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,7 +17,7 @@ from bilevelpy.lowering.programs import memory
 from bilevelpy.lowering.programs.memory import forecast, memory_words
 from bilevelpy.lowering.sums.streaming import StreamedOracle, make_oracle
 from bilevelpy.model import Given, read_model
-from bilevelpy.system.machine import in_words
+from bilevelpy.system.memory import in_words
 from tests.unit.lowering.programs import RIDGE, bound, ridge_data
 
 PAIRS = """

@@ -17,7 +17,7 @@ from bilevelpy.lowering.hessians.structured import structured_hessian
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.numerics.driver.deadline import DeadlineOracle, OutOfTime
 from bilevelpy.solving import judge
-from bilevelpy.system import patience
+from bilevelpy.system import deadline
 from tests.steps import steps
 
 TEXT = """
@@ -31,7 +31,7 @@ report r = x;
 @pytest.fixture
 def at_once(monkeypatch):
     """No second of grace."""
-    for module in (patience, solving):
+    for module in (deadline, solving):
         monkeypatch.setattr(module, "LEAST", 0.0)
 
 
@@ -102,8 +102,8 @@ BELOW = TEXT.replace("for i in n);", "for i in n); subject to c: sum(y) <= 2;")
 
 def test_a_certificate_that_takes_too_long_is_none(monkeypatch):
     def late(*arguments: object, **named: object) -> None:
-        with patience.until(-math.inf):
-            patience.check()
+        with deadline.until(-math.inf):
+            deadline.check()
 
     monkeypatch.setattr(judge, "examine_rows", late)
     result = bilevelpy.solve(bilevelpy.parse(BELOW), backend="blocc", max_iter=3, time_limit=60)

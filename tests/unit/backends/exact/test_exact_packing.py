@@ -17,7 +17,7 @@ from bilevelpy.backends.exact.packing_tree import PackingTree
 from bilevelpy.reductions.rewriting.lift import lift
 from bilevelpy.reductions.rewriting.separate import separate
 from bilevelpy.reductions.rows import system
-from bilevelpy.system.patience import TooLong, until
+from bilevelpy.system.deadline import TooLong, until
 
 pytest.importorskip("pyscipopt")
 

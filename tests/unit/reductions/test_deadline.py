@@ -15,7 +15,7 @@ from bilevelpy.backends.nlp.backend import NLP
 from bilevelpy.backends.nlp.options import NLPOptions
 from bilevelpy.options import SolveOptions
 from bilevelpy.reductions import scalar as sc
-from bilevelpy.system.patience import TooLong, check, until
+from bilevelpy.system.deadline import TooLong, check, until
 
 TREE = sc.mul(sc.Num(2.0), sc.Col(0), sc.Col(1))
 
