@@ -49,7 +49,9 @@ def parse(
 ) -> Model:
     """Check and bind a model given as text; parameters and errors are those of :func:`load`."""
     if not isinstance(text, str):
-        raise UsageError(f"parse takes the text of a model, found {text!r:.80}")
+        raise UsageError(f"parse takes the text of a model, found {type(text).__name__}")
+    if text.endswith(".blv") and "\n" not in text:
+        raise UsageError(f"parse takes the text of a model; `load` reads the file {text}")
     return build(Source(TEXT, text), _given(data, externs, keywords))
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bilevelpy.diagnostics import Diagnostic, Severity, Source
 from bilevelpy.errors import ExportError, ModelError, UsageError
-from bilevelpy.options import did_you_mean
+from bilevelpy.options import near_or_all
 from bilevelpy.sema import check
 from bilevelpy.system.storage import open_text
 
@@ -208,6 +208,10 @@ def read_model(path: str | Path, given: Given, others: Iterable[str] = ()) -> Mo
 
 def read_source(path: str | Path) -> Source:
     """The text of a model file; what is not a readable text file is an error of usage."""
+    if isinstance(path, str) and path.strip()[-1:] in ("}", ";"):
+        raise UsageError(
+            "this is the text of a model, not the path of a file: bl.parse reads texts"
+        )
     near = _near(Path(path))
     if near is not None:
         raise UsageError(f"there is no {path}; did you mean `{near}`?")
@@ -245,10 +249,18 @@ def check_names(program: Program, keywords: Iterable[str], others: Iterable[str]
     for name in keywords:
         if name not in known:
             options = list(others)
-            hint = did_you_mean(name, [*known, *options])
-            close = difflib.get_close_matches(name, options, n=1)
-            what = "unknown option" if close else f"model `{program.name}` declares no data called"
-            raise UsageError(f"{what} `{name}`{hint}")
+            model = f"model `{program.name}`"
+            if any(name == v.name for level in program.levels for v in level.variables):
+                raise UsageError(
+                    f"`{name}` is a variable of {model}, not data: its value is found "
+                    "(`start` takes values to begin with)"
+                )
+            hint = near_or_all(name, [*known, *options])
+            if difflib.get_close_matches(name, options, n=1):
+                raise UsageError(f"unknown option `{name}`{hint}")
+            if options and not difflib.get_close_matches(name, known, n=1):
+                raise UsageError(f"`{name}` is neither an option nor data of {model}{hint}")
+            raise UsageError(f"{model} declares no data called `{name}`{hint}")
 
 
 def check_externs(externs: Any) -> None:

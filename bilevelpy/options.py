@@ -10,11 +10,20 @@ from typing import Any
 
 from bilevelpy.errors import UsageError
 
+# Names that a message lists.
+LISTED = 24
+
 
 def did_you_mean(name: str, known: list[str]) -> str:
     """`` (did you mean `x`?)`` for the closest known name, or an empty string."""
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean `{close[0]}`?)" if close else ""
+
+
+def near_or_all(name: str, known: list[str]) -> str:
+    """As :func:`did_you_mean`; where nothing is close, all that there is, if that is few."""
+    listed = f"; there are: {', '.join(known)}" if 0 < len(known) <= LISTED else ""
+    return did_you_mean(name, known) or listed
 
 
 def names_of(value: Any, argument: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from bilevelpy.cli.guard import DONE
 
 def backends(
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="Say which of them take this model.")
+        str | None, typer.Argument(metavar="MODEL", help="Say which of them take this model.")
     ] = None,
     data: arguments.Data = None,
     param: arguments.Param = None,

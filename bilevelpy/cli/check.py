@@ -36,7 +36,7 @@ class Format(StrEnum):
 
 def check(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="Model files, or directories of them.")
+        list[str], typer.Argument(metavar="MODEL", help="Model files, or directories of them.")
     ],
     data: arguments.Data = None,
     param: arguments.Param = None,

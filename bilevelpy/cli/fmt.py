@@ -17,7 +17,7 @@ from bilevelpy.system import storage
 
 def fmt(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="Model files, or directories of them.")
+        list[str], typer.Argument(metavar="MODEL", help="Model files, or directories of them.")
     ],
     check: Annotated[
         bool, typer.Option("--check", help="Change nothing; exit 1 if something would.")

@@ -20,9 +20,7 @@ INLINE = 5_000
 def import_model(
     files: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="FILE...", help="MPS or LP and AUX, canonical JSON, AMPL, or records."
-        ),
+        typer.Argument(metavar="FILE", help="MPS or LP and AUX, canonical JSON, AMPL, or records."),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="MODEL.blv", help="The model to write.")],
     name: Annotated[

@@ -49,7 +49,7 @@ class Row:
 
 def run_tests(
     paths: Annotated[
-        list[str], typer.Argument(metavar="PATH...", help="Model files, or directories of them.")
+        list[str], typer.Argument(metavar="PATH", help="Model files, or directories of them.")
     ],
     backend: Annotated[str, typer.Option(metavar="NAME", help="Solve with this backend.")] = "auto",
     tol: arguments.Tolerance = 1e-6,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from bilevelpy.errors import UsageError
-from bilevelpy.options import did_you_mean
+from bilevelpy.options import near_or_all
 from bilevelpy.records.checkpoint import Best, Saved, counted_on
 from bilevelpy.result import Record, Status
 
@@ -45,7 +45,7 @@ class Watched:
         name = rest.strip() if sign is not None else text.strip()
         known = program.reports
         if name not in known:
-            hint = did_you_mean(name, list(known))
+            hint = near_or_all(name, list(known))
             raise UsageError(f"{option}: there is no report `{name}`{hint}")
         if known[name].value.axes:
             raise UsageError(f"{option}: report `{name}` is not a single number")

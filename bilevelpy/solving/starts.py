@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from bilevelpy.errors import UsageError
-from bilevelpy.options import did_you_mean
+from bilevelpy.options import near_or_all
 from bilevelpy.records.checkpoint import Saved
 from bilevelpy.result import Result
 from bilevelpy.sema.binding.starts import start_array
@@ -56,7 +56,7 @@ def given_values(
         meant = known.get(name, [])
         if len(meant) != 1:
             problem = "several variables are called" if meant else "there is no variable"
-            raise UsageError(f"{what}: {problem} `{name}`{did_you_mean(name, list(known))}")
+            raise UsageError(f"{what}: {problem} `{name}`{near_or_all(name, list(known))}")
         other = twice.setdefault(id(meant[0]), name)
         if other != name:
             raise UsageError(f"{what}: `{other}` and `{name}` are one variable")

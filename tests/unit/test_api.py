@@ -122,6 +122,12 @@ def test_wrong_names_are_suggested(toy: bl.Model) -> None:
         bl.solve(toy, maxiter=3)
     with pytest.raises(bl.UsageError, match=r"no data called `weigth` .did you mean `weight`"):
         bl.solve(toy, weigth=3)
+    with pytest.raises(bl.UsageError, match=r"neither an option nor data .*: weight, data"):
+        bl.solve(toy, tolerance=1e-3)
+    with pytest.raises(bl.UsageError, match="`x` is a variable of model `toy`, not data"):
+        bl.solve(toy, x=3)
+    with pytest.raises(bl.UsageError, match="no variable `z`; there are: x, "):
+        bl.solve(toy, start={"z": 1})
     with pytest.raises(bl.UsageError, match="did you mean `weight`"):
         bl.parse(TOY, wieght=3)
     with pytest.raises(bl.UsageError, match="did you mean `direct`"):

@@ -102,6 +102,8 @@ MODEL = bl.parse("model m; upper { var x in [0, 1]; maximize x; }")
         (lambda: bl.load_result(3), "load_result takes the path of a file"),
         (lambda: bl.export(MODEL, to="lp", path=3), "export takes the path of a file"),
         (lambda: bl.parse(None), "parse takes the text of a model"),
+        (lambda: bl.parse("toy.blv"), "`load` reads the file toy.blv"),
+        (lambda: bl.solve("model m; upper { }"), "bl.parse reads texts"),
         (lambda: bl.solve(MODEL, externs=3), "externs takes a mapping"),
         (lambda: bl.parse("model m;", externs=3), "externs takes a mapping"),
         (lambda: bl.dispatch(3), "dispatch takes a structure or a model"),
