@@ -6,8 +6,7 @@ functions as coefficients (``polynomial``, ``monomials``) or ``scalar`` trees, m
 The folders, each above those that it uses:
 
 - ``linearization``: programs of one level made linear, convex or mixed-integer.
-- ``optimality``: ``kkt`` makes ``conditions`` where ``validity`` allows it; ``pessimistic`` takes
-  the worst of the best responses.
+- ``optimality``: conditions of optimality in place of the followers.
 - ``integer``: followers whose best responses are multiples of a number, or at vertices.
 - ``rewriting``: rows into rows. Units, ranges, fixed columns, kinks, followers that fall apart.
 """

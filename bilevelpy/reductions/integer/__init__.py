@@ -1,1 +1,3 @@
-"""Integer followers whose best responses are known to be multiples of a number, or vertices."""
+"""Integer followers: whose best responses are ``multiples`` of a number, when a leader's choice
+among them is at ``vertices``, and when their ``relaxation`` is integral.
+"""
