@@ -29,4 +29,4 @@ def looks(n: int, monkeypatch) -> int:
 
 
 def test_what_rows_share_is_looked_at_once(monkeypatch):
-    assert looks(160, monkeypatch) < 4.8 * looks(40, monkeypatch)
+    assert looks(80, monkeypatch) < 4.8 * looks(20, monkeypatch)
