@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import fields
+from typing import Annotated, Any
 
 import typer
 
@@ -13,20 +14,25 @@ from bilevelpy.cli.guard import DONE
 
 def backends(
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="Say which of them take this model.")
+        str | None, typer.Argument(metavar="MODEL|NAME", help="A model, or one of the methods.")
     ] = None,
     data: arguments.Data = None,
     param: arguments.Param = None,
     as_json: arguments.AsJson = False,
 ) -> int:
     """List the solution methods, a line each; for a model, which accept it and why the others do
-    not.
+    not; for a method, its options with their defaults.
     """
     from bilevelpy.backends import registry
 
     found = {name: registry.get(name) for name in registry.names()}
     verdicts: dict[str, str] = {}
-    if model is not None:
+    options: dict[str, Any] = {}
+    if model in found:
+        found = {model: found[model]}
+        # The tolerance is that of `--tol`.
+        options = {f.name: f.default for f in fields(found[model].options) if f.name != "tol"}
+    elif model is not None:
         from bilevelpy import api
         from bilevelpy.cli.sources import load
 
@@ -35,14 +41,19 @@ def backends(
             answer = backend.accepts(structure)
             verdicts[name] = f"accepts: {answer.reason}" if answer else f"rejects: {answer.reason}"
     if as_json:
-        rows = {
+        rows: dict[str, dict[str, Any]] = {
             n: {"title": b.title, "reference": b.reference, "verdict": verdicts.get(n)}
             for n, b in found.items()
         }
+        if model in rows:
+            rows[model]["options"] = options
         print_json({"backends": rows})
         return DONE
     for name, backend in found.items():
         print_entry(name, max(map(len, found)), f"{backend.title} [{backend.reference}]")
         if name in verdicts:
             print_entry("", max(map(len, found)), verdicts[name])
+    if options:
+        listed = ", ".join(f"{option} = {value}" for option, value in options.items())
+        print_entry("", max(map(len, found)), f"options: {listed}")
     return DONE

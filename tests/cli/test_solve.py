@@ -256,6 +256,11 @@ def test_backends(capsys: Capture) -> None:
     assert main(["backends", "refused.blv", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["backends"]
     assert all(row["verdict"].startswith("rejects") for row in rows.values())
+    assert main(["backends", "nlp"]) == 0
+    assert "options: starts = 8, form = auto" in capsys.readouterr().out
+    assert main(["backends", "nlp", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["backends"].values()
+    assert row["options"] == {"starts": 8, "form": "auto"}
 
 
 def test_compare(capsys: Capture) -> None:
