@@ -37,8 +37,9 @@ def test_both_sides_of_lines_at_every_scale() -> None:
 def test_a_valley_beside_a_slope_without_end_is_no_response(objective: str, backend: str) -> None:
     model = bl.parse(MODEL.replace("OBJECTIVE", objective))
     result = bl.solve(
-        model, backend=backend, force=True, time_limit=20, max_iter=60, progress=False
-    )
+        model, backend=backend, force=True, time_limit=20, max_iter=60, progress=False,
+        options={"starts": 2} if backend == "nlp" else {},
+    )  # fmt: skip
     assert not result.success
     assert "unbounded" in result.message or "still falls" in result.message
 
@@ -81,6 +82,6 @@ def test_a_response_at_infinity_is_not_certified(f):
         "model t; upper { var x in [0, 1] start 0.5; minimize (y - 1)^2 + x; }\n"
         f"lower f {{ var y; minimize {f}; }}\n"
     )
-    found = bl.solve(bl.parse(text), backend="nlp", progress=False, time_limit=20)
+    found = bl.solve(bl.parse(text), backend="nlp", time_limit=20, options={"starts": 2})
     assert not found.success
     assert found.certificate is None or "at infinity" in found.certificate.reasons[0]
