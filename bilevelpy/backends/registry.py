@@ -8,7 +8,6 @@ import warnings
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec
 from typing import Any
 
 from bilevelpy.backends.base import Backend
@@ -18,7 +17,7 @@ from bilevelpy.system.garbage import undisturbed
 
 GROUP = "bilevelpy.backends"
 
-# name -> "module:class"; what is not there (yet) is not listed.
+# name -> "module:class"
 BUILTIN = {
     "direct": "bilevelpy.backends.implicit.direct:Direct",
     "aid": "bilevelpy.backends.implicit.aid:AID",
@@ -79,15 +78,7 @@ def _origin(point: EntryPoint) -> str:
 
 def names() -> list[str]:
     """All backends that can be named, built-in ones first."""
-    return [*_present(), *sorted(n for n in _plugins() if n not in BUILTIN)]
-
-
-@cache
-def _present() -> tuple[str, ...]:
-    """Built-in backends whose module is installed."""
-    return tuple(
-        name for name, place in BUILTIN.items() if find_spec(place.partition(":")[0]) is not None
-    )
+    return [*BUILTIN, *sorted(n for n in _plugins() if n not in BUILTIN)]
 
 
 @cache
@@ -126,7 +117,7 @@ def get(name: str) -> Backend[Any]:
     BackendError
         Where it is a plugin that cannot be loaded.
     """
-    if name in _present():
+    if name in BUILTIN:
         return _builtin(name)
     if name in _plugins():
         found = _plugin(name)
@@ -141,5 +132,5 @@ def get(name: str) -> Backend[Any]:
 
 def all_backends() -> list[Backend[Any]]:
     """Every backend that loads, in the order of :func:`names`."""
-    found = [_builtin(n) if n in _present() else _plugin(n) for n in names()]
+    found = [_builtin(n) if n in BUILTIN else _plugin(n) for n in names()]
     return [b for b in found if b is not None]
