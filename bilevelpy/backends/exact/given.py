@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.backends.exact.at_point import by_conditions
 from bilevelpy.backends.exact.backend import Exact
-from bilevelpy.backends.exact.followers import FEASIBLE, Followers
-from bilevelpy.backends.exact.kinks import kink_columns
-from bilevelpy.backends.exact.leader import leaders_best
-from bilevelpy.backends.exact.outcome import Limits
-from bilevelpy.backends.exact.prices import check_prices
-from bilevelpy.backends.exact.proof import violations
-from bilevelpy.backends.exact.resolve import resolved
-from bilevelpy.backends.exact.ties import ties_by_values
+from bilevelpy.backends.exact.certificate.prices import check_prices
+from bilevelpy.backends.exact.certificate.proof import violations
+from bilevelpy.backends.exact.certificate.ties import ties_by_values
+from bilevelpy.backends.exact.engine.outcome import Limits
+from bilevelpy.backends.exact.relaxations.at_point import by_conditions
+from bilevelpy.backends.exact.responses.followers import FEASIBLE, Followers
+from bilevelpy.backends.exact.responses.kinks import kink_columns
+from bilevelpy.backends.exact.responses.leader import leaders_best
+from bilevelpy.backends.exact.responses.resolve import resolved
 from bilevelpy.backends.whole import Hooks, ProgramAnswer, parts_of, start_from, writing
 from bilevelpy.errors import BackendError, UsageError
 from bilevelpy.ir.types import Stance
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from bilevelpy.backends.exact.options import ExactOptions
     from bilevelpy.ir.program import BoundProgram
     from bilevelpy.options import SolveOptions
+    from bilevelpy.reductions.rewriting.normalize import Units
     from bilevelpy.reductions.rows import System
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -113,31 +114,13 @@ class Given:
                 units = normalize(stated)
         except Refused as error:
             raise BackendError(str(error)) from error
-        v = _placed(stated, hooks.start) / units.columns
         pessimistic = bound.program.stance is Stance.PESSIMISTIC
-        limits = _limits(options, began)
         followers = Followers(units.system, lambda: _limits(options, began))
-        notes: tuple[str, ...] = ()
-        doubts: tuple[str, ...] = ()
-        priced = bool((stated.columns.owner < 0).any())
-        if priced or (self.responds and any(f.nash for f in stated.followers)):
-            try:
-                known = by_conditions(
-                    units.system, v, limits, responds=self.responds, pessimistic=pessimistic
-                )
-            except Refused as error:
-                raise BackendError(str(error)) from error
-            if known is None:
-                return self._without_prices(stated, units.given(v), began)
-            program, values = known
-            v = values[: v.size]
-            if priced:
-                notes, doubts = check_prices(program, values, limits, units)
-        elif self.responds:
-            v = _responded(followers, v, pessimistic, self.convex)
-        else:
-            v = _with_heights(units.system, v)
-            doubts = _moved(units.system, v)
+        v = _placed(stated, hooks.start) / units.columns
+        completed = self._completed(followers, v, units, pessimistic)
+        if completed is None:
+            return self._without_prices(stated, units.given(v), began)
+        v, notes, doubts = completed
         found = [_answer(followers, k, v, self.convex) for k in range(len(stated.followers))]
         solved = {k: f[1] for k, f in enumerate(found) if not isinstance(f, str)}
         ties: Ties | None = None
@@ -176,6 +159,29 @@ class Given:
             stated, point, {}, status, said, certificate, searched.nodes, (),
             time.perf_counter() - began,
         )  # fmt: skip
+
+    def _completed(
+        self, followers: Followers, v: Array, units: Units, pessimistic: bool
+    ) -> tuple[Array, tuple[str, ...], tuple[str, ...]] | None:
+        """The point with what is not given of it (responses, prices, heights of kinks), notes on it
+        and doubts about it; None where no prices belong to it.
+        """
+        s, limits = followers.system, followers.limits()
+        priced = bool((s.columns.owner < 0).any())
+        if priced or (self.responds and any(f.nash for f in s.followers)):
+            try:
+                known = by_conditions(s, v, limits, responds=self.responds, pessimistic=pessimistic)
+            except Refused as error:
+                raise BackendError(str(error)) from error
+            if known is None:
+                return None
+            program, values = known
+            said = check_prices(program, values, limits, units) if priced else ((), ())
+            return values[: v.size], *said
+        if self.responds:
+            return _responded(followers, v, pessimistic, self.convex), (), ()
+        v = _with_heights(s, v)
+        return v, (), _moved(s, v)
 
     def _without_prices(self, stated: System, point: Array, began: float) -> ProgramAnswer:
         """The answer where the followers' conditions have no solution at the point."""

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.backends.exact.enumerate import MOST, few_choices
-from bilevelpy.backends.exact.expressions import engine
-from bilevelpy.backends.exact.necessary import high_point
-from bilevelpy.backends.exact.program import conditions, sharper
-from bilevelpy.backends.exact.ties import require_sharp
+from bilevelpy.backends.exact.certificate.ties import require_sharp
+from bilevelpy.backends.exact.engine.expressions import engine
+from bilevelpy.backends.exact.leaders.few_choices import MOST, few_choices
+from bilevelpy.backends.exact.relaxations.conditions import conditions, sharper
+from bilevelpy.backends.exact.relaxations.necessary import high_point
 from bilevelpy.backends.whole import with_start
 from bilevelpy.errors import BackendError
 from bilevelpy.ir.types import Stance

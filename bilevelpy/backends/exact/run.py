@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from bilevelpy.backends.exact.beside import points_beside
-from bilevelpy.backends.exact.demands import demands_of
-from bilevelpy.backends.exact.infeasible import NO_RESPONSE, Why, explain_infeasible
-from bilevelpy.backends.exact.outcome import Outcome
-from bilevelpy.backends.exact.polish import polish
-from bilevelpy.backends.exact.prices import beyond_bounds, open_prices
-from bilevelpy.backends.exact.proof import Proof
-from bilevelpy.backends.exact.resolve import resolved
-from bilevelpy.backends.exact.status import end_of, end_without_point, is_close
+from bilevelpy.backends.exact.certificate.infeasible import NO_RESPONSE, Why, explain_infeasible
+from bilevelpy.backends.exact.certificate.prices import beyond_bounds, open_prices
+from bilevelpy.backends.exact.certificate.proof import Proof
+from bilevelpy.backends.exact.certificate.status import end_of, end_without_point, is_close
+from bilevelpy.backends.exact.engine.outcome import Outcome
+from bilevelpy.backends.exact.leaders.demands import demands_of
+from bilevelpy.backends.exact.points.beside import points_beside
+from bilevelpy.backends.exact.points.polish import polish
+from bilevelpy.backends.exact.responses.resolve import resolved
 from bilevelpy.backends.exact.ways import Ways
 from bilevelpy.backends.whole import ProgramAnswer
 from bilevelpy.numerics.certificate.constrained import without_point

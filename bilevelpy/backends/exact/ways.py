@@ -10,35 +10,37 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bilevelpy.backends.exact.choices import answered_choices, convex_choices
-from bilevelpy.backends.exact.cuts import solve_by_cuts
-from bilevelpy.backends.exact.duality import write_duality
-from bilevelpy.backends.exact.enumerate import best_of, few_choices, worst_of_few
-from bilevelpy.backends.exact.followers import FEASIBLE, Followers, Progress
-from bilevelpy.backends.exact.infeasible import boundless
-from bilevelpy.backends.exact.linking import has_tree, is_linked
-from bilevelpy.backends.exact.local import LocalPhase, confirm, first_look
-from bilevelpy.backends.exact.outcome import Interlude, Limits, Outcome
-from bilevelpy.backends.exact.pace import Pace
-from bilevelpy.backends.exact.packing import Packing
-from bilevelpy.backends.exact.packing_tree import PackingTree
-from bilevelpy.backends.exact.pessimistic import Pessimist
-from bilevelpy.backends.exact.price_bounds import with_price_bounds
+from bilevelpy.backends.exact.adversaries.packing import Packing
+from bilevelpy.backends.exact.adversaries.packing_tree import PackingTree
+from bilevelpy.backends.exact.adversaries.zero_sum import ZeroSum, is_zero_sum
+from bilevelpy.backends.exact.branch_and_cut.linking import has_tree, is_linked
+from bilevelpy.backends.exact.branch_and_cut.rounds import solve_by_cuts
+from bilevelpy.backends.exact.branch_and_cut.tree import solve_by_tree
+from bilevelpy.backends.exact.certificate.infeasible import boundless
+from bilevelpy.backends.exact.certificate.status import is_close
+from bilevelpy.backends.exact.engine.outcome import Interlude, Limits, Outcome
+from bilevelpy.backends.exact.engine.pace import Pace
+from bilevelpy.backends.exact.engine.scip import LEAST
+from bilevelpy.backends.exact.leaders.convex_choices import answered_choices, convex_choices
+from bilevelpy.backends.exact.leaders.enumerate import best_of, worst_of_few
+from bilevelpy.backends.exact.leaders.few_choices import few_choices
+from bilevelpy.backends.exact.leaders.pessimistic import Pessimist
+from bilevelpy.backends.exact.leaders.tried import best_of_tried, choices_to_try
+from bilevelpy.backends.exact.points.local import LocalPhase, confirm, first_look
+from bilevelpy.backends.exact.points.search import good_point, search_on
 from bilevelpy.backends.exact.programs import Programs
-from bilevelpy.backends.exact.relax import Relaxed
-from bilevelpy.backends.exact.scip import LEAST
-from bilevelpy.backends.exact.search import good_point, search_on
-from bilevelpy.backends.exact.status import is_close
-from bilevelpy.backends.exact.tree import solve_by_tree
-from bilevelpy.backends.exact.tried import best_of_tried, choices_to_try
-from bilevelpy.backends.exact.whole_answer import in_whole_numbers
-from bilevelpy.backends.exact.zero_sum import ZeroSum, is_zero_sum
+from bilevelpy.backends.exact.relaxations.duality import write_duality
+from bilevelpy.backends.exact.relaxations.price_bounds import with_price_bounds
+from bilevelpy.backends.exact.relaxations.relax import Relaxed
+from bilevelpy.backends.exact.responses.followers import FEASIBLE, Followers
+from bilevelpy.backends.exact.responses.progress import Progress
+from bilevelpy.backends.exact.responses.whole_answer import in_whole_numbers
 from bilevelpy.backends.whole import Hooks
 from bilevelpy.ir.walk import duals
 
 if TYPE_CHECKING:
-    from bilevelpy.backends.exact.cut import Cut
     from bilevelpy.backends.exact.options import ExactOptions
+    from bilevelpy.backends.exact.responses.cut import Cut
     from bilevelpy.ir.program import BoundProgram
     from bilevelpy.options import SolveOptions
 

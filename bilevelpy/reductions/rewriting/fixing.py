@@ -1,5 +1,5 @@
-"""Functions with some columns at fixed values: trees that become polynomials of degree two are read
-back into coefficients.
+"""Functions with some columns at fixed values, or at ones that move with others: trees that become
+polynomials of degree two are read back into coefficients.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from bilevelpy.system.deadline import check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from bilevelpy.reductions.polynomial import Sparse
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -166,3 +168,45 @@ def fix_products(functions: Functions, fixed: Mapping[int, float]) -> Functions:
         if left.nnz:
             quadratic[row] = left
     return Functions(constant, sp.csr_array(linear), quadratic, functions.trees)
+
+
+def placed(
+    functions: Functions, own: Array, response: Array, slopes: Sparse | None = None
+) -> Functions:
+    """The functions with a follower's own columns at ``response + slopes @ v``; only the others
+    still move.
+    """
+    width = own.size
+    move = sp.diags_array(np.where(own, 0.0, 1.0)).tocsr()
+    base = np.where(own, response, 0.0)
+    if slopes is not None:
+        move = sp.csr_array(move + slopes)
+        functions = _moved(functions, response, slopes)
+    fixed = fix(functions, np.flatnonzero(~own), response)
+    constant = fixed.constant + fixed.linear @ base
+    linear = sp.csr_array(fixed.linear @ move).tolil()
+    quadratic = {}
+    for r, q in fixed.quadratic.items():
+        constant[r] += 0.5 * float(base @ (q @ base))
+        linear[[r], :] = linear[[r], :].toarray() + (move.T @ (q @ base)).reshape(1, width)
+        kept = sp.csr_array(move.T @ q @ move)
+        kept.eliminate_zeros()
+        if kept.nnz:
+            quadratic[r] = kept
+    rows = linear.tocsr()
+    rows.eliminate_zeros()
+    return Functions(constant, rows, quadratic, fixed.trees)
+
+
+def _moved(functions: Functions, response: Array, slopes: Sparse) -> Functions:
+    """Trees with the response, as it moves, in place of the columns that move."""
+    moves: dict[int, sc.Scalar] = {}
+    for j in np.flatnonzero(np.diff(slopes.indptr)):
+        span = slice(slopes.indptr[j], slopes.indptr[j + 1])
+        terms = zip(slopes.indices[span], slopes.data[span], strict=True)
+        parts = [sc.mul(sc.Num(float(c)), sc.Col(int(i))) for i, c in terms]
+        moves[int(j)] = sc.add(*parts, sc.Num(float(response[j])))
+    trees = {
+        r: mapped(tree, lambda c: moves.get(c.index, c)) for r, tree in functions.trees.items()
+    }
+    return Functions(functions.constant, functions.linear, functions.quadratic, trees)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.backends.exact.outcome import Outcome
-from bilevelpy.backends.exact.scip import Model
-from bilevelpy.backends.exact.status import end_of
+from bilevelpy.backends.exact.certificate.status import end_of
+from bilevelpy.backends.exact.engine.outcome import Outcome
+from bilevelpy.backends.exact.engine.scip import Model
 
 pytest.importorskip("pyscipopt")
 

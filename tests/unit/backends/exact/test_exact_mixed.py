@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.backends.exact.beside import is_comparable, settled_beside
-from bilevelpy.backends.exact.necessary import high_point, necessary
+from bilevelpy.backends.exact.points.beside import is_comparable, settled_beside
+from bilevelpy.backends.exact.relaxations.necessary import high_point, necessary
 from bilevelpy.reductions.rows import system
 
 pytest.importorskip("pyscipopt")

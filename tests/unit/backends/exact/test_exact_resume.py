@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import bilevelpy as bl
+from bilevelpy.backends.exact.engine.scip import Model
 from bilevelpy.backends.exact.run import Run
-from bilevelpy.backends.exact.scip import Model
 from bilevelpy.backends.whole import parts_of, start_from
 from bilevelpy.reductions.rows import system
 

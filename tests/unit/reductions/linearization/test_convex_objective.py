@@ -37,8 +37,8 @@ def least(program: KKT) -> float:
 @pytest.mark.parametrize("text", [COURNOT.format(n=2), COURNOT.format(n=3), STACKELBERG])
 def test_it_is_convex_and_keeps_its_values(text: str) -> None:
     pytest.importorskip("pyscipopt")
-    from bilevelpy.backends.exact.outcome import Limits
-    from bilevelpy.backends.exact.relax import Relaxed
+    from bilevelpy.backends.exact.engine.outcome import Limits
+    from bilevelpy.backends.exact.relaxations.relax import Relaxed
 
     program = conditions(text)
     found = convex_objective(program)

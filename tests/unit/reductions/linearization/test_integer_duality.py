@@ -127,8 +127,8 @@ def test_a_point_of_the_pairs_is_completed() -> None:
     found = whole_duality(program)
     assert found is not None
     pytest.importorskip("pyscipopt")
-    from bilevelpy.backends.exact.outcome import Limits
-    from bilevelpy.backends.exact.relax import Relaxed
+    from bilevelpy.backends.exact.engine.outcome import Limits
+    from bilevelpy.backends.exact.relaxations.relax import Relaxed
 
     at = Relaxed(program, {0: 1.0, 1: 1.0}).solve(Limits())
     assert at.values is not None

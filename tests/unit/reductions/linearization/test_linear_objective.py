@@ -43,8 +43,8 @@ def conditions(text: str) -> KKT:
 def complementary_points(program: KKT, count: int = 12) -> list[np.ndarray]:
     """Points of the program: x at random, a best response and its multipliers (by SCIP)."""
     pytest.importorskip("pyscipopt")
-    from bilevelpy.backends.exact.outcome import Limits
-    from bilevelpy.backends.exact.relax import Relaxed
+    from bilevelpy.backends.exact.engine.outcome import Limits
+    from bilevelpy.backends.exact.relaxations.relax import Relaxed
 
     rng = np.random.default_rng(0)
     columns, found = program.columns, []

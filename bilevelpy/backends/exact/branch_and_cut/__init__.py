@@ -1,0 +1,1 @@
+"""Followers that conditions do not settle: rounds of relaxations and cuts, or one tree."""

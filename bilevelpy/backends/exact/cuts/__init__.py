@@ -1,0 +1,1 @@
+"""What responses say of other points: the ways out of a cut, and sets without feasible points."""

@@ -1,0 +1,1 @@
+"""Leaders of their own kind: few choices, or a pessimistic stance."""

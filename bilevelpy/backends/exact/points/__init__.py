@@ -1,0 +1,1 @@
+"""Good points, with or without a proof: local solutions, searches, sharper values."""

@@ -1,0 +1,1 @@
+"""Programs of one level: what every best response meets, and nothing where that is all of it."""
