@@ -52,8 +52,9 @@ SMALL = 60
 ROUNDS = 0.2
 # Share of the time for a proof; the rest is for a search where it does not end.
 SHARE = 0.75
-# The same where every choice of the leader may be tried afterwards.
-TRIED = 0.25
+# The same where every choice of the leader may be tried afterwards, and seconds at least and for
+# each of them.
+TRIED, FIRST, EACH = 0.25, 2.0, 0.02
 # Share of the time for cuts of adversaries.
 ADVERSARIES = SHARE
 # Local solutions may take this share of the time, so many seconds, and so many starts.
@@ -107,14 +108,11 @@ class Ways(Programs):
             )
             return found
         if self.worst is not None:
-            share = 0.8  # the rest is for the certificate
-            return Pessimist(
-                self.program,
-                self.whole,
-                self.worst,
-                lambda part: self.limits(part * share),
-                self.state,
-            ).solve()
+
+            def share(part: float) -> Limits:
+                return self.limits(0.8 * part)  # the rest is for the certificate
+
+            return Pessimist(self.program, self.whole, self.worst, share, self.state).solve()
         if not self.settled and boundless(self.system) is not None:
             return Outcome("infeasible", None, math.inf, math.inf, 0, 0.0)
         if self.settled:
@@ -152,13 +150,8 @@ class Ways(Programs):
             return False
         seconds = time.perf_counter() - self.began
         unit = self.units.upper
-        return self.hooks.observe(
-            self.given,
-            self.units.given(self._in_whole_numbers(values)),
-            unit * objective,
-            unit * bound,
-            seconds,
-        )
+        v = self.units.given(self._in_whole_numbers(values))
+        return self.hooks.observe(self.given, v, unit * objective, unit * bound, seconds)
 
     def _in_whole_numbers(self, v: Array) -> Array:
         """The point with whole responses, where the model asks for them and they were found in real
@@ -291,7 +284,9 @@ class Ways(Programs):
         """Cuts for a proof; where time runs out, a search for a better point in what is left."""
         limited = math.isfinite(self.seconds)
         few = choices_to_try(self.system)
-        until = self.seconds * (TRIED if few is not None else SHARE if limited else 1.0)
+        until = self.seconds * (SHARE if limited else 1.0)
+        if few is not None:  # cuts get as much time as the other way takes
+            until = min(TRIED * self.seconds, max(FIRST, EACH * len(few)))
         relaxed: list[Array] = []
         state = self.state
         found = self._by_tree(until, relaxed)
@@ -311,7 +306,8 @@ class Ways(Programs):
         if not ended and few is not None:
             tried = best_of_tried(self.system, few, lambda: self.limits(0.8), state)
             ended = tried.status in ("optimal", "infeasible")
-            found = tried if ended else replace(found, values=state.best, objective=state.objective)
+            best = replace(found, values=state.best, objective=state.objective)
+            found = tried if ended else replace(best, bound=max(found.bound, tried.bound))
         if not ended and limited and not state.stopped:
             found = self._search(found, state, relaxed)
         self.solved = state.solved

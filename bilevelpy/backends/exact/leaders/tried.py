@@ -4,7 +4,8 @@ Cuts exclude responses one by one, and where each is best at a few x only, they 
 A leader who decides whole numbers in finite ranges has finitely many x. At each one the least F
 under the rows of all is a bound; where that is not below the best point, the followers are solved
 to global optimality, and F is least among their best responses by value (``leader``), where it is
-less than at the best point: that it is not is found out sooner than what it is.
+less than at the best point: that it is not is found out sooner than what it is. The x with the
+least bounds come first.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ def choices_to_try(system: System) -> Array | None:
 def best_of_tried(
     system: System, points: Array, limits: Callable[[], Limits], state: Progress
 ) -> Outcome:
-    """The best x and its proof; ``state`` has the best point so far, and may stop. What was not
-    solved in time leaves a point without a bound.
+    """The best x and its proof; ``state`` has the best point so far, and may stop. Of what was not
+    solved in time the least bound is left.
     """
 
     def sharper() -> Limits:
@@ -64,29 +65,25 @@ def best_of_tried(
 
     followers = Followers(system, sharper)
     own = system.upper_columns
-    rows = high_point(system)
 
     def ended(status: str, bound: float) -> Outcome:
         return Outcome(status, state.best, state.objective, bound, state.nodes, 0.0)
 
-    for x in points:
-        if sharper().seconds <= LEAST or state.stopped:
-            return ended("time_limit", -np.inf)
-        fixed = {int(j): float(v) for j, v in zip(own, x, strict=True)}
-        least = Relaxed(rows, fixed).solve(sharper())
-        state.nodes += least.nodes
-        if least.status == "infeasible":
-            continue
+    bounds = _bounds(system, points, sharper, state)
+    for i in np.argsort(bounds, kind="stable"):
+        x, bound = points[i], float(bounds[i])
         room = sharper().gap * max(1.0, abs(state.objective)) if state.best is not None else 0.0
-        if least.status == "optimal" and least.bound >= state.objective - room:
-            continue
+        if bound >= state.objective - room:
+            break
+        if sharper().seconds <= LEAST or state.stopped:
+            return ended("time_limit", bound)
         at = system.columns.start.copy()
         at[own] = x
         solved, status = responses(followers, at)
         if status == "infeasible":
             continue
         if status != "optimal":
-            return ended("time_limit", -np.inf)
+            return ended("time_limit", bound)
         below = state.objective - room
         found = leaders_best(followers, at, solved, below=below)
         state.nodes += found.nodes
@@ -101,9 +98,26 @@ def best_of_tried(
         if found.status == "infeasible":
             continue
         if found.status != "optimal" or found.values is None:
-            return ended("time_limit", -np.inf)
+            return ended("time_limit", bound)
         state.keep(found.values[: at.size], found.objective, solved)
     if state.best is None:
         return ended("infeasible", np.inf)
     gap = sharper().gap * max(1.0, abs(state.objective))
     return ended("optimal", state.objective - gap)
+
+
+def _bounds(system: System, points: Array, limits: Callable[[], Limits], state: Progress) -> Array:
+    """The least F at every x under the rows of all: infinite where they leave nothing, minus
+    infinity where it was not found in time.
+    """
+    rows, bounds = high_point(system), np.full(len(points), -np.inf)
+    bounded = Relaxed(rows).is_bounded(1.0)  # then it is at every x
+    for i, x in enumerate(points):
+        if limits().seconds <= LEAST or state.stopped:
+            break
+        at_x = Relaxed(rows, dict(zip(system.upper_columns.tolist(), x.tolist(), strict=True)))
+        found = at_x.model(rows.objective).solve(limits()) if bounded else at_x.solve(limits())
+        state.nodes += found.nodes
+        if found.status in ("optimal", "infeasible"):
+            bounds[i] = np.inf if found.status == "infeasible" else found.bound
+    return bounds

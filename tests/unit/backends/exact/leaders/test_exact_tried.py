@@ -83,6 +83,18 @@ def test_without_time_there_is_no_bound() -> None:
     assert pytest.approx(least(**data(3)), abs=1e-6) == found.objective
 
 
+def test_what_is_left_has_a_bound_where_a_run_stops() -> None:
+    """Whoever watches is content with the first point."""
+    program = system(bl.parse(EQUATION, data=data(1)).bound)
+    points = choices_to_try(program)
+    assert points is not None
+    state = Progress(watch=lambda values, objective, bound: True)
+    found = best_of_tried(program, points, Limits, state)
+    assert found.status == "time_limit"
+    assert -np.inf < found.bound <= least(**data(1)) + 1e-6
+    assert least(**data(1)) - 1e-6 <= found.objective
+
+
 def test_flat_followers_are_not_told_by_value() -> None:
     text = """
     upper { var x in binary; minimize y + x; }
