@@ -73,7 +73,8 @@ class Run(Ways):
         try:
             if not self.pessimistic:
                 v, moved = self._resolved(v)
-            small = self._proof(False).is_small(moved, found.objective)
+            off = max(moved, self._at(v, found).gap) if plain else moved
+            small = self._proof(False).is_small(off, found.objective)
             if plain and found.status == "optimal" and not small:
                 # What tolerances are worth is more than what sets points apart.
                 found, self.why = replace(found, status="trouble"), TOLERANCES
