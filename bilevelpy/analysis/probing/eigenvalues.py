@@ -112,4 +112,7 @@ def _proved(top: float, size: int, factor: Any, solve: Any) -> float:
         v = solve(lower, v)[0]
         estimate = 1.0 / float(np.linalg.norm(v))
     mu = FRACTION * estimate
-    return mu if mu > rounding and factor(mu + rounding) is not None else rounding
+    # The estimate is from above: where many eigenvalues lie near the least one, far above.
+    while mu > rounding and factor(mu + rounding) is None:
+        mu *= 0.5
+    return max(mu, rounding)

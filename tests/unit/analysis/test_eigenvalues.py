@@ -41,6 +41,20 @@ def test_negative(n: int) -> None:
     assert least_eigenvalue(spd(n, -0.1)) < 0
 
 
+def test_crowded_low_end() -> None:
+    """Steps of inverse iteration that end among the eigenvalues above the least one."""
+    draw = np.random.default_rng(3)
+    A = np.full(550, 0.02)
+    A[: 550 // 2] = np.linspace(1.0, 30.0, 550 // 2)
+    A[-1] = 0.013
+    v = draw.standard_normal(550)
+    v /= np.linalg.norm(v)
+    A = np.diag(A)
+    A = A - 2 * np.outer(v, v @ A)
+    A = A - 2 * np.outer(A @ v, v)
+    assert 0.4 * 0.013 <= least_eigenvalue(A) <= 0.013 * (1 + 1e-9)
+
+
 @pytest.mark.parametrize("n", [40, 600])
 def test_semidefinite_is_zero(n: int) -> None:
     A = np.random.default_rng(0).standard_normal((n // 2, n))
