@@ -29,6 +29,9 @@ Operator = Callable[[Vec], Vec]
 
 # Iterations after which a residual of this size is taken for rounding.
 FEW, ROUNDING = 25, 1e-9
+# What is new in an adjoint since the point before is known to this part of it: near minima
+# hypergradients are differences that an old one, good enough by its residual, leaves as they were.
+NEW = 0.1
 # A tangent part below this fraction of dF/dy is what rounding has left of it.
 NOTHING = 1e-15
 
@@ -72,25 +75,27 @@ def dense_adjoint(
         curvature.refresh(oracle, x, y)
     curvature.settle(face)
     H = on_face(oracle.hvp(x, y), face)
-    start, products = None, 0
+    u, rest, goal, products = torch.zeros_like(d), d, tol * size, 0
     if u0 is not None and bool(u0.any()):
-        start = face.project(u0)
+        u, products = face.project(u0), 1
+        rest = d - H(u)
+        goal = max(min(goal, NEW * norm(rest)), 1e-14 * size)
     for limit in (FEW, 2 * oracle.m + 10):
         solution = conjugate_gradients(
             H,
-            d,
-            tol=tol * size,
+            rest,
+            tol=goal,
             max_iter=limit,
-            u0=start,
             preconditioner=None if curvature.negative else curvature.solve,
         )
-        start, products = solution.u, products + solution.products
+        u, products = u + solution.u, products + solution.products
         curvature.rent += max(0, solution.products - FRESH)
         if solution.converged or solution.residual <= ROUNDING * size:
             break
+        rest, products = d - H(u), products + 1
     negative = solution.negative_curvature or curvature.negative
-    cross = oracle.cross(x, y)(solution.u)
-    return Adjoint(solution.u, cross, solution.residual / size, products, negative)
+    cross = oracle.cross(x, y)(u)
+    return Adjoint(u, cross, solution.residual / size, products, negative)
 
 
 def krylov_adjoint(

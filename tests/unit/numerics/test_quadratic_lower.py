@@ -65,6 +65,21 @@ def test_response_and_hypergradient_are_those_of_newton(text: str) -> None:
         torch.testing.assert_close(point.g, point.gF_x - adjoint.cross, rtol=1e-7, atol=1e-9)
 
 
+def test_an_adjoint_of_a_point_nearby_is_no_answer() -> None:
+    """One whose residual is below the tolerance already, by a factor that is no longer the one."""
+    o = oracle(TOY, A=definite(20))
+    curvature, y, whole = curvature_of(o), o.y0, o.domain_y.face(o.y0, o.y0)
+    curvature.refresh(o, o.x0, y)
+    curvature.H = curvature.H + torch.diag(torch.linspace(0.0, 0.1, 20, dtype=torch.float64))
+    d = torch.linspace(1.0, 2.0, 20, dtype=torch.float64)
+    exact, near = (
+        torch.from_numpy(np.linalg.solve(definite(20), v.numpy())) for v in (d, 1.001 * d)
+    )
+    found = dense_adjoint(o, o.x0, y, whole, d, curvature, tol=1e-2, u0=near)
+    H = torch.from_numpy(definite(20))
+    assert (H @ (found.u - exact)).norm() <= 0.1 * (H @ (near - exact)).norm()
+
+
 def test_quadratic_levels_take_one_step() -> None:
     """The toy of section 6.1: ``(I + A^-1) x = 1``."""
     A = definite(30, 1)
