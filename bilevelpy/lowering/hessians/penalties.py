@@ -37,4 +37,4 @@ def growth(f_yx: Callable[[Vec, Vec], Array], x: Vec, m: int) -> Array:
         grown, again = np.exp(rates * shifts), np.exp(rates * other)
         near = np.abs(after - 2.0 * grown * before) <= AGREES * grown * sizes
         near &= np.abs(then - again * before) <= AGREES * again * sizes
-    return np.where(near.all(0) & (rates >= 0.0) & (sizes > 0.0), rates, np.nan)
+    return np.where(near.all(0) & (sizes > 0.0), rates, np.nan)

@@ -10,7 +10,8 @@ of the weights that x penalises, and the response itself says what it is::
     q = -(f_yx' dy/dx) / (f_yx' y),    p = t / (1 + q t),    t = p / (1 - q p)
 
 The part falls like ``1 - q p``, and p is at e = 0 as long as x. For exponentials, ``q / a`` is what
-the penalty takes of the weight.
+the penalty takes of the weight. Where s falls with x (a < 0: logarithms of variances), the part
+grows with p, and q < 0.
 """
 
 from __future__ import annotations
@@ -53,15 +54,15 @@ class Shrinkage:
         lower bounds of x. As long as f_yy is positive definite there, a linear penalty has
         ``1 + q (low - x) > 0``, as an exponential has ``q < a``.
         """
-        lost, size = -np.add.reduce(mixed * R), y.dot(mixed)
-        rate = np.fmax(rates, LINEAR)
+        side, rate = np.where(rates < 0.0, -1.0, 1.0), np.fmax(np.abs(rates), LINEAR)
+        lost, size = -np.add.reduce(mixed * R), side * y.dot(mixed)
         room = 1.0 / rate
         np.subtract(x, low, out=room, where=rates == 0.0)
         # Weights of 0 tell nothing: half is the coordinate that does not bend.
         plain = np.isnan(rates) | ~(size > 0.0) | (lost * room > (1.0 + BEYOND) * size)
         q = np.divide(lost, size, out=0.5 * rate, where=~plain)
         most = (1.0 - INSIDE) / np.maximum(room, TINY)
-        return cls(x, np.minimum(np.maximum(q, INSIDE * rate), most), rate)
+        return cls(x, side * np.minimum(np.maximum(q, INSIDE * rate), most), side * rate)
 
     @property
     def bend(self) -> Array:
@@ -76,12 +77,16 @@ class Shrinkage:
 
     def ends(self, p: Array, box: Array) -> tuple[Array, Array]:
         """How far a step from p goes: the lower and upper bounds of x are rows of the box."""
-        q, rest = self.q, self.rate - self.q
-        low, high = self.coordinates(box)
+        # Penalties that fall with x are those that rise with -x.
+        side, q = np.sign(self.rate), np.abs(self.q)
+        rest = np.abs(self.rate) - q
+        p, bounds = side * p, side * self.coordinates(box)
+        low, high = bounds.min(0), bounds.max(0)
         # What the penalty takes grows like 1 + rest p, where it grows exponentially.
         least = (LEFT * (1.0 + rest * p) - 1.0) / rest
         low = np.where(rest > 0.0, np.maximum(low, least), low)
-        return low, np.minimum(high, (1.0 - LEFT * (1.0 - q * p)) / q)
+        high = np.minimum(high, (1.0 - LEFT * (1.0 - q * p)) / q)
+        return np.where(side > 0.0, low, -high), np.where(side > 0.0, high, -low)
 
     def point(self, p: Array) -> Array:
         """x of p."""

@@ -43,7 +43,7 @@ def around(at: np.ndarray, part: float, rate: float) -> Shrinkage:
     return Shrinkage.of(at, np.ones(len(at)), mixed, R, np.full(len(at), rate), at - 1.0)
 
 
-@pytest.mark.parametrize("rate", [1.0, math.log(10.0), 0.0, math.nan])
+@pytest.mark.parametrize("rate", [1.0, math.log(10.0), 0.0, -1.0, math.nan])
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
 def test_coordinates_and_points_are_each_others_inverse(rate: float, part: float) -> None:
     at, p = np.array([0.3, 1.2, 2.0]), np.array([0.2, -0.1, 0.05])
@@ -62,11 +62,13 @@ def test_coordinates_and_points_are_each_others_inverse(rate: float, part: float
         assert known.point(p) == pytest.approx(at + p)
 
 
-@pytest.mark.parametrize(("form", "rate"), [("exp", 1.0), ("10^", math.log(10.0)), ("", 0.0)])
+@pytest.mark.parametrize(
+    ("form", "rate"), [("exp", 1.0), ("10^", math.log(10.0)), ("", 0.0), ("-exp", -1.0)]
+)
 def test_the_response_is_linear_in_the_coordinate_of_each_penalty(form: str, rate: float) -> None:
     """All other penalties held, by closed-form fits."""
     d, n = data(), 15
-    s = {"exp": np.exp, "10^": lambda x: 10.0**x, "": lambda x: x}[form]
+    s = {"exp": np.exp, "10^": lambda x: 10.0**x, "": lambda x: x}.get(form, lambda x: np.exp(-x))
     H, c = d["X"].T @ d["X"] / n, d["X"].T @ d["y"] / n
 
     def fit(lam: np.ndarray) -> np.ndarray:
@@ -126,6 +128,17 @@ def test_linear_penalties_that_take_all_stay_within_the_box() -> None:
     assert known.point(low) == pytest.approx([0.0, 0.0], abs=1e-6)
 
 
+def test_penalties_that_fall_with_x_are_those_that_rise_with_its_negative() -> None:
+    at, p = np.array([0.5, -1.0]), np.array([0.1, -0.2])
+    rising, falling = around(-at, 0.3, 1.0), around(at, 0.3, -1.0)
+    box = np.array([[-4.0, -3.0], [3.0, 4.0]])
+    low, high = falling.ends(p, box)
+    mirrored = rising.ends(-p, -box[::-1])
+    assert (-high, -low) == (pytest.approx(mirrored[0]), pytest.approx(mirrored[1]))
+    assert falling.point(p) == pytest.approx(-rising.point(-p))
+    assert falling.slope(at + 0.4) == pytest.approx(rising.slope(-at - 0.4))
+
+
 @pytest.mark.parametrize("rate", [1.0, 0.0])
 def test_a_step_leaves_a_tenth_of_what_is_left(rate: float) -> None:
     """Also from the end of an earlier one, in the coordinates of the first point."""
@@ -154,7 +167,8 @@ def test_a_step_leaves_a_tenth_of_what_is_left(rate: float) -> None:
         ("sum(exp(lam) * (w - 1)^2) / 2", None),  # not a form in y alone
         ("sum(softplus(lam) * w^2)", None),
         ("exp(sum(lam)) * sumsq(w)", None),  # each column reads all of x
-        ("sum(exp(-lam) * w^2)", None),
+        ("sum(exp(-lam) * w^2)", -1.0),
+        ("sum(exp(lam) * (w + exp(lam))^2)", None),
         ("sum(exp(lam) * w^2) + sum(lam * w)", None),
     ],
 )
@@ -177,7 +191,7 @@ def test_units_of_the_upper_variables_change_the_rates() -> None:
     assert ScaledOracle(oracle, Units(x, y)).second_order.penalty_rates == pytest.approx(x.numpy())
 
 
-@pytest.mark.parametrize("penalty", ["exp(lam)", "10^lam"])
+@pytest.mark.parametrize("penalty", ["exp(lam)", "10^lam", "exp(-lam)"])
 def test_newton_in_them_ends_in_few_steps(penalty: str) -> None:
     """Steps in x have the length 1 along penalties that end at their bounds."""
     model = ridge(f"sum({penalty} * w^2) / 2", "in [-4, 2] start 0")
