@@ -13,6 +13,7 @@ import torch
 from bilevelpy.numerics.linear_solve import norm
 
 if TYPE_CHECKING:
+    from bilevelpy.lowering.domains.product import ProductSet
     from bilevelpy.lowering.protocol import Oracle
 
 Vec = torch.Tensor
@@ -25,6 +26,18 @@ FAR, NEAR = (1.0, 10.0, 100.0), 1e-2
 PARTS = (0.01, 0.03, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 # Differences of F below this (relative) are rounding.
 NOISE = 1e-10
+# What is left to fall up to the bounds is none below this part of what F has fallen from the start.
+LEFT = 1e-8
+
+
+def left(domain: ProductSet, x: Vec, gradient: Vec) -> float:
+    """By how much F falls from x up to the bounds at the slope that it has there: ``sum |g_i| times
+    the way that is left``; infinite without bounds.
+    """
+    if not domain.is_box:
+        return math.inf
+    way = torch.where(gradient > 0.0, x - domain.lower, domain.upper - x)
+    return float(torch.where(gradient == 0.0, 0.0, gradient.abs() * way).sum())
 
 
 class Plateau:

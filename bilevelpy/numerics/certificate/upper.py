@@ -9,7 +9,7 @@ import torch
 
 from bilevelpy.numerics.certificate.case import Case, axes_and_diagonals
 from bilevelpy.numerics.certificate.difference import MISMATCH, PROBE, Difference
-from bilevelpy.numerics.certificate.plateau import UNDERFLOW, Plateau
+from bilevelpy.numerics.certificate.plateau import LEFT, NOISE, UNDERFLOW, Plateau, left
 from bilevelpy.numerics.certificate.resolve import Answer, Resolver
 from bilevelpy.numerics.extent import HARDLY, extent_of, shows_no_scale
 from bilevelpy.numerics.linear_solve import norm
@@ -90,17 +90,18 @@ class UpperCheck:
             case.fail("the lower level has negative curvature at the re-solved response")
         case.found.details["hypergradient_scale"] = scale
         case.found.details["hypergradient_relative"] = pg / scale if scale > 0 else 0.0
-        kink = False
+        kink = level = False
         if pg > case.slope_tol * scale:
-            kink = self._is_kink()
+            level = self._is_level()
+            kink = not level and self._is_kink()
             if kink:
                 case.note("the point is a kink of F(x, y(x)), stationary in the sense of Clarke")
-            else:
+            elif not level:
                 case.fail(
                     f"the hypergradient is {pg:.2e}, {pg / scale:.0e} of its size elsewhere: not "
                     "stationary"
                 )
-        self.weak = kink or self._is_weak()
+        self.weak = kink or level or self._is_weak()
 
     def plateau(self) -> None:
         """Where Phi does not change at all around x, a vanishing gradient shows nothing: look
@@ -250,6 +251,24 @@ class UpperCheck:
             size = norm(torch.where(free, base.gradient, 0.0) + cross) + norm(cross)
             trials.append((x, size * norm(x - case.x)))
         return trials
+
+    def _is_level(self) -> bool:
+        """Whether what is left of F up to the bounds is nothing, and F is better nowhere far away:
+        strengths of penalties whose best value is infinite end on slopes that fade with all others.
+        """
+        case, base = self.case, self.base
+        most = left(self.oracle.domain_x, case.x, base.gradient)
+        if not most <= min(NOISE * abs(base.value), LEFT * self.fallen):
+            return False
+        seen = Plateau(self.oracle, case.x, base.value, case.extent)
+        seen.look(lambda x: self.solver.value(x, base), case.rng)
+        if seen.place is not None or not seen.rises:
+            return False
+        case.note(
+            f"at its slope F(x, y(x)) {case.upper_words.falls} by {most:.0e} up to the bounds, and "
+            f"is {case.upper_words.better} nowhere that was tried"
+        )
+        return True
 
     def _is_kink(self) -> bool:
         """Whether 0 lies (almost) in the hull of the hypergradients around the point."""

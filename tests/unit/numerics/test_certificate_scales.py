@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -146,3 +148,29 @@ def test_derivatives_that_overflow_are_named() -> None:
     found = bl.solve(bl.parse(text, data={"a": [1e200, 1.0]}))
     assert found.status == "diverged"
     assert "both objectives are finite at the start" in found.message
+
+
+# y = t / (1 + exp(x)): one weight with data and a penalty.
+SHRUNK = """
+model shrunk;
+param t;
+upper { var x in [-20, 40] start 0; minimize (y + 1)^2; }
+lower fit { var y; minimize (y - t)^2 / 2 + exp(x) * y^2 / 2; }
+"""
+
+
+@pytest.mark.parametrize(("t", "kind"), [(1.0, "local"), (-1.0, "none")])
+def test_a_slope_that_fades_towards_a_bound(t: float, kind: str) -> None:
+    """F falls to 1 as x grows, or is 0 where nothing is penalised: both are flat at 33."""
+    x = 33.0
+    y = t / (1.0 + math.exp(x))
+    found, _ = judged(bl.parse(SHRUNK, data={"t": t}), x, y)
+    assert found.kind == kind
+    found, _ = judged(bl.parse(SHRUNK, data={"t": t}), 10.0, t / (1.0 + math.exp(10.0)))
+    assert found.kind == "none"
+
+
+def test_a_penalty_without_a_best_value_ends_certified() -> None:
+    result = bl.solve(bl.parse(SHRUNK, data={"t": 1.0}), progress=False, time_limit=20)
+    assert result.success
+    assert pytest.approx(1.0, abs=1e-6) == result.F
