@@ -29,6 +29,7 @@ from bilevelpy.lowering.hessians.sparsity import linear_map
 from bilevelpy.lowering.hessians.structured import StructuredCurvature
 from bilevelpy.lowering.programs.constraints import standard_bodies
 from bilevelpy.lowering.programs.derive import COMPARISONS, derivatives
+from bilevelpy.lowering.programs.memory import widest
 from bilevelpy.lowering.programs.straight import Product, inner
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ Vec = torch.Tensor
 Array = np.ndarray[Any, np.dtype[np.float64]]
 # Products with f_yx up to which it is asked whether x are penalties: those of such columns are few.
 PRODUCTS = 30
+# Entries of a matrix that are written in the time of one of the data in a product with it.
+PASS = 4
 # Raises where the time is up.
 Check = Callable[[], None]
 
@@ -204,7 +207,7 @@ def _derived(oracle: Programs, rows: bool) -> _Derived | None:
             us = (*us, weight)
         L = builder.add([L, *priced])
     lower = StructuredCurvature.of(oracle, L, us)
-    if lower is not None and lower.passes >= oracle.n:
+    if lower is not None and _is_dear(oracle, lower):
         lower = None
     product = second_product(oracle, L, z if lower is None else xs, z, us)
     if product is None:
@@ -215,6 +218,14 @@ def _derived(oracle: Programs, rows: bool) -> _Derived | None:
     # Along both levels the directions have the columns of R in them, which are full.
     columns = Columns((size, oracle.n), None) if lower is None else _columns(oracle, product, size)
     return _Derived(mixed, product, lower, _columns(oracle, mixed, oracle.m), columns)
+
+
+def _is_dear(oracle: Programs, lower: StructuredCurvature) -> bool:
+    """Whether the matrix ``L_yy`` is more work than products with it, one for each upper variable:
+    that of many followers is mostly zeros.
+    """
+    by_products = PASS * oracle.n * widest(oracle.bound, (oracle.f_expr,))[0]
+    return lower.passes >= oracle.n or oracle.m**2 > by_products
 
 
 def _columns(oracle: Programs, product: Product, rows: int) -> Columns:

@@ -136,6 +136,22 @@ def test_the_matrix_over_few_columns_replaces_products_with_many_rows() -> None:
         assert (made._derived.lower is not None) is expected
 
 
+def test_many_followers_below_few_variables_have_no_whole_matrix() -> None:
+    """That of 200 followers would be zeros but for a 200th: products with columns come sooner."""
+    text = """
+    set K = 1..200; dim n, p; param X[K, n, p], s[K, n];
+    upper { var c[p] start 0.5; minimize sum(train.w[k, j]^2 + c[j] for k in K, j in p); }
+    lower train[k in K] {
+      var w[p];
+      minimize sum(logistic(s[k, i] * sum(X[k, i, j] * w[j] for j in p)) for i in n)
+          + sumsq(w - c);
+    }
+    """
+    draw = np.random.default_rng(0)
+    data = {"X": draw.standard_normal((200, 2, 3)), "s": draw.standard_normal((200, 2))}
+    assert oracle_of(text, **data).second_order._derived.lower is None
+
+
 def test_a_penalty_per_feature_has_all_columns_in_one_product() -> None:
     """And penalties of groups take one as well, whose members share no row."""
     oracle = oracle_of(FIT, **fit_data(p=12))
