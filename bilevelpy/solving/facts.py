@@ -17,6 +17,7 @@ from bilevelpy.dispatcher.conditions import MANY_LOWERS
 from bilevelpy.errors import BackendError, UsageError
 from bilevelpy.ir.fingerprint import fingerprints
 from bilevelpy.ir.types import Domain, DomainKind
+from bilevelpy.lowering.defined_start import begin_where_defined
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.lowering.sums.streaming import is_streamed, make_oracle
 from bilevelpy.model import Model
@@ -42,11 +43,12 @@ def oracle(model: Model, seconds: float = math.inf) -> TorchOracle:
     """
     if "oracle" not in model.cache:
         priced = reads_prices(model.program) and not is_streamed(model.bound)
-        model.cache["oracle"] = (
-            PricedOracle(model.bound) if priced else make_oracle(model.bound, seconds)
-        )
-    made: TorchOracle = model.cache["oracle"]
-    return made
+        made = PricedOracle(model.bound) if priced else make_oracle(model.bound, seconds)
+        if not is_streamed(model.bound):  # a look at the start would be a pass over files
+            begin_where_defined(made)
+        model.cache["oracle"] = made
+    known: TorchOracle = model.cache["oracle"]
+    return known
 
 
 def check_unchanged(model: Model) -> None:
