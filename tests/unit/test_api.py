@@ -351,7 +351,8 @@ def test_one_name_is_no_list_of_letters() -> None:
 
 def test_an_objective_that_is_not_finite_at_the_start_is_named() -> None:
     text = (
-        "upper { var x in [1, 5]; minimize w; } lower g { var w in [0, inf]; minimize x*w-log(w); }"
+        "upper { var x in [1, 5]; minimize w; }"
+        "lower g { var w in [0, inf] start 0; minimize x*w-log(w); }"
     )
     r = bl.solve(bl.parse(text))
     assert r.status == "diverged"

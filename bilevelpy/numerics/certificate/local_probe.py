@@ -24,6 +24,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 STEPS = (1e-2, 1e-3)
 RANDOM = 8
 MOST = 60
+# Directions between the best one and its neighbours: rounds, neighbours, upper variables at most.
+ROUNDS, NEIGHBOURS, FEW = 3, 4, 6
 # A fall of F by more than this (relative) is one.
 FALL = 1e-5
 # Rows of the leader may be off by this at a point beside.
@@ -79,24 +81,50 @@ def probe(
         first = first / largest  # whose square is a number
         directions = [first / np.linalg.norm(first), *directions]
     size = max(1.0, float(np.abs(v[chosen]).max(initial=0.0)))
-    tried, fall, place = 0, 0.0, None
     rows = Rows(system, v, chosen, respond, slopes, ROOM * size)
+    tried, fall, place = 0, 0.0, None
+
+    def look(d: Array, step: float) -> float | None:
+        """How far F falls at a point beside; None where there is none."""
+        nonlocal tried, fall, place
+        trial = v.copy()
+        trial[chosen] = np.clip(v[chosen] + step * size * d, low, high)
+        if np.array_equal(trial[chosen], v[chosen]):
+            return None
+        found = rows.point(trial, lambda: time.perf_counter() > deadline)
+        if found is None:
+            return None
+        tried += 1
+        gain = here - float(system.objective.value(found)[0])
+        if gain > FALL * max(1.0, abs(here)) and gain > fall:
+            fall, place = gain, found
+        return gain
+
     for step in STEPS:
-        for d in directions[: MOST // len(STEPS)]:
-            if time.perf_counter() > deadline:
-                return Probe(tried, fall, place, late=True)
-            trial = v.copy()
-            trial[chosen] = np.clip(v[chosen] + step * size * d, low, high)
-            if np.array_equal(trial[chosen], v[chosen]):
-                continue
-            found = rows.point(trial, lambda: time.perf_counter() > deadline)
-            if found is None:
-                continue
-            tried += 1
-            gain = here - float(system.objective.value(found)[0])
-            if gain > FALL * max(1.0, abs(here)) and gain > fall:
-                fall, place = gain, found
+        seen: list[tuple[float, Array]] = []
+        wanted = directions[: MOST // len(STEPS)]
+        finer = ROUNDS if chosen.size <= FEW and step == STEPS[-1] else 0
+        for _ in range(1 + finer):
+            for d in wanted:
+                if time.perf_counter() > deadline:
+                    return Probe(tried, fall, place, late=True)
+                gain = look(d, step)
+                if gain is not None:
+                    seen.append((gain, d))
+            wanted = [] if place is not None else between(seen)
     return Probe(tried, fall, place)
+
+
+def between(seen: list[tuple[float, Array]]) -> list[Array]:
+    """Directions halfway from that in which F falls most, or rises least, to those next to it:
+    where the edge of a piece of F holds x, the cone of those that lead down may be a narrow one.
+    """
+    if not seen:
+        return []
+    best = max(seen, key=lambda pair: pair[0])[1]
+    others = sorted((d for _, d in seen if d is not best), key=lambda d: -float(d @ best))
+    halves = [best / np.linalg.norm(best) + d / np.linalg.norm(d) for d in others[:NEIGHBOURS]]
+    return [d / np.linalg.norm(d) for d in halves if float(np.linalg.norm(d)) > 1e-6]
 
 
 def tangent(d: Array, normals: Array) -> Array:

@@ -123,6 +123,30 @@ def test_a_point_that_is_no_minimum_fails_the_probe() -> None:
     assert certify_local(made, best, late, convex=True).kind == "none"
 
 
+def test_probes_find_a_narrow_cone_at_the_edge_of_a_piece() -> None:
+    """F is linear where a.x <= 0, and higher by 50 beyond: it falls in 7 degrees of 360 beside 0,
+    which single random directions miss in three of four draws.
+    """
+    text = """
+    dim n = 2; param a[n], slope[n];
+    upper { var x[n] in [-9, 9]; minimize dot(slope, x) + 50 * y; }
+    lower fit { var y in [0, 1]; minimize -dot(a, x) * y; }
+    """
+    found = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        a, b = np.linalg.qr(rng.standard_normal((2, 2)))[0]
+        made = system(bl.parse(text, a=a, slope=-(b + 8 * a)).bound)
+
+        def respond(v: np.ndarray, a: np.ndarray = a) -> np.ndarray:
+            return np.array([*v[:2], float(a @ v[:2] > 1e-9)])
+
+        seen = probe(made, np.zeros(3), respond, rng)
+        assert seen.tried <= 40
+        found += seen.fall > 0.0
+    assert found >= 11
+
+
 def test_probes_return_to_an_equation_of_the_leader() -> None:
     """A step off `sum(y) == B` was dropped, and nothing was left to compare with."""
     text = """
