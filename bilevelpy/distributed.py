@@ -61,6 +61,7 @@ def shared(model: Model) -> Iterator[bool]:
     """
     import torch.distributed as dist
 
+    from bilevelpy.lowering.defined_start import begin_where_defined
     from bilevelpy.lowering.oracle import TorchOracle
     from bilevelpy.lowering.sums.sharded import (
         ShardedOracle,
@@ -94,8 +95,9 @@ def shared(model: Model) -> Iterator[bool]:
         make = ShardedStreamedOracle if is_streamed(model.bound) else ShardedOracle
         oracle = make(model.bound, group)
         _on_signals(_Interruption(oracle))
-        model.cache["oracle"] = oracle
         try:
+            begin_where_defined(oracle)
+            model.cache["oracle"] = oracle
             yield True
         finally:
             oracle.stop()

@@ -17,6 +17,7 @@ from bilevelpy.ir.walk import postorder, variables
 from bilevelpy.lowering.domains.product import ProductSet
 from bilevelpy.lowering.oracle import TorchOracle
 from bilevelpy.lowering.programs.layout import Layout
+from bilevelpy.lowering.sums.streaming import is_streamed
 
 Vec = torch.Tensor
 
@@ -32,8 +33,11 @@ def begin_where_defined(oracle: TorchOracle) -> None:
     """Move `x0` and `y0` of the oracle inside of the domains where an objective or its slope is
     not finite there, and is so inside; starts that the model declares stay.
 
-    Lower variables are moved before upper ones, and where no such point is found none are.
+    Lower variables are moved before upper ones, and where no such point is found none are. Data in
+    files is not looked at: every point would be a pass over it.
     """
+    if is_streamed(oracle.bound):
+        return
     objectives = [o for o in (oracle.F_expr, oracle.f_expr) if _partial(o)]
     if not objectives:
         return

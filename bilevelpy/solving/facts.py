@@ -44,8 +44,7 @@ def oracle(model: Model, seconds: float = math.inf) -> TorchOracle:
     if "oracle" not in model.cache:
         priced = reads_prices(model.program) and not is_streamed(model.bound)
         made = PricedOracle(model.bound) if priced else make_oracle(model.bound, seconds)
-        if not is_streamed(model.bound):  # a look at the start would be a pass over files
-            begin_where_defined(made)
+        begin_where_defined(made)
         model.cache["oracle"] = made
     known: TorchOracle = model.cache["oracle"]
     return known
