@@ -7,7 +7,7 @@ import pytest
 
 import bilevelpy as bl
 from bilevelpy.backends.exact.responses.resolve import resolved
-from bilevelpy.reductions.lift import lift
+from bilevelpy.reductions.rewriting.lift import lift
 from bilevelpy.reductions.rows import system
 
 pytest.importorskip("pyscipopt")
