@@ -26,6 +26,10 @@ LARGEST = 600
 # Upper variables, and entries of dy/dx, up to which a sparse factor of f_yy alone costs less than
 # one of the joint conditions.
 FEW, ENTRIES = 200, 2_000_000
+# Where R and Phi'' take as long as so many quasi-Newton steps, these come first until they have
+# taken as long: fewer are often enough. In operations of products of matrices, a step takes so many
+# for its Python alone, and for each entry of f_yy, which products with vectors read from memory.
+ENOUGH, STEP, READ = 10, 8e6, 70.0
 # Residuals of the sparse system that a step may have, relative to its right-hand side.
 SOLVED = 1e-6
 
@@ -39,10 +43,17 @@ def eliminated(oracle: Any, lower: QuadraticLower) -> Eliminated | InPieces | No
     if known is None:
         return None
     if oracle.domain_y.is_free:
-        return Eliminated(known, lambda: lower.columns(known.f_yx))
+        steps = int(_price(oracle.n, oracle.m) / (STEP + READ * oracle.m**2))
+        waiting = steps if steps > ENOUGH else 0
+        return Eliminated(known, lambda: lower.columns(known.f_yx), waiting)
     if not oracle.domain_x.is_box:
         return None
     return InPieces(known, lower, oracle.domain_x.lower.numpy(), oracle.domain_x.upper.numpy())
+
+
+def _price(n: int, m: int) -> float:
+    """Operations for R, for the products of it that Phi'' is made of, and for a factor."""
+    return 4.0 * m * m * n + 2.0 * n * n * m + n**3 / 3.0
 
 
 class Elimination:
@@ -86,15 +97,33 @@ class Elimination:
 
 class Eliminated(Elimination):
     """With ``R = dy/dx = -f_yy^-1 f_yx``; R and Phi'', which has to be positive definite, are
-    computed once in a run.
+    computed once in a run, after ``waiting`` points that are left to other steps.
     """
 
     def __init__(
-        self, known: JointQuadratic | SparseQuadratic, columns: Callable[[], Array | None]
+        self,
+        known: JointQuadratic | SparseQuadratic,
+        columns: Callable[[], Array | None],
+        waiting: int = 0,
     ) -> None:
         super().__init__()
-        self.known, self.columns = known, columns
+        self.known, self.columns, self.waiting = known, columns, waiting
         self._matrix: Array | None = None
+
+    def step(self, point: Point, g: Array, free: np.ndarray | None) -> Array | None:
+        """The same, once it is worth its price."""
+        if self.waiting > 0:
+            self.waiting -= 1
+            return None
+        return super().step(point, g, free)
+
+    def carried(self) -> dict[str, Any]:
+        """How long it still waits."""
+        return {"waiting": self.waiting}
+
+    def restore(self, known: Mapping[str, Any], oracle: Any) -> None:
+        """As it was."""
+        self.waiting = int(known["waiting"])
 
     def factor(self, free: np.ndarray | slice) -> Solve | None:
         """A Cholesky factor."""

@@ -293,6 +293,30 @@ def test_pieces_are_for_few_variables_with_bounds_below() -> None:
     assert isinstance(newton_of("free", 5, LARGEST), Eliminated)
 
 
+def test_elimination_waits_where_it_is_dear() -> None:
+    small, large = newton_of("free", 50, 50), newton_of("free", 400, 400)
+    assert isinstance(small, Eliminated)
+    assert isinstance(large, Eliminated)
+    assert small.waiting == 0
+    assert 10 < large.waiting < 40
+    small.restore(large.carried(), None)
+    assert small.waiting == large.waiting
+
+
+def test_what_steps_do_not_solve_is_eliminated_in_the_end() -> None:
+    draw, n = np.random.default_rng(0), 300
+    A = draw.standard_normal((n, n))
+    A = A @ A.T / n + 0.1 * np.eye(n)
+    bent = np.diag(np.logspace(-5.0, 0.0, n))
+    known = {"A": A, "B": np.eye(n), "b": np.zeros(n), "C": np.zeros((n, n)), "c": np.zeros(n),
+             "D": bent, "d": np.ones(n)}  # fmt: skip
+    model = bl.parse(text("free"), data=known)
+    found = bl.solve(model, backend="direct")
+    assert found.success
+    assert 10 < found.iterations < 20
+    np.testing.assert_allclose(found["x"], 1.0, rtol=1e-6)
+
+
 def test_other_objectives_have_no_pieces() -> None:
     bent = text("simplex").replace("quad(x - d, D) / 2", "sum(exp(x))")
     bent = bent.replace("D[n, n], d[n]", "d[n]")
