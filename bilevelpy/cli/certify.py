@@ -50,7 +50,9 @@ def certify(
         loaded = load(model, data, param, extern)
     from bilevelpy.records.saved import values_in
     from bilevelpy.solving.given import certify as examined
+    from bilevelpy.system.garbage import imports_done
 
+    imports_done()
     values = values_in(answer, loaded.bound, "ANSWER")
     result = examined(loaded, values, options, began)
     return shown(result, loaded, as_json)

@@ -61,7 +61,9 @@ def explain(
     from bilevelpy.backends import registry
     from bilevelpy.cli.tables import console, decision_table, structure_table
     from bilevelpy.lowering.programs.memory import memory_words
+    from bilevelpy.system.garbage import imports_done
 
+    imports_done()
     needs = registry.get(decision.chosen).cost(structure).memory if decision is not None else 0.0
     screen = console(errors=False)
     screen.print(structure_table(structure, full=True))

@@ -56,7 +56,9 @@ def export(
     from bilevelpy.exporters import registry
     from bilevelpy.exporters.base import Options
     from bilevelpy.exporters.write import export as write
+    from bilevelpy.system.garbage import imports_done
 
+    imports_done()
     exporter = registry.get(to)
     options = Options.of(arguments.options(option))
     loaded = load(model, data, param)

@@ -10,6 +10,7 @@ import sys
 from bilevelpy.cli.console import say
 from bilevelpy.cli.guard import DONE, INTERRUPTED
 from bilevelpy.errors import UsageError
+from bilevelpy.system.garbage import imports_done
 
 
 def lsp() -> int:
@@ -30,5 +31,6 @@ def lsp() -> int:
     signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
     if sys.stdin.isatty():
         say("an editor starts this and speaks to it over standard input; Ctrl-C ends it")
+    imports_done()
     create().start_io()
     return DONE

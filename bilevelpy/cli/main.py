@@ -30,7 +30,7 @@ from bilevelpy.cli import (
 )
 from bilevelpy.cli.console import say
 from bilevelpy.cli.guard import INTERRUPTED, guarded
-from bilevelpy.system.garbage import seldom
+from bilevelpy.system.garbage import wait_until_loaded
 
 app = typer.Typer(
     name="bilevelpy",
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     if arguments is None:  # the process is ours alone
-        seldom()
+        wait_until_loaded()
         _own_output()
         if isinstance(sys.stderr, io.TextIOWrapper):
             words = sys.stderr

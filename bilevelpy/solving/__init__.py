@@ -30,6 +30,7 @@ from bilevelpy.solving.request import Clock, Request
 from bilevelpy.solving.starts import given_values, start_at
 from bilevelpy.solving.whole import solve_whole
 from bilevelpy.system.deadline import LEAST, TooLong, until
+from bilevelpy.system.garbage import imports_done
 
 if TYPE_CHECKING:
     from bilevelpy.analysis.structure import Structure
@@ -52,6 +53,7 @@ def run(model: Model, options: SolveOptions, request: Request, began: float) -> 
     made anew where the run has shown facts to be wrong; ``decision.notes`` tell. Where the time is
     up before one could be chosen, the answer is the point to start from.
     """
+    imports_done()
     clock, doing = Clock(began), "compiled"
     check_device(options.device)  # also where the method has no use for one
     check_unchanged(model)

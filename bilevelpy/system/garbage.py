@@ -7,12 +7,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# New objects between two looks at the youngest, in processes that are the command line's own. The
-# default of 700 makes a look at all of torch's objects of what is imported, a quarter of a second.
+# New objects between two looks at the youngest, in processes that are the command line's own.
 SELDOM = 20_000
 
 _LOCK = threading.Lock()
-_WITHOUT = {"runs": 0, "wanted": 0}
+_WITHOUT = {"runs": 0, "wanted": False, "waits": False}
 
 
 @contextmanager
@@ -34,6 +33,20 @@ def undisturbed() -> Iterator[None]:
                 gc.enable()
 
 
-def seldom() -> None:
-    """Collect garbage less often, for the rest of the process."""
-    gc.set_threshold(SELDOM)
+def wait_until_loaded() -> None:
+    """In a process of the command line's own: no collection before :func:`imports_done`. While
+    modules are imported, collections find nothing and take a third of a second.
+    """
+    gc.disable()
+    _WITHOUT["waits"] = True
+
+
+def imports_done() -> None:
+    """What is there stays: from here on the collector of such a process looks at what is made
+    later, and seldom.
+    """
+    if _WITHOUT["waits"]:
+        _WITHOUT["waits"] = False
+        gc.freeze()
+        gc.set_threshold(SELDOM)
+        gc.enable()
