@@ -1,4 +1,4 @@
-"""The collector of garbage: not while modules or models are read, and by the caller's rules else."""
+"""The collector of garbage: not while modules or models are read; else by the caller's rules."""
 
 from __future__ import annotations
 
