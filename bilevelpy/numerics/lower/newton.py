@@ -64,9 +64,7 @@ def newton(
     f, g = oracle.value_grad_f(x, y)
     if not math.isfinite(f):
         return finish(domain, y, f, g, 0, "nonfinite")
-    started = domain.projected_gradient_norm(y, g)
-    found = _Newton(oracle, x, (y, f, g), curvature, tol, change, scale).run()
-    return replace(found, started=started)
+    return _Newton(oracle, x, (y, f, g), curvature, tol, change, scale).run()
 
 
 class _Newton:
@@ -78,7 +76,8 @@ class _Newton:
 
     __slots__ = (
         "change", "curvature", "domain", "f", "first", "fresh", "g", "last", "least", "memory",
-        "negative", "oracle", "patience", "poor", "scale", "steep", "strikes", "tol", "x", "y",
+        "negative", "oracle", "patience", "poor", "scale", "started", "steep", "strikes", "tol",
+        "x", "y",
     )  # fmt: skip
 
     def __init__(
@@ -100,6 +99,7 @@ class _Newton:
         self.fresh = curvature.constant and curvature.H is not None
         self.last, self.first = math.inf, 0.0
         self.least = self.steep = norm(self.g)
+        self.started = self.domain.projected_gradient_norm(self.y, self.g)
         self.poor = self.strikes = 0
         self.negative = False
 
@@ -229,7 +229,7 @@ class _Newton:
     def _finished(self, iterations: int, ended: str) -> LowerSolution:
         curved = self.negative or self.memory.version > 0
         found = finish(self.domain, self.y, self.f, self.g, iterations, ended, self.negative)
-        return replace(found, curved=curved)
+        return replace(found, started=self.started, curved=curved)
 
 
 def _corrected(
