@@ -9,27 +9,23 @@ import torch
 
 from bilevelpy.numerics.certificate.case import Case, axes_and_diagonals
 from bilevelpy.numerics.certificate.difference import MISMATCH, PROBE, Difference
+from bilevelpy.numerics.certificate.kinks import is_kink
 from bilevelpy.numerics.certificate.plateau import LEFT, NOISE, UNDERFLOW, Plateau, left
 from bilevelpy.numerics.certificate.resolve import Answer, Resolver
 from bilevelpy.numerics.extent import HARDLY, extent_of, shows_no_scale
 from bilevelpy.numerics.linear_solve import norm
-from bilevelpy.numerics.upper.kink import shortest_in_hull
 
 Vec = torch.Tensor
 
 # A multiplier below this fraction of the gradient's typical size marks a kink of the response.
 WEAK = 1e-6
-# Radii of probes, relative to the size of x.
-NEAR, TINY = 1e-2, 1e-6
-# Responses to a tiny step that differ by this part of themselves have jumped.
-JUMP = 0.01
+# The radius of probes, relative to the size of x.
+NEAR = 1e-2
 # An extent so many times |x| is that of a far start or a wide domain. Down the slope F is looked at
 # in these parts of |x|; so much of its size may be gained, of which a part of its curvature times
 # |x|^2 is one. Beyond these parts of both a gain says that x and F tend to 0.
 FAR, PARTS, GAIN = 10.0, (1.0, 0.2, 0.04, 0.008, 0.0016), 0.1
 BENT, VANISHING = 1e-2, 0.5
-# Gradients a tiny step apart that agree to this fraction belong to a smooth point.
-SMOOTH = 0.01
 
 
 class UpperCheck:
@@ -93,7 +89,7 @@ class UpperCheck:
         kink = level = False
         if pg > case.slope_tol * scale:
             level = self._is_level()
-            kink = not level and self._is_kink()
+            kink = not level and is_kink(case, self.solver, base, self.beyond)
             if kink:
                 case.note("the point is a kink of F(x, y(x)), stationary in the sense of Clarke")
             elif not level:
@@ -269,32 +265,6 @@ class UpperCheck:
             f"is {case.upper_words.better} nowhere that was tried"
         )
         return True
-
-    def _is_kink(self) -> bool:
-        """Whether 0 lies (almost) in the hull of the hypergradients around the point."""
-        case, o, base = self.case, self.oracle, self.base
-        radius = TINY * case.extent
-        gradients = [base.gradient]
-        face = o.domain_x.face(case.x, base.gradient)
-        for _ in range(min(2 * o.n, 30) + 2):
-            rows = torch.stack([face.project(g) for g in gradients])
-            longest = max(norm(g) for g in rows)
-            if not math.isfinite(longest * longest):
-                return False  # no products of such vectors are numbers
-            h = shortest_in_hull(rows)
-            if norm(h) <= 1e-2 * longest:
-                return True
-            beyond = o.domain_x.project(case.x - radius * h / norm(h))
-            there = self.solver.answer(beyond, base.lower.y, base)
-            if there is None:
-                return False
-            if norm(there.lower.y - base.lower.y) > JUMP * norm(base.lower.y):
-                self.beyond.append(there.lower.y)
-            change = norm(there.gradient - base.gradient)
-            if len(gradients) == 1 and change <= SMOOTH * self.pg:
-                return False
-            gradients.append(there.gradient)
-        return False
 
     def _is_weak(self) -> bool:
         """Whether the response lies on a bound that hardly holds it: y(x) has a kink there."""
