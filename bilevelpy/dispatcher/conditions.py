@@ -116,8 +116,10 @@ def _kinks(s: Structure) -> int | None:
 
 # Lower variables of boxes, and upper ones, between which F has so many kinks that steps over pieces
 # of the response end lower, and dense systems with what holds it take no longer; beyond so many
-# lower ones that is worth it with so many upper ones.
+# lower ones that is worth it with so many upper ones. A Hessian that moves is assembled at every
+# step of it: up to so many lower variables, without passes over much data.
 BOXED, BOXED_UPPER, BOXED_FEW = (20, 600), (2, 200), (200, 20)
+BOXED_MOVING = 300
 
 # Lower variables of simplices, and upper ones, up to which a search by continuation follows the end
 # of a descent.
@@ -179,11 +181,15 @@ SIMPLE_SET = Condition(
 )
 MANY_BOUNDS = Condition(
     f"bounds on {BOXED[0]} to {BOXED[1]} lower variables that hang together (below fewer than "
-    f"{BOXED_FEW[1]} upper ones at most {BOXED_FEW[0]}), with a constant Hessian; "
+    f"{BOXED_FEW[1]} upper ones at most {BOXED_FEW[0]}), with a constant Hessian, or up to "
+    f"{BOXED_MOVING} of them and in sums of at most {SHORT_SUM:,} terms with one that moves; "
     f"{BOXED_UPPER[0]} to {BOXED_UPPER[1]} upper variables",
     lambda s: (
         s.lower.constraints.value == "bounds"
-        and s.lower_hessian.value == "constant"
+        and (
+            s.lower_hessian.value == "constant"
+            or (s.dim_y <= BOXED_MOVING and s.longest_sum <= SHORT_SUM)
+        )
         and s.lower.domains.value <= {"free", "box"}
         and BOXED[0] <= s.dim_y <= BOXED[1]
         and BOXED_UPPER[0] <= s.dim_x <= BOXED_UPPER[1]

@@ -61,6 +61,10 @@ def test_many_bounds_below_go_to_steps_over_pieces() -> None:
     assert dispatch(many).chosen == "kkt"
     for other in (replace(many, dim_y=19), replace(many, blocks=20), replace(many, dim_x=1)):
         assert dispatch(other).chosen == "direct"
+    moving = replace(many, dim_x=20, lower_hessian=replace(s.lower_hessian, value="depends on y"))
+    assert dispatch(replace(moving, dim_y=300)).chosen == "kkt"
+    for other in (replace(moving, dim_y=301), replace(moving, longest_sum=1001)):
+        assert dispatch(other).chosen != "kkt"
 
 
 NETWORK = """
