@@ -133,11 +133,37 @@ class ScaledCurvature:
         rates: Array | None = self.inner.penalty_rates
         return None if rates is None else rates * self.units.x.numpy()
 
+    @property
+    def single_penalties(self) -> ScaledPenalties | None:
+        """The penalties of scaled variables, where no two meet."""
+        found = self.inner.single_penalties
+        return None if found is None else ScaledPenalties(found, self.units)
+
     def at(self, x: Vec, y: Vec, u: Vec, check: Callable[[], None]) -> ScaledSecondOrder | None:
         """Those at a point."""
         s = self.units
         found = self.inner.at(s.x * x, s.y * y, s.y * u, check)
         return None if found is None else ScaledSecondOrder(found, s)
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledPenalties:
+    """The growth of penalties, and where they are as strong as the rest, in scaled x."""
+
+    inner: Any
+    units: Units
+
+    @property
+    def rates(self) -> Array:
+        """(n,)."""
+        found: Array = self.inner.rates * self.units.x.numpy()
+        return found
+
+    def beside(self, x: Vec, y: Vec) -> tuple[Array, Array]:
+        """(n,) both; the sizes are those of terms of f, in any units."""
+        s = self.units
+        centre, size = self.inner.beside(s.x * x, s.y * y)
+        return centre / s.x.numpy(), size
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from bilevelpy.numerics.quasi_newton import BFGS
 from bilevelpy.numerics.spectrum import extreme_eigenvalues
 from bilevelpy.numerics.upper.gd import gradient_step
 from bilevelpy.numerics.upper.optimizer import UpperState, advance
+from bilevelpy.numerics.upper.shares import share_pairs
 from bilevelpy.options import BackendOptions
 
 Vec = torch.Tensor
@@ -125,7 +126,9 @@ class AID(Implicit):
         steps = StepLength(options.lower_step)
         fixed = bool(options.lower_steps or options.adjoint_steps)
         accuracy = Accuracy(level=1e-2, change=1e-1, floor=min(1e-3 * options.tol, 1e-6))
-        return Response(oracle, AIDMethod(options, steps), accuracy, correct=not fixed)
+        pairs = None if fixed or options.upper == "gd" else share_pairs(oracle)
+        method = AIDMethod(options, steps)
+        return Response(oracle, method, accuracy, correct=not fixed, newton=pairs)
 
     def step(self, oracle: Oracle, state: UpperState, options: AIDOptions) -> UpperState:
         """A step of the optimizer, or of plain gradient descent."""

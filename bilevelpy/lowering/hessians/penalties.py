@@ -22,19 +22,30 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 SHIFTS, AGREES = (0.5, 1.5), 1e-9
 
 
-def growth(f_yx: Callable[[Vec, Vec], Array], x: Vec, m: int) -> Array:
-    """The rates a, (n,), by values of f_yx, (m, n), at three points; NaN for other variables."""
-    shifts = np.linspace(*SHIFTS, len(x))
+def growth(
+    f_yx: Callable[[Vec, Vec], Array], columns: np.ndarray[Any, Any], x: Vec, m: int
+) -> Array:
+    """The rates a, (n,), by the entries of f_yx at three points and their columns; NaN for other
+    variables.
+    """
+    n = len(x)
+    shifts = np.linspace(*SHIFTS, n)
     other = 1.3 * (shifts * shifts)[::-1]
     y = torch.linspace(*SHIFTS, m, dtype=torch.float64)
     before = f_yx(x, y)
     after = f_yx(x + torch.from_numpy(shifts), 2.0 * y)
     then = f_yx(x + torch.from_numpy(other), y)
+
+    def norms(entries: Array) -> Array:
+        found: Array = np.sqrt(np.bincount(columns, entries * entries, n))
+        return found
+
     with np.errstate(all="ignore"):
-        sizes = np.linalg.norm(before, axis=0)
-        rates = np.log(np.linalg.norm(after, axis=0) / (2.0 * sizes)) / shifts
+        sizes = norms(before)
+        rates = np.log(norms(after) / (2.0 * sizes)) / shifts
         rates[np.abs(rates) <= AGREES] = 0.0
         grown, again = np.exp(rates * shifts), np.exp(rates * other)
-        near = np.abs(after - 2.0 * grown * before) <= AGREES * grown * sizes
-        near &= np.abs(then - again * before) <= AGREES * again * sizes
-    return np.where(near.all(0) & (sizes > 0.0), rates, np.nan)
+        near = np.abs(after - 2.0 * (grown[columns] * before)) <= AGREES * (grown * sizes)[columns]
+        near &= np.abs(then - again[columns] * before) <= AGREES * (again * sizes)[columns]
+        far = np.bincount(columns, ~near, n)
+    return np.where((far == 0) & (sizes > 0.0), rates, np.nan)

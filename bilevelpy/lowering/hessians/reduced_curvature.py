@@ -25,6 +25,7 @@ from bilevelpy.ir.walk import postorder
 from bilevelpy.lowering.hessians.coloring import Columns
 from bilevelpy.lowering.hessians.joint_quadratic import second_product
 from bilevelpy.lowering.hessians.penalties import growth
+from bilevelpy.lowering.hessians.single_penalties import SinglePenalties
 from bilevelpy.lowering.hessians.sparsity import linear_map
 from bilevelpy.lowering.hessians.structured import StructuredCurvature
 from bilevelpy.lowering.programs.constraints import standard_bodies
@@ -153,10 +154,22 @@ class ReducedCurvature:
 
         def mixed(x: Vec, y: Vec) -> Array:
             with np.errstate(over="ignore", invalid="ignore"):
-                return SecondOrder(o, made, (x, y, y), lambda: None).f_yx()
+                return SecondOrder(o, made, (x, y, y), lambda: None).f_yx().reshape(-1)
 
-        rates = growth(mixed, o.x0, o.m)
+        rates = growth(mixed, np.tile(np.arange(o.n), o.m), o.x0, o.m)
         return None if np.isnan(rates).all() else rates
+
+    @cached_property
+    def single_penalties(self) -> SinglePenalties | None:
+        """The penalties where all upper variables are such, and each lower one has at most one; by
+        no column of f_yx, for numbers of variables that are too large for these.
+        """
+        o = self.oracle
+        mixed = second_product(o, o.f_expr, o.xs, o.ys)
+        hessian = getattr(o, "predicted", None)
+        if mixed is None or hessian is None or o.n * o.m == 0:
+            return None
+        return SinglePenalties.of(o, mixed, hessian)
 
     @cached_property
     def _derived(self) -> _Derived | None:
