@@ -165,17 +165,21 @@ def _times(a: Range, b: Range) -> Range:
 def _power(a: Range, b: Range) -> Range:
     if b[0] != b[1]:
         return ANY
-    if a[0] > 0:
+    even = b[0] > 0 and b[0] % 2 == 0
+    if even:  # a power of the absolute value
+        a = max(a[0], -a[1], 0.0), max(-a[0], a[1])
+    odd = b[0] > 0 and b[0] % 2 == 1
+    if a[0] > 0 or (a[0] == 0 and b[0] > 0) or odd:
         ends = sorted(_one_power(x, b[0]) for x in a)
         return ends[0], ends[1]
-    return (0.0, math.inf) if b[0] == 2.0 else ANY
+    return ANY
 
 
 def _one_power(x: float, exponent: float) -> float:
     try:
         return math.pow(x, exponent)
     except OverflowError:
-        return math.inf
+        return math.inf if x > 0 else -math.inf
 
 
 def _monotone(function: Any, a: Range, least: float) -> Range:

@@ -184,9 +184,7 @@ class Tree:
 
     def _values(self, solution: Any = None) -> Array:
         """The columns at a point of SCIP."""
-        model = self._scip
-        columns = model.variables[: self.run.system.columns.count]
-        return np.array([model.scip.getSolVal(solution, x) for x in columns])
+        return self._scip.point(solution)[: self.run.system.columns.count]
 
     def _accepts(self, v: Array) -> bool:
         if self.failed or self.state.stopped:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from bilevelpy.backends.exact.engine.expressions import INFINITE, engine
 
 if TYPE_CHECKING:
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
 
 def watch(model: Model, watcher: Watcher) -> None:
     """Show every better point, and stop where that is wanted."""
-    module, variables = engine(), model.variables
+    module = engine()
     better = module.SCIP_EVENTTYPE.BESTSOLFOUND
 
     class Seen(module.Eventhdlr):  # type: ignore[misc, name-defined]
@@ -28,7 +26,7 @@ def watch(model: Model, watcher: Watcher) -> None:
 
         def eventexec(self, event: Any) -> None:
             best = self.model.getBestSol()
-            values = np.array([self.model.getSolVal(best, v) for v in variables])
+            values = model.point(best)
             bound = float(self.model.getDualbound())
             bound = -math.inf if abs(bound) >= INFINITE else bound
             try:

@@ -263,24 +263,24 @@ class Model:
         values, objective = None, math.inf
         if scip.getNSols() and status not in ("infeasible", "unbounded", "unclear"):
             best = scip.getBestSol()
-            values = np.array([scip.getSolVal(best, v) for v in self.variables])
-            objective = float(scip.getSolObjVal(best))
+            values, objective = self.point(best), float(scip.getSolObjVal(best))
             if status == "optimal" and float(np.abs(values).max(initial=0.0)) >= LOST:
                 # Rows hold by nothing but rounding there: F may have no bound.
                 status, values, objective = "unclear", None, math.inf
         bound = _finite(scip.getDualbound())
-        others = () if values is None else self._others()
-        nodes, seconds = int(scip.getNTotalNodes()), float(scip.getSolvingTime())
-        return Outcome(status, values, objective, bound, nodes, seconds, others)
+        others, nodes = () if values is None else self._others(), int(scip.getNTotalNodes())
+        return Outcome(status, values, objective, bound, nodes, scip.getSolvingTime(), others)
 
     def _others(self) -> tuple[Array, ...]:
         """Worse points, where whole numbers set them apart."""
         if not bool(self.columns.integer.any()):
             return ()
-        found = self.scip.getSols()[1 : OTHERS + 1]
-        return tuple(
-            np.array([self.scip.getSolVal(point, v) for v in self.variables]) for point in found
-        )
+        return tuple(self.point(solution) for solution in self.scip.getSols()[1 : OTHERS + 1])
+
+    def point(self, solution: Any) -> Array:
+        """The columns at a solution, which may be off their ends a little: roots have no value."""
+        values = np.array([self.scip.getSolVal(solution, v) for v in self.variables])
+        return values.clip(self.columns.lower, self.columns.upper)
 
     def _optimize(self) -> None:
         """Run SCIP, which ends by the signal INT alone; others come as that where Python waits for

@@ -202,9 +202,11 @@ def _solve(program: Relaxed, limits: Limits, sign: float, interlude: Interlude |
     limited = outcome.status in ("time_limit", "trouble", "interrupted", "hopeless")
     if limited or (outcome.status != "unclear" and program.is_bounded(sign)):
         return outcome
-    if outcome.status == "unclear" and is_empty(program, limits):
+    left = limits.seconds - (time.perf_counter() - began)
+    rest = replace(limits, seconds=max(left, LEAST))
+    if outcome.status == "unclear" and is_empty(program, rest):
         return replace(outcome, status="infeasible", bound=math.inf)
-    if outcome.values is not None and program.nothing_below(outcome, limits, sign):
+    if outcome.values is not None and program.nothing_below(outcome, rest, sign):
         return outcome
     return _split(program, limits, sign, began)
 
