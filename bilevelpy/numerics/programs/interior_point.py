@@ -109,6 +109,9 @@ class InteriorPoint:
             "error_on_fail": False,
             # That of `factor`: nobody reads it, and CasADi says so where it is no number.
             "calc_lam_p": False,
+            # It warns of more equations than variables, which IPOPT copes with where some are
+            # bounds that meet; ends that cross are looked for in `solve`.
+            "inputs_check": False,
             "ipopt.print_level": 0,
             "ipopt.sb": "yes",
             "ipopt.max_iter": ITERATIONS,
@@ -157,8 +160,8 @@ class InteriorPoint:
         seconds: float = 60.0,
         unit: float = 1.0,
     ) -> Local | None:
-        """One run from ``start``; None where functions have no values there, and where there is no
-        time to compile the program. IPOPT measures the objective in ``unit``.
+        """One run from ``start``; None where functions have no values there, where ends cross, and
+        where there is no time to compile the program. IPOPT measures the objective in ``unit``.
 
         Raises
         ------
@@ -168,6 +171,8 @@ class InteriorPoint:
         low = self.rows.lower if row_lower is None else row_lower
         high = self.rows.upper if row_upper is None else row_upper
         lower, upper = np.minimum(lower, upper), np.maximum(lower, upper)
+        if _is_crossed(low, high) or _is_crossed(lower, upper):
+            return None
         factor = COMPILING[1 if self.rows.functions.trees else 0]
         if self._solver is None and factor * self.written > max(seconds, LEAST):
             self.refused = True
@@ -196,6 +201,11 @@ class InteriorPoint:
             bool(stats["success"]),
             stats["return_status"] == "Solved_To_Acceptable_Level",
         )
+
+
+def _is_crossed(low: Array, high: Array) -> bool:
+    """Whether some ends leave nothing."""
+    return bool(((low > high) | (low == math.inf) | (high == -math.inf)).any())
 
 
 def _watch(ca: Any, width: int, rows: int) -> Any:
