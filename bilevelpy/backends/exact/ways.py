@@ -64,6 +64,8 @@ FOLLOWED = 0.1
 STARTS = 24
 # Share of the time for best responses to the point that a caller starts from.
 START = 0.1
+# Seconds that they take at least, up to half of what is left.
+AT_START = 1.0
 # Choices of a leader who multiplies prices that are tried one by one at most.
 FEW = 100
 # Seconds that a response may take in the search.
@@ -195,6 +197,9 @@ class Ways(Programs):
         def point() -> Array | None:
             while looks:  # once: SCIP may ask again
                 looks.pop()(state)
+                if state.best is None and not self.hooks.start:
+                    # Any point at all: her start, where her rows hold.
+                    self._answered(program, state)
             if state.best is None or whole is None:
                 return state.best
             return whole.complete(state.best)
@@ -215,10 +220,9 @@ class Ways(Programs):
             self.why = (
                 "the relaxation has no bound, and too many parts of it would have to be solved"
             )
-        if found.status == "hopeless":
+        elif found.status == "hopeless":
             self.why = "its bound did not come near"
-        limit = found.status in ("time_limit", "trouble", "stuck")
-        if not limit or not limited or state.stopped:
+        if found.status not in ("time_limit", "trouble", "stuck") or not limited or state.stopped:
             return found
         return self._search(found, state, [])
 
@@ -250,10 +254,10 @@ class Ways(Programs):
         return found
 
     def _answered(self, program: Relaxed, state: Progress) -> Array | None:
-        """The start of the caller with best responses to its x, where they are found in time."""
-        columns = self.system.columns
-        fixed = {int(j): float(columns.start[j]) for j in self.system.upper_columns}
-        found = replace(program, fixed=fixed).solve(self.limits(START))
+        """The start with best responses to its x, where they are found in time."""
+        fixed = {int(j): float(self.system.columns.start[j]) for j in self.system.upper_columns}
+        share = max(START, min(0.5, AT_START / self.limits().seconds))
+        found = replace(program, fixed=fixed).solve(self.limits(share))
         if found.values is not None:
             state.keep(found.values[: self.program.columns.count], found.objective, {})
         return found.values

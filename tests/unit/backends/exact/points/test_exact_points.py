@@ -4,15 +4,17 @@ answer says of them.
 
 from __future__ import annotations
 
+import math
 import time
 
 import numpy as np
 import pytest
 
 import bilevelpy as bl
-from bilevelpy.backends.exact.engine.outcome import Limits
+from bilevelpy.backends.exact.engine.outcome import Interlude, Limits, Outcome
 from bilevelpy.backends.exact.points.local import LocalPhase, is_attained
 from bilevelpy.backends.exact.relaxations.conditions import conditions
+from bilevelpy.backends.exact.relaxations.relax import Relaxed
 from bilevelpy.backends.exact.responses.followers import FEASIBLE, Followers
 from bilevelpy.backends.exact.responses.progress import Progress
 from bilevelpy.backends.nlp.branches import branch, extension
@@ -189,3 +191,29 @@ def test_points_where_a_follower_has_no_value_are_passed_over(backend: str) -> N
     """Entropies of plans beyond a bound by rounding; F is that of the other backend."""
     result = bl.solve(bl.parse(TRANSPORT), backend=backend, time_limit=8, progress=False)
     assert pytest.approx(1.41723e-4, rel=1e-2) == result.F
+
+
+def test_the_start_is_a_point_where_no_search_finds_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run whose time was over before its first local solution had no point. Best there is
+    y = (2/3, 2/3, 4/3), with prices 7/3 and 10/3; the answer may be sharper.
+    """
+    text = """
+    upper { var x[2] in [0, 3] start 1; maximize dot(dual(meet.need), x) - 2 * x[1]; }
+    lower meet { var y[3] in [0, inf]; minimize sum(i * y[i] + y[i]^2 for i in 1..3);
+      subject to need[j in 1..2]: y[j] + y[3] >= 1 + x[j]; }
+    """
+    solve = Relaxed.solve
+
+    def over(
+        self: Relaxed, limits: Limits, sign: float = 1.0, interlude: Interlude | None = None
+    ) -> Outcome:
+        if interlude is None:
+            return solve(self, limits, sign)
+        interlude.point()
+        return Outcome("time_limit", None, math.inf, -math.inf, 0, 0.0)
+
+    monkeypatch.setattr(Relaxed, "solve", over)
+    monkeypatch.setattr(LocalPhase, "run", lambda self, starts: None)
+    result = bl.solve(bl.parse(text), backend="exact", time_limit=20)
+    assert not result.success
+    assert result.F > 17 / 3 - 2 - 1e-6
