@@ -84,7 +84,8 @@ class Normals:
             places = np.concatenate([np.flatnonzero(low), np.flatnonzero(high)])
             unit[np.arange(count), places] = np.where(np.arange(count) < low.sum(), -1.0, 1.0)
             G, N = np.where(held, 0.0, G), np.vstack([unit, self.lines])
-        top = math.sqrt(float(np.square(G).sum(1).max()))
+        with np.errstate(over="ignore"):
+            top = math.sqrt(float(np.square(G).sum(1).max()))
         if not 0.0 < top < math.inf:
             return torch.from_numpy(G[0])
         known = np.vstack([G / top, N]).T

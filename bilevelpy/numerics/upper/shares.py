@@ -98,12 +98,12 @@ def share_pairs(oracle: Any) -> SharePairs | None:
     """None where the lower level has bounds, where upper variables other than penalties exist or
     one has no end, or where the oracle knows no second derivatives.
     """
-    known = getattr(oracle, "second_order", None)
-    if known is None or not (oracle.domain_y.is_free and oracle.domain_x.is_box):
-        return None
     domain = oracle.domain_x
+    if not (oracle.n and oracle.m and oracle.domain_y.is_free and domain.is_box):
+        return None
     box = np.stack([domain.lower.numpy(), domain.upper.numpy()])
-    if not np.isfinite(box).all():
+    known = getattr(oracle, "second_order", None) if np.isfinite(box).all() else None
+    if known is None:
         return None
     penalties = known.single_penalties
     if penalties is None or bool((box[0] < 0.0)[penalties.rates == 0.0].any()):
