@@ -11,7 +11,7 @@ from bilevelpy.markup.mathml import mathml
 
 def inline(writer: Any, node: nodes.math) -> None:
     """A formula in a line."""
-    writer.body.append(mathml(node.astext(), block=False))
+    writer.body.append(mathml(node.astext()).replace(' display="block"', "", 1))
     raise nodes.SkipNode
 
 
