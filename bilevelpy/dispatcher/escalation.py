@@ -9,15 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from bilevelpy.analysis.structure import Evidence, Fact, Structure
 from bilevelpy.dispatcher.dispatch import dispatch
 from bilevelpy.errors import BackendError
 from bilevelpy.result import Result, Status
-
-if TYPE_CHECKING:
-    pass
 
 # Further backends that a solve tries at most.
 MOST = 3

@@ -32,7 +32,8 @@ GAP = 1e-6
 @dataclass(frozen=True, slots=True)
 class _Reduced:
     """Phi around x: its value, gradient g and second derivatives P. Slopes up to ``noise`` count as
-    none where P has no curvature, which it has from ``least`` on.
+    none where P has no curvature, which it has from ``least`` on; below 0, P has to have some
+    everywhere.
     """
 
     value: float
@@ -120,7 +121,8 @@ def _by_differences(oracle: TorchOracle, x: Vec, y: Vec) -> _Reduced | None:
             return None
         P[k] = (beside.gradient - base.gradient).numpy() / length
     greatest = float(np.abs(P).max(initial=0.0)) * len(P)
-    return _Reduced(base.value, base.gradient.numpy(), P, SURE * greatest, 0.0)
+    # A curvature that differences do not resolve may be negative.
+    return _Reduced(base.value, base.gradient.numpy(), P, SURE * greatest, -1.0)
 
 
 def _gap(phi: _Reduced, oracle: TorchOracle, x: Array) -> tuple[float, float] | None:

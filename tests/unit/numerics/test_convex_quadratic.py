@@ -132,3 +132,15 @@ def test_many_tasks_below_few_weights_above() -> None:
     best = np.linalg.lstsq(rows_of, wanted, rcond=None)
     np.testing.assert_allclose(result["m"], best[0], rtol=1e-6)
     assert result.certificate.details["bound"] == pytest.approx(best[1][0] / tasks, rel=1e-8)
+
+
+@pytest.mark.parametrize(("curvature", "kind"), [(1e-3, "global"), (-1e-8, "local")])
+def test_a_curvature_that_differences_do_not_resolve_is_no_proof(
+    curvature: float, kind: str
+) -> None:
+    text = """dim m; param c;
+        upper { var x[2] in [-1, 1]; minimize sumsq(y) / m + x[1]^2 + c * x[2]^2; }
+        lower f { var y[m]; minimize sumsq(y - x[1]); }"""
+    oracle = TorchOracle(bl.parse(text, data={"m": 700, "c": curvature}).bound)
+    known = Certificate("local", *(0.0,) * 6, None, ())
+    assert globally(known, oracle, torch.zeros(2).double(), torch.zeros(700).double()).kind == kind
